@@ -1,0 +1,85 @@
+//! What the control thread tells the others, and what they tell it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Flags shared by all threads of a server. Whoever sets one wakes those who should see it.
+#[derive(Debug, Default)]
+pub struct Control {
+    /// Reactors: stop accepting, take in what was received, end.
+    draining: AtomicBool,
+    /// Writers: reactors are gone; write, sync and seal everything, end.
+    finish: AtomicBool,
+    /// The time for an orderly end is over: let go.
+    abandon: AtomicBool,
+    /// Counts SIGUSR1.
+    rotations_asked: AtomicU64,
+    /// All listeners are open and recovery is done.
+    started: AtomicBool,
+    /// The disk failed twice: nothing is taken in any more.
+    stopped: AtomicBool,
+    stopped_because: Mutex<String>,
+}
+
+macro_rules! flag {
+    ($set:ident, $get:ident, $field:ident, $doc:literal) => {
+        #[doc = concat!("Sets: ", $doc)]
+        pub fn $set(&self) {
+            self.$field.store(true, Ordering::SeqCst);
+        }
+        #[doc = concat!("True: ", $doc)]
+        #[must_use]
+        pub fn $get(&self) -> bool {
+            self.$field.load(Ordering::SeqCst)
+        }
+    };
+}
+
+impl Control {
+    flag!(drain, draining, draining, "reactors stop accepting, take in what was received, and end.");
+    flag!(finish, finishing, finish, "writers write, sync and seal everything, and end.");
+    flag!(abandon, abandoned, abandon, "the time for an orderly end is over.");
+    flag!(start, started, started, "the server takes lines.");
+
+    /// Asks for a rotation.
+    pub fn ask_rotation(&self) {
+        self.rotations_asked.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How often one was asked for.
+    #[must_use]
+    pub fn rotations_asked(&self) -> u64 {
+        self.rotations_asked.load(Ordering::SeqCst)
+    }
+
+    /// Stops intake for good. The first reason stays.
+    pub fn stop_intake(&self, because: &str) {
+        let mut reason = self.stopped_because.lock().unwrap_or_else(PoisonError::into_inner);
+        if reason.is_empty() {
+            *reason = because.to_string();
+        }
+        self.stopped.store(true, Ordering::SeqCst);
+    }
+
+    /// True once intake has stopped for good.
+    #[must_use]
+    pub fn intake_stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+
+    /// Why the server is not ready for lines; `None`: it is.
+    #[must_use]
+    pub fn not_ready(&self) -> Option<String> {
+        if self.intake_stopped() {
+            let reason = self.stopped_because.lock().unwrap_or_else(PoisonError::into_inner);
+            return Some(format!("disk failed: {reason}"));
+        }
+        if self.draining() {
+            return Some("shutting down".into());
+        }
+        if !self.started() {
+            return Some("starting".into());
+        }
+        None
+    }
+}

@@ -1,0 +1,120 @@
+//! Reading lines back, in the order shard, sequence.
+
+use super::names::{Kind, SegmentId};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+const READ: usize = 256 * 1024;
+
+/// The segments of a stream in reading order, sealed or active.
+///
+/// # Errors
+/// The directory cannot be listed.
+pub fn segments(stream_dir: &Path) -> io::Result<Vec<SegmentId>> {
+    let mut ids: Vec<SegmentId> = std::fs::read_dir(stream_dir)?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter_map(|name| SegmentId::parse(&name))
+        .filter(|(_, kind)| matches!(kind, Kind::Sealed | Kind::Active))
+        .map(|(id, _)| id)
+        .collect();
+    ids.sort();
+    ids.dedup();
+    Ok(ids)
+}
+
+/// Opens a segment under whichever of its two names it has at the moment; `None` once retention took it.
+///
+/// # Errors
+/// Anything but "not found".
+pub fn open_segment(stream_dir: &Path, id: SegmentId) -> io::Result<Option<(File, PathBuf)>> {
+    // It may be sealed between the two looks, so the sealed name is tried again at the end.
+    for kind in [Kind::Active, Kind::Sealed, Kind::Active, Kind::Sealed] {
+        let path = stream_dir.join(id.file_name(kind));
+        match File::open(&path) {
+            Ok(file) => return Ok(Some((file, path))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(None)
+}
+
+/// Copies whole lines of `from` to `to`; a torn line at the end is never shown.
+///
+/// # Errors
+/// Reading or writing failed.
+pub fn copy_lines(from: &mut impl Read, to: &mut impl Write) -> io::Result<u64> {
+    let mut buffer = vec![0; READ];
+    let mut held: Vec<u8> = Vec::new(); // a line that is longer than what was read of it so far
+    let mut copied = 0;
+    loop {
+        let n = match from.read(&mut buffer) {
+            Ok(0) => return Ok(copied),
+            Ok(n) => n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
+        };
+        let Some(last) = memchr::memrchr(b'\n', &buffer[..n]) else {
+            held.extend_from_slice(&buffer[..n]);
+            continue;
+        };
+        to.write_all(&held)?;
+        to.write_all(&buffer[..=last])?;
+        copied += (held.len() + last + 1) as u64;
+        held.clear();
+        held.extend_from_slice(&buffer[last + 1..n]);
+    }
+}
+
+/// Makes control bytes visible, for terminals: everything below space but newline and tab, and DEL, as `\xNN`.
+pub struct Escaping<W: Write>(pub W);
+
+impl<W: Write> Write for Escaping<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut plain = 0;
+        for (i, b) in bytes.iter().enumerate() {
+            // C1 controls arrive as UTF-8 (0xC2 0x80..0x9F) and are controls to a terminal too.
+            let c1 = *b == 0xc2 && bytes.get(i + 1).is_some_and(|n| (0x80..0xa0).contains(n));
+            if (*b < 0x20 && *b != b'\n' && *b != b'\t') || *b == 0x7f || c1 {
+                self.0.write_all(&bytes[plain..i])?;
+                write!(self.0, "\\x{b:02x}")?;
+                plain = i + 1;
+            }
+        }
+        self.0.write_all(&bytes[plain..])?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torn_line_is_not_shown() {
+        let mut out = Vec::new();
+        copy_lines(&mut &b"one\ntwo\nthr"[..], &mut out).unwrap();
+        assert_eq!(out, b"one\ntwo\n");
+    }
+
+    #[test]
+    fn lines_longer_than_the_buffer_come_out_whole() {
+        let mut content = vec![b'x'; 3 * READ];
+        content.push(b'\n');
+        let mut out = Vec::new();
+        copy_lines(&mut &content[..], &mut out).unwrap();
+        assert!(out == content);
+    }
+
+    #[test]
+    fn terminals_see_no_control_bytes() {
+        let mut out = Vec::new();
+        Escaping(&mut out).write_all(b"a\x1b[31m\tb\x7f\xc2\x9bc\n").unwrap();
+        assert_eq!(out, b"a\\x1b[31m\tb\\x7f\\xc2\x9bc\n");
+    }
+}

@@ -1,0 +1,134 @@
+//! What logweir asks of a disk. One implementation for the machine ([`super::real_disk`]), faulty ones in tests.
+
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::Arc;
+
+/// How an append treats the page cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caching {
+    /// Leave the pages: readers find them, neighbours lose them.
+    Keep,
+    /// `RWF_DONTCACHE`: write through and drop the pages. Worth it for large appends only.
+    Drop,
+}
+
+/// Directories and names. All paths are absolute or relative to the working directory, never to a descriptor.
+pub trait Disk: Send + Sync + 'static {
+    /// Makes the directory and its parents, and syncs each parent that gained an entry. No error where it exists.
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
+    /// A new empty file for appending; `AlreadyExists` where there is one.
+    fn create_new(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+    /// An existing file for reading and appending.
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+    /// The names in a directory, in no order.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// Renames; `AlreadyExists` where `to` is there (`RENAME_NOREPLACE`).
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Renames over what is there.
+    fn rename_over(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file or symlink.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes a symlink with this (relative) target; `AlreadyExists` where the name is taken.
+    fn symlink(&self, target: &str, link: &Path) -> io::Result<()>;
+    /// Makes the directory's entries durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Bytes free for us in the file system that holds `dir`.
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+    /// Identity of the mount under `dir`, never reused during a boot; 0: unknown.
+    fn mount_id(&self, dir: &Path) -> u64;
+}
+
+/// One open file.
+pub trait DiskFile: Send + Sync {
+    /// Appends at the end; may take fewer bytes than offered.
+    fn append(&self, slices: &[IoSlice<'_>], caching: Caching) -> io::Result<usize>;
+    /// Reads at an offset; 0 at the end of the file.
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// `fdatasync`. After an error it must never be called again on this file (the kernel has marked the pages clean).
+    fn sync_data(&self) -> io::Result<()>;
+    /// `fsync`.
+    fn sync_all(&self) -> io::Result<()>;
+    /// Reserves room for `[offset, offset + len)` without changing the size (`FALLOC_FL_KEEP_SIZE`).
+    fn reserve(&self, offset: u64, len: u64) -> io::Result<()>;
+    /// Cuts to `len` and gives reserved room past it back.
+    fn truncate(&self, len: u64) -> io::Result<()>;
+    /// Size in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// True where the size is 0.
+    ///
+    /// # Errors
+    /// As [`DiskFile::len`].
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Names that the file has; 0 once somebody deleted it.
+    fn links(&self) -> io::Result<u64>;
+    /// Drops clean pages of the file from the page cache; advice only.
+    fn forget_cache(&self);
+}
+
+/// Fills `into` from `offset` as far as the file reaches and returns how much that was.
+///
+/// # Errors
+/// The first error of `read_at` other than `Interrupted`.
+pub fn read_full(file: &dyn DiskFile, into: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < into.len() {
+        match file.read_at(&mut into[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
+}
+
+/// Appends all of `bytes`, in as many calls as that takes.
+///
+/// # Errors
+/// The first error other than `Interrupted`; part of `bytes` may then be in the file.
+pub fn append_all(file: &dyn DiskFile, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match file.append(&[IoSlice::new(bytes)], Caching::Keep) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => bytes = &bytes[n..],
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Reads a whole small file.
+///
+/// # Errors
+/// What opening or reading answers.
+pub fn read_file(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
+    let file = disk.open(path)?;
+    let mut bytes = vec![0; file.len()? as usize];
+    let n = read_full(&*file, &mut bytes, 0)?;
+    bytes.truncate(n);
+    Ok(bytes)
+}
+
+/// Replaces a small file so that after a power cut either the old or the new content is there, never a mixture:
+/// write beside it, fsync, rename over it, fsync the directory.
+///
+/// # Errors
+/// Any error on the way; the old content is then still there.
+pub fn replace_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temp = path.with_extension("tmp");
+    let file = match disk.create_new(&temp) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            disk.remove(&temp)?; // left by a process that died in between
+            disk.create_new(&temp)
+        }
+        other => other,
+    }?;
+    append_all(&*file, bytes)?;
+    file.sync_all()?;
+    disk.rename_over(&temp, path)?;
+    disk.sync_dir(path.parent().unwrap_or(Path::new(".")))
+}

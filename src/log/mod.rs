@@ -1,0 +1,90 @@
+//! The files: segments, their trails, rotation, recovery. Knows no network and no threads.
+//!
+//! Everything goes through [`disk::Disk`], so that tests can take the power away at any call.
+
+pub mod cat;
+pub mod data_dir;
+pub mod disk;
+pub mod names;
+pub mod real_disk;
+pub mod recover;
+pub mod segment;
+pub mod stream_dir;
+pub mod trail;
+
+use std::io;
+use std::path::PathBuf;
+
+/// What can go wrong with the files, with the file it went wrong on.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// A system call failed.
+    #[error("{what} {}: {error}", path.display())]
+    Io {
+        /// What was tried, as a verb: "open", "sync".
+        what: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system answered.
+        error: io::Error,
+    },
+    /// Another server has the data directory.
+    #[error("data directory {} is in use by another logweir (it holds the lock on {}); stop that one or use another --data-dir", dir.display(), lock.display())]
+    InUse {
+        /// The data directory.
+        dir: PathBuf,
+        /// The lock file.
+        lock: PathBuf,
+    },
+    /// Recovery found bytes that were durable once and are not what they were, and `strict` is set.
+    #[error("damage in {}: {detail}; set storage.strict = false to start anyway and keep the file as it is", path.display())]
+    Damage {
+        /// The segment.
+        path: PathBuf,
+        /// What does not match.
+        detail: String,
+    },
+    /// A file of `.logweir/` does not hold what it should.
+    #[error("{} does not hold {expected}; it was changed by something else than logweir", path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// What should be in it.
+        expected: &'static str,
+    },
+}
+
+impl LogError {
+    /// The system error beneath, if there is one.
+    #[must_use]
+    pub fn io(&self) -> Option<&io::Error> {
+        match self {
+            LogError::Io { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+
+    /// True where there is no room: the only kind of failure that passes by itself.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.io().is_some_and(is_full)
+    }
+}
+
+/// True for the errors that mean "no room": `ENOSPC`, `EDQUOT`.
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+}
+
+/// Turns an `io::Error` into a [`LogError`] with its file.
+pub(crate) trait Context<T> {
+    /// Adds what was tried, and on what.
+    fn context(self, what: &'static str, path: &std::path::Path) -> Result<T, LogError>;
+}
+
+impl<T> Context<T> for io::Result<T> {
+    fn context(self, what: &'static str, path: &std::path::Path) -> Result<T, LogError> {
+        self.map_err(|error| LogError::Io { what, path: path.to_path_buf(), error })
+    }
+}

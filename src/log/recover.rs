@@ -1,0 +1,287 @@
+//! What is done with segments that a crash left active, before the server is ready.
+//!
+//! Same boot and same mount: the process died, the page cache is whole, every whole line stays. Otherwise (power cut,
+//! kernel crash, unmount): up to the last sync mark everything must match its checksum, else it is damage and stays as it
+//! is; after the mark whole lines stay as far as records match; past the last record up to the first block of NULs.
+//! The rest goes to `NAME.torn`. Doing it twice is the same as doing it once, also when it is interrupted anywhere.
+
+use super::disk::{Disk, DiskFile, read_full, replace_file};
+use super::names::{Kind, SegmentId};
+use super::segment::BLOCK;
+use super::trail::{Record, Trail, What};
+use super::{Context, LogError};
+use crate::clock::Clock;
+use std::io;
+use std::path::Path;
+
+/// Bytes read at a time.
+const READ: usize = 1 << 20;
+
+/// What recovery did with one segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovered {
+    /// Which segment.
+    pub id: SegmentId,
+    /// Lines kept.
+    pub lines: u64,
+    /// Bytes kept.
+    pub bytes: u64,
+    /// Bytes moved to `.torn`.
+    pub torn_bytes: u64,
+    /// Why it counts as damaged; `None`: it is not.
+    pub damage: Option<String>,
+}
+
+/// Recovers every active segment in a stream's directory, in order, and seals it.
+///
+/// # Errors
+/// Reading or renaming failed, or there is damage and `strict` is set.
+pub fn recover_dir(disk: &dyn Disk, clock: &dyn Clock, dir: &Path, strict: bool) -> Result<Vec<Recovered>, LogError> {
+    let mut active: Vec<SegmentId> = Vec::new();
+    for name in disk.list(dir).context("list", dir)? {
+        match SegmentId::parse(&name) {
+            Some((id, Kind::Active)) => active.push(id),
+            None if name.ends_with(".tmp") => {
+                let path = dir.join(&name);
+                disk.remove(&path).context("remove", &path)?;
+            }
+            _ => {}
+        }
+    }
+    active.sort();
+    active.into_iter().map(|id| recover_segment(disk, clock, dir, id, strict)).collect()
+}
+
+fn recover_segment(
+    disk: &dyn Disk,
+    clock: &dyn Clock,
+    dir: &Path,
+    id: SegmentId,
+    strict: bool,
+) -> Result<Recovered, LogError> {
+    let path = dir.join(id.file_name(Kind::Active));
+    let trail_path = dir.join(id.file_name(Kind::Trail));
+    let file = disk.open(&path).context("open", &path)?;
+    let len = file.len().context("look at", &path)?;
+    let trail = match disk.open(&trail_path) {
+        Ok(trail) => Trail::read(&*trail).context("read", &trail_path)?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Trail::default(),
+        Err(error) => return Err(LogError::Io { what: "open", path: trail_path, error }),
+    };
+    let mount = disk.mount_id(dir);
+    let cache_is_whole = trail.header.is_some_and(|h| h.boot == clock.boot_id() && h.mount == mount && mount != 0);
+    let keep = judge(&*file, len, &trail, cache_is_whole).context("read", &path)?;
+    if let (true, Some(detail)) = (strict, &keep.damage) {
+        return Err(LogError::Damage { path, detail: detail.clone() });
+    }
+
+    if keep.bytes < len {
+        let torn = dir.join(id.file_name(Kind::Torn));
+        let rest = read_range(&*file, keep.bytes, len).context("read", &path)?;
+        replace_file(disk, &torn, &rest).context("write", &torn)?;
+    }
+    if keep.bytes == 0 {
+        disk.remove(&path).context("remove", &path)?;
+        if trail.header.is_some() || disk.open(&trail_path).is_ok() {
+            disk.remove(&trail_path).context("remove", &trail_path)?;
+        }
+    } else {
+        // The first sync here is the first of this file in this process: what an earlier process was told is long over.
+        file.truncate(keep.bytes).context("truncate", &path)?;
+        file.sync_all().context("sync", &path)?;
+        if let Some(bytes) = keep.trail_after(&trail, clock) {
+            replace_file(disk, &trail_path, &bytes).context("replace", &trail_path)?;
+        }
+        let sealed = dir.join(id.file_name(Kind::Sealed));
+        disk.rename_new(&path, &sealed).context("rename", &path)?;
+    }
+    disk.sync_dir(dir).context("sync directory", dir)?;
+    Ok(Recovered { id, lines: keep.lines, bytes: keep.bytes, torn_bytes: len - keep.bytes, damage: keep.damage })
+}
+
+/// How much of a segment stays.
+struct Keep {
+    bytes: u64,
+    lines: u64,
+    /// Records of the trail that hold for what stays.
+    records: usize,
+    /// The part past the last record: its start, lines and checksum.
+    past: (u64, u64, u32),
+    damage: Option<String>,
+}
+
+impl Keep {
+    /// The trail as it should be from now on, or `None` where there was none to begin with.
+    fn trail_after(&self, trail: &Trail, clock: &dyn Clock) -> Option<Vec<u8>> {
+        let header = trail.header?;
+        let mut bytes = header.encode_whole(&trail.records[..self.records]);
+        let (wall_ns, mono_ns) = (clock.wall_ns(), clock.mono_ns());
+        let (offset, lines, crc) = self.past;
+        let len = self.bytes.saturating_sub(offset);
+        if len > 0 {
+            let lines = lines.min(u32::MAX.into()) as u32;
+            Record { what: What::Write, offset, len, lines, crc, wall_ns, mono_ns }.append_to(&mut bytes);
+        }
+        let mark = Record { what: What::Sync, offset: self.bytes, len: 0, lines: 0, crc: 0, wall_ns, mono_ns };
+        mark.append_to(&mut bytes);
+        Some(bytes)
+    }
+}
+
+fn judge(file: &dyn DiskFile, len: u64, trail: &Trail, cache_is_whole: bool) -> io::Result<Keep> {
+    let synced = trail.synced_to();
+    let mut damage = None;
+    if len < synced {
+        damage = Some(format!("{len} bytes are left of {synced} that were synced"));
+    }
+    let (mut at, mut lines, mut records) = (0, 0, 0);
+    let mut buffer = vec![0; READ];
+    for record in &trail.records {
+        if record.what == What::Write {
+            let end = record.offset.saturating_add(record.len);
+            if record.offset != at || end > len {
+                break;
+            }
+            if !cache_is_whole && checksum(file, record.offset, end, &mut buffer)? != record.crc {
+                if record.offset >= synced {
+                    break; // written, never synced: lost in the crash, and all behind it is in doubt
+                }
+                let detail = || format!("bytes {}..{end} were synced and do not match their checksum", record.offset);
+                damage.get_or_insert_with(detail);
+            }
+            at = end;
+            lines += u64::from(record.lines);
+        }
+        records += 1;
+    }
+    let unmatched = trail.records[records..].iter().any(|r| r.what == What::Write);
+    let past = if unmatched && !cache_is_whole {
+        Past { end: at, lines: 0, crc: 0 }
+    } else {
+        whole_lines(file, at, len, !cache_is_whole, &mut buffer)?
+    };
+    let past_is = (at, past.lines, past.crc);
+    let bytes = past.end.max(synced.min(len)); // damaged or not: what was durable is never moved aside
+    Ok(Keep { bytes, lines: lines + past.lines, records, past: past_is, damage })
+}
+
+struct Past {
+    end: u64,
+    lines: u64,
+    crc: u32,
+}
+
+/// Whole lines from `start` on, up to the end or to the first aligned block that is all NUL.
+fn whole_lines(file: &dyn DiskFile, start: u64, len: u64, stop_at_nuls: bool, buffer: &mut [u8]) -> io::Result<Past> {
+    let mut past = Past { end: start, lines: 0, crc: 0 };
+    let mut open_crc = 0; // of the bytes behind `past.end`, which may turn out to belong to a line
+    let mut at = start;
+    while at < len {
+        // Reads end on block boundaries, so that no block is looked at in two parts.
+        let until = len.min((at + buffer.len() as u64) / BLOCK * BLOCK).max(at + 1);
+        let n = read_full(file, &mut buffer[..(until - at) as usize], at)?;
+        if n == 0 {
+            break;
+        }
+        let hole = if stop_at_nuls { first_nul_block(&buffer[..n], at) } else { None };
+        let bytes = &buffer[..hole.unwrap_or(n)];
+        match memchr::memrchr(b'\n', bytes) {
+            Some(last) => {
+                past.crc = crc32c::crc32c_append(if past.end == at { past.crc } else { open_crc }, &bytes[..=last]);
+                open_crc = crc32c::crc32c_append(past.crc, &bytes[last + 1..]);
+                past.lines += memchr::memchr_iter(b'\n', bytes).count() as u64;
+                past.end = at + last as u64 + 1;
+            }
+            None => open_crc = crc32c::crc32c_append(if past.end == at { past.crc } else { open_crc }, bytes),
+        }
+        if hole.is_some() {
+            break;
+        }
+        at += n as u64;
+    }
+    Ok(past)
+}
+
+/// Where in `bytes`, which begin at `offset` of the file, the first aligned block begins that is all NUL. A block cut
+/// short by the end of the file counts too.
+fn first_nul_block(bytes: &[u8], offset: u64) -> Option<usize> {
+    let mut i = (offset.next_multiple_of(BLOCK) - offset) as usize;
+    while i < bytes.len() {
+        let end = bytes.len().min(i + BLOCK as usize);
+        if bytes[i] == 0 && bytes[i..end].iter().all(|b| *b == 0) {
+            return Some(i);
+        }
+        i += BLOCK as usize;
+    }
+    None
+}
+
+fn checksum(file: &dyn DiskFile, start: u64, end: u64, buffer: &mut [u8]) -> io::Result<u32> {
+    let (mut at, mut crc) = (start, 0);
+    while at < end {
+        let want = buffer.len().min((end - at) as usize);
+        let n = read_full(file, &mut buffer[..want], at)?;
+        if n == 0 {
+            break;
+        }
+        crc = crc32c::crc32c_append(crc, &buffer[..n]);
+        at += n as u64;
+    }
+    Ok(crc)
+}
+
+fn read_range(file: &dyn DiskFile, start: u64, end: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; (end - start) as usize];
+    let n = read_full(file, &mut bytes, start)?;
+    bytes.truncate(n);
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::real_disk::RealDisk;
+    use proptest::prelude::*;
+
+    fn lines_of(content: &[u8], start: u64, stop: bool, buffer: usize) -> Past {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::fs::write(&path, content).unwrap();
+        let file = RealDisk::new().open(&path).unwrap();
+        whole_lines(&*file, start, content.len() as u64, stop, &mut vec![0; buffer]).unwrap()
+    }
+
+    #[test]
+    fn lines_behind_a_hole_are_not_kept() {
+        let mut content = b"good\n".to_vec();
+        content.resize(4096, b'x');
+        content[4095] = b'\n';
+        content.resize(3 * 4096, 0);
+        content.extend_from_slice(b"later\n");
+        assert_eq!(lines_of(&content, 0, true, READ).end, 4096);
+        assert_eq!(lines_of(&content, 0, false, READ).end, content.len() as u64);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn lines_and_checksum_do_not_depend_on_the_reads(
+            parts in proptest::collection::vec((0usize..9000, any::<bool>()), 1..8), start in 0usize..5000
+        ) {
+            let mut content = Vec::new();
+            for (len, newline) in &parts {
+                content.extend(std::iter::repeat_n(b'a', *len));
+                if *newline { content.push(b'\n'); }
+            }
+            let start = start.min(content.len());
+            let small = lines_of(&content, start as u64, true, 4096);
+            let large = lines_of(&content, start as u64, true, READ);
+            let end = memchr::memrchr(b'\n', &content[start..]).map_or(start, |i| start + i + 1);
+            prop_assert_eq!(small.end, end as u64);
+            prop_assert_eq!(large.end, end as u64);
+            prop_assert_eq!(small.crc, crc32c::crc32c(&content[start..end]));
+            prop_assert_eq!(large.crc, small.crc);
+            prop_assert_eq!(small.lines, memchr::memchr_iter(b'\n', &content[start..end]).count() as u64);
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! One segment while it is written: appends, reservations, its trail.
+
+use super::disk::{Caching, DiskFile};
+use super::names::SegmentId;
+use super::trail::{Record, TrailWriter, What};
+use super::{LogError, is_full};
+use std::io::{self, IoSlice};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Appends at least this large go through `RWF_DONTCACHE` where that is on; smaller ones lose badly with it
+/// (0.22 against 0.8 GB/s at 4 KiB, 2.9 against 2.4 at 256 KiB, measured on ext4 and Linux 6.18).
+pub const DONT_CACHE_FROM_BYTES: u64 = 256 * 1024;
+
+/// Unit in which recovery looks for holes: file systems lose unsynced data in whole blocks of at least this size.
+pub const BLOCK: u64 = 4096;
+
+/// An open segment.
+pub struct Segment {
+    /// Shard and sequence.
+    pub id: SegmentId,
+    /// Path while active, for messages.
+    pub path: PathBuf,
+    /// The file; shared with the thread that syncs and seals.
+    pub file: Arc<dyn DiskFile>,
+    trail: TrailWriter,
+    len: u64,
+    lines: u64,
+    reserved_to: u64,
+    can_reserve: bool,
+    /// A batch with a block of NULs was written since the trail was last synced.
+    trail_must_sync: bool,
+}
+
+/// How appends behave; the same for all segments of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AppendOptions {
+    /// Use `RWF_DONTCACHE` for large appends.
+    pub dont_cache: bool,
+    /// Bytes to reserve at a time; 0 reserves nothing.
+    pub reserve_step: u64,
+}
+
+/// The moment of a write, read once per turn of the writer.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Stamp {
+    /// Nanoseconds of the monotonic clock.
+    pub mono_ns: u64,
+    /// Nanoseconds since 1970.
+    pub wall_ns: u64,
+}
+
+/// Why a batch is not in the segment.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// No room. Nothing of the batch is in the file; try again when there is room.
+    #[error("no room: {0}")]
+    Full(io::Error),
+    /// The segment must not be used any more.
+    #[error("{0}")]
+    Failed(io::Error),
+}
+
+impl Segment {
+    /// Wraps a new, empty file and its new, empty trail.
+    #[must_use]
+    pub fn new(id: SegmentId, path: PathBuf, file: Arc<dyn DiskFile>, trail: Arc<dyn DiskFile>) -> Self {
+        Segment {
+            id,
+            path,
+            file,
+            trail: TrailWriter::new(trail),
+            len: 0,
+            lines: 0,
+            reserved_to: 0,
+            can_reserve: true,
+            trail_must_sync: false,
+        }
+    }
+
+    /// Bytes written.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// True before the first write.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Lines written.
+    #[must_use]
+    pub fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    /// The trail, for its header and for flushing.
+    pub fn trail(&mut self) -> &mut TrailWriter {
+        &mut self.trail
+    }
+
+    /// Makes sure that `need` more bytes have reserved room. Reserves `step` bytes, but never more than 1 % of `free()`
+    /// beyond what is needed now.
+    ///
+    /// # Errors
+    /// Only "no room"; a file system that cannot reserve is remembered and written to without.
+    pub fn reserve(&mut self, need: u64, step: u64, free: impl FnOnce() -> u64) -> io::Result<()> {
+        let end = self.len + need;
+        if step == 0 || !self.can_reserve || end <= self.reserved_to {
+            return Ok(());
+        }
+        let missing = end - self.reserved_to;
+        let wanted = step.min(free() / 100).max(missing);
+        let result = match self.file.reserve(self.reserved_to, wanted) {
+            Err(e) if is_full(&e) && wanted > missing => self.file.reserve(self.reserved_to, missing).map(|()| missing),
+            other => other.map(|()| wanted),
+        };
+        match result {
+            Ok(got) => self.reserved_to += got,
+            Err(e) if is_full(&e) => return Err(e),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {} // without the room this once
+            Err(e) => {
+                self.can_reserve = false;
+                tracing::info!(file = %self.path.display(), error = %e, "cannot reserve room here: appending without");
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends whole lines: all of `slices` or, after an error, nothing.
+    ///
+    /// # Errors
+    /// [`AppendError::Full`] leaves the segment usable, [`AppendError::Failed`] does not.
+    pub fn append(
+        &mut self,
+        slices: &mut [IoSlice<'_>],
+        lines: u64,
+        options: AppendOptions,
+        stamp: Stamp,
+        free: impl FnOnce() -> u64,
+    ) -> Result<(), AppendError> {
+        let bytes: u64 = slices.iter().map(|s| s.len() as u64).sum();
+        self.reserve(bytes, options.reserve_step, free).map_err(AppendError::Full)?;
+        let mut crc = 0;
+        for slice in slices.iter() {
+            crc = crc32c::crc32c_append(crc, slice);
+        }
+        self.trail_must_sync |= holds_nul_block(slices, self.len);
+        let drop = options.dont_cache && bytes >= DONT_CACHE_FROM_BYTES;
+        let caching = if drop { Caching::Drop } else { Caching::Keep };
+        if let Err(error) = append_slices(&*self.file, slices, caching) {
+            let cut_back = self.file.truncate(self.len);
+            self.reserved_to = self.len; // truncate(2) gave the reservation back
+            return Err(match cut_back {
+                Ok(()) if is_full(&error) => AppendError::Full(error),
+                _ => AppendError::Failed(error),
+            });
+        }
+        let record = Record {
+            what: What::Write,
+            offset: self.len,
+            len: bytes,
+            lines: lines.min(u32::MAX.into()) as u32,
+            crc,
+            wall_ns: stamp.wall_ns,
+            mono_ns: stamp.mono_ns,
+        };
+        self.trail.push(&record);
+        self.len += bytes;
+        self.lines += lines;
+        Ok(())
+    }
+
+    /// What must be done to the trail before anything written so far may be acknowledged: where a line holds a block of
+    /// NULs, recovery can tell it from a hole only by its record.
+    ///
+    /// # Errors
+    /// The trail cannot be written or synced; nothing may be acknowledged then.
+    pub fn secure_trail(&mut self, durable: bool) -> io::Result<()> {
+        if !self.trail_must_sync {
+            return Ok(());
+        }
+        if durable {
+            self.trail.sync()?;
+            self.trail_must_sync = false;
+            Ok(())
+        } else {
+            self.trail.flush()
+        }
+    }
+
+    /// Notes in the trail that everything before `offset` was synced.
+    pub fn note_synced(&mut self, offset: u64, stamp: Stamp) {
+        self.note(What::Sync, offset, stamp);
+    }
+
+    /// Notes in the trail that bytes from `offset` on cannot be trusted.
+    pub fn note_suspect(&mut self, offset: u64, stamp: Stamp) {
+        self.note(What::Suspect, offset, stamp);
+    }
+
+    fn note(&mut self, what: What, offset: u64, stamp: Stamp) {
+        let Stamp { mono_ns, wall_ns } = stamp;
+        self.trail.push(&Record { what, offset, len: 0, lines: 0, crc: 0, wall_ns, mono_ns });
+    }
+}
+
+/// Appends every byte of `slices`, in as many calls as the kernel wants.
+fn append_slices(file: &dyn DiskFile, mut slices: &mut [IoSlice<'_>], caching: Caching) -> io::Result<()> {
+    IoSlice::advance_slices(&mut slices, 0); // skips leading empty slices
+    let mut tries_again = 3;
+    while !slices.is_empty() {
+        match file.append(slices, caching) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => IoSlice::advance_slices(&mut slices, n),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && tries_again > 0 => tries_again -= 1,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// True if some 4 KiB block of the file, aligned in the file, lies wholly in this batch and may be all NUL. A block that
+/// two slices share counts as soon as its first part is NUL: the answer may be a needless yes, never a wrong no.
+fn holds_nul_block(slices: &[IoSlice<'_>], offset: u64) -> bool {
+    let mut at = offset;
+    for slice in slices {
+        let mut i = (at.next_multiple_of(BLOCK) - at) as usize;
+        while i < slice.len() {
+            let end = slice.len().min(i + BLOCK as usize);
+            if slice[i] == 0 && slice[i..end].iter().all(|b| *b == 0) {
+                return true;
+            }
+            i += BLOCK as usize;
+        }
+        at += slice.len() as u64;
+    }
+    false
+}
+
+/// Files that sealing works on, once the writer is done with a segment.
+pub struct SealedParts {
+    /// The segment, for its trail and its length.
+    pub segment: Segment,
+    /// A sync or write failed: the file must not be synced again and keeps its mark in the trail.
+    pub suspect: bool,
+}
+
+impl SealedParts {
+    /// Sync, give the unused room back, and sync again with the metadata. Everything in the file is durable after it.
+    ///
+    /// # Errors
+    /// The step that failed. After a failed sync the segment is suspect.
+    pub fn make_durable(&mut self, stamp: Stamp) -> Result<(), LogError> {
+        use super::Context;
+        let segment = &mut self.segment;
+        if self.suspect {
+            // The trail is another file and was not part of the failure: its mark should survive.
+            let _ = segment.trail.sync();
+            return Ok(());
+        }
+        let path = segment.path.clone();
+        segment.file.sync_data().context("sync", &path)?;
+        if segment.file.links().context("look at", &path)? == 0 {
+            return Err(LogError::Io { what: "find", path, error: io::ErrorKind::NotFound.into() });
+        }
+        segment.note_synced(segment.len, stamp);
+        Ok(())
+    }
+
+    /// Gives back what was reserved and not used, and makes that and the trail durable. Not needed for the lines.
+    ///
+    /// # Errors
+    /// The step that failed.
+    pub fn tidy(&mut self) -> Result<(), LogError> {
+        use super::Context;
+        let segment = &mut self.segment;
+        if self.suspect {
+            return Ok(());
+        }
+        let path = segment.path.clone();
+        segment.file.truncate(segment.len).context("truncate", &path)?;
+        segment.file.sync_all().context("sync", &path)?;
+        if let Err(error) = segment.trail.sync() {
+            tracing::warn!(file = %path.display(), %error, "the trail of this segment is not whole");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(parts: &[&[u8]], offset: u64) -> bool {
+        holds_nul_block(&parts.iter().map(|p| IoSlice::new(p)).collect::<Vec<_>>(), offset)
+    }
+
+    #[test]
+    fn blocks_of_nuls_are_seen_where_they_are_aligned_in_the_file() {
+        let mut line = vec![0u8; 8192];
+        line.push(b'\n');
+        assert!(found(&[&line], 0));
+        assert!(found(&[&line], 4095));
+        assert!(found(&[b"x\n", &line], 100));
+        assert!(!found(&[&[b'x'; 9000]], 0));
+        let mut short = vec![b'x'; 10];
+        short.extend(vec![0; 4090]);
+        short.push(b'\n');
+        assert!(!found(&[&short], 0), "no whole aligned block is NUL");
+    }
+
+    #[test]
+    fn a_block_shared_by_two_slices_is_a_yes() {
+        assert!(found(&[&[0; 3000], &[0; 2000]], 0));
+    }
+}

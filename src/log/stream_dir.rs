@@ -1,0 +1,176 @@
+//! One shard's part of a stream's directory: makes segments, seals them, moves the symlink.
+
+use super::disk::{Disk, read_file, replace_file};
+use super::names::{Kind, SegmentId, current_link};
+use super::segment::{SealedParts, Segment};
+use super::trail::Header;
+use super::{Context, LogError};
+use crate::clock::Clock;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The files of one stream that one shard writes.
+pub struct StreamDir {
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    dir: PathBuf,
+    state: PathBuf,
+    node: [u8; 16],
+    shard: u16,
+    /// Highest sequence that is durable in the state file; the next segment gets the one after it.
+    highest: AtomicU64,
+    /// Sequence of the segment that was begun last; 0: none yet. Goes into the next one's trail.
+    begun: AtomicU64,
+    reserve_step: u64,
+}
+
+impl StreamDir {
+    /// Opens (makes) the directory and finds the highest sequence ever used.
+    ///
+    /// # Errors
+    /// The directory cannot be made or read, or the state file holds no number.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        data_dir: &Path,
+        node: [u8; 16],
+        stream: &str,
+        shard: u16,
+        reserve_step: u64,
+    ) -> Result<Self, LogError> {
+        let dir = data_dir.join(stream);
+        disk.create_dir_all(&dir).context("make directory", &dir)?;
+        let states = data_dir.join(super::data_dir::STATE_DIR).join("sequence");
+        disk.create_dir_all(&states).context("make directory", &states)?;
+        let state = states.join(format!("{stream}.{shard}"));
+        let known = match read_file(&*disk, &state) {
+            Ok(bytes) => parse_number(&bytes)
+                .ok_or_else(|| LogError::State { path: state.clone(), expected: "a sequence number" })?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(LogError::Io { what: "read", path: state, error }),
+        };
+        let seen = disk
+            .list(&dir)
+            .context("list", &dir)?
+            .iter()
+            .filter_map(|name| SegmentId::parse(name))
+            .filter(|(id, _)| id.shard == shard)
+            .map(|(id, _)| id.sequence)
+            .max()
+            .unwrap_or(0);
+        let (highest, begun) = (AtomicU64::new(known.max(seen)), AtomicU64::new(seen));
+        Ok(StreamDir { disk, clock, dir, state, node, shard, highest, begun, reserve_step })
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Bytes free in its file system; 0 where that cannot be told.
+    #[must_use]
+    pub fn free_bytes(&self) -> u64 {
+        self.disk.free_bytes(&self.dir).unwrap_or(0)
+    }
+
+    /// Makes the next segment: its sequence is durable before the name is used, its room is reserved, and its directory
+    /// entry is synced before the first line goes in.
+    ///
+    /// # Errors
+    /// The step that failed; what was made is removed again.
+    pub fn prepare(&self) -> Result<Segment, LogError> {
+        self.disk.create_dir_all(&self.dir).context("make directory", &self.dir)?;
+        let sequence = self.highest.load(Ordering::Relaxed) + 1;
+        replace_file(&*self.disk, &self.state, format!("{sequence}\n").as_bytes()).context("replace", &self.state)?;
+        self.highest.store(sequence, Ordering::Relaxed);
+        let id = SegmentId { shard: self.shard, sequence };
+        let (path, trail_path) = (self.file(id, Kind::Active), self.file(id, Kind::Trail));
+        let made = self.make(id, &path, &trail_path);
+        if made.is_err() {
+            let _ = self.disk.remove(&path);
+            let _ = self.disk.remove(&trail_path);
+        }
+        made
+    }
+
+    fn make(&self, id: SegmentId, path: &Path, trail_path: &Path) -> Result<Segment, LogError> {
+        let file = self.disk.create_new(path).context("create", path)?;
+        let trail = self.disk.create_new(trail_path).context("create", trail_path)?;
+        let mut segment = Segment::new(id, path.to_path_buf(), file, trail);
+        segment.reserve(1, self.reserve_step, || self.free_bytes()).context("reserve room for", path)?;
+        self.disk.sync_dir(&self.dir).context("sync directory", &self.dir)?;
+        Ok(segment)
+    }
+
+    /// Writes the trail's header: from now on the segment is in use.
+    pub fn begin(&self, segment: &mut Segment) {
+        let header = Header {
+            boot: self.clock.boot_id(),
+            node: self.node,
+            mount: self.disk.mount_id(&self.dir),
+            id: segment.id,
+            previous: self.begun.swap(segment.id.sequence, Ordering::Relaxed),
+            wall_ns: self.clock.wall_ns(),
+        };
+        segment.trail().begin(&header);
+        if let Err(error) = segment.trail().flush() {
+            tracing::warn!(file = %segment.path.display(), %error, "the trail cannot be written yet");
+        }
+    }
+
+    /// Renames the active file to its sealed name, without replacing, and makes that durable.
+    ///
+    /// # Errors
+    /// The step that failed; the file then keeps its active name until the next start.
+    pub fn seal(&self, parts: &SealedParts) -> Result<(), LogError> {
+        let from = &parts.segment.path;
+        let to = self.file(parts.segment.id, Kind::Sealed);
+        self.disk.rename_new(from, &to).context("rename", from)?;
+        self.disk.sync_dir(&self.dir).context("sync directory", &self.dir)
+    }
+
+    /// Points `current-SHARD` at the active segment, by rename, so that `tail -F` never misses it.
+    ///
+    /// # Errors
+    /// The symlink cannot be made; nothing but `tail -F` depends on it.
+    pub fn point_current(&self, id: SegmentId) -> Result<(), LogError> {
+        let link = self.dir.join(current_link(self.shard));
+        let temp = link.with_extension("tmp");
+        let target = id.file_name(Kind::Active);
+        match self.disk.symlink(&target, &temp) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                self.disk.remove(&temp).context("remove", &temp)?;
+                self.disk.symlink(&target, &temp)
+            }
+            other => other,
+        }
+        .context("link", &temp)?;
+        self.disk.rename_over(&temp, &link).context("rename", &temp)
+    }
+
+    /// Removes the symlink, at an orderly end.
+    pub fn drop_current(&self) {
+        let _ = self.disk.remove(&self.dir.join(current_link(self.shard)));
+    }
+
+    /// Removes a segment that never held a line.
+    ///
+    /// # Errors
+    /// The file cannot be removed.
+    pub fn discard(&self, segment: &Segment) -> Result<(), LogError> {
+        self.disk.remove(&segment.path).context("remove", &segment.path)?;
+        let trail = self.file(segment.id, Kind::Trail);
+        self.disk.remove(&trail).context("remove", &trail)
+    }
+
+    fn file(&self, id: SegmentId, kind: Kind) -> PathBuf {
+        self.dir.join(id.file_name(kind))
+    }
+}
+
+fn parse_number(bytes: &[u8]) -> Option<u64> {
+    std::str::from_utf8(bytes).ok()?.trim().parse().ok()
+}

@@ -1,0 +1,5 @@
+//! What is counted, and how it is shown.
+
+pub mod accounting;
+pub mod cells;
+pub mod stats;

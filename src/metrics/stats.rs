@@ -1,0 +1,111 @@
+//! What each thread counts for itself. Padded, so that no two threads write to one cache line.
+
+use super::cells::{Cell, Histogram};
+use crossbeam_utils::CachePadded;
+
+/// Why a connection was refused or closed by us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Refused {
+    /// `limits.max_connections`.
+    MaxConnections,
+    /// `max_connections_per_address`.
+    PerAddress,
+    /// Descriptors used up, or the socket could not be watched.
+    Descriptors,
+    /// The disk has failed.
+    DiskFailed,
+    /// `idle_timeout`.
+    Idle,
+    /// `line_timeout`.
+    LineTimeout,
+    /// `too_long = "close"`.
+    TooLong,
+}
+
+/// All of them, in the order of their discriminants.
+pub const REFUSED: [(Refused, &str); 7] = [
+    (Refused::MaxConnections, "max_connections"),
+    (Refused::PerAddress, "max_connections_per_address"),
+    (Refused::Descriptors, "descriptors"),
+    (Refused::DiskFailed, "disk_failed"),
+    (Refused::Idle, "idle_timeout"),
+    (Refused::LineTimeout, "line_timeout"),
+    (Refused::TooLong, "too_long"),
+];
+
+/// One reactor's counts.
+#[derive(Debug, Default)]
+pub struct ReactorCells {
+    /// Connections open now (datagram sockets and stdin included).
+    pub open: Cell,
+    /// Connections taken.
+    pub accepted: Cell,
+    /// Connections refused or closed by us, by reason.
+    pub refused: [Cell; REFUSED.len()],
+    /// Accept failures (descriptors used up).
+    pub accept_failures: Cell,
+    /// Bytes received from sockets, whatever became of them.
+    pub network_bytes: Cell,
+    /// Receives.
+    pub receives: Cell,
+    /// Lines cut to `max_line_bytes`.
+    pub truncated_lines: Cell,
+    /// Bytes cut off.
+    pub truncated_bytes: Cell,
+    /// Times that reading stopped for want of a chunk.
+    pub backpressure_events: Cell,
+    /// Nanoseconds in that state, summed over the classes.
+    pub backpressure_ns: Cell,
+    /// Bytes of partial lines (in whole blocks).
+    pub tail_bytes: Cell,
+    /// Times that a connection had to wait because the tail budget was spent.
+    pub tail_waits: Cell,
+    /// From receipt to acknowledgement.
+    pub ack_latency: Histogram,
+}
+
+/// Padded.
+pub type ReactorStats = CachePadded<ReactorCells>;
+
+/// One writer's counts.
+#[derive(Debug, Default)]
+pub struct WriterCells {
+    /// Appends.
+    pub appends: Cell,
+    /// Bytes appended.
+    pub append_bytes: Cell,
+    /// From the start to the end of an append.
+    pub write_latency: Histogram,
+    /// Syncs that succeeded.
+    pub syncs: Cell,
+    /// Syncs that failed.
+    pub sync_failures: Cell,
+    /// Appends that failed for another reason than want of room.
+    pub write_failures: Cell,
+    /// From the start to the end of a sync.
+    pub sync_latency: Histogram,
+    /// Segments begun because the one before was full, old, or SIGUSR1 asked for it.
+    pub rotations: Cell,
+    /// Segments that could not be sealed or prepared; tried again or left to the next start.
+    pub rotation_failures: Cell,
+    /// Times that the disk turned out to be full.
+    pub full_events: Cell,
+    /// 1 while the disk is full.
+    pub full: Cell,
+}
+
+/// Padded.
+pub type WriterStats = CachePadded<WriterCells>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_listed_in_their_order() {
+        for (i, (reason, _)) in REFUSED.iter().enumerate() {
+            assert_eq!(*reason as usize, i);
+        }
+    }
+}

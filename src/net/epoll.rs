@@ -1,0 +1,297 @@
+//! The engine on epoll, through mio.
+//!
+//! mio is edge-triggered: after an event a connection is pending until a receive finds it empty. A receive that took
+//! fewer bytes than it had room for found it empty (epoll(7)), unless the peer has ended its side already.
+
+use super::{ConnId, Engine, Event, Kind, Lease, ListenerId, Outcome, Peer, Received, Sent, Socket};
+use mio::unix::SourceFd;
+use mio::{Interest, Poll, Token, Waker};
+use nix::sys::socket::MsgFlags;
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Connections accepted from one listener before others get their turn.
+const ACCEPT_AT_ONCE: usize = 64;
+/// Events taken from the kernel at once.
+const EVENTS: usize = 1024;
+const WAKE: Token = Token(usize::MAX);
+/// Set in the tokens of listeners; generations stay below it.
+const LISTENER_BIT: usize = 1 << 63;
+
+struct Conn {
+    generation: u32,
+    socket: Option<Socket>,
+    /// Writes wait for room: the rest of a send.
+    sending: Option<Box<(Vec<u8>, usize)>>,
+    /// The peer has ended its side or the socket has failed: receives go on until they say so.
+    ended: bool,
+}
+
+struct Listener {
+    id: ListenerId,
+    socket: socket2::Socket,
+    ready: bool,
+    failed: bool,
+}
+
+/// See the module.
+pub struct EpollEngine {
+    poll: Poll,
+    waker: Arc<Waker>,
+    events: mio::Events,
+    listeners: Vec<Listener>,
+    conns: Vec<Conn>,
+    free: VecDeque<u32>,
+}
+
+impl EpollEngine {
+    /// An engine with room for `connections` (more are possible, at the cost of a reallocation).
+    ///
+    /// # Errors
+    /// epoll or eventfd cannot be had.
+    pub fn new(connections: usize) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+        Ok(EpollEngine {
+            poll,
+            waker,
+            events: mio::Events::with_capacity(EVENTS),
+            listeners: Vec::new(),
+            conns: Vec::with_capacity(connections),
+            free: VecDeque::new(),
+        })
+    }
+
+    fn live(&mut self, id: ConnId) -> Option<&mut Conn> {
+        self.conns.get_mut(id.index as usize).filter(|c| c.generation == id.generation && c.socket.is_some())
+    }
+
+    fn accept(listener: &mut Listener, most: usize, events: &mut Vec<Event>) {
+        for _ in 0..most {
+            match listener.socket.accept() {
+                Ok((fd, address)) => {
+                    if fd.set_nonblocking(true).is_err() {
+                        continue;
+                    }
+                    let peer = address.as_socket().map_or(Peer::Local, Peer::Ip);
+                    let socket = Socket { fd, kind: Kind::Stream };
+                    events.push(Event::Accepted { listener: listener.id, socket, peer });
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    listener.ready = false;
+                    return;
+                }
+                // accept(2): errors of the new connection, not of the listener; the next one may be fine.
+                Err(e) if e.kind() == io::ErrorKind::Interrupted || is_of_the_connection(&e) => {}
+                Err(error) => {
+                    listener.failed = true;
+                    events.push(Event::AcceptFailed { listener: listener.id, error });
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Goes on with a send that had to wait.
+    fn writable(&mut self, id: ConnId, events: &mut Vec<Event>) {
+        let Some(conn) = self.live(id) else { return };
+        let Some(sending) = conn.sending.take() else { return };
+        let (buffer, done) = *sending;
+        if let Some(sent) = self.send_from(id, buffer, done) {
+            if let Some(conn) = self.conns.get(id.index as usize)
+                && let Some(socket) = &conn.socket
+            {
+                let fd = socket.fd.as_raw_fd();
+                let _ = self.poll.registry().reregister(&mut SourceFd(&fd), token(id), Interest::READABLE);
+            }
+            events.push(Event::Sent(sent));
+        }
+    }
+
+    fn send_from(&mut self, id: ConnId, buffer: Vec<u8>, mut done: usize) -> Option<Sent> {
+        let Some(conn) = self.conns.get_mut(id.index as usize).filter(|c| c.generation == id.generation) else {
+            return Some(Sent { conn: id, buffer, result: Err(io::ErrorKind::NotConnected.into()) });
+        };
+        let Some(socket) = &conn.socket else {
+            return Some(Sent { conn: id, buffer, result: Err(io::ErrorKind::NotConnected.into()) });
+        };
+        let result = loop {
+            match (&socket.fd).write(&buffer[done..]) {
+                Ok(n) if done + n == buffer.len() => break Ok(()),
+                Ok(n) => done += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    let fd = socket.fd.as_raw_fd();
+                    let both = Interest::READABLE | Interest::WRITABLE;
+                    match self.poll.registry().reregister(&mut SourceFd(&fd), token(id), both) {
+                        Ok(()) => {
+                            conn.sending = Some(Box::new((buffer, done)));
+                            return None;
+                        }
+                        Err(e) => break Err(e),
+                    }
+                }
+                Err(e) => break Err(e),
+            }
+        };
+        Some(Sent { conn: id, buffer, result })
+    }
+}
+
+fn token(id: ConnId) -> Token {
+    Token((id.generation as usize) << 32 | id.index as usize)
+}
+
+fn is_of_the_connection(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::EPROTO
+                | libc::ENETDOWN
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::ENONET
+                | libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+                | libc::EPERM
+        )
+    )
+}
+
+impl Engine for EpollEngine {
+    fn listen(&mut self, listener: ListenerId, socket: socket2::Socket) -> io::Result<()> {
+        socket.set_nonblocking(true)?;
+        let fd = socket.as_raw_fd();
+        let token = Token(LISTENER_BIT | self.listeners.len());
+        self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)?;
+        self.listeners.push(Listener { id: listener, socket, ready: true, failed: false });
+        Ok(())
+    }
+
+    fn stop_listening(&mut self, listener: ListenerId, events: &mut Vec<Event>) {
+        // Places are tokens, so a stopped listener stays in its place, shut.
+        for l in self.listeners.iter_mut().filter(|l| l.id == listener && !l.failed) {
+            EpollEngine::accept(l, usize::MAX, events);
+            let fd = l.socket.as_raw_fd();
+            let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
+            (l.ready, l.failed) = (false, true);
+            if let Ok(none) = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None) {
+                l.socket = none; // closes the listening socket
+            }
+        }
+    }
+
+    fn retry_accept(&mut self, listener: ListenerId) {
+        self.listeners.iter_mut().filter(|l| l.id == listener).for_each(|l| (l.ready, l.failed) = (true, false));
+    }
+
+    fn open(&mut self, socket: Socket) -> io::Result<ConnId> {
+        let index = match self.free.pop_front() {
+            Some(index) => index,
+            None => {
+                self.conns.push(Conn { generation: 0, socket: None, sending: None, ended: false });
+                (self.conns.len() - 1) as u32
+            }
+        };
+        let conn = &mut self.conns[index as usize];
+        let id = ConnId { index, generation: conn.generation };
+        let fd = socket.fd.as_raw_fd();
+        if let Err(error) = self.poll.registry().register(&mut SourceFd(&fd), token(id), Interest::READABLE) {
+            self.free.push_back(index);
+            return Err(error);
+        }
+        conn.socket = Some(socket);
+        conn.ended = false;
+        Ok(id)
+    }
+
+    fn close(&mut self, id: ConnId) {
+        let Some(conn) = self.live(id) else { return };
+        let socket = conn.socket.take();
+        conn.sending = None;
+        conn.generation = (conn.generation + 1) & 0x3fff_ffff; // stays below LISTENER_BIT in a token
+        if let Some(socket) = socket {
+            let fd = socket.fd.as_raw_fd();
+            let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
+        }
+        self.free.push_back(id.index);
+    }
+
+    fn recv(&mut self, id: ConnId, mut lease: Lease) -> Option<Received> {
+        let Some((socket, ended)) = self.live(id).and_then(|c| Some((c.socket.as_ref()?, c.ended))) else {
+            let outcome = Outcome::Failed(io::ErrorKind::NotConnected.into());
+            return Some(Received { conn: id, lease, outcome });
+        };
+        let Lease { chunk, start, len } = &mut lease;
+        let space = &mut chunk.free()[*start..*start + *len];
+        let room = space.len();
+        let fd = socket.fd.as_raw_fd();
+        let outcome = loop {
+            let flags = match socket.kind {
+                Kind::Stream => MsgFlags::empty(),
+                Kind::Datagram => MsgFlags::MSG_TRUNC, // answers the datagram's real length
+            };
+            break match nix::sys::socket::recv(fd, space, flags) {
+                Ok(0) if socket.kind == Kind::Stream => Outcome::End,
+                Ok(n) => {
+                    let more = socket.kind == Kind::Datagram || n == room || ended;
+                    Outcome::Bytes { len: n.min(room), more, cut: n.saturating_sub(room) }
+                }
+                Err(nix::Error::EINTR) => continue,
+                Err(nix::Error::EAGAIN) => Outcome::Empty,
+                Err(e) => Outcome::Failed(e.into()),
+            };
+        };
+        Some(Received { conn: id, lease, outcome })
+    }
+
+    fn send(&mut self, conn: ConnId, buffer: Vec<u8>) -> Option<Sent> {
+        self.send_from(conn, buffer, 0)
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, out: &mut Vec<Event>) -> io::Result<()> {
+        let accepting = self.listeners.iter().any(|l| l.ready && !l.failed);
+        let timeout = if accepting { Some(Duration::ZERO) } else { timeout };
+        let mut events = std::mem::replace(&mut self.events, mio::Events::with_capacity(0));
+        match self.poll.poll(&mut events, timeout) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => events.clear(),
+            Err(e) => return Err(e),
+            Ok(()) => {}
+        }
+        for event in &events {
+            let Token(token) = event.token();
+            if event.token() == WAKE {
+                out.push(Event::Woken);
+            } else if token & LISTENER_BIT != 0 {
+                self.listeners[token & !LISTENER_BIT].ready = true;
+            } else {
+                let id = ConnId { index: token as u32, generation: (token >> 32) as u32 };
+                let Some(conn) = self.live(id) else { continue };
+                conn.ended |= event.is_read_closed() || event.is_error();
+                if event.is_writable() {
+                    self.writable(id, out);
+                }
+                if event.is_readable() || event.is_read_closed() || event.is_error() {
+                    out.push(Event::Pending(id));
+                }
+            }
+        }
+        self.events = events;
+        for listener in self.listeners.iter_mut().filter(|l| l.ready && !l.failed) {
+            EpollEngine::accept(listener, ACCEPT_AT_ONCE, out);
+        }
+        Ok(())
+    }
+
+    fn waker(&self) -> Box<dyn Fn() + Send + Sync> {
+        let waker = Arc::clone(&self.waker);
+        Box::new(move || {
+            // The only failure is a counter at its maximum, and then the wait returns anyway.
+            let _ = waker.wake();
+        })
+    }
+}

@@ -1,0 +1,133 @@
+//! What the reactors and the writer of one shard share.
+
+use crate::chunk::{Chunk, Class, Pool};
+use crate::metrics::stats::{ReactorStats, WriterStats};
+use crate::net::{ListenerId, Peer, Socket};
+use crate::ring::{Ring, Wake};
+use crossbeam_queue::ArrayQueue;
+use crossbeam_utils::sync::Unparker;
+use std::io;
+use std::sync::{Arc, OnceLock};
+
+/// Connections that may wait for a reactor to take them from an acceptor.
+const INBOX: usize = 1024;
+
+/// The way of one class: where its chunks are free, and where they wait for the writer.
+pub struct Channel {
+    /// Free chunks.
+    pub pool: Pool,
+    /// Full chunks.
+    pub ring: Ring,
+}
+
+/// A connection handed over by an acceptor or the stdin source.
+pub struct Handed {
+    /// Where it came in.
+    pub listener: ListenerId,
+    /// The socket.
+    pub socket: Socket,
+    /// The other end.
+    pub peer: Peer,
+}
+
+/// What others may put before a reactor, and how it is woken.
+pub struct ReactorPort {
+    /// Chunks that reached their level (or failed), on their way back.
+    pub spent: ArrayQueue<Box<Chunk>>,
+    /// Connections accepted elsewhere.
+    pub inbox: ArrayQueue<Handed>,
+    /// Set once by the reactor, before it serves anything.
+    pub wake: OnceLock<Wake>,
+    /// Its counts.
+    pub stats: ReactorStats,
+}
+
+impl ReactorPort {
+    /// Wakes the reactor if it sleeps.
+    pub fn wake(&self) {
+        if let Some(wake) = self.wake.get() {
+            wake.wake();
+        }
+    }
+}
+
+/// One shard.
+pub struct Shard {
+    /// Its number.
+    pub index: u16,
+    /// `Class::Lossless` and, where a listener wants it, `Class::Lossy`.
+    pub channels: Vec<Channel>,
+    /// One per reactor.
+    pub reactors: Vec<ReactorPort>,
+    /// The writer's counts.
+    pub writer_stats: WriterStats,
+    /// Wakes the writer.
+    pub writer: Unparker,
+}
+
+/// How large a shard is; derived in `config::memory`.
+#[derive(Debug, Clone)]
+pub struct ShardSize {
+    /// Reactors.
+    pub reactors: usize,
+    /// Chunks of each class in use.
+    pub chunks: Vec<(Class, usize)>,
+    /// Bytes of each chunk.
+    pub chunk_bytes: usize,
+}
+
+impl Shard {
+    /// Makes pools and rings.
+    ///
+    /// # Errors
+    /// The memory cannot be mapped.
+    pub fn new(index: u16, size: &ShardSize, writer: Unparker) -> io::Result<Arc<Shard>> {
+        let mut channels = Vec::new();
+        for (class, chunks) in &size.chunks {
+            let pool = Pool::new(*class, *chunks, size.chunk_bytes, size.reactors)?;
+            channels.push(Channel { pool, ring: Ring::new(*chunks, writer.clone()) });
+        }
+        let all: usize = size.chunks.iter().map(|(_, n)| n).sum();
+        let port = || ReactorPort {
+            spent: ArrayQueue::new(all.max(1)),
+            inbox: ArrayQueue::new(INBOX),
+            wake: OnceLock::new(),
+            stats: ReactorStats::default(),
+        };
+        Ok(Arc::new(Shard {
+            index,
+            channels,
+            reactors: (0..size.reactors).map(|_| port()).collect(),
+            writer_stats: WriterStats::default(),
+            writer,
+        }))
+    }
+
+    /// The way of a class.
+    ///
+    /// # Panics
+    /// If no listener uses the class: channels are made for all that are in use.
+    #[must_use]
+    pub fn channel(&self, class: Class) -> &Channel {
+        self.channels.iter().find(|c| c.pool.class == class).expect("a channel for each class in use")
+    }
+
+    /// Gives a chunk back to its pool and wakes whoever waits for one.
+    pub fn release(&self, class: Class, chunk: Box<Chunk>) {
+        self.channel(class).pool.put(chunk, |reactor| self.reactors[reactor].wake());
+    }
+
+    /// Sends a chunk that reached its level back to its reactor.
+    pub fn give_back(&self, chunk: Box<Chunk>) {
+        let port = &self.reactors[usize::from(chunk.reactor)];
+        // Cannot be full: it holds every chunk of the shard.
+        let _ = port.spent.push(chunk);
+        port.wake();
+    }
+
+    /// Bytes of records that all chunks can hold.
+    #[must_use]
+    pub fn capacity_bytes(&self) -> u64 {
+        self.channels.iter().map(|c| c.pool.capacity_bytes()).sum()
+    }
+}

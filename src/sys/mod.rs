@@ -1,0 +1,10 @@
+//! The only `unsafe` of the project: system calls that no safe crate wraps, each with the reason it is sound.
+//!
+//! Everything else forbids `unsafe`; `tests/tidy.rs` and the `unsafe_code` lint keep it so.
+#![allow(unsafe_code)]
+
+mod append;
+mod mount;
+
+pub use append::{MAX_SLICES, append_vectored};
+pub use mount::mount_id;

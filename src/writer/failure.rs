@@ -1,0 +1,164 @@
+//! What the writer does when the disk fails.
+//!
+//! A failed sync is never tried again on the same file: the kernel has marked the pages clean, and a second call would
+//! report success with the data gone. The segment is sealed as suspect; what is still held goes to a new one and is synced
+//! there. The second failure stops intake.
+
+use super::batch::{slices_of, tally_of};
+use super::unsynced::{PerListener, Unsynced};
+use super::{Turn, Writer};
+use crate::chunk::Level;
+use crate::log::LogError;
+use crate::metrics::accounting::{Reason, Tally, Term};
+
+impl Writer {
+    /// The active segment of a stream has failed, by an append or a sync.
+    pub(super) fn fail_active(&mut self, index: usize, error: &LogError) {
+        self.failures += 1;
+        let stamp = self.stamp();
+        let stream = &mut self.streams[index];
+        let mut lost = stream.fresh.take();
+        if let Some((syncing, _)) = stream.syncing.take() {
+            lost.put_back(syncing);
+        }
+        let written_to = stream.active.as_ref().map_or(0, |a| a.len());
+        let synced_to = written_to - lost.bytes;
+        let rewrite = self.held_lines_of(index, &lost);
+        let again = self.batch_lines_again(index, &lost);
+        let mut at_risk = lost.tally.clone();
+        at_risk.sub_all(&rewrite);
+        at_risk.sub_all(&again);
+        at_risk.book(&self.ledger, &[Term::AtRisk], &[Term::Written]);
+        rewrite.book(&self.ledger, &[], &[Term::Written, Term::Left]);
+        again.book(&self.ledger, &[], &[Term::Written, Term::Left]);
+        tracing::error!(
+            stream = self.streams[index].options.name,
+            %error,
+            from = synced_to,
+            to = written_to,
+            lines_at_risk = at_risk.total().lines,
+            lines_written_again = rewrite.total().lines,
+            "segment failed: its unsynced bytes may be lost; going on in a new segment"
+        );
+        self.streams[index].give_up_active(synced_to, stamp, &mut *self.steward);
+        if self.failures >= 2 {
+            self.stop_intake(&error.to_string(), &rewrite);
+        } else if rewrite.total().lines > 0 {
+            self.write_again(index, &lost, rewrite);
+        }
+    }
+
+    /// A segment failed while it was being sealed. Nobody waited for it and nothing of it is held.
+    pub(super) fn fail_sealed(&mut self, index: usize, lost: &Unsynced, error: &LogError) {
+        self.failures += 1;
+        lost.tally.book(&self.ledger, &[Term::AtRisk], &[Term::Written]);
+        tracing::error!(
+            stream = self.streams[index].options.name,
+            %error,
+            bytes = lost.bytes,
+            lines_at_risk = lost.tally.total().lines,
+            "the last sync of a finished segment failed: its unsynced end may be lost"
+        );
+        if self.failures >= 2 {
+            self.stop_intake(&error.to_string(), &PerListener::new(self.listeners));
+        }
+    }
+
+    /// What of the lost writes of a stream is still held.
+    fn held_lines_of(&self, index: usize, lost: &Unsynced) -> PerListener {
+        if lost.is_none() {
+            return PerListener::new(self.listeners);
+        }
+        let held = self.held.iter().filter(|h| h.write >= lost.first_write).map(|h| &*h.chunk);
+        tally_of(held, index, self.listeners)
+    }
+
+    /// What of the lost writes belongs to the batch in hand, which then has to be appended again.
+    fn batch_lines_again(&mut self, index: usize, lost: &Unsynced) -> PerListener {
+        match &mut self.batch {
+            Some(batch) if !lost.is_none() && batch.undo(index, lost.first_write) => batch.tally(index, self.listeners),
+            _ => PerListener::new(self.listeners),
+        }
+    }
+
+    /// Appends the held lines of the failed segment to the new one and syncs them there.
+    fn write_again(&mut self, index: usize, lost: &Unsynced, lines: PerListener) {
+        while self.streams[index].active.is_none() {
+            if !self.wait_for_steward() || self.streams[index].rotation() == super::Rotation::Impossible {
+                self.failures += 1;
+                return self.stop_intake("no new segment can be made after a failed one", &lines);
+            }
+        }
+        self.writes += 1;
+        let stamp = self.stamp();
+        let total = lines.total();
+        let stream = &mut self.streams[index];
+        let held = self.held.iter().filter(|h| h.write >= lost.first_write).map(|h| &*h.chunk);
+        let mut slices = slices_of(held, index);
+        let Some(active) = stream.active.as_mut() else { return };
+        let dir = &stream.dir;
+        let result = active.append(&mut slices, total.lines, stream.options.append, stamp, || dir.free_bytes());
+        if let Err(error) = result {
+            self.failures += 1;
+            return self.stop_intake(&format!("writing again after a failed sync: {error}"), &lines);
+        }
+        stream.first_line_ns = stamp.mono_ns;
+        stream.fresh.add(self.writes, stamp.mono_ns, total.bytes, &lines);
+        lines.book(&self.ledger, &[Term::Left, Term::Written], &[]);
+        // The new write holds the last of all of them now.
+        let writes = self.writes;
+        self.held.iter_mut().filter(|h| h.write >= lost.first_write).for_each(|h| h.write = writes);
+        if self.sync_stream(index) {
+            self.release_held();
+        }
+    }
+
+    /// Stops intake for good. `unwritten` are the held lines that are in no file that can be trusted.
+    fn stop_intake(&mut self, because: &str, unwritten: &PerListener) {
+        unwritten.book(&self.ledger, &[Term::AtRisk, Term::Left], &[]);
+        tracing::error!(because, "the disk failed again: refusing lines until logweir is started anew");
+        self.control.stop_intake(because);
+        self.drop_everything(Reason::DiskFailed);
+        self.shard.reactors.iter().for_each(crate::shard::ReactorPort::wake);
+    }
+
+    /// A turn after intake has stopped: whatever still arrives is dropped and counted.
+    pub(super) fn turn_without_disk(&mut self) -> Turn {
+        self.drop_everything(Reason::DiskFailed);
+        if self.control.finishing() && self.rings_are_empty() {
+            return Turn::Ended(false);
+        }
+        Turn::Sleep(None)
+    }
+
+    /// Counts what is in the batch and the rings as dropped, and tells those who wait that it failed.
+    pub(super) fn drop_everything(&mut self, reason: Reason) {
+        for held in std::mem::take(&mut self.held) {
+            let mut chunk = held.chunk; // counted as written or at risk already
+            chunk.failed = true;
+            self.shard.give_back(chunk);
+        }
+        self.held_bytes = 0;
+        loop {
+            let Some(batch) =
+                self.batch.take().or_else(|| super::Batch::gather(&self.shard, &mut self.gather_turn))
+            else {
+                return;
+            };
+            let mut entry = self.ledger.entry();
+            for (class, mut chunk) in batch.chunks {
+                for run in chunk.runs().iter().filter(|r| batch.pending.contains(&usize::from(r.stream))) {
+                    let tally = Tally { lines: u64::from(run.lines), bytes: u64::from(run.len) };
+                    entry.add(run.listener, Term::Left, tally);
+                    entry.add(run.listener, Term::Dropped(reason), tally);
+                }
+                if chunk.level == Level::None {
+                    self.shard.release(class, chunk);
+                } else {
+                    chunk.failed = true;
+                    self.shard.give_back(chunk);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The writer's helper: prepares the next segment, syncs in the background, seals. So the writer appends while a disk
+//! flush runs, and a rotation costs it the exchange of two pointers.
+
+use crate::clock::Clock;
+use crate::log::LogError;
+use crate::log::disk::DiskFile;
+use crate::log::names::SegmentId;
+use crate::log::segment::{SealedParts, Segment, Stamp};
+use crate::log::stream_dir::StreamDir;
+use crossbeam_queue::ArrayQueue;
+use crossbeam_utils::sync::Unparker;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+/// Something to do, off the writer's thread.
+pub enum Job {
+    /// Make the next segment.
+    Prepare {
+        /// Index of the stream.
+        stream: usize,
+        /// Where.
+        dir: Arc<StreamDir>,
+    },
+    /// Sync an active segment.
+    Sync {
+        /// Index of the stream.
+        stream: usize,
+        /// Which segment.
+        id: SegmentId,
+        /// Its path, for messages.
+        path: PathBuf,
+        /// Its file.
+        file: Arc<dyn DiskFile>,
+    },
+    /// Make a finished segment durable, give its unused room back, rename it, point `current` at its successor.
+    Seal {
+        /// Index of the stream.
+        stream: usize,
+        /// Where.
+        dir: Arc<StreamDir>,
+        /// The segment.
+        parts: Box<SealedParts>,
+        /// What `current` is to point at; `None`: nothing, the server ends.
+        next: Option<SegmentId>,
+    },
+}
+
+/// What became of a job.
+pub enum Done {
+    /// The next segment, or why there is none.
+    Prepared {
+        /// Index of the stream.
+        stream: usize,
+        /// The result.
+        result: Result<Box<Segment>, LogError>,
+    },
+    /// Everything written before the job was given is durable, or not.
+    Synced {
+        /// Index of the stream.
+        stream: usize,
+        /// Which segment.
+        id: SegmentId,
+        /// How long it took.
+        took_ns: u64,
+        /// The result.
+        result: Result<(), LogError>,
+    },
+    /// Everything in a finished segment is durable, or not. Comes before [`Done::Sealed`].
+    SealSynced {
+        /// Index of the stream.
+        stream: usize,
+        /// How long it took.
+        took_ns: u64,
+        /// The result.
+        result: Result<(), LogError>,
+    },
+    /// It has its final name, or not (then the next start sees to it).
+    Sealed {
+        /// Index of the stream.
+        stream: usize,
+        /// The result.
+        result: Result<(), LogError>,
+    },
+}
+
+/// Does jobs; in a thread of its own or, in tests, on the spot.
+pub trait Steward: Send {
+    /// Takes a job; jobs are done in the order given.
+    fn submit(&mut self, job: Job);
+    /// A result, if there is one.
+    fn poll(&mut self) -> Option<Done>;
+}
+
+/// Does one job, handing results on as they come.
+pub fn work(job: Job, clock: &dyn Clock, mut done: impl FnMut(Done)) {
+    match job {
+        Job::Prepare { stream, dir } => done(Done::Prepared { stream, result: dir.prepare().map(Box::new) }),
+        Job::Sync { stream, id, path, file } => {
+            let start = clock.mono_ns();
+            let result = sync_linked(&*file, &path);
+            done(Done::Synced { stream, id, took_ns: clock.mono_ns() - start, result });
+        }
+        Job::Seal { stream, dir, mut parts, next } => {
+            let start = clock.mono_ns();
+            let stamp = Stamp { mono_ns: start, wall_ns: clock.wall_ns() };
+            let synced = parts.make_durable(stamp);
+            parts.suspect |= synced.is_err();
+            done(Done::SealSynced { stream, took_ns: clock.mono_ns() - start, result: synced });
+            let result = seal(&dir, &mut parts, next);
+            done(Done::Sealed { stream, result });
+        }
+    }
+}
+
+fn seal(dir: &StreamDir, parts: &mut SealedParts, next: Option<SegmentId>) -> Result<(), LogError> {
+    let tidied = parts.tidy();
+    dir.seal(parts)?;
+    if let Some(next) = next {
+        dir.point_current(next)?;
+    }
+    parts.segment.file.forget_cache();
+    tidied
+}
+
+/// `fdatasync`, and a look whether the file still has a name: what is synced into a deleted file is gone.
+///
+/// # Errors
+/// The sync failed, or the file was deleted.
+pub fn sync_linked(file: &dyn DiskFile, path: &std::path::Path) -> Result<(), LogError> {
+    let io = |what, error| LogError::Io { what, path: path.to_path_buf(), error };
+    file.sync_data().map_err(|e| io("sync", e))?;
+    match file.links() {
+        Ok(0) => Err(io("find (somebody deleted it)", io::ErrorKind::NotFound.into())),
+        Ok(_) => Ok(()),
+        Err(e) => Err(io("look at", e)),
+    }
+}
+
+/// Jobs that may wait: for each stream one of each kind is the most there ever is.
+const JOBS_PER_STREAM: usize = 4;
+
+/// A steward with a thread.
+pub struct Threaded {
+    jobs: Option<SyncSender<Job>>,
+    done: Arc<ArrayQueue<Done>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Threaded {
+    /// Starts the thread; it wakes `writer` with each result.
+    ///
+    /// # Errors
+    /// No thread can be had.
+    pub fn start(shard: u16, streams: usize, clock: Arc<dyn Clock>, writer: Unparker) -> io::Result<Self> {
+        let (sender, receiver) = sync_channel::<Job>(streams * JOBS_PER_STREAM);
+        let done = Arc::new(ArrayQueue::new(streams * JOBS_PER_STREAM * 2));
+        let results = Arc::clone(&done);
+        let thread = std::thread::Builder::new().name(format!("steward-{shard}")).spawn(move || {
+            for job in receiver {
+                work(job, &*clock, |result| {
+                    // Cannot be full: each job has at most two results, and the writer gives no new ones before.
+                    let _ = results.push(result);
+                    writer.unpark();
+                });
+            }
+        })?;
+        Ok(Threaded { jobs: Some(sender), done, thread: Some(thread) })
+    }
+}
+
+impl Steward for Threaded {
+    fn submit(&mut self, job: Job) {
+        if let Some(jobs) = &self.jobs {
+            // Fails only if the thread is gone, which it is only after drop.
+            let _ = jobs.send(job);
+        }
+    }
+
+    fn poll(&mut self) -> Option<Done> {
+        self.done.pop()
+    }
+}
+
+impl Drop for Threaded {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A steward that does each job on the spot.
+pub struct Inline {
+    clock: Arc<dyn Clock>,
+    done: std::collections::VecDeque<Done>,
+}
+
+impl Inline {
+    /// A steward without a thread.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Inline { clock, done: std::collections::VecDeque::new() }
+    }
+}
+
+impl Steward for Inline {
+    fn submit(&mut self, job: Job) {
+        let done = &mut self.done;
+        work(job, &*self.clock, |result| done.push_back(result));
+    }
+
+    fn poll(&mut self) -> Option<Done> {
+        self.done.pop_front()
+    }
+}

@@ -1,0 +1,233 @@
+//! One stream of one shard as its writer sees it: the active segment, the one being sealed, the spare.
+
+use super::steward::{Job, Steward};
+use super::unsynced::{SyncPolicy, Unsynced};
+use crate::log::LogError;
+use crate::log::segment::{AppendOptions, SealedParts, Segment, Stamp};
+use crate::log::stream_dir::StreamDir;
+use std::sync::Arc;
+
+/// How a stream is stored; checked.
+#[derive(Debug, Clone)]
+pub struct StreamOptions {
+    /// Its name.
+    pub name: String,
+    /// How appends behave.
+    pub append: AppendOptions,
+    /// A segment is not made larger than this (unless one batch alone is).
+    pub segment_bytes: u64,
+    /// A segment is not written to for longer than this after its first line.
+    pub segment_age_ns: u64,
+    /// When it is synced.
+    pub sync: SyncPolicy,
+}
+
+/// Time between tries to prepare a segment after a failure.
+const PREPARE_AGAIN_NS: u64 = 500_000_000;
+
+/// See the module.
+pub struct StreamWriter {
+    pub(super) index: usize,
+    pub(super) dir: Arc<StreamDir>,
+    pub(super) options: StreamOptions,
+    /// `None` only between the failure of one segment and the arrival of the next.
+    pub(super) active: Option<Segment>,
+    /// When the first line went into the active segment.
+    pub(super) first_line_ns: u64,
+    /// Written since the last sync began.
+    pub(super) fresh: Unsynced,
+    /// Being synced by the steward, and the length it covers.
+    pub(super) syncing: Option<(Unsynced, u64)>,
+    /// In the segment being sealed, not synced yet. Never awaited: a rotation syncs first what somebody waits for.
+    pub(super) sealing: Option<Unsynced>,
+    /// A seal job is under way.
+    pub(super) seal_running: bool,
+    spare: Option<Box<Segment>>,
+    preparing: bool,
+    prepare_again_at: Option<u64>,
+    pub(super) rotate_asked: bool,
+}
+
+/// Whether a segment may be exchanged now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rotation {
+    /// Yes.
+    Ready,
+    /// When the steward is done with what it has.
+    Soon,
+    /// No segment can be made at the moment; going on with the present one is better than stopping.
+    Impossible,
+}
+
+impl StreamWriter {
+    /// Opens the first segment, on the spot: what is wrong with the directory shows at start.
+    ///
+    /// # Errors
+    /// No segment can be made.
+    pub fn open(
+        index: usize,
+        dir: Arc<StreamDir>,
+        options: StreamOptions,
+        listeners: usize,
+        steward: &mut dyn Steward,
+    ) -> Result<Self, LogError> {
+        let mut active = dir.prepare()?;
+        dir.begin(&mut active);
+        dir.point_current(active.id)?;
+        let mut stream = StreamWriter {
+            index,
+            dir,
+            options,
+            active: Some(active),
+            first_line_ns: 0,
+            fresh: Unsynced::none(listeners),
+            syncing: None,
+            sealing: None,
+            seal_running: false,
+            spare: None,
+            preparing: false,
+            prepare_again_at: None,
+            rotate_asked: false,
+        };
+        stream.prepare_next(steward);
+        Ok(stream)
+    }
+
+    fn prepare_next(&mut self, steward: &mut dyn Steward) {
+        if self.spare.is_none() && !self.preparing {
+            self.preparing = true;
+            self.prepare_again_at = None;
+            steward.submit(Job::Prepare { stream: self.index, dir: Arc::clone(&self.dir) });
+        }
+    }
+
+    /// Takes the steward's answer to a prepare job.
+    pub fn prepared(&mut self, result: Result<Box<Segment>, LogError>, now: u64) {
+        self.preparing = false;
+        match result {
+            Ok(segment) => {
+                self.spare = Some(segment);
+                self.prepare_again_at = None;
+            }
+            Err(error) => {
+                tracing::warn!(stream = self.options.name, %error, "no segment to rotate to; trying again");
+                self.prepare_again_at = Some(now + PREPARE_AGAIN_NS);
+            }
+        }
+        if self.active.is_none() {
+            self.use_spare();
+        }
+    }
+
+    /// Tries again to prepare a segment when it is time.
+    pub fn prepare_if_due(&mut self, now: u64, steward: &mut dyn Steward) {
+        if self.prepare_again_at.is_some_and(|at| at <= now) {
+            self.prepare_next(steward);
+        }
+    }
+
+    /// When something is to be done without any line arriving.
+    pub fn next_deadline(&self) -> Option<u64> {
+        let sync = (!self.fresh.is_none() && self.syncing.is_none()).then(|| self.options.sync.due_at(&self.fresh));
+        let age = self.has_lines().then(|| self.first_line_ns.saturating_add(self.options.segment_age_ns));
+        let age = age.filter(|_| self.rotation() == Rotation::Ready);
+        [sync, age, self.prepare_again_at].into_iter().flatten().min()
+    }
+
+    /// True if the active segment holds lines.
+    pub fn has_lines(&self) -> bool {
+        self.active.as_ref().is_some_and(|a| !a.is_empty())
+    }
+
+    /// True if the active segment must be exchanged before `more` bytes go in, or in any case.
+    pub fn rotation_due(&self, more: u64, now: u64) -> bool {
+        let Some(active) = self.active.as_ref().filter(|a| !a.is_empty()) else { return false };
+        self.rotate_asked
+            || (more > 0 && active.len() + more > self.options.segment_bytes)
+            || now >= self.first_line_ns.saturating_add(self.options.segment_age_ns)
+    }
+
+    /// Whether it can be exchanged now.
+    pub fn rotation(&self) -> Rotation {
+        if self.spare.is_none() && !self.preparing {
+            Rotation::Impossible
+        } else if self.spare.is_none() || self.seal_running || self.syncing.is_some() {
+            Rotation::Soon
+        } else {
+            Rotation::Ready
+        }
+    }
+
+    /// Bytes not synced yet, wherever they are.
+    pub fn unsynced_bytes(&self) -> u64 {
+        let syncing = self.syncing.as_ref().map_or(0, |(u, _)| u.bytes);
+        let sealing = self.sealing.as_ref().map_or(0, |u| u.bytes);
+        self.fresh.bytes + syncing + sealing
+    }
+
+    /// Number of the first write to the active segment that is not synced.
+    pub fn first_unsynced_write(&self) -> Option<u64> {
+        match &self.syncing {
+            Some((syncing, _)) => Some(syncing.first_write),
+            None => (!self.fresh.is_none()).then_some(self.fresh.first_write),
+        }
+    }
+
+    /// Exchanges the active segment for the spare and has the old one sealed. Nobody may wait for what is in it.
+    pub fn rotate(&mut self, steward: &mut dyn Steward) {
+        let Some(segment) = self.active.take() else { return };
+        self.rotate_asked = false;
+        self.use_spare();
+        self.prepare_next(steward); // before the seal job: the spare is wanted sooner
+        self.sealing = Some(self.fresh.take());
+        self.seal(segment, false, steward);
+    }
+
+    /// Has a failed segment renamed, and asks for another.
+    pub fn give_up_active(&mut self, synced_to: u64, stamp: Stamp, steward: &mut dyn Steward) {
+        let Some(mut segment) = self.active.take() else { return };
+        segment.note_suspect(synced_to, stamp);
+        self.use_spare();
+        self.prepare_next(steward);
+        self.seal(segment, true, steward);
+    }
+
+    /// Has the active segment sealed for good, or removes it if it never held a line. For an orderly end.
+    pub fn close(&mut self, steward: &mut dyn Steward) {
+        let empties = self.spare.take().map(|b| *b).into_iter();
+        let active = self.active.take();
+        let (full, empty) = match active {
+            Some(segment) if !segment.is_empty() => (Some(segment), None),
+            other => (None, other),
+        };
+        for segment in empties.chain(empty) {
+            if let Err(error) = self.dir.discard(&segment) {
+                tracing::warn!(stream = self.options.name, %error, "an unused segment stays");
+            }
+        }
+        self.dir.drop_current();
+        if let Some(segment) = full {
+            self.sealing = Some(self.fresh.take());
+            self.seal(segment, false, steward);
+        }
+    }
+
+    /// True while the steward works on something that an orderly end waits for.
+    pub fn is_busy(&self) -> bool {
+        self.seal_running || self.preparing || self.syncing.is_some()
+    }
+
+    fn seal(&mut self, segment: Segment, suspect: bool, steward: &mut dyn Steward) {
+        self.seal_running = true;
+        let next = self.active.as_ref().map(|a| a.id);
+        let parts = Box::new(SealedParts { segment, suspect });
+        steward.submit(Job::Seal { stream: self.index, dir: Arc::clone(&self.dir), parts, next });
+    }
+
+    fn use_spare(&mut self) {
+        if let Some(mut segment) = self.spare.take() {
+            self.dir.begin(&mut segment);
+            self.active = Some(*segment);
+        }
+    }
+}

@@ -3,6 +3,21 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+/// What the control thread hears.
+#[derive(Debug)]
+pub enum Notice {
+    /// A signal arrived.
+    Signal(i32),
+    /// Standard input has ended and everything of it is in chunks.
+    StdinEnded,
+    /// A reactor or acceptor has ended.
+    ReactorEnded(Result<(), String>),
+    /// A writer has ended; true: everything is durable and sealed.
+    WriterEnded(bool),
+    /// A thread panicked: a bug. The process must not go on as if it were whole.
+    Died(String),
+}
+
 /// Flags shared by all threads of a server. Whoever sets one wakes those who should see it.
 #[derive(Debug, Default)]
 pub struct Control {

@@ -4,15 +4,25 @@
 #![deny(unsafe_code, missing_docs, unsafe_op_in_unsafe_fn)]
 #![warn(clippy::undocumented_unsafe_blocks)]
 
-pub mod net;
-pub mod transport;
-pub mod session;
+pub mod acceptor;
+pub mod admin;
+pub mod bench;
 pub mod chunk;
-pub mod ring;
-pub mod log;
-pub mod metrics;
+pub mod cli;
 pub mod clock;
-pub mod sys;
+pub mod config;
 pub mod control;
+pub mod limits;
+pub mod log;
+pub mod logging;
+pub mod metrics;
+pub mod net;
+pub mod rate;
+pub mod reactor;
+pub mod ring;
+pub mod server;
+pub mod session;
 pub mod shard;
+pub mod sys;
+pub mod transport;
 pub mod writer;

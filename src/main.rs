@@ -1,1 +1,5 @@
-fn main(){}
+//! The `logweir` program; everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    logweir::cli::main()
+}

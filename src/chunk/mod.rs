@@ -124,6 +124,12 @@ impl Chunk {
         if self.runs.len() == self.runs.capacity() { 0 } else { self.memory.len() - self.len }
     }
 
+    /// Bytes that fit when it is empty.
+    #[must_use]
+    pub fn room_when_empty(&self) -> usize {
+        self.memory.len()
+    }
+
     /// The free part, behind the records.
     pub fn free(&mut self) -> &mut [u8] {
         &mut self.memory[self.len..]
@@ -146,7 +152,15 @@ impl Chunk {
     ///
     /// # Panics
     /// If there was no [`Chunk::room`]: a bug of the caller, never reachable from the network.
-    pub fn commit(&mut self, stream: u16, listener: u16, ticket: Option<ConnId>, len: usize, lines: u32, received_ns: u64) {
+    pub fn commit(
+        &mut self,
+        stream: u16,
+        listener: u16,
+        ticket: Option<ConnId>,
+        len: usize,
+        lines: u32,
+        received_ns: u64,
+    ) {
         assert!(len <= self.memory.len() - self.len, "committed more than the chunk holds");
         let start = self.len as u32;
         self.len += len;

@@ -25,12 +25,7 @@ pub fn lock(disk: &dyn Disk, data_dir: &Path) -> Result<Lock, LogError> {
     let state = data_dir.join(STATE_DIR);
     disk.create_dir_all(&state).context("make directory", &state)?;
     let path = state.join("lock");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .context("open", &path)?;
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).context("open", &path)?;
     match file.try_lock() {
         Ok(()) => Ok(Lock { _file: file }),
         Err(TryLockError::WouldBlock) => Err(LogError::InUse { dir: data_dir.to_path_buf(), lock: path }),

@@ -86,7 +86,16 @@ mod tests {
 
     #[test]
     fn foreign_names_are_left_alone() {
-        for name in ["", "x", "current-0", "000-0000000001", "000-1.log", "000-0000000001.log.gz", "+00-0000000001.log", "99999-0000000001.log"] {
+        for name in [
+            "",
+            "x",
+            "current-0",
+            "000-0000000001",
+            "000-1.log",
+            "000-0000000001.log.gz",
+            "+00-0000000001.log",
+            "99999-0000000001.log",
+        ] {
             assert_eq!(SegmentId::parse(name), None, "{name}");
         }
     }

@@ -261,7 +261,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn header() -> Header {
-        Header { boot: [7; 16], node: [9; 16], mount: 3, id: SegmentId { shard: 2, sequence: 5 }, previous: 4, wall_ns: 1 }
+        Header {
+            boot: [7; 16],
+            node: [9; 16],
+            mount: 3,
+            id: SegmentId { shard: 2, sequence: 5 },
+            previous: 4,
+            wall_ns: 1,
+        }
     }
 
     fn record(offset: u64, what: What) -> Record {

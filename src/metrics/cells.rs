@@ -26,8 +26,8 @@ impl Cell {
 
 /// Upper bounds of the latency buckets, in microseconds; the last bucket is everything above.
 pub const BUCKETS_US: [u64; 18] = [
-    25, 50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 51_200, 102_400, 204_800, 409_600, 1_000_000, 4_000_000,
-    16_000_000,
+    25, 50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 51_200, 102_400, 204_800, 409_600, 1_000_000,
+    4_000_000, 16_000_000,
 ];
 
 /// A latency histogram of fixed buckets: it does not grow, whatever happens.

@@ -2,4 +2,5 @@
 
 pub mod accounting;
 pub mod cells;
+pub mod render;
 pub mod stats;

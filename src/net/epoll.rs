@@ -226,7 +226,7 @@ impl Engine for EpollEngine {
             let outcome = Outcome::Failed(io::ErrorKind::NotConnected.into());
             return Some(Received { conn: id, lease, outcome });
         };
-        let Lease { chunk, start, len } = &mut lease;
+        let Lease { chunk, start, len, .. } = &mut lease;
         let space = &mut chunk.free()[*start..*start + *len];
         let room = space.len();
         let fd = socket.fd.as_raw_fd();

@@ -44,7 +44,9 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, String> {
         let path = |p: &str| match p.len() {
             0 => Err(format!("\"{text}\" names no path")),
-            n if n > UNIX_PATH_MAX => Err(format!("the path of a Unix socket has at most {UNIX_PATH_MAX} bytes, this has {n}")),
+            n if n > UNIX_PATH_MAX => {
+                Err(format!("the path of a Unix socket has at most {UNIX_PATH_MAX} bytes, this has {n}"))
+            }
             _ => Ok(PathBuf::from(p)),
         };
         if text == "stdin:" || text == "stdin://" {
@@ -111,7 +113,12 @@ pub fn bind_unix(path: &Path, kind: super::Kind, mode: u32) -> io::Result<Socket
             }
             std::fs::remove_file(path)?;
         }
-        Ok(_) => return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file of that name that is not a socket")),
+        Ok(_) => {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "there is a file of that name that is not a socket",
+            ));
+        }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Err(e),
     }

@@ -77,6 +77,17 @@ pub struct Lease {
     pub start: usize,
     /// Bytes that may be received; at least 1.
     pub len: usize,
+    /// The lender's own mark; comes back as it was.
+    pub mark: LeaseMark,
+}
+
+/// Where a leased chunk goes back to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseMark {
+    /// The open chunk of a lane.
+    Lane(usize),
+    /// The buffer for what is dropped.
+    Discard,
 }
 
 /// How a receive ended.

@@ -78,8 +78,8 @@ impl Lines {
     /// A new connection.
     #[must_use]
     pub fn new(options: Arc<LinesOptions>, peer: &Peer) -> Self {
-        let envelope = (options.format == Format::Json)
-            .then(|| Box::new(Envelope::new(&options.listener, &peer.to_string())));
+        let envelope =
+            (options.format == Format::Json).then(|| Box::new(Envelope::new(&options.listener, &peer.to_string())));
         Lines { options, envelope, overlong: 0, ends_in_cr: false, acked: 0, replied: 0 }
     }
 

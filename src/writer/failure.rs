@@ -75,10 +75,13 @@ impl Writer {
 
     /// What of the lost writes belongs to the batch in hand, which then has to be appended again.
     fn batch_lines_again(&mut self, index: usize, lost: &Unsynced) -> PerListener {
-        match &mut self.batch {
-            Some(batch) if !lost.is_none() && batch.undo(index, lost.first_write) => batch.tally(index, self.listeners),
-            _ => PerListener::new(self.listeners),
+        if let Some(batch) = &mut self.batch
+            && !lost.is_none()
+            && batch.undo(index, lost.first_write)
+        {
+            return batch.tally(index, self.listeners);
         }
+        PerListener::new(self.listeners)
     }
 
     /// Appends the held lines of the failed segment to the new one and syncs them there.
@@ -140,8 +143,7 @@ impl Writer {
         }
         self.held_bytes = 0;
         loop {
-            let Some(batch) =
-                self.batch.take().or_else(|| super::Batch::gather(&self.shard, &mut self.gather_turn))
+            let Some(batch) = self.batch.take().or_else(|| super::Batch::gather(&self.shard, &mut self.gather_turn))
             else {
                 return;
             };

@@ -302,7 +302,11 @@ impl Writer {
         let synced = sync_linked(&*active.file, &active.path);
         self.shard.writer_stats.sync_latency.record(self.clock.mono_ns() - stamp.mono_ns);
         let secured = synced.and_then(|()| {
-            active.secure_trail(true).map_err(|error| LogError::Io { what: "sync trail of", path: active.path.clone(), error })
+            active.secure_trail(true).map_err(|error| LogError::Io {
+                what: "sync trail of",
+                path: active.path.clone(),
+                error,
+            })
         });
         match secured {
             Ok(()) => {
@@ -321,7 +325,8 @@ impl Writer {
 
     /// Sends chunks back whose every byte is synced.
     fn release_held(&mut self) {
-        let first_unsynced = self.streams.iter().filter_map(StreamWriter::first_unsynced_write).min().unwrap_or(u64::MAX);
+        let first_unsynced =
+            self.streams.iter().filter_map(StreamWriter::first_unsynced_write).min().unwrap_or(u64::MAX);
         while self.held.front().is_some_and(|h| h.write < first_unsynced) {
             if let Some(Held { chunk, .. }) = self.held.pop_front() {
                 self.held_bytes -= chunk.len() as u64;
@@ -359,7 +364,8 @@ impl Writer {
 
     fn rotate(&mut self, index: usize) {
         // What somebody waits for must not move into the background: its failure would need the order of lines undone.
-        if !self.held.is_empty() && !self.sync_stream(index) {
+        let in_hand = self.batch.as_ref().is_some_and(|b| !b.appended.is_empty());
+        if (in_hand || !self.held.is_empty()) && !self.sync_stream(index) {
             return;
         }
         self.release_held();

@@ -1,0 +1,110 @@
+//! One thread that accepts for all reactors, where the kernel cannot spread connections itself: Unix sockets know no
+//! SO_REUSEPORT. Each connection goes to the reactor that has the fewest.
+
+use crate::control::Control;
+use crate::net::{Engine, EpollEngine, Event, ListenerId};
+use crate::shard::{Handed, ReactorPort, Shard};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Time before accepting is tried again after descriptors ran out.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// Stops an acceptor.
+pub struct Stop {
+    flag: Arc<AtomicBool>,
+    waker: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Stop {
+    /// Lets it hand on what is in its accept queues, close them, and end.
+    pub fn stop(&self) {
+        self.flag.store(true, Ordering::SeqCst);
+        (self.waker)();
+    }
+}
+
+/// The acceptor of all Unix stream listeners.
+pub struct Acceptor {
+    engine: EpollEngine,
+    listeners: Vec<ListenerId>,
+    shards: Vec<Arc<Shard>>,
+    stop: Arc<AtomicBool>,
+    /// Rotates among reactors that are equally loaded.
+    turn: usize,
+}
+
+impl Acceptor {
+    /// An acceptor for these sockets.
+    ///
+    /// # Errors
+    /// They cannot be watched.
+    pub fn new(sockets: Vec<(ListenerId, socket2::Socket)>, shards: Vec<Arc<Shard>>) -> io::Result<(Acceptor, Stop)> {
+        let mut engine = EpollEngine::new(0)?;
+        let listeners = sockets.iter().map(|(id, _)| *id).collect();
+        for (id, socket) in sockets {
+            engine.listen(id, socket)?;
+        }
+        let flag = Arc::new(AtomicBool::new(false));
+        let stop = Stop { flag: Arc::clone(&flag), waker: engine.waker() };
+        Ok((Acceptor { engine, listeners, shards, stop: flag, turn: 0 }, stop))
+    }
+
+    /// Runs until stopped.
+    ///
+    /// # Errors
+    /// The engine broke.
+    pub fn run(mut self, control: &Control) -> io::Result<()> {
+        let mut events = Vec::new();
+        let mut failed: Vec<ListenerId> = Vec::new();
+        loop {
+            let timeout = (!failed.is_empty()).then_some(ACCEPT_AGAIN);
+            self.engine.wait(timeout, &mut events)?;
+            let stopping = self.stop.load(Ordering::SeqCst);
+            failed.drain(..).for_each(|id| self.engine.retry_accept(id));
+            if stopping {
+                for id in std::mem::take(&mut self.listeners) {
+                    self.engine.stop_listening(id, &mut events);
+                }
+            }
+            for event in events.drain(..) {
+                match event {
+                    Event::Accepted { listener, socket, peer } => {
+                        self.hand_on(Handed { listener, socket, peer }, control);
+                    }
+                    Event::AcceptFailed { listener, error } => {
+                        tracing::warn!(%error, "cannot accept on a Unix socket; trying again shortly");
+                        failed.push(listener);
+                    }
+                    _ => {}
+                }
+            }
+            if stopping {
+                return Ok(());
+            }
+        }
+    }
+
+    fn hand_on(&mut self, mut handed: Handed, control: &Control) {
+        let ports: Vec<&ReactorPort> = self.shards.iter().flat_map(|s| &s.reactors).collect();
+        loop {
+            self.turn = self.turn.wrapping_add(1);
+            let load = |i: usize| ports[i].stats.open.get() + ports[i].inbox.len() as u64;
+            let start = self.turn;
+            let Some(best) = (0..ports.len()).map(|i| (start + i) % ports.len()).min_by_key(|i| load(*i)) else {
+                return;
+            };
+            match ports[best].inbox.push(handed) {
+                Ok(()) => return ports[best].wake(),
+                Err(back) => handed = back,
+            }
+            // The inbox of the least loaded reactor holds a thousand: it is stuck, and so is accepting.
+            if control.abandoned() {
+                return;
+            }
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+}

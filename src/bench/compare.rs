@@ -1,0 +1,184 @@
+//! Server and null sink in turn, under the same load on the same machine, and what share of the limit the server reaches.
+
+use super::generate::{self, SendArgs};
+use clap::Args;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+/// The comparison.
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// Runs of each, in turn.
+    #[arg(short, long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    runs: u32,
+    /// Where both write; what they write is deleted after each run.
+    #[arg(long, default_value = ".", value_name = "DIR")]
+    dir: PathBuf,
+    /// Configuration of the server.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Overrides for the server, such as buffer.memory=16MiB.
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+    /// Null sink and server both write through the page cache.
+    #[arg(long)]
+    page_cache: bool,
+    #[command(flatten)]
+    load: SendArgs,
+}
+
+/// One run of one of them.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    lines_per_second: f64,
+    cpu_per_million: f64,
+    peak_mib: f64,
+}
+
+/// Runs and reports.
+pub fn run(args: &CompareArgs) -> io::Result<ExitCode> {
+    let mut pairs = Vec::new();
+    // One of each first that is not counted: memory and caches warm up.
+    for i in 0..=args.runs {
+        let sink = one(args, false)?;
+        let server = one(args, true)?;
+        if i > 0 {
+            let ratio = server.lines_per_second / sink.lines_per_second;
+            println!(
+                "run {i}: null sink {:.0} lines/s, {:.3} CPU s/M; server {:.0} lines/s, {:.3} CPU s/M, {:.1} MiB; ratio {ratio:.3}",
+                sink.lines_per_second,
+                sink.cpu_per_million,
+                server.lines_per_second,
+                server.cpu_per_million,
+                server.peak_mib
+            );
+            pairs.push((sink, server));
+        }
+    }
+    let median = |f: &dyn Fn(&(Run, Run)) -> f64| {
+        let mut values: Vec<f64> = pairs.iter().map(f).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    println!(
+        "medians: null sink {:.0} lines/s, {:.3} CPU s/M; server {:.0} lines/s, {:.3} CPU s/M, peak {:.1} MiB; ratio {:.3}",
+        median(&|p| p.0.lines_per_second),
+        median(&|p| p.0.cpu_per_million),
+        median(&|p| p.1.lines_per_second),
+        median(&|p| p.1.cpu_per_million),
+        median(&|p| p.1.peak_mib),
+        median(&|p| p.1.lines_per_second / p.0.lines_per_second)
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn one(args: &CompareArgs, server: bool) -> io::Result<Run> {
+    let dir = args.dir.join(format!("logweir-compare-{}", std::process::id()));
+    std::fs::create_dir_all(&dir)?;
+    let result = measure(args, server, &dir);
+    std::fs::remove_dir_all(&dir)?;
+    result
+}
+
+fn measure(args: &CompareArgs, server: bool, dir: &Path) -> io::Result<Run> {
+    let mut command = Command::new(std::env::current_exe()?);
+    if server {
+        command.args(["serve", "--listen", "tcp://127.0.0.1:0", "--admin", "off", "--data-dir"]).arg(dir);
+        if let Some(config) = &args.config {
+            command.arg("--config").arg(config);
+        }
+        for set in &args.set {
+            command.arg("--set").arg(set);
+        }
+        if args.page_cache {
+            command.args(["--set", "storage.io=append"]);
+        }
+        command.args(["--set", "log.level=warn"]);
+    } else {
+        command.args(["bench", "null-sink", "--listen", "127.0.0.1:0", "--dir"]).arg(dir);
+        if args.page_cache {
+            command.arg("--page-cache");
+        }
+    }
+    let mut child = Process(command.stdout(Stdio::piped()).spawn()?);
+    let address = child.address()?;
+    let load = SendArgs { address: format!("tcp://{address}"), ..args.load.clone() };
+    let expected = load.lines * u64::from(load.line_bytes);
+    let start = Instant::now();
+    generate::send(&load)?;
+    // Both are done when every byte is in a file.
+    while written(dir)? < expected {
+        if start.elapsed() > Duration::from_secs(600) {
+            return Err(io::Error::other("not everything was written within ten minutes"));
+        }
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let (cpu, peak_mib) = child.usage();
+    Ok(Run {
+        lines_per_second: load.lines as f64 / seconds,
+        cpu_per_million: cpu / (load.lines as f64 / 1e6),
+        peak_mib,
+    })
+}
+
+/// A child that does not outlive us.
+struct Process(Child);
+
+impl Process {
+    /// The address in its first lines: the first word that ends in a port.
+    fn address(&mut self) -> io::Result<String> {
+        let out = self.0.stdout.take().ok_or_else(|| io::Error::other("no output"))?;
+        for line in BufReader::new(out).lines() {
+            let line = line?;
+            for word in line.split([' ', ',']) {
+                if let Ok(address) = word.trim_start_matches("tcp://").parse::<std::net::SocketAddr>() {
+                    return Ok(address.to_string());
+                }
+            }
+        }
+        Err(io::Error::other("the process under test did not start"))
+    }
+
+    /// CPU seconds and peak memory in MiB so far.
+    fn usage(&mut self) -> (f64, f64) {
+        let pid = self.0.id();
+        let text = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        let stat = text("stat");
+        // Fields 14 and 15 (proc_pid_stat(5)), counted behind the name, which may hold spaces.
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or("").split(' ').collect();
+        let ticks: f64 = [11, 12].iter().filter_map(|i| fields.get(*i)?.parse::<f64>().ok()).sum();
+        let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as f64;
+        let status = text("status");
+        let peak = status
+            .lines()
+            .find_map(|l| l.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok());
+        (ticks / per_second, peak.unwrap_or(0.0) / 1024.0)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Bytes in all log files beneath.
+fn written(dir: &Path) -> io::Result<u64> {
+    let mut sum = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if entry.file_type()?.is_dir() && !name.starts_with('.') {
+            sum += written(&entry.path())?;
+        } else if name.ends_with(".log") || name.ends_with(".log.active") {
+            // It may have been renamed since the listing; the next look finds it.
+            sum += entry.metadata().map_or(0, |m| m.len());
+        }
+    }
+    Ok(sum)
+}

@@ -1,0 +1,251 @@
+//! The load generator: few threads, non-blocking sockets, each writing in turn.
+
+use super::lines;
+use crate::net::listen::Address;
+use clap::Args;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// The load.
+#[derive(Debug, Clone, Args)]
+pub struct SendArgs {
+    /// Where to send: tcp://IP:PORT or unix://PATH.
+    #[arg(short, long, default_value = "tcp://127.0.0.1:5170", value_name = "ADDRESS")]
+    pub address: String,
+    /// Connections.
+    #[arg(short, long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub connections: u32,
+    /// Threads that share the connections.
+    #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub threads: u32,
+    /// Lines in all.
+    #[arg(short = 'n', long, default_value_t = 4_000_000)]
+    pub lines: u64,
+    /// Bytes of each line, newline included.
+    #[arg(short = 'b', long, default_value_t = 250, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    pub line_bytes: u32,
+    /// Bytes of each write, rounded down to whole lines.
+    #[arg(short, long, default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(2..=16_777_216))]
+    pub write_bytes: u32,
+    /// Number the lines, for `bench verify`. Slower: each line is made anew.
+    #[arg(short, long)]
+    pub sequence: bool,
+    /// More connections that send nothing.
+    #[arg(long, default_value_t = 0)]
+    pub idle: u32,
+}
+
+/// What a load came to.
+#[derive(Debug, Clone, Copy)]
+pub struct Sent {
+    /// Lines sent.
+    pub lines: u64,
+    /// From the first byte until the server had read everything (it closed every connection).
+    pub seconds: f64,
+}
+
+/// Runs and reports.
+pub fn run(args: &SendArgs) -> io::Result<ExitCode> {
+    let sent = send(args)?;
+    let rate = sent.lines as f64 / sent.seconds;
+    println!(
+        "sent lines={} seconds={:.3} lines_per_second={rate:.0} MB_per_second={:.1}",
+        sent.lines,
+        sent.seconds,
+        rate * f64::from(args.line_bytes) / 1e6
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Sends everything and waits until the server has taken it in.
+///
+/// # Errors
+/// A connection cannot be made or broke.
+pub fn send(args: &SendArgs) -> io::Result<Sent> {
+    let address: Address = args.address.parse().map_err(io::Error::other)?;
+    if args.sequence && (args.line_bytes as usize) < lines::NUMBERED_MIN {
+        return Err(io::Error::other(format!("numbered lines have at least {} bytes", lines::NUMBERED_MIN)));
+    }
+    let wanted = args.connections as usize + args.idle as usize;
+    if crate::limits::connections_that_fit(wanted, 0, 0) < wanted {
+        return Err(io::Error::other(format!("the descriptor limit does not allow {wanted} connections")));
+    }
+    let idle = (0..args.idle).map(|i| connect(&address, i)).collect::<io::Result<Vec<_>>>()?;
+    let mut all: Vec<Vec<Client>> = (0..args.threads).map(|_| Vec::new()).collect();
+    for c in 0..args.connections {
+        // The first connections take one line more where it does not divide evenly.
+        let lines = args.lines / u64::from(args.connections)
+            + u64::from(u64::from(c) < args.lines % u64::from(args.connections));
+        let socket = connect(&address, c)?;
+        socket.set_nonblocking(true)?;
+        let thread = (c % args.threads) as usize;
+        all[thread].push(Client { socket, number: c, lines, next: 0, buffer: Vec::new(), at: 0, shut: false });
+    }
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = all.into_iter().map(|clients| scope.spawn(|| drive(clients, args))).collect();
+        threads.into_iter().try_for_each(|t| t.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked"))))
+    })?;
+    let seconds = start.elapsed().as_secs_f64();
+    drop(idle);
+    Ok(Sent { lines: args.lines, seconds })
+}
+
+fn connect(address: &Address, number: u32) -> io::Result<Socket> {
+    match address {
+        Address::Tcp(to) => {
+            let socket = Socket::new(Domain::for_address(*to), Type::STREAM, None)?;
+            if to.ip().is_loopback() && to.is_ipv4() {
+                // Ports of one source address end at 28,000 or so; 127/8 has addresses enough.
+                let from = std::net::Ipv4Addr::new(127, 0, 0, 1 + (number / 20_000) as u8);
+                socket.bind(&SockAddr::from(std::net::SocketAddrV4::new(from, 0)))?;
+            }
+            socket.connect(&(*to).into())?;
+            Ok(socket)
+        }
+        Address::Unix(path) => {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+            socket.connect(&SockAddr::unix(path)?)?;
+            Ok(socket)
+        }
+        other => Err(io::Error::other(format!("cannot send to {other}; expected tcp:// or unix://"))),
+    }
+}
+
+struct Client {
+    socket: Socket,
+    number: u32,
+    lines: u64,
+    next: u64,
+    /// Numbered lines being sent; plain ones come from a buffer that all share.
+    buffer: Vec<u8>,
+    at: usize,
+    shut: bool,
+}
+
+enum Wrote {
+    Some,
+    Blocked,
+    Finished,
+}
+
+impl Client {
+    fn write(&mut self, args: &SendArgs, plain: &[u8]) -> io::Result<Wrote> {
+        let line = args.line_bytes as usize;
+        let per_write = (args.write_bytes as usize / line).max(1);
+        if !args.sequence {
+            // `next` counts bytes here: the shared buffer repeats, so any place in it continues any line.
+            let left = self.lines * line as u64 - self.next;
+            if left == 0 {
+                return Ok(Wrote::Finished);
+            }
+            let at = (self.next % line as u64) as usize;
+            let n = (per_write * line - at).min(usize::try_from(left).unwrap_or(usize::MAX));
+            return self.put(&plain[at..at + n]).map(|n| n.map_or(Wrote::Blocked, |n| self.advance(n)));
+        }
+        if self.at == self.buffer.len() {
+            if self.next == self.lines {
+                return Ok(Wrote::Finished);
+            }
+            let (mut buffer, count) =
+                (std::mem::take(&mut self.buffer), (per_write as u64).min(self.lines - self.next));
+            buffer.clear();
+            (self.next..self.next + count).for_each(|n| lines::numbered(self.number, n, line, &mut buffer));
+            (self.buffer, self.at) = (buffer, 0);
+            self.next += count;
+        }
+        let from = self.at;
+        let buffer = std::mem::take(&mut self.buffer);
+        let result = self.put(&buffer[from..]);
+        self.buffer = buffer;
+        Ok(match result? {
+            Some(n) => {
+                self.at += n;
+                Wrote::Some
+            }
+            None => Wrote::Blocked,
+        })
+    }
+
+    fn advance(&mut self, n: usize) -> Wrote {
+        self.next += n as u64;
+        Wrote::Some
+    }
+
+    fn put(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
+        loop {
+            match (&self.socket).write(bytes) {
+                Ok(n) => return Ok(Some(n)),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Reads and throws away what the server says. True at its end.
+    fn drained(&self) -> io::Result<bool> {
+        let mut buffer = [0; 4096];
+        loop {
+            match (&self.socket).read(&mut buffer) {
+                Ok(0) => return Ok(true),
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+}
+
+fn drive(mut clients: Vec<Client>, args: &SendArgs) -> io::Result<()> {
+    let mut poll = Poll::new()?;
+    let mut events = Events::with_capacity(1024);
+    let line = args.line_bytes as usize;
+    let mut one = vec![b'x'; line];
+    one[line - 1] = b'\n';
+    let plain = one.repeat((args.write_bytes as usize / line).max(1));
+    let mut ready: VecDeque<usize> = (0..clients.len()).collect();
+    for (i, client) in clients.iter().enumerate() {
+        let fd = client.socket.as_raw_fd();
+        poll.registry().register(&mut SourceFd(&fd), Token(i), Interest::READABLE | Interest::WRITABLE)?;
+    }
+    let mut writable = vec![true; clients.len()];
+    let mut open = clients.len();
+    while open > 0 {
+        let timeout = if ready.is_empty() { None } else { Some(Duration::ZERO) };
+        poll.poll(&mut events, timeout)?;
+        for event in &events {
+            let i = event.token().0;
+            if event.is_writable() && !writable[i] && !clients[i].shut {
+                writable[i] = true;
+                ready.push_back(i);
+            }
+            if event.is_readable() && clients[i].drained()? {
+                if !clients[i].shut {
+                    return Err(io::Error::other("the server closed a connection before everything was sent"));
+                }
+                open -= 1;
+            }
+        }
+        // One write each before looking for events again.
+        for _ in 0..ready.len() {
+            let Some(i) = ready.pop_front() else { break };
+            match clients[i].write(args, &plain)? {
+                Wrote::Some => ready.push_back(i),
+                Wrote::Blocked => writable[i] = false,
+                Wrote::Finished => {
+                    clients[i].shut = true;
+                    clients[i].socket.shutdown(std::net::Shutdown::Write)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}

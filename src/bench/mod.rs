@@ -1,0 +1,47 @@
+//! `logweir bench`: a load generator, a check of what arrived, the null sink that stands for this machine's limit, and a
+//! comparison of the server with it.
+
+mod compare;
+mod generate;
+pub mod lines;
+mod null_sink;
+mod verify;
+
+use clap::{Args, Subcommand};
+use std::process::ExitCode;
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    command: BenchCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum BenchCommand {
+    /// Send lines to a server and say how fast it took them.
+    Send(generate::SendArgs),
+    /// Check the sequence-numbered lines of a data directory: nothing missing, doubled, changed or out of order.
+    Verify(verify::VerifyArgs),
+    /// Run the null sink: two threads, receive into chunks, ring, preallocated appends; no framing, trail, sync or limits.
+    NullSink(null_sink::NullSinkArgs),
+    /// Run server and null sink in turn under the same load and print medians and their ratio.
+    Compare(compare::CompareArgs),
+}
+
+/// Runs one of them.
+pub fn run(args: &BenchArgs) -> ExitCode {
+    let result = match &args.command {
+        BenchCommand::Send(args) => generate::run(args),
+        BenchCommand::Verify(args) => verify::run(args),
+        BenchCommand::NullSink(args) => null_sink::run(args),
+        BenchCommand::Compare(args) => compare::run(args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("logweir bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The command line.
+
+mod cat;
+mod check;
+mod serve;
+
+use crate::config::{self, ConfigError, Options, Overrides};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Exit code for a configuration that cannot be used (`EX_CONFIG`, sysexits(3)).
+pub const BAD_CONFIGURATION: u8 = 78;
+
+/// Log lines in, durable plain text files out.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server. Works without a configuration: lines on tcp://127.0.0.1:5170 into ./logweir-data.
+    Serve(ConfigArgs),
+    /// Check a configuration and say what the server would do.
+    Check(ConfigArgs),
+    /// Print the lines of a data directory, oldest first, also while a server runs on it.
+    Cat(cat::CatArgs),
+    /// Measure: send lines, verify what arrived, or find this machine's limit.
+    Bench(crate::bench::BenchArgs),
+    /// Print completions for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where options come from: defaults, then the file, then LOGWEIR_SECTION__KEY, then --set, then the other flags.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// Configuration file (TOML). Without it the built-in defaults hold.
+    #[arg(short, long, env = "LOGWEIR_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Listen here instead of where the file says; repeat for several. tcp://IP:PORT, unix://PATH, unixgram://PATH, stdin:
+    #[arg(short, long, env = "LOGWEIR_LISTEN", value_name = "ADDRESS", value_delimiter = ',')]
+    listen: Vec<String>,
+    /// Where the files go.
+    #[arg(short, long, env = "LOGWEIR_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Address for metrics and health, or "off".
+    #[arg(long, env = "LOGWEIR_ADMIN", value_name = "IP:PORT")]
+    admin: Option<String>,
+    /// Override one key, such as --set storage.sync_interval=1s; repeat for several.
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl ConfigArgs {
+    fn load(&self) -> Result<Options, ConfigError> {
+        let mut set = config::overrides_from_environment(std::env::vars());
+        for text in &self.set {
+            let (key, value) = text
+                .split_once('=')
+                .ok_or_else(|| ConfigError::unplaced("--set", format!("expected SECTION.KEY=VALUE, not \"{text}\"")))?;
+            set.push((key.trim().to_string(), value.trim().to_string(), format!("--set {key}")));
+        }
+        if let Some(dir) = &self.data_dir {
+            set.push(("data_dir".into(), format!("'{}'", dir.display()), "--data-dir".into()));
+        }
+        if let Some(admin) = &self.admin {
+            set.push(("admin.address".into(), admin.clone(), "--admin".into()));
+        }
+        config::load(self.config.as_deref(), &Overrides { set, listen: self.listen.clone() })
+    }
+}
+
+/// Runs the command that the arguments name.
+#[must_use]
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Cat(args) => cat::run(&args),
+        Command::Bench(args) => crate::bench::run(&args),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "logweir", &mut io::stdout());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// Says what is wrong with a configuration.
+fn bad_configuration(error: &ConfigError) -> ExitCode {
+    eprintln!("logweir: configuration: {error}");
+    ExitCode::from(BAD_CONFIGURATION)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

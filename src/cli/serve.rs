@@ -1,0 +1,96 @@
+//! `logweir serve`
+
+use super::{ConfigArgs, bad_configuration};
+use crate::config::Options;
+use crate::config::units::{Size, Time};
+use crate::control::Notice;
+use crate::logging;
+use crate::net::listen::Address;
+use crate::server::{self, Started};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::mpsc::channel;
+
+/// Runs the server until a signal.
+pub fn run(args: &ConfigArgs) -> ExitCode {
+    let options = match args.load() {
+        Ok(options) => options,
+        Err(error) => return bad_configuration(&error),
+    };
+    logging::start(options.log);
+    let (sender, receiver) = channel();
+    let mut signals = match Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP]) {
+        Ok(signals) => signals,
+        Err(error) => return failed(&format!("cannot take signals: {error}")),
+    };
+    let to_server = sender.clone();
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            if to_server.send(Notice::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    });
+    let server = match server::start(&options, (sender, receiver)) {
+        Ok(server) => server,
+        Err(error) => return failed(&error.to_string()),
+    };
+    // A closed standard output must not stop a server.
+    let _ = std::io::stdout().write_all(introduce(&options, &server.started).as_bytes());
+    let _ = std::io::stdout().flush();
+    let clean = server.run(|| match args.load() {
+        Ok(_) => tracing::warn!("SIGHUP: the configuration is fine, but this version takes it in at a restart only"),
+        Err(error) => tracing::error!(%error, "SIGHUP: the configuration is wrong; nothing changes"),
+    });
+    if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn failed(message: &str) -> ExitCode {
+    eprintln!("logweir: {message}");
+    ExitCode::FAILURE
+}
+
+/// What a person wants to know first.
+fn introduce(options: &Options, started: &Started) -> String {
+    let mut text = format!("logweir {} is ready\n", env!("CARGO_PKG_VERSION"));
+    for (name, address) in &started.listeners {
+        text += &format!("  lines from   {address}  (listener {name})\n");
+    }
+    text += &format!("  written to   {}\n", started.data_dir.display());
+    text += &format!("  file mode    {}\n", started.io);
+    let placement = &options.placement;
+    text += &format!(
+        "  engine       {}, {} shard(s) with {} reactor(s) and one writer each\n",
+        started.engine, placement.shards, placement.reactors_per_shard
+    );
+    text += &format!(
+        "  memory       at most {} for lines, {} for {} connections\n",
+        Size(options.memory.total() as u64),
+        Size(started.connection_bytes as u64),
+        started.max_connections
+    );
+    if let Some(admin) = &started.admin {
+        text += &format!("  metrics      http://{admin}/metrics, health at /healthz and /readyz\n");
+    }
+    text += &format!("  Ctrl-C ends  after at most {}\n", Time(options.shutdown_timeout));
+    if let Some((_, address)) = started.listeners.first() {
+        let data = if options.data_dir.to_str() == Some("./logweir-data") {
+            String::new()
+        } else {
+            format!(" --data-dir {}", options.data_dir.display())
+        };
+        let send = match address.parse() {
+            Ok(Address::Tcp(tcp)) => Some(format!("echo 'hello, log' | nc -N {} {}", tcp.ip(), tcp.port())),
+            Ok(Address::Unix(path)) => Some(format!("echo 'hello, log' | nc -N -U {}", path.display())),
+            Ok(Address::UnixDatagram(path)) => Some(format!("echo 'hello, log' | nc -u -w0 -U {}", path.display())),
+            _ => None,
+        };
+        if let Some(send) = send {
+            text += &format!("A first line:  {send}\n");
+        }
+        text += &format!("Read it back:  logweir cat{data}\n");
+    }
+    text
+}

@@ -1,0 +1,257 @@
+//! A TOML document with the place of each key, variables expanded and overrides laid over it.
+
+use super::raw::{self, Raw};
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::ops::Range;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// What is wrong with a configuration, for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {}{message}", key.as_ref().map(|k| format!("`{k}`: ")).unwrap_or_default())]
+pub struct ConfigError {
+    /// File and line, or the flag or variable.
+    pub place: String,
+    /// The key.
+    pub key: Option<String>,
+    /// What was expected, and the nearest known key where one was mistyped.
+    pub message: String,
+}
+
+impl ConfigError {
+    /// An error that belongs to no key.
+    #[must_use]
+    pub fn unplaced(place: &str, message: String) -> Self {
+        ConfigError { place: place.to_string(), key: None, message }
+    }
+}
+
+/// See the module.
+pub struct Document {
+    table: Spanned<DeTable<'static>>,
+    text: String,
+    name: String,
+    /// Where overrides came from; override `i` has the span `text.len() + i`.
+    origins: Vec<String>,
+}
+
+/// Where each key stands.
+pub struct Places {
+    places: HashMap<String, String>,
+    default: String,
+}
+
+impl Places {
+    /// An error about a key; where the key is not written, about the default.
+    #[must_use]
+    pub fn error(&self, key: &str, message: impl Into<String>) -> ConfigError {
+        let place = self.places.get(key).unwrap_or(&self.default).clone();
+        ConfigError { place, key: Some(key.to_string()), message: message.into() }
+    }
+}
+
+impl Document {
+    /// Parses TOML.
+    ///
+    /// # Errors
+    /// It is not TOML.
+    pub fn parse(text: &str, name: &str) -> Result<Self, ConfigError> {
+        // One copy per start, never freed: it lets the table be edited without a lifetime.
+        let owned: &'static str = Box::leak(text.to_string().into_boxed_str());
+        match DeTable::parse(owned) {
+            Ok(table) => Ok(Document { table, text: text.to_string(), name: name.to_string(), origins: Vec::new() }),
+            Err(error) => {
+                let place = error.span().map_or(name.to_string(), |s| format!("{name}:{}", line_of(text, s.start)));
+                Err(ConfigError { place, key: None, message: error.message().trim_end().to_string() })
+            }
+        }
+    }
+
+    fn place(&self, span: &Range<usize>) -> String {
+        if span.start >= self.text.len() && !self.origins.is_empty() {
+            return self.origins[(span.start - self.text.len()).min(self.origins.len() - 1)].clone();
+        }
+        if self.text.is_empty() {
+            self.name.clone()
+        } else {
+            format!("{}:{}", self.name, line_of(&self.text, span.start))
+        }
+    }
+
+    /// Replaces `${VAR}` and `${VAR:-default}` in strings; `$$` is a dollar sign.
+    ///
+    /// # Errors
+    /// A variable that is not set and has no default, or a brace that is not closed.
+    pub fn expand(&mut self, environment: impl Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
+        let mut failed = None;
+        visit(self.table.get_mut(), String::new(), &mut |key, value| {
+            let span = value.span();
+            if let DeValue::String(text) = value.get_mut() {
+                match expand_text(text, &environment) {
+                    Ok(expanded) => *text = expanded.into(),
+                    Err(message) => {
+                        failed.get_or_insert((key.to_string(), span, message));
+                    }
+                }
+            }
+        });
+        match failed {
+            Some((key, span, message)) => Err(ConfigError { place: self.place(&span), key: Some(key), message }),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes a top-level key with all beneath it.
+    pub fn remove(&mut self, key: &str) {
+        self.table.get_mut().remove(key);
+    }
+
+    /// Lays `section.key=value` over the document. The value is TOML; what is not TOML is a string.
+    ///
+    /// # Errors
+    /// The key is not of the form, or a value stands where a section should be.
+    pub fn set(&mut self, key: &str, value: &str, origin: &str) -> Result<(), ConfigError> {
+        let at = self.text.len() + self.origins.len();
+        self.origins.push(origin.to_string());
+        let error = |message: &str| ConfigError {
+            place: origin.to_string(),
+            key: Some(key.to_string()),
+            message: message.to_string(),
+        };
+        let mut parts: Vec<&str> = key.split('.').collect();
+        let Some(last) = parts.pop().filter(|l| !l.is_empty()) else { return Err(error("expected section.key=value")) };
+        let mut table = self.table.get_mut();
+        for part in parts {
+            let entry = table
+                .entry(Spanned::new(at..at, part.to_string().into()))
+                .or_insert_with(|| Spanned::new(at..at, DeValue::Table(DeTable::new())));
+            match entry.get_mut() {
+                DeValue::Table(inner) => table = inner,
+                _ => return Err(error("expected a section before the last dot")),
+            }
+        }
+        let parsed: Spanned<DeValue<'static>> = match toml_value(value) {
+            Some(parsed) => Spanned::new(at..at, parsed),
+            None => Spanned::new(at..at, DeValue::String(value.to_string().into())),
+        };
+        table.remove(last);
+        table.insert(Spanned::new(at..at, last.to_string().into()), parsed);
+        Ok(())
+    }
+
+    /// The typed content and the place of each key.
+    ///
+    /// # Errors
+    /// An unknown key, a value of the wrong type, a size or time without unit.
+    pub fn into_raw(mut self) -> Result<(Raw, Places), ConfigError> {
+        let mut spans: Vec<(String, Range<usize>)> = Vec::new();
+        visit(self.table.get_mut(), String::new(), &mut |key, value| spans.push((key.to_string(), value.span())));
+        let mut keys: Vec<(String, Range<usize>)> = Vec::new();
+        visit_keys(self.table.get_ref(), "", &mut |key, span| keys.push((key, span)));
+        let places = Places {
+            places: keys.iter().map(|(key, span)| (key.clone(), self.place(span))).collect(),
+            default: self.name.clone(),
+        };
+        let table = self.table.clone();
+        match Raw::deserialize(toml::de::Deserializer::from(table)) {
+            Ok(raw) => Ok((raw, places)),
+            Err(error) => {
+                let message = error.message().trim_end();
+                let span = error.span().unwrap_or(0..0);
+                let of = |list: &[(String, Range<usize>)]| {
+                    let holds = |s: &Range<usize>| s.start <= span.start && span.start < s.end.max(s.start + 1);
+                    list.iter().filter(|(_, s)| holds(s)).max_by_key(|(key, _)| key.len()).map(|(key, _)| key.clone())
+                };
+                let key = of(&keys).or_else(|| of(&spans));
+                Err(ConfigError { place: self.place(&span), message: friendlier(message, key.as_deref()), key })
+            }
+        }
+    }
+}
+
+/// Serde's words for an unknown key, with the nearest known one instead of them all.
+fn friendlier(message: &str, key: Option<&str>) -> String {
+    if !message.starts_with("unknown field") {
+        return message.replace("unknown variant", "unknown value");
+    }
+    let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let Some((unknown, known)) = names.split_first() else { return message.to_string() };
+    let section = key.and_then(|k| k.rsplit_once('.')).map(|(s, _)| format!(" in [{s}]")).unwrap_or_default();
+    let mut nearest: Vec<(usize, String)> = known
+        .iter()
+        .map(|name| (strsim::damerau_levenshtein(unknown, name), (*name).to_string()))
+        .chain(raw::all_keys().into_iter().filter_map(|full| {
+            // The same key in another section is a likely slip too.
+            let (_, name) = full.rsplit_once('.')?;
+            Some((strsim::damerau_levenshtein(unknown, name) + 1, full.clone()))
+        }))
+        .collect();
+    nearest.sort();
+    match nearest.first() {
+        Some((distance, name)) if *distance <= unknown.len().max(4) / 2 => {
+            format!("unknown key{section}; did you mean `{name}`?")
+        }
+        _ => format!("unknown key{section}; known are {}", known.join(", ")),
+    }
+}
+
+fn toml_value(text: &str) -> Option<DeValue<'static>> {
+    let owned: &'static str = Box::leak(text.to_string().into_boxed_str());
+    DeValue::parse(owned).ok().map(Spanned::into_inner)
+}
+
+fn visit(table: &mut DeTable<'static>, prefix: String, each: &mut impl FnMut(&str, &mut Spanned<DeValue<'static>>)) {
+    for (key, value) in table.iter_mut() {
+        let path = format!("{prefix}{}", key.get_ref());
+        if let DeValue::Table(inner) = value.get_mut() {
+            visit(inner, format!("{path}."), each);
+        } else {
+            each(&path, value);
+        }
+    }
+}
+
+fn visit_keys(table: &DeTable<'static>, prefix: &str, each: &mut impl FnMut(String, Range<usize>)) {
+    for (key, value) in table.iter() {
+        let path = format!("{prefix}{}", key.get_ref());
+        each(path.clone(), key.span());
+        if let DeValue::Table(inner) = value.get_ref() {
+            visit_keys(inner, &format!("{path}."), each);
+        }
+    }
+}
+
+fn expand_text(text: &str, environment: &impl Fn(&str) -> Option<String>) -> Result<String, String> {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(dollar) = rest.find('$') {
+        out.push_str(&rest[..dollar]);
+        rest = &rest[dollar + 1..];
+        if let Some(after) = rest.strip_prefix('$') {
+            out.push('$');
+            rest = after;
+        } else if let Some(after) = rest.strip_prefix('{') {
+            let (inside, after) = after.split_once('}').ok_or("`${` without `}`; write `$$` for a dollar sign")?;
+            let (name, default) = inside.split_once(":-").map_or((inside, None), |(n, d)| (n, Some(d)));
+            match environment(name).filter(|v| !v.is_empty() || default.is_none()).or_else(|| default.map(String::from))
+            {
+                Some(value) => out.push_str(&value),
+                None => {
+                    return Err(format!(
+                        "the environment variable {name} is not set; give it a default with ${{{name}:-…}}"
+                    ));
+                }
+            }
+            rest = after;
+        } else {
+            out.push('$');
+        }
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.as_bytes()[..offset.min(text.len())].iter().filter(|b| **b == b'\n').count() + 1
+}

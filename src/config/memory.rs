@@ -1,0 +1,157 @@
+//! The written sum of memory: what `buffer.memory` is divided into, derived and never guessed.
+
+use super::units::Size;
+use crate::chunk::{Class, memory_of_chunk};
+use crate::session::tail;
+use std::fmt;
+
+/// What the plan depends on.
+#[derive(Debug, Clone)]
+pub struct Needs {
+    /// `buffer.memory`, in bytes.
+    pub memory: usize,
+    /// Shards.
+    pub shards: usize,
+    /// Reactors in each.
+    pub reactors_per_shard: usize,
+    /// Open chunks that a reactor may have in each class in use: one per acknowledgement level.
+    pub lanes: Vec<(Class, usize)>,
+    /// Longest line of any listener.
+    pub max_line_bytes: usize,
+    /// Least chunk that every listener's longest line fits in.
+    pub least_chunk_bytes: usize,
+    /// Some listener drops what arrives when full, and reads it into a buffer to count it.
+    pub discards: bool,
+}
+
+/// The division.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// Bytes of a chunk.
+    pub chunk_bytes: usize,
+    /// Chunks per shard in each class.
+    pub chunks: Vec<(Class, usize)>,
+    /// Budget for partial lines, per reactor.
+    pub tail_budget: usize,
+    /// The reserved lane, per reactor: one line of the greatest length.
+    pub tail_reserve: usize,
+    /// Reactors in all.
+    pub reactors: usize,
+    /// Shards.
+    pub shards: usize,
+    /// Whether each reactor has a buffer for what it drops.
+    pub discards: bool,
+}
+
+/// Chunks are wanted as large as this: appends of 1 MiB are the fastest with `RWF_DONTCACHE`, and no slower without.
+const CHUNK_WANTED: usize = 1 << 20;
+/// And no smaller than this.
+const CHUNK_LEAST: usize = 64 << 10;
+/// Chunks that a class has at least besides one for each lane of each reactor: two at the writer, one in the ring.
+const CHUNKS_BESIDES: usize = 3;
+
+impl MemoryPlan {
+    /// Divides the memory.
+    ///
+    /// # Errors
+    /// It is too small; says how much is needed at least.
+    pub fn new(needs: &Needs) -> Result<MemoryPlan, Size> {
+        let reactors = needs.shards * needs.reactors_per_shard;
+        let wanted = (needs.memory / (16 * needs.shards)).clamp(CHUNK_LEAST, CHUNK_WANTED);
+        let chunk_bytes = wanted.max(needs.least_chunk_bytes).next_multiple_of(4096);
+        let tail_budget = (needs.memory / 8 / reactors).clamp(16 << 10, 64 << 20);
+        let tail_reserve = needs.max_line_bytes;
+        let tails = reactors * tail::memory_of_store(tail_budget, tail_reserve);
+        let discard = if needs.discards { reactors * memory_of_chunk(chunk_bytes) } else { 0 };
+        let fixed = tails + discard;
+        let per_chunk = memory_of_chunk(chunk_bytes);
+        let least: Vec<usize> =
+            needs.lanes.iter().map(|(_, lanes)| lanes * needs.reactors_per_shard + CHUNKS_BESIDES).collect();
+        let least_sum: usize = least.iter().sum();
+        let fit = needs.memory.saturating_sub(fixed) / per_chunk / needs.shards;
+        if fit < least_sum {
+            // What would do: the tails shrink with the memory, so this is not too small by more than their share.
+            let floor = least_sum * per_chunk * needs.shards + fixed;
+            return Err(Size((floor as u64).next_multiple_of(1 << 20)));
+        }
+        let spare = fit - least_sum;
+        let classes = needs.lanes.len();
+        let chunks = needs
+            .lanes
+            .iter()
+            .zip(&least)
+            .enumerate()
+            .map(|(i, ((class, _), least))| (*class, least + spare / classes + usize::from(i < spare % classes)))
+            .collect();
+        Ok(MemoryPlan {
+            chunk_bytes,
+            chunks,
+            tail_budget,
+            tail_reserve,
+            reactors,
+            shards: needs.shards,
+            discards: needs.discards,
+        })
+    }
+
+    /// Chunks of all shards and classes.
+    #[must_use]
+    pub fn all_chunks(&self) -> usize {
+        self.shards * self.chunks.iter().map(|(_, n)| n).sum::<usize>()
+    }
+
+    /// The sum; never more than `buffer.memory`.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        let discard = if self.discards { self.reactors } else { 0 };
+        (self.all_chunks() + discard) * memory_of_chunk(self.chunk_bytes)
+            + self.reactors * tail::memory_of_store(self.tail_budget, self.tail_reserve)
+    }
+}
+
+impl fmt::Display for MemoryPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let size = |n: usize| Size(n as u64).to_string();
+        let chunks = self.all_chunks();
+        let one = memory_of_chunk(self.chunk_bytes);
+        write!(f, "{chunks} chunks of {} (being filled, in rings, at the writers, held for a sync)", size(one))?;
+        let tails = tail::memory_of_store(self.tail_budget, self.tail_reserve);
+        write!(f, " + {} x {} for partial lines", self.reactors, size(tails))?;
+        if self.discards {
+            write!(f, " + {} x {} to read what is dropped", self.reactors, size(one))?;
+        }
+        write!(f, " = {}", size(self.total()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_sum_never_exceeds_the_memory(
+            memory in 0usize..512 << 20, shards in 1usize..5, reactors_per_shard in 1usize..5, line in 128usize..4 << 20,
+            lossy in any::<bool>(), discards in any::<bool>(), lanes in 1usize..4,
+        ) {
+            let mut all = vec![(Class::Lossless, lanes)];
+            if lossy { all.push((Class::Lossy, 1)); }
+            let needs = Needs {
+                memory, shards, reactors_per_shard, lanes: all, max_line_bytes: line,
+                least_chunk_bytes: line + 16384, discards,
+            };
+            match MemoryPlan::new(&needs) {
+                Ok(plan) => {
+                    prop_assert!(plan.total() <= memory, "{plan} of {memory}");
+                    prop_assert!(plan.chunk_bytes >= line + 16384);
+                }
+                // What is asked for is enough.
+                Err(enough) => {
+                    let twice = Needs { memory: enough.0 as usize * 2, ..needs };
+                    prop_assert!(MemoryPlan::new(&twice).is_ok());
+                }
+            }
+        }
+    }
+}

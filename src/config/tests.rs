@@ -1,0 +1,145 @@
+use super::*;
+
+fn load_str(text: &str) -> Result<Options, ConfigError> {
+    load_text(text, "t.toml", &Overrides::default(), |_| None)
+}
+
+fn error(text: &str) -> String {
+    load_str(text).unwrap_err().to_string()
+}
+
+#[test]
+fn an_empty_file_starts_the_lines_listener() {
+    let options = load_str("").unwrap();
+    assert_eq!(options.listeners.len(), 1);
+    assert_eq!(options.listeners[0].address.to_string(), "tcp://127.0.0.1:5170");
+    assert_eq!(options.streams[0].name, "default");
+    assert!(options.memory.total() as u64 <= options.buffer_bytes);
+}
+
+#[test]
+fn errors_name_key_line_and_what_was_expected() {
+    let cases = [
+        (
+            "\n[listener.a]\nadress = \"x\"",
+            "t.toml:3: `listener.a.adress`: unknown key in [listener.a]; did you mean `address`?",
+        ),
+        ("enigne = \"auto\"", "t.toml:1: `enigne`: unknown key; did you mean `engine`?"),
+        (
+            "[storage]\nsync_interval = 5",
+            "t.toml:2: `storage.sync_interval`: invalid type: integer `5`, expected a time with its unit in quotes",
+        ),
+        ("[buffer]\nmemory = \"64\"", "t.toml:2: `buffer.memory`: expected a size with its unit"),
+        ("engine = \"iouring\"", "t.toml:1: `engine`: unknown value `iouring`, expected one of"),
+        ("engine = \"io_uring\"", "t.toml:1: `engine`: this version has the epoll engine only"),
+        ("[storage]\nio = \"direct\"", "t.toml:2: `storage.io`: this version has no direct writes"),
+        ("[listener.a]\naddress = \"5170\"", "t.toml:2: `listener.a.address`: \"5170\" is not an address"),
+        ("[listener.A]\naddress = \"stdin:\"", "t.toml:1: `listener.A`: expected a name"),
+        ("[listener.a]\nstream = \"../x\"\naddress = \"stdin:\"", "t.toml:2: `listener.a.stream`: expected a name"),
+        ("[buffer]\nmemory = \"1MiB\"", "t.toml:2: `buffer.memory`: 1 MiB is too small for these listeners"),
+        ("[buffer]\nlinger = \"2s\"", "t.toml:2: `buffer.linger`: expected 0s to 1s, not 2s"),
+        ("[retention]\nmax_age = \"1day\"", "t.toml:2: `retention.max_age`: this version deletes nothing"),
+        (
+            "[listener.a]\naddress = \"stdin:\"\nreply = \"count\"",
+            "t.toml:3: `listener.a.reply`: nothing can be sent back",
+        ),
+        (
+            "[listener.a]\naddress=\"tcp://127.0.0.1:1\"\n[listener.b]\naddress=\"tcp://127.0.0.1:1\"",
+            "t.toml:4: `listener.b.address`",
+        ),
+        (
+            "[listener.a]\nreply=\"count\"\nwhen_full=\"drop_oldest\"\nack=\"durable\"",
+            "t.toml:4: `listener.a.ack`: when_full = \"drop_oldest\"",
+        ),
+        ("[listener.a]\n[listener.b]\naddress=\"stdin:\"", "t.toml:1: `listener.a`: expected an `address` here"),
+        ("[placement]\nshards = \"many\"", "t.toml:2: `placement.shards`: expected \"auto\" or a whole number"),
+        ("data_dir = \"${NOPE}\"", "t.toml:1: `data_dir`: the environment variable NOPE is not set"),
+        ("= 1", "t.toml:1: "),
+        ("[sync_interval]", "t.toml:1: `sync_interval`: unknown key; did you mean `storage.sync_interval`?"),
+    ];
+    for (text, expected) in cases {
+        let found = error(text);
+        assert!(found.starts_with(expected), "for {text:?}\n  found    {found}\n  expected {expected}");
+    }
+}
+
+#[test]
+fn variables_are_expanded_in_values_only() {
+    let environment = |name: &str| (name == "HERE").then(|| "x\"y".to_string());
+    let text = "# ${NOT_SET}\ndata_dir = \"/a/${HERE}/${THERE:-b}$$\"";
+    let options = load_text(text, "t", &Overrides::default(), environment).unwrap();
+    assert_eq!(options.data_dir.to_str().unwrap(), "/a/x\"y/b$");
+}
+
+#[test]
+fn overrides_win_and_are_named() {
+    let set = |key: &str, value: &str| (key.to_string(), value.to_string(), format!("--set {key}"));
+    let overrides = Overrides {
+        set: vec![set("buffer.linger", "7ms"), set("placement.shards", "2")],
+        listen: vec!["stdin:".into()],
+    };
+    let options = load_text("[listener.x]\naddress=\"tcp://127.0.0.1:1\"", "t", &overrides, |_| None).unwrap();
+    assert_eq!(options.linger.as_millis(), 7);
+    assert_eq!(options.placement.shards, 2);
+    assert_eq!(options.listeners.len(), 1);
+    assert_eq!(options.listeners[0].address.to_string(), "stdin:");
+    let wrong = Overrides { set: vec![set("buffer.lingre", "7ms")], listen: vec![] };
+    let message = load_text("", "t", &wrong, |_| None).unwrap_err().to_string();
+    assert_eq!(message, "--set buffer.lingre: `buffer.lingre`: unknown key in [buffer]; did you mean `linger`?");
+}
+
+#[test]
+fn the_environment_overrides_with_double_underscores() {
+    let variables = [("LOGWEIR_BUFFER__LINGER", "1ms"), ("LOGWEIR_PORT", "tcp://1"), ("OTHER__X", "1")];
+    let found = overrides_from_environment(variables.iter().map(|(a, b)| ((*a).to_string(), (*b).to_string())));
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].0, "buffer.linger");
+}
+
+#[test]
+fn stream_sections_inherit_from_storage() {
+    let text = "[storage]\nsegment_size = \"1MiB\"\nsync_bytes = \"1MiB\"\n[stream.default]\nsegment_size = \"2MiB\"\nformat = \"json\"";
+    let options = load_str(text).unwrap();
+    assert_eq!((options.streams[0].segment_bytes, options.streams[0].sync_bytes), (2 << 20, 1 << 20));
+    assert_eq!(options.listeners[0].lines.format, crate::session::lines::Format::Json);
+}
+
+/// Each key stands in the reference file, commented out with its default or set; and the file loads either way.
+#[test]
+fn the_reference_file_documents_every_key_and_loads() {
+    let text = include_str!("../../config/logweir.toml");
+    load_str(text).unwrap();
+    let mut section = String::new();
+    let mut found = Vec::new();
+    for line in text.lines() {
+        let line = line.trim_start_matches('#').trim_start();
+        if let Some(name) = line.strip_prefix('[').and_then(|l| l.split(']').next()) {
+            let parts: Vec<&str> = name.split('.').collect();
+            section = match parts.as_slice() {
+                [kind @ ("stream" | "listener"), _] => format!("{kind}.NAME."),
+                [name] => format!("{name}."),
+                _ => continue,
+            };
+        } else if let Some((key, _)) = line.split_once(" = ") {
+            found.push(format!("{section}{key}"));
+        }
+    }
+    for key in raw::all_keys() {
+        assert!(found.contains(&key), "config/logweir.toml does not document {key}");
+    }
+    // With every comment sign taken away before a key or section, the file is the same configuration, spelt out.
+    let spelt: String = text
+        .lines()
+        .map(|l| match l.strip_prefix('#') {
+            Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '[') => format!("{rest}\n"),
+            _ => format!("{l}\n"),
+        })
+        .collect();
+    let (spelt, plain) = (load_str(&spelt).unwrap(), load_str("").unwrap());
+    assert_eq!(format!("{:?}", spelt.streams), format!("{:?}", plain.streams));
+    assert_eq!(format!("{:?}", spelt.listeners), format!("{:?}", plain.listeners));
+    assert_eq!(
+        format!("{:?}", (spelt.memory, spelt.linger, spelt.admin)),
+        format!("{:?}", (plain.memory, plain.linger, plain.admin))
+    );
+}

@@ -1,0 +1,20 @@
+//! What the process may use: descriptors.
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// Descriptors for everything but connections: files and their trails of all streams, directories, listeners, engines,
+/// the admin address, spares.
+const OTHERS: u64 = 128;
+
+/// Raises the soft limit of descriptors to the hard one and returns how many connections fit.
+#[must_use]
+pub fn connections_that_fit(wanted: usize, streams: usize, shards: usize) -> usize {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return wanted };
+    let limit = match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
+        Err(_) => soft,
+    };
+    let files = (streams * shards * 8) as u64; // active, spare and sealing, each with a trail, and directories
+    let fit = limit.saturating_sub(OTHERS + files).max(1);
+    wanted.min(usize::try_from(fit).unwrap_or(usize::MAX))
+}

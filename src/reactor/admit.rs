@@ -1,0 +1,204 @@
+//! Taking connections in and letting them go, within the limits.
+
+use super::Reactor;
+use super::conns::Conn;
+use crate::chunk::ConnId;
+use crate::control::Notice;
+use crate::metrics::stats::Refused;
+use crate::net::listen::Address;
+use crate::net::{Engine, ListenerId, Peer, Socket};
+use crate::session::lines::Lines;
+use crate::session::tail::TailHandle;
+use crate::transport::Identity;
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// `limits.max_connections`, over all reactors. Touched when a connection comes or goes.
+#[derive(Debug)]
+pub struct ConnectionLimit {
+    open: AtomicUsize,
+    most: usize,
+}
+
+impl ConnectionLimit {
+    /// So many at most.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        ConnectionLimit { open: AtomicUsize::new(0), most }
+    }
+
+    /// The limit.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
+    fn enter(&self) -> bool {
+        let entered = self.open.fetch_add(1, Ordering::Relaxed) < self.most;
+        if !entered {
+            self.leave();
+        }
+        entered
+    }
+
+    fn leave(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// `max_connections_per_address` of one listener, over all reactors. Touched when a connection comes or goes; holds one
+/// entry per address that is connected.
+#[derive(Debug)]
+pub struct AddressLimit {
+    most: usize,
+    open: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl AddressLimit {
+    /// So many at most; 0: no limit.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        AddressLimit { most, open: Mutex::new(HashMap::new()) }
+    }
+
+    fn enter(&self, ip: IpAddr) -> bool {
+        if self.most == 0 {
+            return true;
+        }
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(ip).or_insert(0);
+        let enters = *count < self.most;
+        *count += usize::from(enters);
+        enters
+    }
+
+    fn leave(&self, ip: IpAddr) {
+        if self.most == 0 {
+            return;
+        }
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&ip) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&ip);
+            }
+        }
+    }
+}
+
+impl<E: Engine> Reactor<E> {
+    /// Takes a connection in, or closes it at once where a limit says so: a clear answer beats a connection that hangs.
+    pub(super) fn admit(&mut self, listener: ListenerId, socket: Socket, peer: Peer) {
+        if self.control.intake_stopped() {
+            return self.refuse(listener, Refused::DiskFailed);
+        }
+        if !self.connections.enter() {
+            return self.refuse(listener, Refused::MaxConnections);
+        }
+        let run = &self.listeners[usize::from(listener)];
+        let addresses = Arc::clone(&run.addresses);
+        if peer.ip().is_some_and(|ip| !addresses.enter(ip)) {
+            self.connections.leave();
+            return self.refuse(listener, Refused::PerAddress);
+        }
+        if run.options.lines.reply_count && peer.ip().is_some() {
+            let _ = socket.fd.set_tcp_nodelay(true); // answers are small and awaited; without it they only come later
+        }
+        let kind = socket.kind;
+        let session = Box::new(Lines::new(Arc::clone(&run.options.lines), &peer));
+        let idle = run.options.idle_timeout.as_nanos() as u64;
+        let Ok(id) = self.engine.open(socket) else {
+            self.connections.leave();
+            if let Some(ip) = peer.ip() {
+                addresses.leave(ip);
+            }
+            return self.refuse(listener, Refused::Descriptors);
+        };
+        // Standard input and datagram sockets are no connections of anybody: they do not go idle.
+        let may_idle = matches!(run.options.address, Address::Tcp(_) | Address::Unix(_));
+        self.conns.insert(
+            id,
+            Conn {
+                listener,
+                kind,
+                ip: peer.ip(),
+                stage: Box::new(Identity),
+                session,
+                tail: TailHandle::default(),
+                queued: false,
+                ended: false,
+                ending: false,
+                dirty: false,
+                sending: false,
+                line_timer: false,
+                unacked: 0,
+                last_input_ns: self.now,
+                line_since_ns: 0,
+            },
+        );
+        if idle > 0 && may_idle {
+            self.idle_timers.push(Reverse((self.now + idle, id)));
+        }
+        self.stats().open.add(1);
+        self.stats().accepted.add(1);
+        if self.draining {
+            self.pending(id); // was in the accept queue when the end began: take what it sent
+        }
+    }
+
+    fn refuse(&mut self, listener: ListenerId, why: Refused) {
+        self.stats().refused[why as usize].add(1);
+        if let Some(missed) = self.refused_log.allow(self.now) {
+            let name = &self.listeners[usize::from(listener)].options.name;
+            tracing::warn!(listener = name, reason = ?why, missed, "connection refused");
+        }
+    }
+
+    /// Closes a connection; what it had begun must have been finished before.
+    pub(super) fn close(&mut self, id: ConnId, why: Option<Refused>) {
+        let Some(mut conn) = self.conns.remove(id) else { return };
+        self.tails.tail(&mut conn.tail).clear();
+        if self.tail_lane == Some(id) {
+            self.tail_lane = None;
+        }
+        self.engine.close(id);
+        self.connections.leave();
+        let run = &self.listeners[usize::from(conn.listener)];
+        if let Some(ip) = conn.ip {
+            run.addresses.leave(ip);
+        }
+        if run.options.address == Address::Stdin {
+            // Nobody hears it only when the server is ending anyway.
+            let _ = self.notices.send(Notice::StdinEnded);
+        }
+        self.stats().open.add(u64::MAX); // one less
+        if let Some(why) = why {
+            self.stats().refused[why as usize].add(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_count_those_inside() {
+        let all = ConnectionLimit::new(1);
+        assert!(all.enter());
+        assert!(!all.enter());
+        all.leave();
+        assert!(all.enter());
+        let per = AddressLimit::new(1);
+        let (a, b) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+        assert!(per.enter(a) && per.enter(b) && !per.enter(a));
+        per.leave(a);
+        assert!(per.enter(a));
+        per.leave(a);
+        per.leave(b);
+        assert!(per.open.lock().unwrap().is_empty(), "addresses that are gone leave nothing behind");
+    }
+}

@@ -1,0 +1,101 @@
+//! The table of a reactor's connections, by the ids that its engine gives.
+
+use crate::chunk::ConnId;
+use crate::net::{Kind, ListenerId};
+use crate::session::Session;
+use crate::session::tail::TailHandle;
+use crate::transport::Stage;
+use std::net::IpAddr;
+
+/// One connection.
+pub struct Conn {
+    /// Where it came in.
+    pub listener: ListenerId,
+    /// Stream or datagrams.
+    pub kind: Kind,
+    /// For the per-address limit.
+    pub ip: Option<IpAddr>,
+    /// Between the socket and the session.
+    pub stage: Box<dyn Stage>,
+    /// The protocol.
+    pub session: Box<dyn Session>,
+    /// The line that is begun and not ended.
+    pub tail: TailHandle,
+    /// It is in the ready queue, among the starved, or out for a receive.
+    pub queued: bool,
+    /// Its input is over; only answers are awaited.
+    pub ended: bool,
+    /// Its input ended cleanly, and the last line waits for a chunk.
+    pub ending: bool,
+    /// It is in the list of those with something to say.
+    pub dirty: bool,
+    /// A send is out.
+    pub sending: bool,
+    /// It has an entry among the line timers.
+    pub line_timer: bool,
+    /// Records in chunks that have not come back.
+    pub unacked: u64,
+    /// Monotonic nanoseconds of the last input.
+    pub last_input_ns: u64,
+    /// Of the first byte of the partial line; 0: there is none.
+    pub line_since_ns: u64,
+}
+
+/// Memory of a connection's state, for the printed sum: this table, the engine's, the session, two timers. Measured: see
+/// the README's performance section.
+pub const BYTES_PER_CONNECTION: usize = size_of::<Option<(u32, Conn)>>() + 64 + 112 + 64;
+
+/// The table.
+pub struct Conns {
+    places: Vec<Option<(u32, Conn)>>,
+    count: usize,
+}
+
+impl Conns {
+    /// Room for `most`; the pages are touched as connections come.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Conns { places: Vec::with_capacity(most), count: 0 }
+    }
+
+    /// Puts a connection in its place.
+    pub fn insert(&mut self, id: ConnId, conn: Conn) {
+        let index = id.index as usize;
+        if index >= self.places.len() {
+            self.places.resize_with(index + 1, || None);
+        }
+        if self.places[index].replace((id.generation, conn)).is_none() {
+            self.count += 1;
+        }
+    }
+
+    /// The connection, unless it is gone.
+    pub fn get(&mut self, id: ConnId) -> Option<&mut Conn> {
+        match self.places.get_mut(id.index as usize) {
+            Some(Some((generation, conn))) if *generation == id.generation => Some(conn),
+            _ => None,
+        }
+    }
+
+    /// Takes it out.
+    pub fn remove(&mut self, id: ConnId) -> Option<Conn> {
+        self.get(id)?;
+        self.count -= 1;
+        self.places[id.index as usize].take().map(|(_, conn)| conn)
+    }
+
+    /// All that are there.
+    #[must_use]
+    pub fn ids(&self) -> Vec<ConnId> {
+        let id = |(i, place): (usize, &Option<(u32, Conn)>)| {
+            place.as_ref().map(|(generation, _)| ConnId { index: i as u32, generation: *generation })
+        };
+        self.places.iter().enumerate().filter_map(id).collect()
+    }
+
+    /// True when there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}

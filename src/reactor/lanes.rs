@@ -1,0 +1,145 @@
+//! The open chunks of a reactor: one per class and acknowledgement level, so that nobody's chunk is held for a sync that
+//! he does not wait for. And what happens when no chunk is free.
+
+use super::Reactor;
+use crate::chunk::{Chunk, Class, Level};
+use crate::config::raw::WhenFull;
+use crate::metrics::accounting::{Reason, Tally, Term};
+use crate::net::{Engine, LeaseMark};
+
+/// One open chunk, or the wait for one.
+pub struct Lane {
+    /// The class of its chunks.
+    pub class: Class,
+    /// The level of its chunks.
+    pub level: Level,
+    /// The chunk being filled.
+    pub open: Option<Box<Chunk>>,
+    /// When its first record came.
+    opened_ns: u64,
+    /// No chunk is free, and who needs one waits.
+    pub blocked: bool,
+    blocked_since_ns: u64,
+}
+
+impl Lane {
+    /// A lane without a chunk.
+    pub fn new(class: Class, level: Level) -> Self {
+        Lane { class, level, open: None, opened_ns: 0, blocked: false, blocked_since_ns: 0 }
+    }
+
+    /// When its chunk is to be pushed though it is not full; `None`: it is empty.
+    pub fn due_at(&self, linger_ns: u64) -> Option<u64> {
+        self.open.as_ref().filter(|c| !c.is_empty()).map(|_| self.opened_ns + linger_ns)
+    }
+
+    /// Notes the time of the first record.
+    pub fn put_back(&mut self, chunk: Box<Chunk>, now: u64) {
+        if self.opened_ns == 0 && !chunk.is_empty() {
+            self.opened_ns = now;
+        }
+        self.open = Some(chunk);
+    }
+}
+
+impl<E: Engine> Reactor<E> {
+    /// Space for a listener, as its policy says: its lane's open chunk, a fresh one, or the buffer for what is dropped.
+    /// `None`: there is none, and the lane is blocked.
+    pub(super) fn space(&mut self, listener: usize) -> Option<(Box<Chunk>, LeaseMark)> {
+        let mark = LeaseMark::Lane(self.lane_of[listener]);
+        let lane = &mut self.lanes[self.lane_of[listener]];
+        if let Some(chunk) = lane.open.take() {
+            return Some((chunk, mark));
+        }
+        let channel = self.shard.channel(lane.class);
+        let when_full = self.listeners[listener].options.when_full;
+        if when_full == WhenFull::DropNewest {
+            return match channel.pool.take() {
+                Some(chunk) => Some((self.fresh(listener, chunk), mark)),
+                None => self.discard.take().map(|chunk| (chunk, LeaseMark::Discard)),
+            };
+        }
+        if when_full == WhenFull::DropOldest
+            && let Some(chunk) = channel.pool.take().or_else(|| self.evict())
+        {
+            return Some((self.fresh(listener, chunk), mark));
+        }
+        match self.shard.channel(self.lanes[self.lane_of[listener]].class).pool.take_or_wait(self.index) {
+            Some(chunk) => Some((self.fresh(listener, chunk), mark)),
+            None => {
+                let lane = &mut self.lanes[self.lane_of[listener]];
+                if !lane.blocked {
+                    (lane.blocked, lane.blocked_since_ns) = (true, self.now);
+                    self.stats().backpressure_events.add(1);
+                }
+                None
+            }
+        }
+    }
+
+    fn fresh(&mut self, listener: usize, mut chunk: Box<Chunk>) -> Box<Chunk> {
+        let lane = &mut self.lanes[self.lane_of[listener]];
+        lane.opened_ns = 0;
+        if std::mem::take(&mut lane.blocked) {
+            // A listener of the lane that drops rather than waits found a chunk first; the others have it too.
+            let waited = self.now - lane.blocked_since_ns;
+            self.shard.reactors[self.index].stats.backpressure_ns.add(waited);
+        }
+        chunk.level = lane.level;
+        chunk.reactor = self.index as u16;
+        chunk
+    }
+
+    /// The oldest chunk of the lossy ring, emptied, its lines counted as dropped.
+    fn evict(&mut self) -> Option<Box<Chunk>> {
+        let mut chunk = self.shard.channel(Class::Lossy).ring.pop()?;
+        let mut entry = self.evictions.entry();
+        for run in chunk.runs() {
+            let tally = Tally { lines: u64::from(run.lines), bytes: u64::from(run.len) };
+            entry.add(run.listener, Term::Left, tally);
+            entry.add(run.listener, Term::Dropped(Reason::Evicted), tally);
+        }
+        drop(entry);
+        chunk.clear();
+        Some(chunk)
+    }
+
+    /// Gives blocked lanes the chunks that have become free.
+    pub(super) fn unblock_lanes(&mut self) {
+        for i in 0..self.lanes.len() {
+            if !self.lanes[i].blocked {
+                continue;
+            }
+            let pool = &self.shard.channel(self.lanes[i].class).pool;
+            if let Some(chunk) = pool.take_or_wait(self.index) {
+                let listener = self.lane_of.iter().position(|lane| *lane == i).unwrap_or(0);
+                let chunk = self.fresh(listener, chunk);
+                self.lanes[i].open = Some(chunk);
+            }
+        }
+    }
+
+    /// Hands a lane's open chunk to the writer, if there is anything in it.
+    pub(super) fn push_open(&mut self, lane: usize) {
+        let lane = &mut self.lanes[lane];
+        if let Some(chunk) = lane.open.take() {
+            if chunk.is_empty() {
+                self.shard.release(lane.class, chunk);
+            } else {
+                self.shard.channel(lane.class).ring.push(chunk);
+            }
+            lane.opened_ns = 0;
+        }
+    }
+
+    /// Hands on what somebody waits for, and what has lingered long enough.
+    pub(super) fn push_due(&mut self) {
+        for i in 0..self.lanes.len() {
+            let lane = &self.lanes[i];
+            let Some(due) = lane.due_at(self.linger_ns) else { continue };
+            if lane.level != Level::None || due <= self.now || self.draining {
+                self.push_open(i);
+            }
+        }
+    }
+}

@@ -1,0 +1,432 @@
+//! A reactor: one thread, one engine, its connections. Receives into chunks, lets sessions find the records, pushes full
+//! chunks into the ring, sends answers when chunks come back.
+
+mod admit;
+mod conns;
+mod lanes;
+mod ready;
+mod serve;
+
+pub use admit::{AddressLimit, ConnectionLimit};
+pub use conns::BYTES_PER_CONNECTION;
+
+use crate::chunk::{Chunk, Class, ConnId, Level};
+use crate::clock::Clock;
+use crate::config::checked::ListenerOptions;
+use crate::config::raw::WhenFull;
+use crate::control::{Control, Notice};
+use crate::metrics::accounting::{Ledger, Reason};
+use crate::metrics::stats::{ReactorCells, Refused};
+use crate::net::{Engine, Event, ListenerId, Sent};
+use crate::rate::RateLimit;
+use crate::ring::Wake;
+use crate::session::End;
+use crate::session::tail::TailStore;
+use crate::shard::{ReactorPort, Shard};
+use conns::Conns;
+use lanes::Lane;
+use ready::ReadyQueue;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+/// Time before accepting is tried again after descriptors ran out.
+const ACCEPT_AGAIN_NS: u64 = 100_000_000;
+/// Answer buffers kept for reuse.
+const SPARE_BUFFERS: usize = 64;
+
+/// A listener as a reactor sees it.
+pub struct ListenerRun {
+    /// Its options.
+    pub options: ListenerOptions,
+    /// Connections per address, over all reactors.
+    pub addresses: Arc<AddressLimit>,
+}
+
+/// What a reactor is made of.
+pub struct Setup<E: Engine> {
+    /// The engine.
+    pub engine: E,
+    /// Place in the shard.
+    pub index: usize,
+    /// The shard.
+    pub shard: Arc<Shard>,
+    /// Flags.
+    pub control: Arc<Control>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// All listeners of the server, by index.
+    pub listeners: Vec<ListenerRun>,
+    /// What it counts of lines coming in.
+    pub upstream: Arc<Ledger>,
+    /// What it counts of lines evicted from rings.
+    pub evictions: Arc<Ledger>,
+    /// Connections over all reactors.
+    pub connections: Arc<ConnectionLimit>,
+    /// Partial lines.
+    pub tails: TailStore,
+    /// For reading what `drop_newest` drops.
+    pub discard: Option<Box<Chunk>>,
+    /// How long an open chunk may wait.
+    pub linger: Duration,
+    /// Hears when standard input ends.
+    pub notices: Sender<Notice>,
+}
+
+/// See the module.
+pub struct Reactor<E: Engine> {
+    engine: E,
+    index: usize,
+    shard: Arc<Shard>,
+    control: Arc<Control>,
+    clock: Arc<dyn Clock>,
+    listeners: Vec<ListenerRun>,
+    upstream: Arc<Ledger>,
+    evictions: Arc<Ledger>,
+    connections: Arc<ConnectionLimit>,
+    tails: TailStore,
+    discard: Option<Box<Chunk>>,
+    linger_ns: u64,
+    notices: Sender<Notice>,
+
+    conns: Conns,
+    lanes: Vec<Lane>,
+    /// Lane of each listener.
+    lane_of: Vec<usize>,
+    ready: ReadyQueue,
+    /// Connections that wait for room for partial lines, oldest first.
+    starved: VecDeque<ConnId>,
+    /// The one that may go on when that room is spent.
+    tail_lane: Option<ConnId>,
+    /// Connections with something to send or to end, once acknowledgements of this turn are in.
+    dirty: Vec<ConnId>,
+    idle_timers: BinaryHeap<Reverse<(u64, ConnId)>>,
+    line_timers: BinaryHeap<Reverse<(u64, ConnId)>>,
+    accept_again: Vec<(u64, ListenerId)>,
+    spare_buffers: Vec<Vec<u8>>,
+    draining: bool,
+    refused_log: RateLimit,
+    /// Time of this turn.
+    now: u64,
+    wall: u64,
+}
+
+impl<E: Engine> Reactor<E> {
+    /// Puts a reactor together; from here on it can be woken.
+    #[must_use]
+    pub fn new(setup: Setup<E>) -> Self {
+        let mut lanes: Vec<Lane> = Vec::new();
+        let mut lane_of = Vec::new();
+        for listener in &setup.listeners {
+            let (class, level) = (listener.options.class, listener.options.level);
+            let lane = lanes.iter().position(|l| (l.class, l.level) == (class, level)).unwrap_or_else(|| {
+                lanes.push(Lane::new(class, level));
+                lanes.len() - 1
+            });
+            lane_of.push(lane);
+        }
+        // Set once: a port belongs to one reactor.
+        let _ = setup.shard.reactors[setup.index].wake.set(Wake::new(setup.engine.waker()));
+        let ready = ReadyQueue::new(setup.listeners.len());
+        let now = setup.clock.mono_ns();
+        let conns = Conns::new(setup.connections.most());
+        Reactor {
+            engine: setup.engine,
+            index: setup.index,
+            shard: setup.shard,
+            control: setup.control,
+            clock: setup.clock,
+            listeners: setup.listeners,
+            upstream: setup.upstream,
+            evictions: setup.evictions,
+            connections: setup.connections,
+            tails: setup.tails,
+            discard: setup.discard,
+            linger_ns: setup.linger.as_nanos() as u64,
+            notices: setup.notices,
+            conns,
+            lanes,
+            lane_of,
+            ready,
+            starved: VecDeque::new(),
+            tail_lane: None,
+            dirty: Vec::new(),
+            idle_timers: BinaryHeap::new(),
+            line_timers: BinaryHeap::new(),
+            accept_again: Vec::new(),
+            spare_buffers: Vec::new(),
+            draining: false,
+            refused_log: RateLimit::new(),
+            now,
+            wall: 0,
+        }
+    }
+
+    /// Runs until everything received is in chunks and pushed, after [`Control::drain`].
+    ///
+    /// # Errors
+    /// The engine broke.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events = Vec::new();
+        loop {
+            self.wait(&mut events)?;
+            self.now = self.clock.mono_ns();
+            self.wall = self.clock.wall_ns();
+            if self.control.draining() && !self.draining {
+                self.begin_drain(&mut events);
+            }
+            events.drain(..).for_each(|event| self.handle(event));
+            self.take_spent();
+            self.take_inbox();
+            if self.control.intake_stopped() {
+                self.close_all(End::Broken(Reason::DiskFailed));
+            }
+            self.unblock_lanes();
+            self.serve_ready();
+            self.answer();
+            self.run_timers();
+            self.push_due();
+            self.stats().tail_bytes.set(self.tails.used_bytes() as u64);
+            if self.draining && (self.is_empty() || self.control.abandoned()) {
+                self.close_all(End::Broken(Reason::Shutdown));
+                (0..self.lanes.len()).for_each(|lane| self.push_open(lane));
+                return Ok(());
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.conns.is_empty() && self.port().inbox.is_empty()
+    }
+
+    /// Waits for something to do, unless there is.
+    fn wait(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
+        let mut timeout = self.timeout();
+        if timeout != Some(Duration::ZERO) {
+            self.about_to_sleep();
+            if self.something_came() {
+                timeout = Some(Duration::ZERO);
+            }
+        }
+        self.engine.wait(timeout, events)?;
+        if let Some(wake) = self.port().wake.get() {
+            wake.awake();
+        }
+        Ok(())
+    }
+
+    fn about_to_sleep(&self) {
+        if let Some(wake) = self.port().wake.get() {
+            wake.about_to_sleep();
+        }
+    }
+
+    /// The last look before sleeping, at everything that others publish.
+    fn something_came(&self) -> bool {
+        let port = self.port();
+        !port.spent.is_empty()
+            || !port.inbox.is_empty()
+            || self.control.draining() != self.draining
+            || (self.draining && self.control.abandoned())
+            || (self.control.intake_stopped() && !self.conns.is_empty())
+            || self.lanes.iter().any(|l| l.blocked && self.shard.channel(l.class).pool.free() > 0)
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let can_serve = |listener: usize| {
+            !self.lanes[self.lane_of[listener]].blocked
+                || self.listeners[listener].options.when_full == WhenFull::DropNewest
+        };
+        if self.ready.any(can_serve) || !self.dirty.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let first = |heap: &BinaryHeap<Reverse<(u64, ConnId)>>| heap.peek().map(|Reverse((at, _))| *at);
+        let linger = self.lanes.iter().filter_map(|l| l.due_at(self.linger_ns)).min();
+        let accept = self.accept_again.iter().map(|(at, _)| *at).min();
+        let at = [first(&self.idle_timers), first(&self.line_timers), linger, accept].into_iter().flatten().min()?;
+        Some(Duration::from_nanos(at.saturating_sub(self.clock.mono_ns())))
+    }
+
+    fn port(&self) -> &ReactorPort {
+        &self.shard.reactors[self.index]
+    }
+
+    fn stats(&self) -> &ReactorCells {
+        &self.port().stats
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Accepted { listener, socket, peer } => self.admit(listener, socket, peer),
+            Event::AcceptFailed { listener, error } => {
+                self.stats().accept_failures.add(1);
+                if let Some(missed) = self.refused_log.allow(self.now) {
+                    let name = &self.listeners[usize::from(listener)].options.name;
+                    tracing::warn!(listener = name, %error, missed, "cannot accept; trying again shortly");
+                }
+                self.accept_again.push((self.now + ACCEPT_AGAIN_NS, listener));
+            }
+            Event::Pending(id) => self.pending(id),
+            Event::Received(received) => self.received(received),
+            Event::Sent(sent) => self.sent(sent),
+            Event::Woken => {}
+        }
+    }
+
+    fn pending(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(id) else { return };
+        if !conn.queued && !conn.ended {
+            conn.queued = true;
+            self.ready.push(conn.listener, id);
+        }
+    }
+
+    /// Acknowledges what the writer sent back, and frees the chunks.
+    fn take_spent(&mut self) {
+        while let Some(chunk) = self.port().spent.pop() {
+            for run in chunk.runs() {
+                let Some(id) = run.ticket else { continue };
+                let Some(conn) = self.conns.get(id) else { continue };
+                if chunk.failed {
+                    self.close(id, Some(Refused::DiskFailed));
+                    continue;
+                }
+                conn.unacked -= u64::from(run.lines);
+                conn.session.acked(u64::from(run.lines));
+                mark_dirty(&mut self.dirty, conn, id);
+                self.shard.reactors[self.index].stats.ack_latency.record(self.now.saturating_sub(run.received_ns));
+            }
+            self.shard.release(Class::Lossless, chunk); // only lossless chunks are awaited
+        }
+    }
+
+    fn take_inbox(&mut self) {
+        while let Some(handed) = self.port().inbox.pop() {
+            self.admit(handed.listener, handed.socket, handed.peer);
+        }
+    }
+
+    /// Sends what sessions have to say, and closes what is done.
+    fn answer(&mut self) {
+        for id in std::mem::take(&mut self.dirty) {
+            let Some(conn) = self.conns.get(id) else { continue };
+            conn.dirty = false;
+            if conn.sending {
+                continue; // goes on when the present send is over
+            }
+            let mut buffer = self.spare_buffers.pop().unwrap_or_default();
+            conn.session.output(&mut buffer);
+            if buffer.is_empty() {
+                self.keep_buffer(buffer);
+                self.close_if_done(id);
+                continue;
+            }
+            if conn.stage.encode(&mut buffer).is_err() {
+                self.close(id, None);
+                continue;
+            }
+            conn.sending = true;
+            if let Some(sent) = self.engine.send(id, buffer) {
+                self.sent(sent);
+            }
+        }
+    }
+
+    fn sent(&mut self, Sent { conn: id, buffer, result }: Sent) {
+        self.keep_buffer(buffer);
+        let Some(conn) = self.conns.get(id) else { return };
+        conn.sending = false;
+        if result.is_err() {
+            self.finish_input(id, End::Broken(Reason::Reset));
+            self.close(id, None);
+            return;
+        }
+        mark_dirty(&mut self.dirty, conn, id);
+    }
+
+    fn keep_buffer(&mut self, mut buffer: Vec<u8>) {
+        if self.spare_buffers.len() < SPARE_BUFFERS {
+            buffer.clear();
+            self.spare_buffers.push(buffer);
+        }
+    }
+
+    fn begin_drain(&mut self, events: &mut Vec<Event>) {
+        self.draining = true;
+        for listener in 0..self.listeners.len() as ListenerId {
+            self.engine.stop_listening(listener, events);
+        }
+        // Everybody is looked at once more: what is empty then is ended.
+        for id in self.conns.ids() {
+            self.pending(id);
+        }
+    }
+
+    fn close_all(&mut self, end: End) {
+        for id in self.conns.ids() {
+            self.finish_input(id, end);
+            self.close(id, (end == End::Broken(Reason::DiskFailed)).then_some(Refused::DiskFailed));
+        }
+    }
+
+    fn run_timers(&mut self) {
+        let now = self.now;
+        while let Some(Reverse((_, id))) = pop_due(&mut self.idle_timers, now) {
+            let Some(conn) = self.conns.get(id) else { continue };
+            let timeout = self.listeners[usize::from(conn.listener)].options.idle_timeout.as_nanos() as u64;
+            let due = conn.last_input_ns + timeout;
+            // Input that waits for us is not idleness.
+            if due > now || conn.queued {
+                self.idle_timers.push(Reverse((due.max(now + timeout / 8 + 1), id)));
+            } else {
+                self.finish_input(id, End::Broken(Reason::LineTimeout));
+                self.close(id, Some(Refused::Idle));
+            }
+        }
+        while let Some(Reverse((_, id))) = pop_due(&mut self.line_timers, now) {
+            let is_lane = self.tail_lane == Some(id);
+            let Some(conn) = self.conns.get(id) else { continue };
+            conn.line_timer = false;
+            if conn.line_since_ns == 0 {
+                continue;
+            }
+            let timeout = self.listeners[usize::from(conn.listener)].options.line_timeout.as_nanos() as u64;
+            let due = conn.line_since_ns + timeout;
+            // A line whose rest waits for us is not late, unless it holds the lane that others wait for.
+            if due > now || (conn.queued && !is_lane) {
+                conn.line_timer = true;
+                self.line_timers.push(Reverse((due.max(now + timeout / 8 + 1), id)));
+            } else {
+                self.finish_input(id, End::Broken(Reason::LineTimeout));
+                self.close(id, Some(Refused::LineTimeout));
+            }
+        }
+        let mut again = std::mem::take(&mut self.accept_again);
+        again.retain(|(at, listener)| {
+            if *at <= now {
+                self.engine.retry_accept(*listener);
+            }
+            *at > now
+        });
+        self.accept_again = again;
+    }
+}
+
+fn pop_due(heap: &mut BinaryHeap<Reverse<(u64, ConnId)>>, now: u64) -> Option<Reverse<(u64, ConnId)>> {
+    if heap.peek().is_some_and(|Reverse((at, _))| *at <= now) { heap.pop() } else { None }
+}
+
+fn mark_dirty(dirty: &mut Vec<ConnId>, conn: &mut conns::Conn, id: ConnId) {
+    if !conn.dirty {
+        conn.dirty = true;
+        dirty.push(id);
+    }
+}
+
+/// What a connection of this listener waits for.
+fn ticket(level: Level, id: ConnId) -> Option<ConnId> {
+    (level != Level::None).then_some(id)
+}

@@ -1,0 +1,352 @@
+//! One connection's turn: a receive into a chunk, and what its session makes of it.
+
+use super::{Reactor, mark_dirty, ticket};
+use crate::chunk::{Chunk, ConnId};
+use crate::config::raw::WhenFull;
+use crate::metrics::accounting::{Reason, Tally, Term};
+use crate::metrics::stats::Refused;
+use crate::net::{Engine, Kind, Lease, LeaseMark, Outcome, Received};
+use crate::session::{End, Landing, Step, Window};
+use std::cmp::Reverse;
+
+/// Bytes received before the engine is asked for events again, so that new connections and answers have their turn.
+const SERVE_BYTES: usize = 4 << 20;
+/// Largest datagram that is received whole (Linux's default `net.core.wmem_default` is 208 KiB).
+pub const DATAGRAM_MAX: usize = 256 * 1024;
+
+/// What a turn came to.
+enum Served {
+    /// So many bytes; look again later.
+    More(usize),
+    /// So many bytes, and no more for now (or for ever).
+    Done(usize),
+    /// No chunk: in front of the queue again.
+    NoChunk,
+    /// No room for a partial line: among the starved.
+    NoTail,
+}
+
+impl<E: Engine> Reactor<E> {
+    /// Serves ready connections, listeners in turn.
+    pub(super) fn serve_ready(&mut self) {
+        self.feed_starved();
+        let mut bytes = 0;
+        while bytes < SERVE_BYTES {
+            let (lanes, lane_of, listeners) = (&self.lanes, &self.lane_of, &self.listeners);
+            let can_serve =
+                |l: usize| !lanes[lane_of[l]].blocked || listeners[l].options.when_full == WhenFull::DropNewest;
+            let Some(id) = self.ready.pop(can_serve) else { return };
+            let Some(listener) = self.conns.get(id).map(|c| c.listener) else { continue };
+            let served = self.serve(id);
+            let n = match served {
+                Served::More(n) | Served::Done(n) => n,
+                Served::NoChunk => {
+                    self.ready.push_front(listener, id);
+                    if self.lanes[self.lane_of[usize::from(listener)]].blocked {
+                        continue;
+                    }
+                    return; // what it needs is out for another receive
+                }
+                Served::NoTail => {
+                    self.stats().tail_waits.add(1);
+                    self.starved.push_back(id);
+                    continue;
+                }
+            };
+            bytes += n.max(64);
+            self.ready.charge(listener, n);
+            if let Some(conn) = self.conns.get(id) {
+                if matches!(served, Served::More(_)) && !conn.ended {
+                    self.ready.push(listener, id);
+                } else {
+                    conn.queued = false;
+                }
+            }
+        }
+    }
+
+    /// Lets those who wait for tail room try again when there is some; else one of them gets the lane.
+    fn feed_starved(&mut self) {
+        if self.starved.is_empty() {
+            return;
+        }
+        if self.tail_lane.is_some_and(|id| self.conns.get(id).is_none_or(|c| c.tail.is_empty())) {
+            self.tail_lane = None;
+        }
+        if self.tails.is_spent() {
+            if self.tail_lane.is_some() {
+                return;
+            }
+            // The oldest partial line among those whose rest waits.
+            let since = |c: &super::conns::Conn| if c.line_since_ns == 0 { u64::MAX } else { c.line_since_ns };
+            let mut oldest: Option<(u64, usize)> = None;
+            for (i, id) in self.starved.iter().enumerate() {
+                if let Some(age) = self.conns.get(*id).map(|c| since(c))
+                    && oldest.is_none_or(|(o, _)| age < o)
+                {
+                    oldest = Some((age, i));
+                }
+            }
+            let chosen = oldest.and_then(|(_, i)| self.starved.remove(i));
+            if let Some(id) = chosen
+                && let Some(conn) = self.conns.get(id)
+            {
+                self.ready.push(conn.listener, id);
+                self.tail_lane = Some(id);
+            }
+            return;
+        }
+        for id in std::mem::take(&mut self.starved) {
+            if let Some(conn) = self.conns.get(id) {
+                self.ready.push(conn.listener, id);
+            }
+        }
+    }
+
+    fn serve(&mut self, id: ConnId) -> Served {
+        let Some(conn) = self.conns.get(id) else { return Served::Done(0) };
+        if conn.ended {
+            return Served::Done(0);
+        }
+        if conn.ending {
+            return if self.finish_input(id, End::Clean) { Served::Done(0) } else { Served::NoChunk };
+        }
+        let listener = usize::from(conn.listener);
+        let allowance = self.tails.allowance(&conn.tail, self.tail_lane == Some(id));
+        if allowance == 0 {
+            return Served::NoTail;
+        }
+        let is_datagram = conn.kind == Kind::Datagram;
+        let wanted = move |chunk: &Chunk| if is_datagram { DATAGRAM_MAX } else { chunk.room_when_empty() / 16 };
+        let Some((chunk, landing, mark)) = self.space_for(id, listener, wanted) else { return Served::NoChunk };
+        let len = landing.len.min(if is_datagram { DATAGRAM_MAX } else { allowance });
+        match self.engine.recv(id, Lease { chunk, start: landing.start, len, mark }) {
+            Some(received) => self.took(received),
+            None => Served::Done(0), // the event brings the chunk back
+        }
+    }
+
+    /// A chunk with room for this connection's next bytes: the open one, a fresh one, or the one for what is dropped.
+    fn space_for(
+        &mut self,
+        id: ConnId,
+        listener: usize,
+        wanted: impl Fn(&Chunk) -> usize,
+    ) -> Option<(Box<Chunk>, Landing, LeaseMark)> {
+        // The second time the chunk is fresh, and a fresh one is always large enough: its size is derived so.
+        for _ in 0..2 {
+            let (chunk, mark) = self.space(listener)?;
+            let conn = self.conns.get(id)?;
+            let least = if chunk.is_empty() { 1 } else { wanted(&chunk) };
+            match conn.session.landing(chunk.room(), conn.tail.len(), least) {
+                Some(landing) => return Some((chunk, landing, mark)),
+                None => self.retire(chunk, mark),
+            }
+        }
+        None
+    }
+
+    /// Pushes a chunk that has too little room left.
+    fn retire(&mut self, chunk: Box<Chunk>, mark: LeaseMark) {
+        self.put_back(chunk, mark);
+        if let LeaseMark::Lane(lane) = mark {
+            self.push_open(lane);
+        }
+    }
+
+    /// A receive that ended as an event.
+    pub(super) fn received(&mut self, received: Received) {
+        let id = received.conn;
+        if let Served::More(_) = self.took(received) {
+            self.pending(id);
+        }
+    }
+
+    fn took(&mut self, Received { conn: id, lease, outcome }: Received) -> Served {
+        let Lease { mut chunk, start, len: leased, mark } = lease;
+        let Some(conn) = self.conns.get(id) else {
+            self.put_back(chunk, mark); // closed while the receive was out
+            return Served::Done(0);
+        };
+        let (len, more, cut) = match outcome {
+            Outcome::Bytes { len, more, cut } => (len, more, cut),
+            Outcome::Empty => {
+                let draining = self.draining;
+                self.put_back(chunk, mark);
+                if !draining {
+                    return Served::Done(0);
+                }
+                // Nothing more was sent so far: with the orderly end, this is the end of the input.
+                return if self.finish_input(id, End::Clean) { Served::Done(0) } else { Served::More(0) };
+            }
+            Outcome::End => {
+                self.put_back(chunk, mark);
+                return if self.finish_input(id, End::Clean) { Served::Done(0) } else { Served::More(0) };
+            }
+            Outcome::Failed(_) => {
+                self.put_back(chunk, mark);
+                self.finish_input(id, End::Broken(Reason::Reset));
+                self.close(id, None);
+                return Served::Done(0);
+            }
+        };
+        conn.last_input_ns = self.now;
+        let free = chunk.free();
+        let landing = Landing { start, len: leased };
+        let Ok(decoded) = conn.stage.decode(&mut free[start..start + leased], len) else {
+            self.put_back(chunk, mark);
+            self.finish_input(id, End::Broken(Reason::Reset));
+            self.close(id, None);
+            return Served::Done(0);
+        };
+        let more = more || conn.stage.pending();
+        let mut window = Window::new(free, self.tails.tail(&mut conn.tail), self.wall);
+        let step = conn.session.input(landing, decoded, &mut window);
+        if conn.kind == Kind::Datagram {
+            conn.session.end_of_datagram(cut, &mut window);
+        }
+        let found = Found::in_window(&window);
+        self.stats().network_bytes.add(len as u64);
+        self.stats().receives.add(1);
+        self.book(id, &mut chunk, &found, mark);
+        self.put_back(chunk, mark);
+        self.watch_line(id, found.lines > 0 || found.dropped.is_some());
+        if step == Step::Close {
+            self.finish_input(id, End::Broken(Reason::TooLong));
+            self.stats().refused[Refused::TooLong as usize].add(1);
+            self.close_if_done(id);
+            return Served::Done(len);
+        }
+        if more { Served::More(len) } else { Served::Done(len) }
+    }
+
+    fn put_back(&mut self, mut chunk: Box<Chunk>, mark: LeaseMark) {
+        match mark {
+            LeaseMark::Lane(lane) => self.lanes[lane].put_back(chunk, self.now),
+            LeaseMark::Discard => {
+                chunk.clear();
+                self.discard = Some(chunk);
+            }
+        }
+    }
+
+    /// Counts what was found, and makes a run of it or drops it.
+    fn book(&mut self, id: ConnId, chunk: &mut Chunk, found: &Found, mark: LeaseMark) {
+        let Some(conn) = self.conns.get(id) else { return };
+        let index = conn.listener;
+        let discard = mark == LeaseMark::Discard;
+        let options = &self.listeners[usize::from(index)].options;
+        let kept = Tally { lines: u64::from(found.lines), bytes: found.bytes as u64 };
+        let mut entry = self.upstream.entry();
+        if let Some((reason, tally)) = found.dropped {
+            entry.add(index, Term::Received, tally);
+            entry.add(index, Term::Dropped(reason), tally);
+        }
+        if found.lines > 0 {
+            entry.add(index, Term::Received, kept);
+            let fate = if discard { Term::Dropped(Reason::BufferFull) } else { Term::Entered };
+            entry.add(index, fate, kept);
+        }
+        drop(entry);
+        if found.lines > 0 && !discard {
+            let ticket = ticket(options.level, id);
+            chunk.commit(options.stream, index, ticket, found.bytes, found.lines, self.now);
+            if ticket.is_some() {
+                conn.unacked += kept.lines;
+            } else if options.ack_on_receipt {
+                conn.session.acked(kept.lines);
+                mark_dirty(&mut self.dirty, conn, id);
+            }
+        }
+        if found.truncated.lines > 0 {
+            self.stats().truncated_lines.add(found.truncated.lines);
+            self.stats().truncated_bytes.add(found.truncated.bytes);
+        }
+    }
+
+    /// Keeps the time since which a partial line stands, and its timer.
+    fn watch_line(&mut self, id: ConnId, line_ended: bool) {
+        let now = self.now;
+        let Some(conn) = self.conns.get(id) else { return };
+        if conn.tail.is_empty() {
+            conn.line_since_ns = 0;
+            return;
+        }
+        if line_ended || conn.line_since_ns == 0 {
+            conn.line_since_ns = now;
+        }
+        let timeout = self.listeners[usize::from(conn.listener)].options.line_timeout.as_nanos() as u64;
+        if timeout > 0 && !conn.line_timer {
+            conn.line_timer = true;
+            self.line_timers.push(Reverse((conn.line_since_ns + timeout, id)));
+        }
+    }
+
+    /// Ends a connection's input; closes it when nothing is owed to it. False: its last line waits for a chunk.
+    pub(super) fn finish_input(&mut self, id: ConnId, end: End) -> bool {
+        let Some(conn) = self.conns.get(id) else { return true };
+        if conn.ended {
+            return true;
+        }
+        let listener = usize::from(conn.listener);
+        if end == End::Clean {
+            let room = conn.session.finish_room(conn.tail.len());
+            conn.ending = true;
+            let Some((mut chunk, mark)) = self.room_for(listener, room) else { return false };
+            let Some(conn) = self.conns.get(id) else { return true };
+            let mut window = Window::new(chunk.free(), self.tails.tail(&mut conn.tail), self.wall);
+            conn.session.finish(end, &mut window);
+            let found = Found::in_window(&window);
+            self.book(id, &mut chunk, &found, mark);
+            self.put_back(chunk, mark);
+        } else {
+            let mut window = Window::new(&mut [], self.tails.tail(&mut conn.tail), self.wall);
+            conn.session.finish(end, &mut window);
+            let found = Found::in_window(&window);
+            if let Some((reason, tally)) = found.dropped {
+                let mut entry = self.upstream.entry();
+                entry.add(listener as u16, Term::Received, tally);
+                entry.add(listener as u16, Term::Dropped(reason), tally);
+            }
+        }
+        if let Some(conn) = self.conns.get(id) {
+            conn.ended = true;
+            conn.line_since_ns = 0;
+        }
+        self.close_if_done(id);
+        true
+    }
+
+    fn room_for(&mut self, listener: usize, room: usize) -> Option<(Box<Chunk>, LeaseMark)> {
+        for _ in 0..2 {
+            let (chunk, mark) = self.space(listener)?;
+            if chunk.room() >= room {
+                return Some((chunk, mark));
+            }
+            self.retire(chunk, mark);
+        }
+        None
+    }
+
+    /// Closes a connection whose input is over once nothing is owed to it any more.
+    pub(super) fn close_if_done(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(id) else { return };
+        if conn.ended && conn.unacked == 0 && !conn.sending && !conn.dirty {
+            self.close(id, None);
+        }
+    }
+}
+
+/// What a session found in a window.
+struct Found {
+    bytes: usize,
+    lines: u32,
+    dropped: Option<(Reason, Tally)>,
+    truncated: Tally,
+}
+
+impl Found {
+    fn in_window(window: &Window<'_>) -> Found {
+        Found { bytes: window.committed, lines: window.lines, dropped: window.dropped, truncated: window.truncated }
+    }
+}

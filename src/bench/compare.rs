@@ -130,7 +130,7 @@ struct Process(Child);
 impl Process {
     /// The address in its first lines: the first word that ends in a port.
     fn address(&mut self) -> io::Result<String> {
-        let out = self.0.stdout.take().ok_or_else(|| io::Error::other("no output"))?;
+        let out = self.0.stdout.as_mut().ok_or_else(|| io::Error::other("no output"))?;
         for line in BufReader::new(out).lines() {
             let line = line?;
             for word in line.split([' ', ',']) {

@@ -85,7 +85,16 @@ pub fn send(args: &SendArgs) -> io::Result<Sent> {
         let socket = connect(&address, c)?;
         socket.set_nonblocking(true)?;
         let thread = (c % args.threads) as usize;
-        all[thread].push(Client { socket, number: c, lines, next: 0, buffer: Vec::new(), at: 0, shut: false });
+        all[thread].push(Client {
+            socket,
+            number: c,
+            lines,
+            next: 0,
+            buffer: Vec::new(),
+            at: 0,
+            shut: false,
+            closed: false,
+        });
     }
     let start = Instant::now();
     std::thread::scope(|scope| {
@@ -126,7 +135,10 @@ struct Client {
     /// Numbered lines being sent; plain ones come from a buffer that all share.
     buffer: Vec<u8>,
     at: usize,
+    /// We have sent everything.
     shut: bool,
+    /// So has the server, and nothing of it is left.
+    closed: bool,
 }
 
 enum Wrote {
@@ -227,10 +239,11 @@ fn drive(mut clients: Vec<Client>, args: &SendArgs) -> io::Result<()> {
                 writable[i] = true;
                 ready.push_back(i);
             }
-            if event.is_readable() && clients[i].drained()? {
+            if event.is_readable() && !clients[i].closed && clients[i].drained()? {
                 if !clients[i].shut {
                     return Err(io::Error::other("the server closed a connection before everything was sent"));
                 }
+                clients[i].closed = true;
                 open -= 1;
             }
         }

@@ -42,6 +42,9 @@ const RESERVE: u64 = 64 << 20;
 /// A chunk with less room than this goes to the writer.
 const LEAST_ROOM: usize = CHUNK / 16;
 
+/// A chunk that is not full goes to the writer after so long without anything to receive.
+const LINGER: std::time::Duration = std::time::Duration::from_millis(5);
+
 struct Buffer {
     memory: MmapMut,
     len: usize,
@@ -148,13 +151,16 @@ fn receive(
     let mut ended: Vec<bool> = Vec::new();
     let mut current: Option<Buffer> = None;
     while open > 0 || !came {
-        let timeout = if ready.is_empty() { None } else { Some(std::time::Duration::ZERO) };
-        if ready.is_empty()
-            && let Some(buffer) = current.take()
-        {
-            if buffer.len > 0 { push(buffer) } else { current = Some(buffer) }
-        }
+        let begun = current.as_ref().is_some_and(|b| b.len > 0);
+        let timeout = match (ready.is_empty(), begun) {
+            (false, _) => Some(std::time::Duration::ZERO),
+            (true, true) => Some(LINGER),
+            (true, false) => None,
+        };
         poll.poll(&mut events, timeout)?;
+        if events.is_empty() && ready.is_empty() && begun {
+            current.take().into_iter().for_each(&push);
+        }
         for event in &events {
             if event.token() == LISTENER {
                 while let Ok((socket, _)) = listener.accept() {

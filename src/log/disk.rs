@@ -35,6 +35,10 @@ pub trait Disk: Send + Sync + 'static {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Bytes free for us in the file system that holds `dir`.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+    /// True if `RWF_DONTCACHE` works in `dir`, tried with a real write; false unless the disk knows better.
+    fn can_drop_cache(&self, _dir: &Path) -> bool {
+        false
+    }
     /// Identity of the mount under `dir`, never reused during a boot; 0: unknown.
     fn mount_id(&self, dir: &Path) -> u64;
 }

@@ -59,11 +59,7 @@ impl RealDisk {
         Arc::new(RealFile { file, dont_cache_works: Arc::clone(&self.dont_cache_works) })
     }
 
-    /// Tries `RWF_DONTCACHE` with a real write in `dir` and says whether kernel and file system take it.
-    ///
-    /// # Errors
-    /// The probe file could not be made.
-    pub fn probe_dont_cache(&self, dir: &Path) -> io::Result<bool> {
+    fn probe_dont_cache(&self, dir: &Path) -> io::Result<bool> {
         let path = dir.join("probe.tmp");
         match fs::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -153,6 +149,10 @@ impl Disk for RealDisk {
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         let stat = nix::sys::statvfs::statvfs(dir)?;
         Ok(stat.blocks_available() as u64 * stat.fragment_size() as u64)
+    }
+
+    fn can_drop_cache(&self, dir: &Path) -> bool {
+        self.probe_dont_cache(dir).unwrap_or(false)
     }
 
     fn mount_id(&self, dir: &Path) -> u64 {

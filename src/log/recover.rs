@@ -3,14 +3,14 @@
 //! Same boot and same mount: the process died, the page cache is whole, every whole line stays. Otherwise (power cut,
 //! kernel crash, unmount): up to the last sync mark everything must match its checksum, else it is damage and stays as it
 //! is; after the mark whole lines stay as far as records match; past the last record up to the first block of NULs.
-//! The rest goes to `NAME.torn`. Doing it twice is the same as doing it once, also when it is interrupted anywhere.
+//! The rest goes to `NAME.torn`. A segment whose sync failed is judged like one after a power cut. Doing it twice is the same as doing it once, also when it is interrupted anywhere.
 
 use super::disk::{Disk, DiskFile, read_full, replace_file};
 use super::names::{Kind, SegmentId};
 use super::segment::BLOCK;
-use super::trail::{Record, Trail, What};
+use super::trail::{Header, Record, Trail, What};
 use super::{Context, LogError};
-use crate::clock::Clock;
+use crate::clock::{BootId, Clock};
 use std::io;
 use std::path::Path;
 
@@ -69,7 +69,10 @@ fn recover_segment(
         Err(error) => return Err(LogError::Io { what: "open", path: trail_path, error }),
     };
     let mount = disk.mount_id(dir);
-    let cache_is_whole = trail.header.is_some_and(|h| h.boot == clock.boot_id() && h.mount == mount && mount != 0);
+    // After a failed sync the pages in the cache may be gone, or not be what the disk has.
+    let suspect = trail.records.iter().any(|r| r.what == What::Suspect);
+    let cache_is_whole =
+        !suspect && trail.header.is_some_and(|h| h.boot == clock.boot_id() && h.mount == mount && mount != 0);
     let keep = judge(&*file, len, &trail, cache_is_whole).context("read", &path)?;
     if let (true, Some(detail)) = (strict, &keep.damage) {
         return Err(LogError::Damage { path, detail: detail.clone() });
@@ -80,23 +83,55 @@ fn recover_segment(
         let rest = read_range(&*file, keep.bytes, len).context("read", &path)?;
         replace_file(disk, &torn, &rest).context("write", &torn)?;
     }
+    let sealed = dir.join(id.file_name(Kind::Sealed));
     if keep.bytes == 0 {
         disk.remove(&path).context("remove", &path)?;
         if trail.header.is_some() || disk.open(&trail_path).is_ok() {
             disk.remove(&trail_path).context("remove", &trail_path)?;
         }
-    } else {
-        // The first sync here is the first of this file in this process: what an earlier process was told is long over.
-        file.truncate(keep.bytes).context("truncate", &path)?;
-        file.sync_all().context("sync", &path)?;
-        if let Some(bytes) = keep.trail_after(&trail, clock) {
-            replace_file(disk, &trail_path, &bytes).context("replace", &trail_path)?;
+    } else if suspect {
+        // Its sync failed once, so a sync of it proves nothing any more: what stays goes to a file of its own.
+        if disk.open(&sealed).is_err() {
+            let kept = read_range(&*file, 0, keep.bytes).context("read", &path)?;
+            replace_file(disk, &sealed, &kept).context("write", &sealed)?;
+            replace_trail(disk, clock, &trail_path, &trail, &keep)?;
         }
-        let sealed = dir.join(id.file_name(Kind::Sealed));
+        disk.remove(&path).context("remove", &path)?;
+    } else {
+        // No sync of it has failed before, or the trail would say so.
+        file.truncate(keep.bytes).context("truncate", &path)?;
+        if let Err(error) = file.sync_all() {
+            // The next try must not sync this file again.
+            let _ = replace_file(disk, &trail_path, &with_suspect_mark(&trail, clock));
+            return Err(LogError::Io { what: "sync", path, error });
+        }
+        replace_trail(disk, clock, &trail_path, &trail, &keep)?;
         disk.rename_new(&path, &sealed).context("rename", &path)?;
     }
     disk.sync_dir(dir).context("sync directory", dir)?;
     Ok(Recovered { id, lines: keep.lines, bytes: keep.bytes, torn_bytes: len - keep.bytes, damage: keep.damage })
+}
+
+fn with_suspect_mark(trail: &Trail, clock: &dyn Clock) -> Vec<u8> {
+    let unknown = Header {
+        boot: BootId::default(),
+        node: [0; 16],
+        mount: 0,
+        id: SegmentId { shard: 0, sequence: 0 },
+        previous: 0,
+        wall_ns: clock.wall_ns(),
+    };
+    let mut bytes = trail.header.unwrap_or(unknown).encode_whole(&trail.records);
+    let (wall_ns, mono_ns) = (clock.wall_ns(), clock.mono_ns());
+    Record { what: What::Suspect, offset: 0, len: 0, lines: 0, crc: 0, wall_ns, mono_ns }.append_to(&mut bytes);
+    bytes
+}
+
+fn replace_trail(disk: &dyn Disk, clock: &dyn Clock, path: &Path, trail: &Trail, keep: &Keep) -> Result<(), LogError> {
+    match keep.trail_after(trail, clock) {
+        Some(bytes) => replace_file(disk, path, &bytes).context("replace", path),
+        None => Ok(()),
+    }
 }
 
 /// How much of a segment stays.

@@ -241,11 +241,11 @@ fn holds_nul_block(slices: &[IoSlice<'_>], offset: u64) -> bool {
     false
 }
 
-/// Files that sealing works on, once the writer is done with a segment.
+/// What sealing works on, once the writer is done with a segment.
 pub struct SealedParts {
     /// The segment, for its trail and its length.
     pub segment: Segment,
-    /// A sync or write failed: the file must not be synced again and keeps its mark in the trail.
+    /// A sync or write failed: the file must not be synced again. It keeps its active name and a mark in its trail.
     pub suspect: bool,
 }
 
@@ -258,8 +258,6 @@ impl SealedParts {
         use super::Context;
         let segment = &mut self.segment;
         if self.suspect {
-            // The trail is another file and was not part of the failure: its mark should survive.
-            let _ = segment.trail.sync();
             return Ok(());
         }
         let path = segment.path.clone();
@@ -271,6 +269,15 @@ impl SealedParts {
         Ok(())
     }
 
+    /// Marks the segment as suspect, in its trail too: that is another file, and its mark should survive.
+    pub fn give_up(&mut self, stamp: Stamp) {
+        self.suspect = true;
+        self.segment.note_suspect(self.segment.len, stamp);
+        if let Err(error) = self.segment.trail.sync() {
+            tracing::warn!(file = %self.segment.path.display(), %error, "the trail of a failed segment is not whole");
+        }
+    }
+
     /// Gives back what was reserved and not used, and makes that and the trail durable. Not needed for the lines.
     ///
     /// # Errors
@@ -278,9 +285,6 @@ impl SealedParts {
     pub fn tidy(&mut self) -> Result<(), LogError> {
         use super::Context;
         let segment = &mut self.segment;
-        if self.suspect {
-            return Ok(());
-        }
         let path = segment.path.clone();
         segment.file.truncate(segment.len).context("truncate", &path)?;
         segment.file.sync_all().context("sync", &path)?;

@@ -4,7 +4,7 @@ use super::pin::{Cores, spawn};
 use super::{StartError, Started};
 use crate::acceptor::{Acceptor, Stop};
 use crate::chunk::Chunk;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::Clock;
 use crate::config::Options;
 use crate::config::checked::StreamSettings;
 use crate::config::raw::Io;
@@ -12,7 +12,6 @@ use crate::control::{Control, Notice};
 use crate::limits;
 use crate::log::data_dir::{self, Lock};
 use crate::log::disk::Disk;
-use crate::log::real_disk::RealDisk;
 use crate::log::recover::recover_dir;
 use crate::log::segment::AppendOptions;
 use crate::log::stream_dir::StreamDir;
@@ -108,11 +107,14 @@ fn resource(what: &'static str) -> impl Fn(io::Error) -> StartError {
 }
 
 /// Builds and starts everything.
-pub fn build(options: &Options, notices: &Sender<Notice>) -> Result<Running, StartError> {
-    let disk = Arc::new(RealDisk::new());
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+pub fn build(
+    options: &Options,
+    notices: &Sender<Notice>,
+    disk: &Arc<dyn Disk>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Running, StartError> {
     let control = Arc::new(Control::default());
-    let lock = data_dir::lock(&*disk, &options.data_dir)?;
+    let lock = data_dir::lock(&**disk, &options.data_dir)?;
     let placement = &options.placement;
     let max_connections =
         limits::connections_that_fit(options.max_connections, options.streams.len(), placement.shards);
@@ -156,10 +158,10 @@ pub fn build(options: &Options, notices: &Sender<Notice>) -> Result<Running, Sta
         admin = Some(address.to_string());
     }
 
-    let recovery = recover(&*disk, &*clock, &options.data_dir, options.strict)?;
+    let recovery = recover(&**disk, &**clock, &options.data_dir, options.strict)?;
     let _ = metrics.recovery.set(recovery); // set here only
-    let node = data_dir::node_id(&*disk, &options.data_dir)?;
-    let dont_cache = disk.probe_dont_cache(&options.data_dir.join(data_dir::STATE_DIR)).unwrap_or(false);
+    let node = data_dir::node_id(&**disk, &options.data_dir)?;
+    let dont_cache = disk.can_drop_cache(&options.data_dir.join(data_dir::STATE_DIR));
 
     let mut cores = Cores::new(&placement.pin);
     let mut pins = Vec::new();
@@ -169,13 +171,13 @@ pub fn build(options: &Options, notices: &Sender<Notice>) -> Result<Running, Sta
     }
     for (i, parker) in parkers.into_iter().enumerate() {
         let shard = Arc::clone(&shards[i]);
-        let mut steward = Threaded::start(shard.index, options.streams.len(), Arc::clone(&clock), shard.writer.clone())
+        let mut steward = Threaded::start(shard.index, options.streams.len(), Arc::clone(clock), shard.writer.clone())
             .map_err(resource("start a steward"))?;
-        let streams = open_streams(options, &disk, &clock, node, shard.index, dont_cache, &mut steward)?;
+        let streams = open_streams(options, disk, clock, node, shard.index, dont_cache, &mut steward)?;
         let writer = Writer::new(
             shard,
             Arc::clone(&control),
-            Arc::clone(&clock),
+            Arc::clone(clock),
             Box::new(steward),
             parker,
             Arc::clone(&writers[i]),
@@ -216,7 +218,7 @@ pub fn build(options: &Options, notices: &Sender<Notice>) -> Result<Running, Sta
             index,
             shard: Arc::clone(&shards[shard]),
             control: Arc::clone(&control),
-            clock: Arc::clone(&clock),
+            clock: Arc::clone(clock),
             listeners: runs,
             upstream: Arc::clone(&upstream[number]),
             evictions: Arc::clone(&evictions[number]),
@@ -300,7 +302,7 @@ fn recover(disk: &dyn Disk, clock: &dyn Clock, data_dir: &Path, strict: bool) ->
 
 fn open_streams(
     options: &Options,
-    disk: &Arc<RealDisk>,
+    disk: &Arc<dyn Disk>,
     clock: &Arc<dyn Clock>,
     node: [u8; 16],
     shard: u16,
@@ -309,9 +311,8 @@ fn open_streams(
 ) -> Result<Vec<StreamWriter>, StartError> {
     let mut streams = Vec::new();
     for (index, settings) in options.streams.iter().enumerate() {
-        let disk: Arc<dyn Disk> = Arc::<RealDisk>::clone(disk);
         let dir = StreamDir::open(
-            disk,
+            Arc::clone(disk),
             Arc::clone(clock),
             &options.data_dir,
             node,

@@ -3,15 +3,18 @@
 mod build;
 mod pin;
 
+use crate::clock::{Clock, SystemClock};
 use crate::config::Options;
 use crate::control::{Control, Notice};
 use crate::log::LogError;
+use crate::log::disk::Disk;
+use crate::log::real_disk::RealDisk;
 use crate::metrics::render::Metrics;
 use build::{Running, Threads};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 /// Why a server did not start.
@@ -87,16 +90,29 @@ pub struct Server {
     pub started: Started,
 }
 
-/// Starts a server; `notices` bring it signals.
+/// Where a server's control thread hears of signals, and of its own threads.
+pub type Notices = (Sender<Notice>, Receiver<Notice>);
+
+/// Starts a server on this machine's disk and clock.
 ///
 /// # Errors
-/// Whatever keeps it from starting; nothing is left running then.
-pub fn start(
+/// Whatever keeps it from starting.
+pub fn start(options: &Options, notices: Notices) -> Result<Server, StartError> {
+    start_on(options, notices, Arc::new(RealDisk::new()), Arc::new(SystemClock::new()))
+}
+
+/// As [`start`], on a disk and clock of the caller's.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_on(
     options: &Options,
-    notices: (std::sync::mpsc::Sender<Notice>, Receiver<Notice>),
+    notices: Notices,
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
 ) -> Result<Server, StartError> {
     let (sender, receiver) = notices;
-    let Running { control, metrics, threads, started } = build::build(options, &sender)?;
+    let Running { control, metrics, threads, started } = build::build(options, &sender, &disk, &clock)?;
     Ok(Server {
         control,
         metrics,
@@ -109,6 +125,12 @@ pub fn start(
 }
 
 impl Server {
+    /// What `/metrics` shows, for whoever runs the server in its own process.
+    #[must_use]
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
+    }
+
     /// Runs until a signal ends it (or standard input does, where that is the only listener). True: everything received
     /// is durable and sealed.
     pub fn run(mut self, on_reload: impl Fn()) -> bool {

@@ -40,7 +40,7 @@ impl Writer {
             lines_written_again = rewrite.total().lines,
             "segment failed: its unsynced bytes may be lost; going on in a new segment"
         );
-        self.streams[index].give_up_active(synced_to, stamp, &mut *self.steward);
+        self.streams[index].give_up_active(stamp, &mut *self.steward);
         if self.failures >= 2 {
             self.stop_intake(&error.to_string(), &rewrite);
         } else if rewrite.total().lines > 0 {

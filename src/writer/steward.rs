@@ -107,7 +107,9 @@ pub fn work(job: Job, clock: &dyn Clock, mut done: impl FnMut(Done)) {
             let start = clock.mono_ns();
             let stamp = Stamp { mono_ns: start, wall_ns: clock.wall_ns() };
             let synced = parts.make_durable(stamp);
-            parts.suspect |= synced.is_err();
+            if synced.is_err() {
+                parts.give_up(stamp);
+            }
             done(Done::SealSynced { stream, took_ns: clock.mono_ns() - start, result: synced });
             let result = seal(&dir, &mut parts, next);
             done(Done::Sealed { stream, result });
@@ -116,13 +118,19 @@ pub fn work(job: Job, clock: &dyn Clock, mut done: impl FnMut(Done)) {
 }
 
 fn seal(dir: &StreamDir, parts: &mut SealedParts, next: Option<SegmentId>) -> Result<(), LogError> {
-    let tidied = parts.tidy();
-    dir.seal(parts)?;
+    // A suspect segment keeps its active name: what of it reached the disk is for the next start's recovery to judge.
+    let sealed = if parts.suspect {
+        Ok(())
+    } else {
+        let tidied = parts.tidy();
+        dir.seal(parts)?;
+        parts.segment.file.forget_cache();
+        tidied
+    };
     if let Some(next) = next {
         dir.point_current(next)?;
     }
-    parts.segment.file.forget_cache();
-    tidied
+    sealed
 }
 
 /// `fdatasync`, and a look whether the file still has a name: what is synced into a deleted file is gone.

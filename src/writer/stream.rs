@@ -180,16 +180,17 @@ impl StreamWriter {
         self.use_spare();
         self.prepare_next(steward); // before the seal job: the spare is wanted sooner
         self.sealing = Some(self.fresh.take());
-        self.seal(segment, false, steward);
+        self.seal(SealedParts { segment, suspect: false }, steward);
     }
 
-    /// Has a failed segment renamed, and asks for another.
-    pub fn give_up_active(&mut self, synced_to: u64, stamp: Stamp, steward: &mut dyn Steward) {
-        let Some(mut segment) = self.active.take() else { return };
-        segment.note_suspect(synced_to, stamp);
+    /// Leaves a failed segment as it is, marked, for the next start's recovery, and asks for another.
+    pub fn give_up_active(&mut self, stamp: Stamp, steward: &mut dyn Steward) {
+        let Some(segment) = self.active.take() else { return };
+        let mut parts = SealedParts { segment, suspect: true };
+        parts.give_up(stamp);
         self.use_spare();
         self.prepare_next(steward);
-        self.seal(segment, true, steward);
+        self.seal(parts, steward);
     }
 
     /// Has the active segment sealed for good, or removes it if it never held a line. For an orderly end.
@@ -208,7 +209,7 @@ impl StreamWriter {
         self.dir.drop_current();
         if let Some(segment) = full {
             self.sealing = Some(self.fresh.take());
-            self.seal(segment, false, steward);
+            self.seal(SealedParts { segment, suspect: false }, steward);
         }
     }
 
@@ -217,10 +218,10 @@ impl StreamWriter {
         self.seal_running || self.preparing || self.syncing.is_some()
     }
 
-    fn seal(&mut self, segment: Segment, suspect: bool, steward: &mut dyn Steward) {
+    fn seal(&mut self, parts: SealedParts, steward: &mut dyn Steward) {
         self.seal_running = true;
         let next = self.active.as_ref().map(|a| a.id);
-        let parts = Box::new(SealedParts { segment, suspect });
+        let parts = Box::new(parts);
         steward.submit(Job::Seal { stream: self.index, dir: Arc::clone(&self.dir), parts, next });
     }
 

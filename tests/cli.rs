@@ -1,0 +1,129 @@
+//! The command line as people and scripts meet it.
+
+mod common;
+
+use common::{Server, logweir, scratch};
+use std::process::Command;
+
+fn check(config: &str) -> (Option<i32>, String, String) {
+    let dir = scratch();
+    let path = dir.path().join("logweir.toml");
+    std::fs::write(&path, config).unwrap();
+    let output = logweir(&["check", "--config", path.to_str().unwrap()]);
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_wrong_configuration_exits_78_and_says_where() {
+    let (code, _, error) = check("[buffer]\nmemroy = \"64MiB\"");
+    assert_eq!(code, Some(78));
+    assert!(error.contains("logweir.toml:2: `buffer.memroy`: unknown key in [buffer]; did you mean `memory`?"), "{error}");
+    let dir = scratch();
+    let output = logweir(&["serve", "--data-dir", dir.path().to_str().unwrap(), "--set", "buffer.linger=soon"]);
+    assert_eq!(output.status.code(), Some(78));
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("--set buffer.linger: `buffer.linger`: expected a time with its unit"), "{error}");
+    let output = logweir(&["check", "--config", "/nowhere/logweir.toml"]);
+    assert_eq!(output.status.code(), Some(78));
+}
+
+#[test]
+fn check_prints_the_plan_and_the_sum_of_memory() {
+    let (code, plan, _) = check("[listener.a]\naddress = \"tcp://127.0.0.1:7000\"\nwhen_full = \"drop_newest\"");
+    assert_eq!(code, Some(0));
+    for part in ["tcp://127.0.0.1:7000", "drop_newest", "chunks of", "partial lines", "to read what is dropped", "connections"] {
+        assert!(plan.contains(part), "{part}\n{plan}");
+    }
+}
+
+#[test]
+fn every_shipped_configuration_is_fine() {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "toml") {
+            let output = logweir(&["check", "--config", path.to_str().unwrap()]);
+            assert!(output.status.success(), "{}: {}", path.display(), String::from_utf8_lossy(&output.stderr));
+            seen += 1;
+        }
+    }
+    assert!(seen >= 2);
+}
+
+#[test]
+fn the_environment_sets_keys_and_flags() {
+    let output = Command::new(common::BINARY)
+        .args(["check"])
+        .env("LOGWEIR_STORAGE__SYNC_INTERVAL", "3s")
+        .env("LOGWEIR_LISTEN", "tcp://127.0.0.1:7001,unix:///tmp/x")
+        .output()
+        .unwrap();
+    let plan = String::from_utf8(output.stdout).unwrap();
+    assert!(plan.contains("synced every 3s") && plan.contains("7001") && plan.contains("unix:///tmp/x"), "{plan}");
+}
+
+#[test]
+fn completions_are_written_for_shells() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = logweir(&["completions", shell]);
+        assert!(output.status.success());
+        assert!(String::from_utf8_lossy(&output.stdout).contains("logweir"));
+    }
+}
+
+#[test]
+fn a_data_directory_in_use_and_a_taken_port_are_refused_clearly() {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    let server = Server::start(&data, &[]);
+    let second = logweir(&["serve", "--data-dir", data.to_str().unwrap(), "--listen", "tcp://127.0.0.1:0", "--admin", "off"]);
+    assert_eq!(second.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(error.contains("in use by another logweir"), "{error}");
+    let listen = format!("tcp://{}", server.address("lines"));
+    let other = dir.path().join("other");
+    let third = logweir(&["serve", "--data-dir", other.to_str().unwrap(), "--listen", &listen, "--admin", "off"]);
+    assert_eq!(third.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&third.stderr).into_owned();
+    assert!(error.contains("listener.lines: cannot listen on") && error.contains("another program listens"), "{error}");
+}
+
+#[test]
+fn the_admin_address_answers_probes_and_nothing_else() {
+    let dir = scratch();
+    let server = Server::start(&dir.path().join("data"), &[]);
+    assert_eq!(server.get("/healthz"), (200, "ok\n".into()));
+    assert_eq!(server.get("/readyz?verbose"), (200, "ready\n".into()));
+    assert_eq!(server.get("/nothing").0, 404);
+    let metrics = server.get("/metrics").1;
+    for name in [
+        "logweir_received_lines_total",
+        "logweir_durable_bytes_total",
+        "logweir_written_lines",
+        "logweir_in_flight_bytes",
+        "logweir_dropped_lines_total",
+        "logweir_at_risk_lines_total",
+        "logweir_buffer_utilisation",
+        "logweir_backpressure_events_total",
+        "logweir_backpressure_seconds_total",
+        "logweir_write_seconds_bucket",
+        "logweir_sync_seconds_bucket",
+        "logweir_ack_seconds_bucket",
+        "logweir_connections",
+        "logweir_rotations_total",
+        "logweir_recovered_segments",
+        "logweir_ready",
+    ] {
+        assert!(metrics.contains(&format!("# HELP {name}")) || metrics.contains(&format!("\n{name}{{")), "{name}\n{metrics}");
+    }
+    use std::io::{Read, Write};
+    for request in ["POST /metrics HTTP/1.1\r\n\r\n", "nonsense\r\n\r\n", "GET / HTTP/1.1\r\nA b\r\n\r\n"] {
+        let mut stream = std::net::TcpStream::connect(server.admin.unwrap()).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 40"), "{answer}");
+    }
+}

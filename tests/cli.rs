@@ -18,7 +18,10 @@ fn check(config: &str) -> (Option<i32>, String, String) {
 fn a_wrong_configuration_exits_78_and_says_where() {
     let (code, _, error) = check("[buffer]\nmemroy = \"64MiB\"");
     assert_eq!(code, Some(78));
-    assert!(error.contains("logweir.toml:2: `buffer.memroy`: unknown key in [buffer]; did you mean `memory`?"), "{error}");
+    assert!(
+        error.contains("logweir.toml:2: `buffer.memroy`: unknown key in [buffer]; did you mean `memory`?"),
+        "{error}"
+    );
     let dir = scratch();
     let output = logweir(&["serve", "--data-dir", dir.path().to_str().unwrap(), "--set", "buffer.linger=soon"]);
     assert_eq!(output.status.code(), Some(78));
@@ -32,7 +35,9 @@ fn a_wrong_configuration_exits_78_and_says_where() {
 fn check_prints_the_plan_and_the_sum_of_memory() {
     let (code, plan, _) = check("[listener.a]\naddress = \"tcp://127.0.0.1:7000\"\nwhen_full = \"drop_newest\"");
     assert_eq!(code, Some(0));
-    for part in ["tcp://127.0.0.1:7000", "drop_newest", "chunks of", "partial lines", "to read what is dropped", "connections"] {
+    for part in
+        ["tcp://127.0.0.1:7000", "drop_newest", "chunks of", "partial lines", "to read what is dropped", "connections"]
+    {
         assert!(plan.contains(part), "{part}\n{plan}");
     }
 }
@@ -78,7 +83,8 @@ fn a_data_directory_in_use_and_a_taken_port_are_refused_clearly() {
     let dir = scratch();
     let data = dir.path().join("data");
     let server = Server::start(&data, &[]);
-    let second = logweir(&["serve", "--data-dir", data.to_str().unwrap(), "--listen", "tcp://127.0.0.1:0", "--admin", "off"]);
+    let second =
+        logweir(&["serve", "--data-dir", data.to_str().unwrap(), "--listen", "tcp://127.0.0.1:0", "--admin", "off"]);
     assert_eq!(second.status.code(), Some(1));
     let error = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(error.contains("in use by another logweir"), "{error}");
@@ -116,7 +122,10 @@ fn the_admin_address_answers_probes_and_nothing_else() {
         "logweir_recovered_segments",
         "logweir_ready",
     ] {
-        assert!(metrics.contains(&format!("# HELP {name}")) || metrics.contains(&format!("\n{name}{{")), "{name}\n{metrics}");
+        assert!(
+            metrics.contains(&format!("# HELP {name}")) || metrics.contains(&format!("\n{name}{{")),
+            "{name}\n{metrics}"
+        );
     }
     use std::io::{Read, Write};
     for request in ["POST /metrics HTTP/1.1\r\n\r\n", "nonsense\r\n\r\n", "GET / HTTP/1.1\r\nA b\r\n\r\n"] {

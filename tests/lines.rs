@@ -27,7 +27,9 @@ fn a_first_line_sent_with_nc_is_read_back_with_cat() {
 fn the_introduction_says_what_a_user_wants_to_know() {
     let dir = scratch();
     let server = Server::start(&dir.path().join("data"), &[]);
-    for part in ["tcp://127.0.0.1:", "written to", "data", "epoll", "shard", "memory", "file mode", "nc -N", "logweir cat"] {
+    for part in
+        ["tcp://127.0.0.1:", "written to", "data", "epoll", "shard", "memory", "file mode", "nc -N", "logweir cat"]
+    {
         assert!(server.introduction.contains(part), "{part}\n{}", server.introduction);
     }
 }
@@ -63,9 +65,7 @@ fn unix_sockets_take_streams_and_datagrams() {
     sender.send_to(b"three\n", &datagram).unwrap();
     let large = vec![b'x'; 100_000];
     sender.send_to(&large, &datagram).unwrap();
-    let read = |name: &str| {
-        logweir(&["cat", "-d", dir.path().join("data").to_str().unwrap(), "--stream", name]).stdout
-    };
+    let read = |name: &str| logweir(&["cat", "-d", dir.path().join("data").to_str().unwrap(), "--stream", name]).stdout;
     await_that("the stream", || read("s") == b"over a stream\n");
     await_that("the datagrams", || read("d").len() == 14 + 100_001);
     assert!(read("d").starts_with(b"one\ntwo\nthree\nxxx"));
@@ -176,9 +176,8 @@ fn a_connection_that_ends_inside_a_line_keeps_or_drops_it_and_a_reset_drops_it()
 #[test]
 fn counts_come_back_at_each_level() {
     let dir = scratch();
-    let listener = |ack: &str| {
-        format!("[listener.{ack}]\naddress = \"tcp://127.0.0.1:0\"\nreply = \"count\"\nack = \"{ack}\"\n")
-    };
+    let listener =
+        |ack: &str| format!("[listener.{ack}]\naddress = \"tcp://127.0.0.1:0\"\nreply = \"count\"\nack = \"{ack}\"\n");
     let config = ["received", "written", "durable"].map(listener).concat();
     let server = Server::with_config(&dir.path().join("data"), &config);
     for ack in ["received", "written", "durable"] {

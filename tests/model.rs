@@ -133,12 +133,14 @@ impl World {
 
     /// Recovers and starts a process; where an injected error stops that, it is tried again, as a supervisor would.
     fn start(&mut self) {
+        let mut errors = Vec::new();
         for _ in 0..3 {
-            if self.try_start().is_ok() {
-                return;
+            match self.try_start() {
+                Ok(()) => return,
+                Err(error) => errors.push(error.to_string()),
             }
         }
-        panic!("does not start though the disk works");
+        panic!("does not start though the disk works: {errors:?}");
     }
 
     fn try_start(&mut self) -> Result<(), logweir::log::LogError> {
@@ -189,6 +191,11 @@ impl World {
             Op::Rotate => self.process.as_ref().unwrap().control.ask_rotation(),
             Op::Fail { after, errno } => self.disk.fail_at(u64::from(*after), *errno),
             Op::Kill => {
+                // A kill between the failure of a background sync and the writer's hearing of it cannot be told from one
+                // before the sync: the mark in the trail is missing. The writer hears of it here (docs/reliability.md).
+                let failure = self.disk.take_failure();
+                self.run(1);
+                self.disk.put_failure(failure);
                 self.process = None;
                 self.start();
                 self.check(Level::Written);

@@ -2,7 +2,7 @@
 //!
 //! Same boot and same mount: the process died, the page cache is whole, every whole line stays. Otherwise (power cut,
 //! kernel crash, unmount): up to the last sync mark everything must match its checksum, else it is damage and stays as it
-//! is; after the mark whole lines stay as far as records match; past the last record up to the first block of NULs.
+//! is; after the mark whole lines stay as far as records match; past the last record up to the first hole of NULs.
 //! The rest goes to `NAME.torn`. A segment whose sync failed is judged like one after a power cut. Doing it twice is the same as doing it once, also when it is interrupted anywhere.
 
 use super::disk::{Disk, DiskFile, read_full, replace_file};
@@ -206,8 +206,8 @@ struct Past {
     crc: u32,
 }
 
-/// Whole lines from `start` on, up to the end or to the first aligned block that is all NUL.
-fn whole_lines(file: &dyn DiskFile, start: u64, len: u64, stop_at_nuls: bool, buffer: &mut [u8]) -> io::Result<Past> {
+/// Whole lines from `start` on, up to the end or to the first hole.
+fn whole_lines(file: &dyn DiskFile, start: u64, len: u64, stop_at_holes: bool, buffer: &mut [u8]) -> io::Result<Past> {
     let mut past = Past { end: start, lines: 0, crc: 0 };
     let mut open_crc = 0; // of the bytes behind `past.end`, which may turn out to belong to a line
     let mut at = start;
@@ -218,7 +218,7 @@ fn whole_lines(file: &dyn DiskFile, start: u64, len: u64, stop_at_nuls: bool, bu
         if n == 0 {
             break;
         }
-        let hole = if stop_at_nuls { first_nul_block(&buffer[..n], at) } else { None };
+        let hole = if stop_at_holes { first_hole(&buffer[..n], at) } else { None };
         let bytes = &buffer[..hole.unwrap_or(n)];
         match memchr::memrchr(b'\n', bytes) {
             Some(last) => {
@@ -237,18 +237,27 @@ fn whole_lines(file: &dyn DiskFile, start: u64, len: u64, stop_at_nuls: bool, bu
     Ok(past)
 }
 
-/// Where in `bytes`, which begin at `offset` of the file, the first aligned block begins that is all NUL. A block cut
-/// short by the end of the file counts too.
-fn first_nul_block(bytes: &[u8], offset: u64) -> Option<usize> {
-    let mut i = (offset.next_multiple_of(BLOCK) - offset) as usize;
-    while i < bytes.len() {
-        let end = bytes.len().min(i + BLOCK as usize);
-        if bytes[i] == 0 && bytes[i..end].iter().all(|b| *b == 0) {
-            return Some(i);
+/// Where in `bytes`, which begin at `offset` of the file and there at a line or a block, the first hole begins.
+///
+/// Unsynced writes reach the disk block by block and in any order. A block that did not is NUL from its beginning or, if
+/// an earlier write had filled a part of it, from behind a newline; and always up to its end.
+fn first_hole(bytes: &[u8], offset: u64) -> Option<usize> {
+    let block = BLOCK as usize;
+    let mut end = block - (offset % BLOCK) as usize;
+    loop {
+        let start = end.saturating_sub(block);
+        let bounded = end.min(bytes.len());
+        if start >= bounded {
+            return None;
         }
-        i += BLOCK as usize;
+        // Before a whole block's end stands its last byte; where the file ends earlier there is no newline to keep anyway.
+        let last_other = bytes[start..bounded].iter().rposition(|b| *b != 0);
+        match last_other {
+            None => return Some(start),
+            Some(i) if start + i + 1 < bounded && bytes[start + i] == b'\n' => return Some(start + i + 1),
+            Some(_) => end += block,
+        }
     }
-    None
 }
 
 fn checksum(file: &dyn DiskFile, start: u64, end: u64, buffer: &mut [u8]) -> io::Result<u32> {
@@ -295,6 +304,19 @@ mod tests {
         content.extend_from_slice(b"later\n");
         assert_eq!(lines_of(&content, 0, true, READ).end, 4096);
         assert_eq!(lines_of(&content, 0, false, READ).end, content.len() as u64);
+    }
+
+    #[test]
+    fn a_hole_may_begin_inside_a_block_that_was_written_in_part_before() {
+        let mut content = b"durable\n".to_vec();
+        content.resize(4096, 0);
+        content.extend_from_slice(b"rest of a lost line\nlater\n");
+        assert_eq!(lines_of(&content, 0, true, READ).end, 8);
+        assert_eq!(lines_of(&content, 8, true, READ).end, 8);
+        let mut line = b"\0\0 not a hole".to_vec();
+        line.resize(4095, 0);
+        line.extend_from_slice(b"x\n");
+        assert_eq!(lines_of(&line, 0, true, READ).end, 4097);
     }
 
     proptest! {

@@ -164,6 +164,10 @@ impl<E: Engine> Reactor<E> {
         if self.tail_lane == Some(id) {
             self.tail_lane = None;
         }
+        self.stats().open.add(u64::MAX); // one less
+        if let Some(why) = why {
+            self.stats().refused[why as usize].add(1);
+        }
         self.engine.close(id);
         self.connections.leave();
         let run = &self.listeners[usize::from(conn.listener)];
@@ -173,10 +177,6 @@ impl<E: Engine> Reactor<E> {
         if run.options.address == Address::Stdin {
             // Nobody hears it only when the server is ending anyway.
             let _ = self.notices.send(Notice::StdinEnded);
-        }
-        self.stats().open.add(u64::MAX); // one less
-        if let Some(why) = why {
-            self.stats().refused[why as usize].add(1);
         }
     }
 }

@@ -235,7 +235,10 @@ impl<E: Engine> Reactor<E> {
             || self.lanes.iter().any(|l| l.blocked && self.shard.channel(l.class).pool.free() > 0)
     }
 
-    fn timeout(&self) -> Option<Duration> {
+    fn timeout(&mut self) -> Option<Duration> {
+        if self.can_feed() {
+            return Some(Duration::ZERO);
+        }
         let can_serve = |listener: usize| {
             !self.lanes[self.lane_of[listener]].blocked
                 || self.listeners[listener].options.when_full == WhenFull::DropNewest

@@ -65,42 +65,44 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// Lets those who wait for tail room try again when there is some; else one of them gets the lane.
+    /// Lets those who wait for tail room try again when there is some; else the oldest partial line gets the lane.
+    ///
+    /// Whoever has no partial line waits for room then: the lane never leaves more behind than it found, so that the store
+    /// cannot overflow, however often it changes hands.
     fn feed_starved(&mut self) {
-        if self.starved.is_empty() {
-            return;
-        }
-        if self.tail_lane.is_some_and(|id| self.conns.get(id).is_none_or(|c| c.tail.is_empty())) {
-            self.tail_lane = None;
-        }
-        if self.tails.is_spent() {
-            if self.tail_lane.is_some() {
-                return;
-            }
-            // The oldest partial line among those whose rest waits.
-            let since = |c: &super::conns::Conn| if c.line_since_ns == 0 { u64::MAX } else { c.line_since_ns };
-            let mut oldest: Option<(u64, usize)> = None;
-            for (i, id) in self.starved.iter().enumerate() {
-                if let Some(age) = self.conns.get(*id).map(|c| since(c))
-                    && oldest.is_none_or(|(o, _)| age < o)
-                {
-                    oldest = Some((age, i));
+        if !self.tails.is_spent() {
+            for id in std::mem::take(&mut self.starved) {
+                if let Some(conn) = self.conns.get(id) {
+                    self.ready.push(conn.listener, id);
                 }
             }
-            let chosen = oldest.and_then(|(_, i)| self.starved.remove(i));
-            if let Some(id) = chosen
-                && let Some(conn) = self.conns.get(id)
-            {
-                self.ready.push(conn.listener, id);
-                self.tail_lane = Some(id);
-            }
-            return;
+        } else if let Some(place) = self.lane_candidate()
+            && let Some(id) = self.starved.remove(place)
+            && let Some(conn) = self.conns.get(id)
+        {
+            self.ready.push(conn.listener, id);
+            self.tail_lane = Some(id);
         }
-        for id in std::mem::take(&mut self.starved) {
-            if let Some(conn) = self.conns.get(id) {
-                self.ready.push(conn.listener, id);
+    }
+
+    /// Place among the starved of the oldest partial line whose rest waits, if the lane is free.
+    fn lane_candidate(&mut self) -> Option<usize> {
+        if self.tail_lane.is_some() {
+            return None;
+        }
+        let mut oldest: Option<(u64, usize)> = None;
+        for (place, id) in self.starved.iter().enumerate() {
+            let since = self.conns.get(*id).map_or(0, |c| c.line_since_ns);
+            if since > 0 && oldest.is_none_or(|(o, _)| since < o) {
+                oldest = Some((since, place));
             }
         }
+        oldest.map(|(_, place)| place)
+    }
+
+    /// True if [`Reactor::feed_starved`] would do something.
+    pub(super) fn can_feed(&mut self) -> bool {
+        !self.starved.is_empty() && (!self.tails.is_spent() || self.lane_candidate().is_some())
     }
 
     fn serve(&mut self, id: ConnId) -> Served {
@@ -267,6 +269,9 @@ impl<E: Engine> Reactor<E> {
     /// Keeps the time since which a partial line stands, and its timer.
     fn watch_line(&mut self, id: ConnId, line_ended: bool) {
         let now = self.now;
+        if line_ended && self.tail_lane == Some(id) {
+            self.tail_lane = None;
+        }
         let Some(conn) = self.conns.get(id) else { return };
         if conn.tail.is_empty() {
             conn.line_since_ns = 0;
@@ -282,7 +287,8 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// Ends a connection's input; closes it when nothing is owed to it. False: its last line waits for a chunk.
+    /// Ends a connection's input. After a clean end it is closed when nothing is owed to it any more; one that broke is for
+    /// the caller to close. False: its last line waits for a chunk.
     pub(super) fn finish_input(&mut self, id: ConnId, end: End) -> bool {
         let Some(conn) = self.conns.get(id) else { return true };
         if conn.ended {
@@ -313,7 +319,9 @@ impl<E: Engine> Reactor<E> {
             conn.ended = true;
             conn.line_since_ns = 0;
         }
-        self.close_if_done(id);
+        if end == End::Clean {
+            self.close_if_done(id);
+        }
         true
     }
 

@@ -143,7 +143,8 @@ impl StreamWriter {
     pub fn rotation_due(&self, more: u64, now: u64) -> bool {
         let Some(active) = self.active.as_ref().filter(|a| !a.is_empty()) else { return false };
         self.rotate_asked
-            || (more > 0 && active.len() + more > self.options.segment_bytes)
+            || active.len() >= self.options.segment_bytes
+            || active.len() + more > self.options.segment_bytes
             || now >= self.first_line_ns.saturating_add(self.options.segment_age_ns)
     }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 pub const BINARY: &str = env!("CARGO_BIN_EXE_logweir");
 
 /// How long anything may take before a test gives up; never a measure of speed.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Awaits a condition by looking again and again.
 pub fn await_that(what: &str, mut condition: impl FnMut() -> bool) {

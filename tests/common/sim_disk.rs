@@ -88,6 +88,15 @@ impl SimDisk {
         self.lock().fail_at.take().is_some()
     }
 
+    /// Takes the failure that is still to come away, for [`SimDisk::put_failure`].
+    pub fn take_failure(&self) -> Option<(u64, i32)> {
+        self.lock().fail_at.take()
+    }
+
+    pub fn put_failure(&self, failure: Option<(u64, i32)>) {
+        self.lock().fail_at = failure;
+    }
+
     pub fn calls(&self) -> u64 {
         self.lock().calls
     }
@@ -134,11 +143,11 @@ impl SimDisk {
                 names.insert(path, entry.clone());
             }
         }
-        // A rename moves one file: it is not under both names, unless both were durable.
+        // A rename moves one file: it is under one of its names, never under both.
         let mut seen = std::collections::BTreeSet::new();
         let durable = state.durable_names.clone();
-        names.retain(|path, entry| match entry {
-            Entry::File(i) => seen.insert(*i) || durable.get(path) == Some(entry),
+        names.retain(|_, entry| match entry {
+            Entry::File(i) => seen.insert(*i),
             Entry::Link(_) => true,
         });
         // And a file that was renamed is not lost: a rename is one transaction.

@@ -1,0 +1,207 @@
+//! Many connections with numbered lines: nothing lost, doubled, torn or reordered, whatever happens meanwhile.
+
+mod common;
+
+use common::{Server, await_that, cat, logweir, scratch};
+use nix::sys::signal::Signal;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+fn load(address: SocketAddr, connections: u32, lines: u64, more: &[&str]) -> Child {
+    Command::new(common::BINARY)
+        .args(["bench", "send", "--sequence", "--address", &format!("tcp://{address}")])
+        .args(["-c", &connections.to_string(), "-n", &lines.to_string()])
+        .args(more)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+fn verify(data: &Path, lines: u64) {
+    let output = logweir(&["bench", "verify", "-d", data.to_str().unwrap(), "-n", &lines.to_string()]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+fn many_connections_and_small_segments_and_every_account_balances() {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    let config = "[storage]\nsegment_size = \"1MiB\"\nsync_interval = \"20ms\"\n[placement]\nreactors_per_shard = 2\n[listener.lines]\naddress = \"tcp://127.0.0.1:0\"";
+    let mut server = Server::with_config(&data, config);
+    let (done, mut scrapes) = (AtomicBool::new(false), 0);
+    std::thread::scope(|scope| {
+        let address = server.address("lines");
+        let done = &done;
+        scope.spawn(move || {
+            assert!(load(address, 50, 400_000, &["-b", "120", "-w", "3000"]).wait().unwrap().success());
+            done.store(true, Ordering::SeqCst);
+        });
+        while !done.load(Ordering::SeqCst) {
+            server.metrics().check_accounts();
+            scrapes += 1;
+        }
+    });
+    assert!(scrapes > 3, "{scrapes} scrapes");
+    await_that("everything durable", || server.metrics().sum("logweir_durable_lines_total", "") == 400_000.0);
+    let metrics = server.metrics();
+    metrics.check_accounts();
+    assert_eq!(metrics.sum("logweir_in_flight_lines", "") + metrics.sum("logweir_written_lines", ""), 0.0);
+    assert!(server.stop().success());
+    verify(&data, 400_000);
+    let sizes: Vec<u64> = std::fs::read_dir(data.join("default"))
+        .unwrap()
+        .map(|e| e.unwrap())
+        .filter(|e| e.path().extension().is_some_and(|x| x == "log"))
+        .map(|e| e.metadata().unwrap().len())
+        .collect();
+    assert!(sizes.len() >= 46 && sizes.iter().all(|s| *s <= 1 << 20), "{sizes:?}");
+}
+
+#[test]
+fn one_fat_connection_and_lines_of_every_length() {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    let mut server = Server::start(&data, &["--set", "buffer.memory=16MiB"]);
+    let mut sent = Vec::new();
+    let mut length = 0;
+    while sent.len() < 40 << 20 {
+        length = (length * 7 + 13) % 90_001;
+        sent.extend(std::iter::repeat_n(b'a' + (length % 26) as u8, length));
+        sent.push(b'\n');
+    }
+    common::send_all(server.address("lines"), &sent);
+    assert!(server.stop().success());
+    assert!(cat(&data) == sent, "the bytes differ");
+}
+
+#[test]
+fn sigusr1_rotates_under_load_and_tail_follows_the_symlink() {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    let mut server = Server::start(&data, &["--set", "storage.sync_interval=10ms"]);
+    let current = data.join("default/current-0");
+    let mut targets = std::collections::BTreeSet::new();
+    let mut load = load(server.address("lines"), 8, 500_000, &["-b", "100", "-w", "2000"]);
+    let mut asked = 0.0;
+    while load.try_wait().unwrap().is_none() {
+        if server.metrics().sum("logweir_rotations_total", "") >= asked {
+            server.signal(Signal::SIGUSR1);
+            asked = server.metrics().sum("logweir_rotations_total", "") + 1.0;
+        }
+        if let Ok(target) = std::fs::read_link(&current) {
+            targets.insert(target);
+        }
+    }
+    assert!(load.wait().unwrap().success());
+    assert!(server.stop().success());
+    verify(&data, 500_000);
+    assert!(targets.len() >= 2, "{targets:?}");
+    assert!(!current.exists(), "nothing is current after an orderly end");
+}
+
+#[test]
+fn sigusr1_on_an_idle_server_seals_what_there_is_and_not_what_is_empty() {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    let mut server = Server::start(&data, &[]);
+    server.signal(Signal::SIGUSR1);
+    common::send_all(server.address("lines"), b"one\n");
+    await_that("the line", || server.cat() == b"one\n");
+    assert!(!data.join("default/000-0000000001.log").exists(), "an empty segment did not rotate");
+    server.signal(Signal::SIGUSR1);
+    await_that("the sealed segment", || data.join("default/000-0000000001.log").exists());
+    common::send_all(server.address("lines"), b"two\n");
+    await_that("the second line", || server.cat() == b"one\ntwo\n");
+    assert!(server.stop().success());
+}
+
+#[test]
+fn segments_rotate_by_age() {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    let server = Server::start(&data, &["--set", "storage.segment_age=1s"]);
+    common::send_all(server.address("lines"), b"old\n");
+    await_that("the sealed segment", || data.join("default/000-0000000001.log").exists());
+    assert_eq!(std::fs::read(data.join("default/000-0000000001.log")).unwrap(), b"old\n");
+}
+
+#[test]
+fn an_orderly_end_under_load_loses_nothing_that_was_read() {
+    for round in 0..3u64 {
+        let dir = scratch();
+        let data = dir.path().join("data");
+        let mut server = Server::start(&data, &[]);
+        let mut load = load(server.address("lines"), 16, 20_000_000, &["-b", "100", "-w", "4000"]);
+        await_that("load", || server.metrics().sum("logweir_received_lines_total", "") > (50_000 * (round + 1)) as f64);
+        assert!(server.stop().success());
+        let _ = load.kill();
+        let _ = load.wait();
+        // Every line but the last of each connection is whole; that one was cut by the end and kept as it was.
+        let out = cat(&data);
+        let lines = common::lines_of(&out);
+        let mut next = std::collections::HashMap::new();
+        let mut cut = 0;
+        for line in lines {
+            match logweir::bench::lines::parse_numbered(line) {
+                Some((connection, number)) => {
+                    let expected = next.entry(connection).or_insert(0);
+                    assert_eq!(number, *expected, "connection {connection}");
+                    *expected += 1;
+                }
+                None => cut += 1,
+            }
+        }
+        assert!(cut <= 16, "{cut} lines were cut by the end");
+    }
+}
+
+#[test]
+fn sequences_go_on_after_a_restart_and_no_name_comes_back() {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    let mut highest = 0;
+    for round in 0..4 {
+        let mut server = Server::start(&data, &[]);
+        common::send_all(server.address("lines"), b"x\n");
+        assert!(server.stop().success());
+        let names = logweir::log::cat::segments(&data.join("default")).unwrap();
+        let last = names.last().unwrap().sequence;
+        assert!(last > highest, "round {round}");
+        highest = last;
+        // Retention takes everything: the next name must be new all the same.
+        for entry in std::fs::read_dir(data.join("default")).unwrap() {
+            std::fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_idle_server_sleeps() {
+    let dir = scratch();
+    let server = Server::start(&dir.path().join("data"), &[]);
+    common::send_all(server.address("lines"), b"x\n");
+    let _idle: Vec<_> = (0..100).map(|_| server.connect()).collect();
+    await_that("durable", || server.metrics().sum("logweir_durable_lines_total", "") == 1.0);
+    // Voluntary context switches of the threads that carry lines: each wake-up is one.
+    let switches = || -> u64 {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+        let mut sum = 0;
+        for task in tasks {
+            let path = task.unwrap().path();
+            let name = std::fs::read_to_string(path.join("comm")).unwrap();
+            if ["reactor", "writer", "steward"].iter().any(|n| name.starts_with(n)) {
+                let status = std::fs::read_to_string(path.join("status")).unwrap();
+                let line = status.lines().find(|l| l.starts_with("voluntary_ctxt_switches")).unwrap();
+                sum += line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap();
+            }
+        }
+        sum
+    };
+    await_that("100 connections", || server.metrics().sum("logweir_connections", "") == 100.0);
+    let before = switches();
+    // The time itself is what is measured here: nothing may happen in it.
+    std::thread::park_timeout(std::time::Duration::from_secs(2));
+    assert!(switches() - before <= 2, "{} wake-ups in two idle seconds", switches() - before);
+}

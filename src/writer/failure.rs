@@ -87,7 +87,9 @@ impl Writer {
     /// Appends the held lines of the failed segment to the new one and syncs them there.
     fn write_again(&mut self, index: usize, lost: &Unsynced, lines: PerListener) {
         while self.streams[index].active.is_none() {
-            if !self.wait_for_steward() || self.streams[index].rotation() == super::Rotation::Impossible {
+            let waited = self.wait_for_steward();
+            let stream = &self.streams[index];
+            if !waited || (stream.active.is_none() && stream.rotation() == super::Rotation::Impossible) {
                 self.failures += 1;
                 return self.stop_intake("no new segment can be made after a failed one", &lines);
             }

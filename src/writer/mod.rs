@@ -381,7 +381,7 @@ impl Writer {
                 if result.is_err() {
                     stats.rotation_failures.add(1);
                 }
-                self.streams[stream].prepared(result, now);
+                self.streams[stream].prepared(result, now, &mut *self.steward);
             }
             Done::Synced { stream, id, took_ns, result } => {
                 stats.sync_latency.record(took_ns);

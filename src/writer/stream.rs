@@ -102,7 +102,7 @@ impl StreamWriter {
     }
 
     /// Takes the steward's answer to a prepare job.
-    pub fn prepared(&mut self, result: Result<Box<Segment>, LogError>, now: u64) {
+    pub fn prepared(&mut self, result: Result<Box<Segment>, LogError>, now: u64, steward: &mut dyn Steward) {
         self.preparing = false;
         match result {
             Ok(segment) => {
@@ -114,8 +114,9 @@ impl StreamWriter {
                 self.prepare_again_at = Some(now + PREPARE_AGAIN_NS);
             }
         }
-        if self.active.is_none() {
+        if self.active.is_none() && self.spare.is_some() {
             self.use_spare();
+            self.prepare_next(steward);
         }
     }
 

@@ -1,0 +1,352 @@
+//! A disk that is slowed, filled or broken by the test, beneath a whole server in this process: real sockets, real files.
+
+mod common;
+
+use common::faulty_disk::{Call, Faults, FaultyDisk};
+use common::{Metrics, await_that, lines_of, scratch};
+use logweir::clock::SystemClock;
+use logweir::config::{Overrides, load_text};
+use logweir::control::Notice;
+use logweir::metrics::render;
+use logweir::server::{self, Server};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+
+struct Running {
+    faults: Arc<Faults>,
+    metrics: Arc<render::Metrics>,
+    notices: Sender<Notice>,
+    thread: Option<JoinHandle<bool>>,
+    addresses: Vec<(String, SocketAddr)>,
+    data: PathBuf,
+}
+
+impl Running {
+    fn start(data: &Path, config: &str) -> Running {
+        let mut overrides = Overrides::default();
+        let mut set = |key: &str, value: &str| overrides.set.push((key.into(), value.into(), "test".into()));
+        set("data_dir", data.to_str().unwrap());
+        set("admin.address", "off");
+        let options = load_text(config, "test", &overrides, |_| None).unwrap();
+        let disk = Arc::new(FaultyDisk::new());
+        let faults = Arc::clone(&disk.faults);
+        let (notices, receiver) = channel();
+        let channel = (notices.clone(), receiver);
+        let server: Server = server::start_on(&options, channel, disk, Arc::new(SystemClock::new())).unwrap();
+        let address = |a: &String| a.trim_start_matches("tcp://").parse().unwrap();
+        let addresses = server.started.listeners.iter().map(|(name, a)| (name.clone(), address(a))).collect();
+        let metrics = server.metrics();
+        let thread = std::thread::spawn(move || server.run(|| {}));
+        Running { faults, metrics, notices, thread: Some(thread), addresses, data: data.to_path_buf() }
+    }
+
+    fn address(&self, name: &str) -> SocketAddr {
+        self.addresses.iter().find(|(n, _)| n == name).unwrap().1
+    }
+
+    fn connect(&self, name: &str) -> TcpStream {
+        TcpStream::connect(self.address(name)).unwrap()
+    }
+
+    fn scrape(&self) -> Metrics {
+        let metrics = Metrics::parse(&self.metrics.render());
+        metrics.check_accounts();
+        metrics
+    }
+
+    fn count(&self, name: &str, label: &str) -> f64 {
+        self.scrape().sum(name, label)
+    }
+
+    fn stop(&mut self) -> bool {
+        self.notices.send(Notice::Signal(signal_hook::consts::SIGTERM)).unwrap();
+        self.thread.take().unwrap().join().unwrap()
+    }
+
+    fn lines(&self) -> Vec<Vec<u8>> {
+        lines_of(&common::cat(&self.data)).into_iter().map(<[u8]>::to_vec).collect()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.faults.heal();
+        self.faults.open_gate();
+        let _ = self.notices.send(Notice::Signal(signal_hook::consts::SIGTERM));
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn listener(name: &str, more: &str) -> String {
+    format!("[listener.{name}]\naddress = \"tcp://127.0.0.1:0\"\nmax_line_bytes = \"16KiB\"\n{more}\n")
+}
+
+const SMALL: &str = "[buffer]\nmemory = \"4MiB\"\n";
+
+/// Writes numbered lines without blocking for ever: stops when the socket takes no more. Returns how many lines it began.
+fn fill(stream: &TcpStream, tag: &str, most: usize) -> usize {
+    stream.set_nonblocking(true).unwrap();
+    let mut sent = 0;
+    while sent < most {
+        let line = format!("{tag} {sent:08} {}\n", "x".repeat(980));
+        match (&*stream).write(line.as_bytes()) {
+            Ok(n) if n == line.len() => sent += 1,
+            Ok(n) => {
+                // The rest of this line, so that it is whole.
+                stream.set_nonblocking(false).unwrap();
+                (&*stream).write_all(&line.as_bytes()[n..]).unwrap();
+                return sent + 1;
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => break,
+            Err(e) => panic!("{e}"),
+        }
+    }
+    sent
+}
+
+#[test]
+fn block_stops_reading_and_loses_nothing() {
+    let dir = scratch();
+    let mut server = Running::start(dir.path(), &[SMALL, &listener("a", "")].concat());
+    server.faults.shut_gate();
+    let stream = server.connect("a");
+    // Until TCP pushes back: everything in between is full then.
+    let mut sent = 0;
+    await_that("backpressure", || {
+        sent += fill_once(&stream, sent);
+        server.count("logweir_backpressure_events_total", "") >= 1.0
+    });
+    assert!(server.count("logweir_buffer_utilisation", "") > 0.9);
+    assert!(server.count("logweir_in_flight_bytes", "") <= (4 << 20) as f64);
+    server.faults.open_gate();
+    stream.set_nonblocking(false).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    await_that("all lines", || server.count("logweir_durable_lines_total", "") == sent as f64);
+    assert!(server.count("logweir_backpressure_seconds_total", "") > 0.0);
+    assert!(server.stop());
+    let lines = server.lines();
+    assert_eq!(lines.len(), sent);
+    assert!(lines.iter().enumerate().all(|(i, l)| l.starts_with(format!("a {i:08} ").as_bytes())));
+}
+
+/// A few more lines, as far as the socket takes them.
+fn fill_once(stream: &TcpStream, from: usize) -> usize {
+    stream.set_nonblocking(true).unwrap();
+    let mut sent = 0;
+    for _ in 0..100 {
+        let line = format!("a {:08} {}\n", from + sent, "x".repeat(980));
+        match (&*stream).write(line.as_bytes()) {
+            Ok(n) if n == line.len() => sent += 1,
+            Ok(mut n) => {
+                while n < line.len() {
+                    match (&*stream).write(&line.as_bytes()[n..]) {
+                        Ok(m) => n += m,
+                        Err(_) => std::thread::park_timeout(std::time::Duration::from_millis(1)),
+                    }
+                }
+                return sent + 1;
+            }
+            Err(_) => break,
+        }
+    }
+    sent
+}
+
+#[test]
+fn drop_newest_keeps_what_came_first_and_counts_the_rest() {
+    let dir = scratch();
+    let config = [SMALL, &listener("a", "when_full = \"drop_newest\"")].concat();
+    let mut server = Running::start(dir.path(), &config);
+    server.faults.shut_gate();
+    let mut stream = server.connect("a");
+    let sent = 20_000;
+    for i in 0..sent {
+        stream.write_all(format!("a {i:08} {}\n", "x".repeat(980)).as_bytes()).unwrap(); // it never pushes back
+    }
+    drop(stream);
+    await_that("all read", || server.count("logweir_received_lines_total", "") == f64::from(sent));
+    let dropped = server.count("logweir_dropped_lines_total", "buffer_full");
+    assert!(dropped > 10_000.0, "{dropped}");
+    assert_eq!(server.count("logweir_dropped_bytes_total", "buffer_full"), dropped * 992.0);
+    server.faults.open_gate();
+    assert!(server.stop());
+    let lines = server.lines();
+    assert_eq!(lines.len() as f64, f64::from(sent) - dropped);
+    assert!(lines[1000].starts_with(b"a 00001000 "), "what came first stays");
+    assert!(lines.is_sorted());
+    server.scrape();
+}
+
+#[test]
+fn drop_oldest_keeps_what_came_last_and_counts_the_rest() {
+    let dir = scratch();
+    let config = [SMALL, &listener("a", "when_full = \"drop_oldest\"")].concat();
+    let mut server = Running::start(dir.path(), &config);
+    server.faults.shut_gate();
+    let mut stream = server.connect("a");
+    let sent = 20_000;
+    for i in 0..sent {
+        stream.write_all(format!("a {i:08} {}\n", "x".repeat(980)).as_bytes()).unwrap();
+    }
+    drop(stream);
+    await_that("all read", || server.count("logweir_received_lines_total", "") == f64::from(sent));
+    let dropped = server.count("logweir_dropped_lines_total", "evicted");
+    assert!(dropped > 10_000.0, "{dropped}");
+    server.faults.open_gate();
+    assert!(server.stop());
+    let lines = server.lines();
+    assert_eq!(lines.len() as f64, f64::from(sent) - dropped);
+    assert!(lines.last().unwrap().starts_with(b"a 00019999 "), "what came last stays");
+    assert!(lines.is_sorted());
+    server.scrape();
+}
+
+#[test]
+fn classes_and_listeners_do_not_starve_each_other() {
+    let dir = scratch();
+    let config = [
+        "[buffer]\nmemory = \"8MiB\"\n",
+        &listener("block", "stream = \"one\""),
+        &listener("newest", "stream = \"two\"\nwhen_full = \"drop_newest\""),
+        &listener("oldest", "stream = \"three\"\nwhen_full = \"drop_oldest\""),
+        &listener("acked", "stream = \"one\"\nreply = \"count\""),
+    ]
+    .concat();
+    let mut server = Running::start(dir.path(), &config);
+    server.faults.shut_gate();
+    // A crowd on three listeners against a disk that takes an append now and then ...
+    let crowd: Vec<_> = ["block", "newest", "oldest"]
+        .iter()
+        .flat_map(|name| (0..8).map(|_| (server.connect(name), (*name).to_string())).collect::<Vec<_>>())
+        .collect();
+    for (stream, name) in &crowd {
+        fill(stream, name, 3000);
+    }
+    // ... and one that waits for its acknowledgement gets it all the same.
+    let mut client = server.connect("acked");
+    let mut replies = BufReader::new(client.try_clone().unwrap()).lines();
+    client.write_all(b"count me\n").unwrap();
+    let faults = Arc::clone(&server.faults);
+    let waiter = std::thread::spawn(move || replies.next().unwrap().unwrap());
+    await_that("the acknowledgement", || {
+        faults.let_through(1);
+        waiter.is_finished()
+    });
+    assert_eq!(waiter.join().unwrap(), "1");
+    server.faults.open_gate();
+    drop(crowd);
+    drop(client);
+    assert!(server.stop());
+    server.scrape();
+}
+
+#[test]
+fn a_full_disk_stops_intake_until_there_is_room_and_no_line_is_split() {
+    let dir = scratch();
+    let config = [SMALL, &listener("a", "reply = \"count\"")].concat();
+    let mut server = Running::start(dir.path(), &config);
+    let mut client = server.connect("a");
+    let mut replies = BufReader::new(client.try_clone().unwrap()).lines();
+    client.write_all(b"before\n").unwrap();
+    assert_eq!(replies.next().unwrap().unwrap(), "1");
+    server.faults.fail(Call::Append, libc::ENOSPC, u64::MAX); // half of the bytes get there each time
+    client.write_all(b"while full\n").unwrap();
+    await_that("the disk to be full", || server.count("logweir_disk_full", "") == 1.0);
+    assert_eq!(server.lines(), [b"before"]);
+    server.faults.heal();
+    assert_eq!(replies.next().unwrap().unwrap(), "2", "intake resumes alone");
+    assert_eq!(server.count("logweir_disk_full", ""), 0.0);
+    drop((client, replies));
+    assert!(server.stop());
+    assert_eq!(server.lines(), [b"before".to_vec(), b"while full".to_vec()]);
+}
+
+#[test]
+fn a_failed_sync_moves_what_is_held_to_a_new_segment_and_the_second_stops_intake() {
+    let dir = scratch();
+    let config = [SMALL, &listener("a", "reply = \"count\""), &listener("plain", "")].concat();
+    let mut server = Running::start(dir.path(), &config);
+    let mut client = server.connect("a");
+    let mut replies = BufReader::new(client.try_clone().unwrap()).lines();
+    client.write_all(b"one\n").unwrap();
+    assert_eq!(replies.next().unwrap().unwrap(), "1");
+    server.faults.fail(Call::SyncData, libc::EIO, 1);
+    client.write_all(b"two\n").unwrap();
+    assert_eq!(replies.next().unwrap().unwrap(), "2", "acknowledged only from the new segment");
+    assert_eq!(server.count("logweir_at_risk_lines_total", ""), 0.0);
+    assert_eq!(server.count("logweir_sync_failures_total", ""), 1.0);
+    // What nobody held is at risk, and exactly that; the second failure ends it.
+    server.faults.fail(Call::SyncData, libc::EIO, u64::MAX);
+    let mut plain = server.connect("plain");
+    plain.write_all(b"three\nfour\n").unwrap();
+    await_that("intake to stop", || server.count("logweir_intake_stopped", "") == 1.0);
+    assert_eq!(server.count("logweir_at_risk_lines_total", ""), 2.0);
+    assert_eq!(server.count("logweir_ready", ""), 0.0);
+    assert!(replies.next().is_none_or(|r| r.is_err()), "no false acknowledgement, a closed connection");
+    let mut refused = server.connect("a");
+    let _ = refused.write_all(b"five\n");
+    assert!(!matches!(refused.read(&mut [0; 8]), Ok(n) if n > 0), "refused");
+    assert!(!server.stop(), "not a clean end");
+    assert!(!server.faults.synced_after_failure.load(Ordering::SeqCst), "no second sync of a failed file");
+}
+
+#[test]
+fn a_vanished_directory_loses_nothing_that_is_awaited() {
+    let dir = scratch();
+    let config = [SMALL, &listener("a", "reply = \"count\"")].concat();
+    let mut server = Running::start(dir.path(), &config);
+    let mut client = server.connect("a");
+    let mut replies = BufReader::new(client.try_clone().unwrap()).lines();
+    client.write_all(b"one\n").unwrap();
+    assert_eq!(replies.next().unwrap().unwrap(), "1");
+    // Somebody deletes the stream's directory under us, the prepared segment too.
+    std::fs::remove_dir_all(dir.path().join("default")).unwrap();
+    client.write_all(b"two\n").unwrap();
+    let second = replies.next();
+    match second {
+        Some(Ok(count)) => {
+            assert_eq!(count, "2");
+            assert!(server.lines().contains(&b"two".to_vec()), "acknowledged, so it is there");
+        }
+        _ => assert_eq!(server.count("logweir_intake_stopped", ""), 1.0, "or refused, and said so"),
+    }
+    drop((client, replies));
+    server.stop();
+}
+
+#[test]
+fn rotation_goes_on_trying_when_no_segment_can_be_made() {
+    let dir = scratch();
+    let config = [SMALL, "[storage]\nsegment_size = \"64KiB\"\n", &listener("a", "")].concat();
+    let mut server = Running::start(dir.path(), &config);
+    server.faults.fail(Call::Create, libc::EROFS, u64::MAX);
+    let stream = server.connect("a");
+    let sent = fill(&stream, "a", 400);
+    stream.set_nonblocking(false).unwrap();
+    await_that("all written", || server.count("logweir_durable_lines_total", "") == sent as f64);
+    server.faults.heal();
+    let more = fill(&stream, "a", 1);
+    await_that("a rotation", || server.count("logweir_rotations_total", "") >= 1.0);
+    drop(stream);
+    assert!(server.stop());
+    assert_eq!(server.lines().len(), sent + more);
+}
+
+#[test]
+fn an_end_that_the_disk_does_not_allow_is_not_called_clean() {
+    let dir = scratch();
+    let config = ["shutdown_timeout = \"300ms\"\n", SMALL, &listener("a", "")].concat();
+    let mut server = Running::start(dir.path(), &config);
+    server.faults.fail(Call::Append, libc::ENOSPC, u64::MAX);
+    common::send_all(server.address("a"), b"never written\n");
+    await_that("the disk to be full", || server.count("logweir_disk_full", "") == 1.0);
+    assert!(!server.stop());
+    assert_eq!(server.count("logweir_dropped_lines_total", "shutdown"), 1.0);
+}

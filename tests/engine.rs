@@ -1,0 +1,222 @@
+//! The contract of an engine, as one suite for all engines there are.
+
+mod common;
+
+use logweir::chunk::{Chunk, ConnId};
+use logweir::net::{Engine, EpollEngine, Event, Kind, Lease, LeaseMark, Outcome, Received, Socket, listen};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+/// An engine with a listener, and what a reactor would keep.
+struct Rig<E: Engine> {
+    engine: E,
+    events: Vec<Event>,
+    address: SocketAddr,
+}
+
+impl<E: Engine> Rig<E> {
+    fn new(mut engine: E) -> Self {
+        let (mut sockets, address) = listen::bind_tcp("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        engine.listen(7, sockets.remove(0)).unwrap();
+        Rig { engine, events: Vec::new(), address }
+    }
+
+    /// Waits until an event satisfies `want` and returns it.
+    fn next<T>(&mut self, want: impl Fn(&Event) -> Option<T>) -> T {
+        for _ in 0..1000 {
+            for (i, event) in self.events.iter().enumerate() {
+                if let Some(found) = want(event) {
+                    self.events.remove(i);
+                    return found;
+                }
+            }
+            self.engine.wait(Some(Duration::from_millis(100)), &mut self.events).unwrap();
+        }
+        panic!("no such event: {:?}", self.events);
+    }
+
+    /// A new connection: the client's end and the engine's.
+    fn accept(&mut self) -> (TcpStream, ConnId) {
+        let client = TcpStream::connect(self.address).unwrap();
+        loop {
+            let place = self.events.iter().position(|e| matches!(e, Event::Accepted { listener: 7, .. }));
+            if let Some(place) = place
+                && let Event::Accepted { socket, peer, .. } = self.events.remove(place)
+            {
+                assert_eq!(peer.to_string(), client.local_addr().unwrap().to_string());
+                return (client, self.engine.open(socket).unwrap());
+            }
+            self.engine.wait(None, &mut self.events).unwrap();
+        }
+    }
+
+    fn pending(&mut self, id: ConnId) {
+        self.next(|e| matches!(e, Event::Pending(conn) if *conn == id).then_some(()));
+    }
+
+    fn recv(&mut self, id: ConnId, len: usize) -> (Vec<u8>, Outcome) {
+        let chunk = Box::new(Chunk::new(64 * 1024).unwrap());
+        let lease = Lease { chunk, start: 10, len, mark: LeaseMark::Lane(3) };
+        let received = match self.engine.recv(id, lease) {
+            Some(received) => received,
+            None => loop {
+                let place = self.events.iter().position(|e| matches!(e, Event::Received(r) if r.conn == id));
+                if let Some(place) = place
+                    && let Event::Received(received) = self.events.remove(place)
+                {
+                    break received;
+                }
+                self.engine.wait(None, &mut self.events).unwrap();
+            },
+        };
+        let Received { conn, mut lease, outcome } = received;
+        assert_eq!(
+            (conn, lease.start, lease.len, lease.mark),
+            (id, 10, len, LeaseMark::Lane(3)),
+            "the lease comes back whole"
+        );
+        let n = if let Outcome::Bytes { len, .. } = outcome { len } else { 0 };
+        (lease.chunk.free()[10..10 + n].to_vec(), outcome)
+    }
+}
+
+fn suite<E: Engine>(make: impl Fn() -> E) {
+    receives_and_ends(Rig::new(make()));
+    a_connection_that_is_not_served_stays_pending(Rig::new(make()));
+    resets_are_failures(Rig::new(make()));
+    sends_wait_for_room_and_come_back(Rig::new(make()));
+    closed_connections_are_silent_and_their_places_are_used_again(Rig::new(make()));
+    wakers_wake_from_any_thread(Rig::new(make()));
+    datagrams_keep_their_bounds(make());
+    a_stopped_listener_gives_out_its_queue(Rig::new(make()));
+}
+
+fn receives_and_ends<E: Engine>(mut rig: Rig<E>) {
+    let (mut client, id) = rig.accept();
+    client.write_all(b"hello").unwrap();
+    rig.pending(id);
+    let (bytes, outcome) = rig.recv(id, 1000);
+    assert!(bytes == b"hello" && matches!(outcome, Outcome::Bytes { more: false, cut: 0, .. }), "{outcome:?}");
+    assert!(matches!(rig.recv(id, 1000).1, Outcome::Empty));
+    client.write_all(b"last").unwrap();
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    // Data and end may come as one event: whoever goes on while there is more gets both.
+    let mut got = Vec::new();
+    rig.pending(id);
+    loop {
+        match rig.recv(id, 1000) {
+            (_, Outcome::End) => break,
+            (_, Outcome::Empty) => rig.pending(id),
+            (bytes, Outcome::Bytes { more, .. }) => {
+                got.extend(bytes);
+                if !more {
+                    rig.pending(id);
+                }
+            }
+            (_, other) => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(got, b"last");
+}
+
+fn a_connection_that_is_not_served_stays_pending<E: Engine>(mut rig: Rig<E>) {
+    let (mut client, id) = rig.accept();
+    client.write_all(&[b'x'; 1000]).unwrap();
+    rig.pending(id);
+    let (bytes, outcome) = rig.recv(id, 100);
+    assert!(bytes.len() == 100 && matches!(outcome, Outcome::Bytes { more: true, .. }));
+    // No event reminds of the rest; it is simply there when asked for, however much later.
+    rig.engine.wait(Some(Duration::ZERO), &mut rig.events).unwrap();
+    let (bytes, _) = rig.recv(id, 10_000);
+    assert_eq!(bytes.len(), 900);
+}
+
+fn resets_are_failures<E: Engine>(mut rig: Rig<E>) {
+    let (client, id) = rig.accept();
+    let socket = socket2::Socket::from(client);
+    socket.set_linger(Some(Duration::ZERO)).unwrap();
+    drop(socket);
+    rig.pending(id);
+    assert!(matches!(rig.recv(id, 100).1, Outcome::Failed(_)));
+}
+
+fn sends_wait_for_room_and_come_back<E: Engine>(mut rig: Rig<E>) {
+    let (mut client, id) = rig.accept();
+    let large = vec![b'y'; 32 << 20];
+    let expected = large.len();
+    let pointer = large.as_ptr();
+    assert!(rig.engine.send(id, large).is_none(), "the socket takes less than that at once");
+    let reader = std::thread::spawn(move || {
+        let mut total = 0;
+        let mut buffer = vec![0; 1 << 20];
+        while total < expected {
+            total += client.read(&mut buffer).unwrap();
+        }
+        total
+    });
+    loop {
+        let place = rig.events.iter().position(|e| matches!(e, Event::Sent(s) if s.conn == id));
+        if let Some(place) = place
+            && let Event::Sent(sent) = rig.events.remove(place)
+        {
+            assert!(sent.result.is_ok() && sent.buffer.as_ptr() == pointer, "the same buffer comes back");
+            break;
+        }
+        rig.engine.wait(None, &mut rig.events).unwrap();
+    }
+    assert_eq!(reader.join().unwrap(), expected);
+}
+
+fn closed_connections_are_silent_and_their_places_are_used_again<E: Engine>(mut rig: Rig<E>) {
+    let (mut client, old) = rig.accept();
+    client.write_all(b"too late").unwrap();
+    rig.pending(old);
+    rig.engine.close(old);
+    assert!(matches!(rig.recv(old, 100).1, Outcome::Failed(_)), "a closed connection brings its lease back as failed");
+    for _ in 0..3 {
+        let (mut client, id) = rig.accept();
+        assert_ne!(id, old, "an old id never means a new connection");
+        client.write_all(b"new").unwrap();
+        rig.pending(id);
+        assert_eq!(rig.recv(id, 100).0, b"new");
+        rig.engine.close(id);
+    }
+    assert!(!rig.events.iter().any(|e| matches!(e, Event::Pending(id) if *id == old)));
+}
+
+fn wakers_wake_from_any_thread<E: Engine>(mut rig: Rig<E>) {
+    let waker = rig.engine.waker();
+    std::thread::spawn(move || waker()).join().unwrap();
+    rig.next(|e| matches!(e, Event::Woken).then_some(()));
+}
+
+fn datagrams_keep_their_bounds<E: Engine>(mut engine: E) {
+    let (ours, theirs) = UnixDatagram::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let fd = std::os::fd::OwnedFd::from(ours).into();
+    let id = engine.open(Socket { fd, kind: Kind::Datagram }).unwrap();
+    theirs.send(b"one").unwrap();
+    theirs.send(b"").unwrap();
+    theirs.send(b"longer than the lease").unwrap();
+    let mut rig = Rig { engine, events: Vec::new(), address: "127.0.0.1:1".parse().unwrap() };
+    rig.pending(id);
+    assert_eq!(rig.recv(id, 100).0, b"one");
+    assert!(matches!(rig.recv(id, 100).1, Outcome::Bytes { len: 0, cut: 0, .. }), "an empty datagram is no end");
+    assert!(matches!(rig.recv(id, 6).1, Outcome::Bytes { len: 6, cut: 15, .. }));
+    assert!(matches!(rig.recv(id, 6).1, Outcome::Empty));
+}
+
+fn a_stopped_listener_gives_out_its_queue<E: Engine>(mut rig: Rig<E>) {
+    let clients: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(rig.address).unwrap()).collect();
+    rig.engine.stop_listening(7, &mut rig.events);
+    let accepted = rig.events.iter().filter(|e| matches!(e, Event::Accepted { .. })).count();
+    assert_eq!(accepted, clients.len(), "nobody who waits is reset");
+    assert!(TcpStream::connect(rig.address).is_err(), "and nobody else gets in");
+}
+
+#[test]
+fn epoll_keeps_the_contract() {
+    suite(|| EpollEngine::new(16).unwrap());
+}

@@ -188,7 +188,7 @@ fn closed_connections_are_silent_and_their_places_are_used_again<E: Engine>(mut 
 
 fn wakers_wake_from_any_thread<E: Engine>(mut rig: Rig<E>) {
     let waker = rig.engine.waker();
-    std::thread::spawn(move || waker()).join().unwrap();
+    std::thread::spawn(waker).join().unwrap();
     rig.next(|e| matches!(e, Event::Woken).then_some(()));
 }
 

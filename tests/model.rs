@@ -17,7 +17,7 @@ use logweir::shard::{Shard, ShardSize};
 use logweir::writer::steward::Inline;
 use logweir::writer::stream::{StreamOptions, StreamWriter};
 use logweir::writer::unsynced::SyncPolicy;
-use logweir::writer::{Turn, Writer};
+use logweir::writer::{Parts, Turn, Writer};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -173,7 +173,16 @@ impl World {
         accounting.downstream.push(Arc::clone(&downstream));
         accounting.capacity_bytes = shard.capacity_bytes();
         let (shard2, control2) = (Arc::clone(&shard), Arc::clone(&control));
-        let writer = Writer::new(shard2, control2, clock, steward, parker, downstream, 1, vec![stream]);
+        let writer = Writer::new(Parts {
+            shard: shard2,
+            control: control2,
+            clock,
+            steward,
+            parker,
+            ledger: downstream,
+            listeners: 1,
+            streams: vec![stream],
+        });
         self.generation += 1;
         self.sent = 0;
         self.process = Some(Process { shard, control, writer, accounting, upstream });

@@ -22,10 +22,10 @@ use crate::net::{Engine, EpollEngine, Kind, ListenerId, Peer, Socket, stdin};
 use crate::reactor::{AddressLimit, BYTES_PER_CONNECTION, ConnectionLimit, ListenerRun, Reactor, Setup};
 use crate::session::tail::TailStore;
 use crate::shard::{Handed, Shard, ShardSize};
-use crate::writer::Writer;
 use crate::writer::steward::Threaded;
 use crate::writer::stream::{StreamOptions, StreamWriter};
 use crate::writer::unsynced::SyncPolicy;
+use crate::writer::{Parts, Writer};
 use crossbeam_utils::sync::Parker;
 use std::collections::HashMap;
 use std::io;
@@ -174,16 +174,16 @@ pub fn build(
         let mut steward = Threaded::start(shard.index, options.streams.len(), Arc::clone(clock), shard.writer.clone())
             .map_err(resource("start a steward"))?;
         let streams = open_streams(options, disk, clock, node, shard.index, dont_cache, &mut steward)?;
-        let writer = Writer::new(
+        let writer = Writer::new(Parts {
             shard,
-            Arc::clone(&control),
-            Arc::clone(clock),
-            Box::new(steward),
+            control: Arc::clone(&control),
+            clock: Arc::clone(clock),
+            steward: Box::new(steward),
             parker,
-            Arc::clone(&writers[i]),
+            ledger: Arc::clone(&writers[i]),
             listeners,
             streams,
-        );
+        });
         spawn(format!("writer-{i}"), pins[i].1, notices.clone(), move || Notice::WriterEnded(writer.run()))
             .map_err(resource("start a writer"))?;
     }

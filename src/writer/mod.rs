@@ -75,35 +75,45 @@ enum Step {
     Blocked(u64),
 }
 
+/// What a writer is made of.
+pub struct Parts {
+    /// Its shard.
+    pub shard: Arc<Shard>,
+    /// Flags.
+    pub control: Arc<Control>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Its helper.
+    pub steward: Box<dyn Steward>,
+    /// What it sleeps on; the shard holds the other end.
+    pub parker: Parker,
+    /// What it counts.
+    pub ledger: Arc<Ledger>,
+    /// How many listeners there are.
+    pub listeners: usize,
+    /// Its streams, open already.
+    pub streams: Vec<StreamWriter>,
+}
+
 impl Writer {
-    /// A writer for streams that are open already.
+    /// Puts a writer together.
     #[must_use]
-    pub fn new(
-        shard: Arc<Shard>,
-        control: Arc<Control>,
-        clock: Arc<dyn Clock>,
-        steward: Box<dyn Steward>,
-        parker: Parker,
-        ledger: Arc<Ledger>,
-        listeners: usize,
-        streams: Vec<StreamWriter>,
-    ) -> Self {
-        let rotations_seen = control.rotations_asked();
+    pub fn new(parts: Parts) -> Self {
         Writer {
-            shard,
-            control,
-            clock,
-            steward,
-            parker,
-            ledger,
-            listeners,
-            streams,
+            rotations_seen: parts.control.rotations_asked(),
+            shard: parts.shard,
+            control: parts.control,
+            clock: parts.clock,
+            steward: parts.steward,
+            parker: parts.parker,
+            ledger: parts.ledger,
+            listeners: parts.listeners,
+            streams: parts.streams,
             batch: None,
             held: VecDeque::new(),
             held_bytes: 0,
             writes: 0,
             gather_turn: 0,
-            rotations_seen,
             failures: 0,
         }
     }

@@ -182,14 +182,13 @@ pub fn check(raw: Raw, places: &Places) -> Result<Options, ConfigError> {
 }
 
 fn needs(buffer: Size, placement: &Placement, listeners: &[ListenerOptions]) -> Needs {
-    // Quiet classes cost nothing, so the lossless one is always there.
     let mut lanes: Vec<(Class, usize)> = Vec::new();
     for class in [Class::Lossless, Class::Lossy] {
         let mut levels: Vec<Level> = listeners.iter().filter(|l| l.class == class).map(|l| l.level).collect();
         levels.sort();
         levels.dedup();
-        if !levels.is_empty() || class == Class::Lossless {
-            lanes.push((class, levels.len().max(1)));
+        if !levels.is_empty() {
+            lanes.push((class, levels.len()));
         }
     }
     Needs {

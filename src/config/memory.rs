@@ -57,7 +57,11 @@ impl MemoryPlan {
     /// It is too small; says how much is needed at least.
     pub fn new(needs: &Needs) -> Result<MemoryPlan, Size> {
         let reactors = needs.shards * needs.reactors_per_shard;
-        let wanted = (needs.memory / (16 * needs.shards)).clamp(CHUNK_LEAST, CHUNK_WANTED);
+        let least: Vec<usize> =
+            needs.lanes.iter().map(|(_, lanes)| lanes * needs.reactors_per_shard + CHUNKS_BESIDES).collect();
+        let least_sum: usize = least.iter().sum();
+        // Small enough that there are a few times as many chunks as needed at least: that is what rides out a sync.
+        let wanted = (needs.memory / (4 * least_sum * needs.shards)).clamp(CHUNK_LEAST, CHUNK_WANTED);
         let chunk_bytes = wanted.max(needs.least_chunk_bytes).next_multiple_of(4096);
         let tail_budget = (needs.memory / 8 / reactors).clamp(16 << 10, 64 << 20);
         let tail_reserve = needs.max_line_bytes;
@@ -65,9 +69,6 @@ impl MemoryPlan {
         let discard = if needs.discards { reactors * memory_of_chunk(chunk_bytes) } else { 0 };
         let fixed = tails + discard;
         let per_chunk = memory_of_chunk(chunk_bytes);
-        let least: Vec<usize> =
-            needs.lanes.iter().map(|(_, lanes)| lanes * needs.reactors_per_shard + CHUNKS_BESIDES).collect();
-        let least_sum: usize = least.iter().sum();
         let fit = needs.memory.saturating_sub(fixed) / per_chunk / needs.shards;
         if fit < least_sum {
             // What would do: the tails shrink with the memory, so this is not too small by more than their share.

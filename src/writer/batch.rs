@@ -13,6 +13,28 @@ pub const GATHER_BYTES: usize = 512 * 1024;
 /// Most chunks in a batch; a batch of tiny ones leaves the others to the next.
 const GATHER_CHUNKS: usize = 64;
 
+/// Where gathering left off.
+pub struct Gatherer {
+    /// Whose turn it is.
+    turn: usize,
+    /// Bytes of a batch at most (one chunk alone may have more): the smallest segment of any stream.
+    most_bytes: usize,
+    /// A chunk that would have made the last batch too large; the next one begins with it.
+    carried: Option<(Class, Box<Chunk>)>,
+}
+
+impl Gatherer {
+    /// For batches of so many bytes at most.
+    pub fn new(most_bytes: u64) -> Self {
+        Gatherer { turn: 0, most_bytes: usize::try_from(most_bytes).unwrap_or(usize::MAX), carried: None }
+    }
+
+    /// True if neither it nor the rings hold a chunk.
+    pub fn is_empty(&self, shard: &Shard) -> bool {
+        self.carried.is_none() && shard.channels.iter().all(|c| c.ring.is_empty())
+    }
+}
+
 /// Chunks on their way to disk.
 pub struct Batch {
     /// The chunks, each with its class.
@@ -24,14 +46,19 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Takes chunks from the rings, in turn, so that no class starves another. `turn` remembers whose turn it is.
-    pub fn gather(shard: &Shard, turn: &mut usize) -> Option<Batch> {
-        let mut chunks = Vec::new();
-        let (mut bytes, mut empty) = (0, 0);
+    /// Takes chunks from the rings, in turn, so that no class starves another.
+    pub fn gather(shard: &Shard, from: &mut Gatherer) -> Option<Batch> {
+        let mut chunks: Vec<(Class, Box<Chunk>)> = from.carried.take().into_iter().collect();
+        let mut bytes = chunks.iter().map(|(_, c)| c.len()).sum::<usize>();
+        let mut empty = 0;
         while bytes < GATHER_BYTES && chunks.len() < GATHER_CHUNKS && empty < shard.channels.len() {
-            let channel = &shard.channels[*turn % shard.channels.len()];
-            *turn = turn.wrapping_add(1);
+            let channel = &shard.channels[from.turn % shard.channels.len()];
+            from.turn = from.turn.wrapping_add(1);
             match channel.ring.pop() {
+                Some(chunk) if !chunks.is_empty() && bytes + chunk.len() > from.most_bytes => {
+                    from.carried = Some((channel.pool.class, chunk));
+                    break;
+                }
                 Some(chunk) => {
                     bytes += chunk.len();
                     chunks.push((channel.pool.class, chunk));

@@ -145,7 +145,7 @@ impl Writer {
         }
         self.held_bytes = 0;
         loop {
-            let Some(batch) = self.batch.take().or_else(|| super::Batch::gather(&self.shard, &mut self.gather_turn))
+            let Some(batch) = self.batch.take().or_else(|| super::Batch::gather(&self.shard, &mut self.gatherer))
             else {
                 return;
             };

@@ -17,7 +17,7 @@ use crate::log::LogError;
 use crate::log::segment::{AppendError, Stamp};
 use crate::metrics::accounting::{Ledger, Reason, Term};
 use crate::shard::Shard;
-use batch::Batch;
+use batch::{Batch, Gatherer};
 use crossbeam_utils::sync::Parker;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -63,7 +63,7 @@ pub struct Writer {
     held_bytes: u64,
     /// Numbers the batches.
     writes: u64,
-    gather_turn: usize,
+    gatherer: Gatherer,
     rotations_seen: u64,
     /// Segments that failed. The second one stops intake.
     failures: u32,
@@ -100,6 +100,7 @@ impl Writer {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         Writer {
+            gatherer: Gatherer::new(parts.streams.iter().map(|s| s.options.segment_bytes).min().unwrap_or(u64::MAX)),
             rotations_seen: parts.control.rotations_asked(),
             shard: parts.shard,
             control: parts.control,
@@ -113,7 +114,6 @@ impl Writer {
             held: VecDeque::new(),
             held_bytes: 0,
             writes: 0,
-            gather_turn: 0,
             failures: 0,
         }
     }
@@ -151,7 +151,7 @@ impl Writer {
             self.streams.iter_mut().for_each(|s| s.rotate_asked = s.has_lines());
         }
         if self.batch.is_none() {
-            self.batch = Batch::gather(&self.shard, &mut self.gather_turn);
+            self.batch = Batch::gather(&self.shard, &mut self.gatherer);
         }
         let had_batch = self.batch.is_some();
         let step = self.write_batch(now);
@@ -172,7 +172,7 @@ impl Writer {
     }
 
     fn rings_are_empty(&self) -> bool {
-        self.shard.channels.iter().all(|c| c.ring.is_empty())
+        self.gatherer.is_empty(&self.shard)
     }
 
     /// True when a sync now serves everybody it could serve: nothing else waits in the rings, or no chunk is left to
@@ -350,10 +350,6 @@ impl Writer {
         for stream in &mut self.streams {
             let Some(active) = &stream.active else { continue };
             if stream.syncing.is_some() || !stream.options.sync.is_due(&stream.fresh, now) {
-                continue;
-            }
-            // So close to its end the segment is synced by its sealing; two syncs at once must not be.
-            if stream.rotation_due(stream.options.sync.bytes / 4, now) && stream.rotation() == Rotation::Ready {
                 continue;
             }
             let (id, path, file) = (active.id, active.path.clone(), Arc::clone(&active.file));

@@ -101,7 +101,7 @@ impl Acceptor {
                 Err(back) => handed = back,
             }
             // The inbox of the least loaded reactor holds a thousand: it is stuck, and so is accepting.
-            if control.abandoned() {
+            if control.reactors_abandoned() {
                 return;
             }
             std::thread::park_timeout(Duration::from_millis(1));

@@ -25,8 +25,10 @@ pub struct Control {
     draining: AtomicBool,
     /// Writers: reactors are gone; write, sync and seal everything, end.
     finish: AtomicBool,
-    /// The time for an orderly end is over: let go.
-    abandon: AtomicBool,
+    /// The time for reactors to drain is over: let go.
+    abandon_reactors: AtomicBool,
+    /// The time for writers is over too.
+    abandon_writers: AtomicBool,
     /// Counts SIGUSR1.
     rotations_asked: AtomicU64,
     /// All listeners are open and recovery is done.
@@ -53,7 +55,8 @@ macro_rules! flag {
 impl Control {
     flag!(drain, draining, draining, "reactors stop accepting, take in what was received, and end.");
     flag!(finish, finishing, finish, "writers write, sync and seal everything, and end.");
-    flag!(abandon, abandoned, abandon, "the time for an orderly end is over.");
+    flag!(abandon_reactors, reactors_abandoned, abandon_reactors, "the time for reactors to drain is over.");
+    flag!(abandon_writers, writers_abandoned, abandon_writers, "the time for writers to write, sync and seal is over.");
     flag!(start, started, started, "the server takes lines.");
 
     /// Asks for a rotation.

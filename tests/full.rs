@@ -216,7 +216,7 @@ fn classes_and_listeners_do_not_starve_each_other() {
         &listener("block", "stream = \"one\""),
         &listener("newest", "stream = \"two\"\nwhen_full = \"drop_newest\""),
         &listener("oldest", "stream = \"three\"\nwhen_full = \"drop_oldest\""),
-        &listener("acked", "stream = \"one\"\nreply = \"count\""),
+        &listener("waits", "stream = \"one\"\nreply = \"count\""),
     ]
     .concat();
     let mut server = Running::start(dir.path(), &config);
@@ -230,7 +230,7 @@ fn classes_and_listeners_do_not_starve_each_other() {
         fill(stream, name, 3000);
     }
     // ... and one that waits for its acknowledgement gets it all the same.
-    let mut client = server.connect("acked");
+    let mut client = server.connect("waits");
     let mut replies = BufReader::new(client.try_clone().unwrap()).lines();
     client.write_all(b"count me\n").unwrap();
     let faults = Arc::clone(&server.faults);

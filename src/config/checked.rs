@@ -385,6 +385,10 @@ impl Check<'_> {
             );
             return Err(self.places.error(&key(if raw.ack.is_some() { "ack" } else { "when_full" }), message));
         }
+        if reply_count && raw.too_long == Some(TooLongWord::Drop) {
+            let message = "with reply = \"count\" a line dropped in between would be taken for one that is there; expected \"truncate\" or \"close\"";
+            return Err(self.places.error(&key("too_long"), message));
+        }
         let max_line = self.size(&key("max_line_bytes"), raw.max_line_bytes, 1 << 20, 128, 256 << 20)? as usize;
         let mode = raw.socket_mode.as_deref().unwrap_or("0660");
         let socket_mode = u32::from_str_radix(mode, 8).ok().filter(|m| *m <= 0o777).ok_or_else(|| {

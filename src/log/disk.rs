@@ -1,7 +1,7 @@
 //! What logweir asks of a disk. One implementation for the machine ([`super::real_disk`]), faulty ones in tests.
 
 use std::io::{self, IoSlice};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// How an append treats the page cache.
@@ -117,13 +117,21 @@ pub fn read_file(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The name beside `path` that a replacement has until it is whole; another for each file.
+#[must_use]
+pub fn temp_name(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_os_string();
+    name.push(".tmp");
+    name.into()
+}
+
 /// Replaces a small file so that after a power cut either the old or the new content is there, never a mixture:
 /// write beside it, fsync, rename over it, fsync the directory.
 ///
 /// # Errors
 /// Any error on the way; the old content is then still there.
 pub fn replace_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temp = path.with_extension("tmp");
+    let temp = temp_name(path);
     let file = match disk.create_new(&temp) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
             disk.remove(&temp)?; // left by a process that died in between

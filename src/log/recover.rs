@@ -38,10 +38,14 @@ pub struct Recovered {
 /// Reading or renaming failed, or there is damage and `strict` is set.
 pub fn recover_dir(disk: &dyn Disk, clock: &dyn Clock, dir: &Path, strict: bool) -> Result<Vec<Recovered>, LogError> {
     let mut active: Vec<SegmentId> = Vec::new();
-    for name in disk.list(dir).context("list", dir)? {
+    let names = match disk.list(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotADirectory => return Ok(Vec::new()), // a file that somebody put there
+        other => other.context("list", dir)?,
+    };
+    for name in names {
         match SegmentId::parse(&name) {
             Some((id, Kind::Active)) => active.push(id),
-            None if name.ends_with(".tmp") => {
+            None if is_our_temp(&name) => {
                 let path = dir.join(&name);
                 disk.remove(&path).context("remove", &path)?;
             }
@@ -50,6 +54,12 @@ pub fn recover_dir(disk: &dyn Disk, clock: &dyn Clock, dir: &Path, strict: bool)
     }
     active.sort();
     active.into_iter().map(|id| recover_segment(disk, clock, dir, id, strict)).collect()
+}
+
+/// What a process that died in between leaves behind: a replacement that was not renamed yet.
+fn is_our_temp(name: &str) -> bool {
+    let stem = name.strip_suffix(".tmp");
+    stem.is_some_and(|s| SegmentId::parse(s).is_some() || s.starts_with("current-"))
 }
 
 fn recover_segment(
@@ -73,9 +83,18 @@ fn recover_segment(
     let suspect = trail.records.iter().any(|r| r.what == What::Suspect);
     let cache_is_whole =
         !suspect && trail.header.is_some_and(|h| h.boot == clock.boot_id() && h.mount == mount && mount != 0);
-    let keep = judge(&*file, len, &trail, cache_is_whole).context("read", &path)?;
+    let mut keep = judge(&*file, len, &trail, cache_is_whole).context("read", &path)?;
+    let sealed = dir.join(id.file_name(Kind::Sealed));
+    // Somebody copied files about; neither is ours to throw away.
+    let twice = !suspect && disk.open(&sealed).is_ok();
+    if twice {
+        keep.damage = Some("it is there as sealed and as active; both stay as they are".into());
+    }
     if let (true, Some(detail)) = (strict, &keep.damage) {
         return Err(LogError::Damage { path, detail: detail.clone() });
+    }
+    if twice {
+        return Ok(Recovered { id, lines: keep.lines, bytes: keep.bytes, torn_bytes: 0, damage: keep.damage });
     }
 
     if keep.bytes < len {
@@ -83,7 +102,6 @@ fn recover_segment(
         let rest = read_range(&*file, keep.bytes, len).context("read", &path)?;
         replace_file(disk, &torn, &rest).context("write", &torn)?;
     }
-    let sealed = dir.join(id.file_name(Kind::Sealed));
     if keep.bytes == 0 {
         disk.remove(&path).context("remove", &path)?;
         if trail.header.is_some() || disk.open(&trail_path).is_ok() {

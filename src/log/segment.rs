@@ -250,9 +250,6 @@ impl SealedParts {
     pub fn make_durable(&mut self, stamp: Stamp) -> Result<(), LogError> {
         use super::Context;
         let segment = &mut self.segment;
-        if self.suspect {
-            return Ok(());
-        }
         let path = segment.path.clone();
         segment.file.sync_data().context("sync", &path)?;
         if segment.file.links().context("look at", &path)? == 0 {

@@ -83,7 +83,10 @@ impl StreamDir {
     /// The step that failed; what was made is removed again.
     pub fn prepare(&self) -> Result<Segment, LogError> {
         self.disk.create_dir_all(&self.dir).context("make directory", &self.dir)?;
-        let sequence = self.highest.load(Ordering::Relaxed) + 1;
+        let highest = self.highest.load(Ordering::Relaxed);
+        let sequence = highest
+            .checked_add(1)
+            .ok_or_else(|| LogError::State { path: self.state.clone(), expected: "a sequence that can go on" })?;
         replace_file(&*self.disk, &self.state, format!("{sequence}\n").as_bytes()).context("replace", &self.state)?;
         self.highest.store(sequence, Ordering::Relaxed);
         let id = SegmentId { shard: self.shard, sequence };

@@ -17,6 +17,8 @@ pub const RECORD_LEN: usize = 48;
 const MAGIC: &[u8; 8] = b"LWTRAIL1";
 /// Records kept in memory before they are flushed: 16 KiB.
 const PENDING_LIMIT: usize = 341 * RECORD_LEN;
+/// Records kept while the disk is full: 1 MiB, then the trail is given up.
+const PENDING_MOST: usize = 1 << 20;
 
 /// Who wrote the segment, when, and what came before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,8 +217,11 @@ impl TrailWriter {
 
     /// Adds a record; flushes by itself when the buffer is full.
     pub fn push(&mut self, record: &Record) {
-        if self.pending.len() + RECORD_LEN > PENDING_LIMIT && self.flush().is_err() {
-            self.broken = true; // no room for the trail either: recovery treats the rest as "past the last record"
+        if self.pending.len() + RECORD_LEN > PENDING_LIMIT
+            && let Err(error) = self.flush()
+        {
+            // Without room the records wait. A trail that is given up makes recovery treat the rest as past its end.
+            self.broken |= !super::is_full(&error) || self.pending.len() >= PENDING_MOST;
         }
         if !self.broken {
             self.pending.extend_from_slice(&record.encode());

@@ -34,7 +34,10 @@ struct Listener {
     id: ListenerId,
     socket: socket2::Socket,
     ready: bool,
+    /// Accepting failed; nothing until the retry.
     failed: bool,
+    /// Closed for good; it keeps its place, since places are tokens.
+    shut: bool,
 }
 
 /// See the module.
@@ -168,17 +171,16 @@ impl Engine for EpollEngine {
         let fd = socket.as_raw_fd();
         let token = Token(LISTENER_BIT | self.listeners.len());
         self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)?;
-        self.listeners.push(Listener { id: listener, socket, ready: true, failed: false });
+        self.listeners.push(Listener { id: listener, socket, ready: true, failed: false, shut: false });
         Ok(())
     }
 
     fn stop_listening(&mut self, listener: ListenerId, events: &mut Vec<Event>) {
-        // Places are tokens, so a stopped listener stays in its place, shut.
-        for l in self.listeners.iter_mut().filter(|l| l.id == listener && !l.failed) {
+        for l in self.listeners.iter_mut().filter(|l| l.id == listener && !l.shut) {
             EpollEngine::accept(l, usize::MAX, events);
             let fd = l.socket.as_raw_fd();
             let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
-            (l.ready, l.failed) = (false, true);
+            (l.ready, l.shut) = (false, true);
             if let Ok(none) = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None) {
                 l.socket = none; // closes the listening socket
             }
@@ -186,7 +188,10 @@ impl Engine for EpollEngine {
     }
 
     fn retry_accept(&mut self, listener: ListenerId) {
-        self.listeners.iter_mut().filter(|l| l.id == listener).for_each(|l| (l.ready, l.failed) = (true, false));
+        self.listeners
+            .iter_mut()
+            .filter(|l| l.id == listener && !l.shut)
+            .for_each(|l| (l.ready, l.failed) = (true, false));
     }
 
     fn open(&mut self, socket: Socket) -> io::Result<ConnId> {

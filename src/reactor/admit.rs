@@ -168,6 +168,11 @@ impl<E: Engine> Reactor<E> {
         if let Some(why) = why {
             self.stats().refused[why as usize].add(1);
         }
+        if conn.queued {
+            self.starved.retain(|other| *other != id);
+        }
+        super::compact(&mut self.idle_timers, &mut self.conns);
+        super::compact(&mut self.line_timers, &mut self.conns);
         self.engine.close(id);
         self.connections.leave();
         let run = &self.listeners[usize::from(conn.listener)];

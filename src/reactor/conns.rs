@@ -93,6 +93,12 @@ impl Conns {
         self.places.iter().enumerate().filter_map(id).collect()
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
     /// True when there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

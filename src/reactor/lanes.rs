@@ -106,10 +106,10 @@ impl<E: Engine> Reactor<E> {
 
     /// Gives blocked lanes the chunks that have become free.
     pub(super) fn unblock_lanes(&mut self) {
-        for i in 0..self.lanes.len() {
-            if !self.lanes[i].blocked {
-                continue;
-            }
+        // Who has waited longest first, or one lane would take every chunk that comes back.
+        let mut blocked: Vec<usize> = (0..self.lanes.len()).filter(|i| self.lanes[*i].blocked).collect();
+        blocked.sort_by_key(|i| self.lanes[*i].blocked_since_ns);
+        for i in blocked {
             let pool = &self.shard.channel(self.lanes[i].class).pool;
             if let Some(chunk) = pool.take_or_wait(self.index) {
                 let listener = self.lane_of.iter().position(|lane| *lane == i).unwrap_or(0);

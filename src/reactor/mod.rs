@@ -190,7 +190,7 @@ impl<E: Engine> Reactor<E> {
             self.run_timers();
             self.push_due();
             self.stats().tail_bytes.set(self.tails.used_bytes() as u64);
-            if self.draining && (self.is_empty() || self.control.abandoned()) {
+            if self.draining && (self.is_empty() || self.control.reactors_abandoned()) {
                 self.close_all(End::Broken(Reason::Shutdown));
                 (0..self.lanes.len()).for_each(|lane| self.push_open(lane));
                 return Ok(());
@@ -230,7 +230,7 @@ impl<E: Engine> Reactor<E> {
         !port.spent.is_empty()
             || !port.inbox.is_empty()
             || self.control.draining() != self.draining
-            || (self.draining && self.control.abandoned())
+            || (self.draining && self.control.reactors_abandoned())
             || (self.control.intake_stopped() && !self.conns.is_empty())
             || self.lanes.iter().any(|l| l.blocked && self.shard.channel(l.class).pool.free() > 0)
     }
@@ -318,6 +318,7 @@ impl<E: Engine> Reactor<E> {
             let Some(conn) = self.conns.get(id) else { continue };
             conn.dirty = false;
             if conn.sending {
+                self.close_if_done(id);
                 continue; // goes on when the present send is over
             }
             let mut buffer = self.spare_buffers.pop().unwrap_or_default();
@@ -392,6 +393,7 @@ impl<E: Engine> Reactor<E> {
         while let Some(Reverse((_, id))) = pop_due(&mut self.line_timers, now) {
             let is_lane = self.tail_lane == Some(id);
             let Some(conn) = self.conns.get(id) else { continue };
+            let waits_for_chunk = self.lanes[self.lane_of[usize::from(conn.listener)]].blocked;
             conn.line_timer = false;
             if conn.line_since_ns == 0 {
                 continue;
@@ -399,7 +401,7 @@ impl<E: Engine> Reactor<E> {
             let timeout = self.listeners[usize::from(conn.listener)].options.line_timeout.as_nanos() as u64;
             let due = conn.line_since_ns + timeout;
             // A line whose rest waits for us is not late, unless it holds the lane that others wait for.
-            if due > now || (conn.queued && !is_lane) {
+            if due > now || (conn.queued && (!is_lane || waits_for_chunk)) {
                 conn.line_timer = true;
                 self.line_timers.push(Reverse((due.max(now + timeout / 8 + 1), id)));
             } else {
@@ -415,6 +417,13 @@ impl<E: Engine> Reactor<E> {
             *at > now
         });
         self.accept_again = again;
+    }
+}
+
+/// Forgets timers of connections that are gone once they are the most: a heap does not grow with churn.
+fn compact(heap: &mut BinaryHeap<Reverse<(u64, ConnId)>>, conns: &mut Conns) {
+    if heap.len() > 2 * conns.len() + 1024 {
+        heap.retain(|Reverse((_, id))| conns.get(*id).is_some());
     }
 }
 

@@ -119,9 +119,15 @@ impl<E: Engine> Reactor<E> {
             return Served::NoTail;
         }
         let is_datagram = conn.kind == Kind::Datagram;
+        // Its last line ends with the datagram, in the same window.
+        let closing = if is_datagram { conn.session.finish_room(0) } else { 0 };
         let wanted = move |chunk: &Chunk| if is_datagram { DATAGRAM_MAX } else { chunk.room_when_empty() / 16 };
         let Some((chunk, landing, mark)) = self.space_for(id, listener, wanted) else { return Served::NoChunk };
-        let len = landing.len.min(if is_datagram { DATAGRAM_MAX } else { allowance });
+        let len = if is_datagram {
+            landing.len.saturating_sub(closing).clamp(1, DATAGRAM_MAX)
+        } else {
+            landing.len.min(allowance)
+        };
         match self.engine.recv(id, Lease { chunk, start: landing.start, len, mark }) {
             Some(received) => self.took(received),
             None => Served::Done(0), // the event brings the chunk back
@@ -139,7 +145,9 @@ impl<E: Engine> Reactor<E> {
         for _ in 0..2 {
             let (chunk, mark) = self.space(listener)?;
             let conn = self.conns.get(id)?;
-            let least = if chunk.is_empty() { 1 } else { wanted(&chunk) };
+            // A format that grows lands little in any chunk: never ask for more than half of what a fresh one gives.
+            let fresh = conn.session.landing(chunk.room_when_empty(), conn.tail.len(), 1).map_or(1, |l| l.len);
+            let least = if chunk.is_empty() { 1 } else { wanted(&chunk).min(fresh.div_ceil(2)) };
             match conn.session.landing(chunk.room(), conn.tail.len(), least) {
                 Some(landing) => return Some((chunk, landing, mark)),
                 None => self.retire(chunk, mark),
@@ -219,7 +227,25 @@ impl<E: Engine> Reactor<E> {
             self.close_if_done(id);
             return Served::Done(len);
         }
-        if more { Served::More(len) } else { Served::Done(len) }
+        if mark == LeaseMark::Discard && found.lines > 0 && self.replies(id) {
+            // A count beyond a dropped line would be taken for lines that are not there.
+            self.finish_input(id, End::Broken(Reason::BufferFull));
+            self.close_if_done(id);
+            return Served::Done(len);
+        }
+        if more {
+            return Served::More(len);
+        }
+        // At the orderly end, what is empty now is over.
+        if self.draining && !self.finish_input(id, End::Clean) {
+            return Served::More(len);
+        }
+        Served::Done(len)
+    }
+
+    fn replies(&mut self, id: ConnId) -> bool {
+        let listener = self.conns.get(id).map(|c| usize::from(c.listener));
+        listener.is_some_and(|l| self.listeners[l].options.lines.reply_count)
     }
 
     fn put_back(&mut self, mut chunk: Box<Chunk>, mark: LeaseMark) {
@@ -269,11 +295,11 @@ impl<E: Engine> Reactor<E> {
     /// Keeps the time since which a partial line stands, and its timer.
     fn watch_line(&mut self, id: ConnId, line_ended: bool) {
         let now = self.now;
-        if line_ended && self.tail_lane == Some(id) {
+        let Some(conn) = self.conns.get(id) else { return };
+        if (line_ended || conn.tail.is_empty()) && self.tail_lane == Some(id) {
             self.tail_lane = None;
         }
-        let Some(conn) = self.conns.get(id) else { return };
-        if conn.tail.is_empty() {
+        if !conn.session.is_inside_line(conn.tail.len()) {
             conn.line_since_ns = 0;
             return;
         }
@@ -319,6 +345,9 @@ impl<E: Engine> Reactor<E> {
             conn.ended = true;
             conn.line_since_ns = 0;
         }
+        if self.tail_lane == Some(id) {
+            self.tail_lane = None;
+        }
         if end == End::Clean {
             self.close_if_done(id);
         }
@@ -339,7 +368,8 @@ impl<E: Engine> Reactor<E> {
     /// Closes a connection whose input is over once nothing is owed to it any more.
     pub(super) fn close_if_done(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
-        if conn.ended && conn.unacked == 0 && !conn.sending && !conn.dirty {
+        // At the orderly end nobody waits for a client that does not read its answers.
+        if conn.ended && conn.unacked == 0 && (!conn.sending || self.draining) && !conn.dirty {
             self.close(id, None);
         }
     }

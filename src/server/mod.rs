@@ -153,9 +153,14 @@ impl Server {
                 Ok(Notice::StdinEnded) => {}
                 Ok(Notice::ReactorEnded(result)) => {
                     tracing::error!(?result, "a reactor ended by itself");
+                    self.threads.reactor_ended(&result);
                     break;
                 }
-                Ok(Notice::WriterEnded(_)) | Err(_) => break,
+                Ok(Notice::WriterEnded(clean)) => {
+                    self.threads.writer_ended(clean);
+                    break;
+                }
+                Err(_) => break,
                 Ok(Notice::Died(name)) => return died(&name),
             }
         }
@@ -171,14 +176,14 @@ impl Server {
         self.control.drain();
         self.threads.wake_reactors();
         if !self.wait(deadline, true) {
-            self.control.abandon();
+            self.control.abandon_reactors();
             self.threads.wake_reactors();
             self.wait(Instant::now() + GRACE, true);
         }
         self.control.finish();
         self.threads.wake_writers();
         if !self.wait(deadline.max(Instant::now() + GRACE), false) {
-            self.control.abandon();
+            self.control.abandon_writers();
             self.threads.wake_writers();
             self.wait(Instant::now() + GRACE, false);
         }

@@ -228,7 +228,7 @@ impl Session for Lines {
             // Behind everything that the tail and the received bytes can become, each byte being a line at worst.
             let (w, growth) = (envelope.overhead() + MARKER_ROOM, json::GROWTH + 1);
             let len = room.checked_sub(growth * tail_len + w)? / (w + growth);
-            return (len >= least.min(256)).then(|| Landing { start: room - len, len });
+            return (len >= least).then(|| Landing { start: room - len, len });
         }
         let start = if self.overlong > 0 { tail_len + MARKER_ROOM + 1 } else { tail_len };
         let len = room.checked_sub(start)?;
@@ -281,6 +281,10 @@ impl Session for Lines {
             Some(envelope) => (json::GROWTH + 1) * tail_len + envelope.overhead() + MARKER_ROOM,
             None => tail_len + MARKER_ROOM + 1,
         }
+    }
+
+    fn is_inside_line(&self, tail_len: usize) -> bool {
+        tail_len > 0 || self.overlong > 0
     }
 
     fn finish(&mut self, end: End, window: &mut Window<'_>) {

@@ -82,6 +82,9 @@ pub trait Session: Send {
     /// Room that [`Session::finish`] and [`Session::end_of_datagram`] need at most.
     fn finish_room(&self, tail_len: usize) -> usize;
 
+    /// True while a line is begun and not ended, whether or not anything of it is kept.
+    fn is_inside_line(&self, tail_len: usize) -> bool;
+
     /// Ends the input.
     fn finish(&mut self, end: End, window: &mut Window<'_>);
 

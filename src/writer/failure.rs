@@ -9,7 +9,9 @@ use super::unsynced::{PerListener, Unsynced};
 use super::{Turn, Writer};
 use crate::chunk::Level;
 use crate::log::LogError;
+use crate::log::segment::AppendError;
 use crate::metrics::accounting::{Reason, Tally, Term};
+use std::time::Duration;
 
 impl Writer {
     /// The active segment of a stream has failed, by an append or a sync.
@@ -88,8 +90,11 @@ impl Writer {
     fn write_again(&mut self, index: usize, lost: &Unsynced, lines: PerListener) {
         while self.streams[index].active.is_none() {
             let waited = self.wait_for_steward();
-            let stream = &self.streams[index];
-            if !waited || (stream.active.is_none() && stream.rotation() == super::Rotation::Impossible) {
+            let now = self.clock.mono_ns();
+            let stream = &mut self.streams[index];
+            stream.prepare_if_due(now, &mut *self.steward);
+            let hopeless = stream.rotation() == super::Rotation::Impossible && !stream.no_room;
+            if !waited || (stream.active.is_none() && hopeless) {
                 self.failures += 1;
                 return self.stop_intake("no new segment can be made after a failed one", &lines);
             }
@@ -99,10 +104,18 @@ impl Writer {
         let total = lines.total();
         let stream = &mut self.streams[index];
         let held = self.held.iter().filter(|h| h.write >= lost.first_write).map(|h| &*h.chunk);
-        let mut slices = slices_of(held, index);
+        let mut slices = slices_of(held.clone(), index);
         let Some(active) = stream.active.as_mut() else { return };
         let dir = &stream.dir;
-        let result = active.append(&mut slices, total.lines, stream.options.append, stamp, || dir.free_bytes());
+        let result = loop {
+            match active.append(&mut slices, total.lines, stream.options.append, stamp, || dir.free_bytes()) {
+                Err(AppendError::Full(_)) if !self.control.writers_abandoned() => {
+                    slices = slices_of(held.clone(), index);
+                    self.parker.park_timeout(Duration::from_nanos(super::FULL_AGAIN_NS));
+                }
+                other => break other,
+            }
+        };
         if let Err(error) = result {
             self.failures += 1;
             return self.stop_intake(&format!("writing again after a failed sync: {error}"), &lines);

@@ -67,6 +67,8 @@ pub struct Writer {
     rotations_seen: u64,
     /// Segments that failed. The second one stops intake.
     failures: u32,
+    /// When to try again what waits for room in a trail.
+    sync_again_at: Option<u64>,
 }
 
 enum Step {
@@ -115,6 +117,7 @@ impl Writer {
             held_bytes: 0,
             writes: 0,
             failures: 0,
+            sync_again_at: None,
         }
     }
 
@@ -158,16 +161,19 @@ impl Writer {
         if !self.held.is_empty() && (self.nothing_more_to_gather() || matches!(step, Step::Blocked(_))) {
             self.sync_for_waiters();
         }
-        self.sync_in_background(now);
+        self.sync_in_background(now, false);
         self.rotate_idle(now);
         match step {
-            Step::Blocked(_) if self.control.abandoned() => self.give_up(),
+            Step::Blocked(_) if self.control.writers_abandoned() => self.give_up(),
             Step::Blocked(until) => Turn::Sleep(Some(until.min(now + BLOCKED_NS))),
             Step::Done if had_batch || self.batch.is_some() => Turn::Again,
             // Finishing is looked at before the rings: whoever sets it has pushed everything before.
             Step::Done if self.control.finishing() && self.rings_are_empty() => self.end(),
             Step::Done if !self.rings_are_empty() => Turn::Again,
-            Step::Done => Turn::Sleep(self.streams.iter().filter_map(StreamWriter::next_deadline).min()),
+            Step::Done => {
+                let deadlines = self.streams.iter().filter_map(StreamWriter::next_deadline);
+                Turn::Sleep(deadlines.chain(self.sync_again_at).min())
+            }
         }
     }
 
@@ -206,7 +212,7 @@ impl Writer {
     fn append(&mut self, index: usize, now: u64) -> Step {
         let unsynced: u64 = self.streams.iter().map(StreamWriter::unsynced_bytes).sum();
         if self.streams[index].options.sync.must_wait(unsynced) {
-            self.sync_in_background(now);
+            self.sync_in_background(now, true);
             return Step::Blocked(u64::MAX);
         }
         let Some(tally) = self.batch.as_ref().map(|b| b.tally(index, self.listeners)) else { return Step::Done };
@@ -288,15 +294,19 @@ impl Writer {
 
     /// Syncs, here and now, everything that held chunks wait for, and acknowledges.
     fn sync_for_waiters(&mut self) {
+        if self.sync_again_at.is_some_and(|at| at > self.clock.mono_ns()) {
+            return;
+        }
+        self.sync_again_at = None;
         for index in 0..self.streams.len() {
             if !self.sync_stream(index) {
-                return; // failed: the failure has dealt with the held chunks
+                return; // failed, and dealt with; or waiting for room, and tried again later
             }
         }
         self.release_held();
     }
 
-    /// Syncs one stream's active segment on this thread. False: it failed.
+    /// Syncs one stream's active segment on this thread. False: it failed, or its trail waits for room.
     fn sync_stream(&mut self, index: usize) -> bool {
         while self.streams[index].syncing.is_some() {
             if !self.wait_for_steward() {
@@ -311,6 +321,10 @@ impl Writer {
         }
         let synced = sync_linked(&*active.file, &active.path);
         self.shard.writer_stats.sync_latency.record(self.clock.mono_ns() - stamp.mono_ns);
+        if synced.is_ok() && active.secure_trail(true).is_err_and(|e| crate::log::is_full(&e)) {
+            self.sync_again_at = Some(stamp.mono_ns + FULL_AGAIN_NS);
+            return false;
+        }
         let secured = synced.and_then(|()| {
             active.secure_trail(true).map_err(|error| LogError::Io {
                 what: "sync trail of",
@@ -345,11 +359,12 @@ impl Writer {
         }
     }
 
-    /// Has the steward sync what is due though nobody waits.
-    fn sync_in_background(&mut self, now: u64) {
+    /// Has the steward sync what is due though nobody waits; with `all`, everything.
+    fn sync_in_background(&mut self, now: u64, all: bool) {
         for stream in &mut self.streams {
             let Some(active) = &stream.active else { continue };
-            if stream.syncing.is_some() || !stream.options.sync.is_due(&stream.fresh, now) {
+            let due = (all && !stream.fresh.is_none()) || stream.options.sync.is_due(&stream.fresh, now);
+            if stream.syncing.is_some() || !due {
                 continue;
             }
             let (id, path, file) = (active.id, active.path.clone(), Arc::clone(&active.file));
@@ -417,7 +432,7 @@ impl Writer {
                 }
             }
             Done::Sealed { stream, result } => {
-                self.streams[stream].seal_running = false;
+                self.streams[stream].seals_running -= 1;
                 if let Err(error) = result {
                     stats.rotation_failures.add(1);
                     tracing::error!(%error, "a finished segment keeps its active name until the next start");
@@ -432,6 +447,9 @@ impl Writer {
         let (Some((synced, to)), Some(active)) = (stream.syncing.take(), stream.active.as_mut()) else { return };
         if let Err(error) = active.secure_trail(true) {
             let path = active.path.clone();
+            if crate::log::is_full(&error) {
+                return stream.fresh.put_back(synced); // due again, when there may be room
+            }
             stream.syncing = Some((synced, to));
             self.fail_active(index, &LogError::Io { what: "sync trail of", path, error });
             return;
@@ -445,18 +463,20 @@ impl Writer {
         self.release_held();
     }
 
-    /// Sleeps until the steward has a result, and takes it. False: the time for an orderly end is over.
+    /// Sleeps until the steward has a result, and takes it; or for a moment, so that the caller can look at the time. False:
+    /// the time for an orderly end is over.
     fn wait_for_steward(&mut self) -> bool {
-        loop {
+        for _ in 0..2 {
             if let Some(done) = self.steward.poll() {
                 self.handle(done);
                 return true;
             }
-            if self.control.abandoned() {
+            if self.control.writers_abandoned() {
                 return false;
             }
             self.parker.park_timeout(Duration::from_nanos(BLOCKED_NS));
         }
+        true
     }
 
     /// The orderly end: sync and seal everything.

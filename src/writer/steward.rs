@@ -68,7 +68,7 @@ pub enum Done {
         /// The result.
         result: Result<(), LogError>,
     },
-    /// Everything in a finished segment is durable, or not. Comes before [`Done::Sealed`].
+    /// Everything in a finished segment is durable, or not. Comes before [`Done::Sealed`]; not for a suspect segment.
     SealSynced {
         /// Index of the stream.
         stream: usize,
@@ -104,13 +104,15 @@ pub fn work(job: Job, clock: &dyn Clock, mut done: impl FnMut(Done)) {
             done(Done::Synced { stream, id, took_ns: clock.mono_ns() - start, result });
         }
         Job::Seal { stream, dir, mut parts, next } => {
-            let start = clock.mono_ns();
-            let stamp = Stamp { mono_ns: start, wall_ns: clock.wall_ns() };
-            let synced = parts.make_durable(stamp);
-            if synced.is_err() {
-                parts.give_up(stamp);
+            if !parts.suspect {
+                let start = clock.mono_ns();
+                let stamp = Stamp { mono_ns: start, wall_ns: clock.wall_ns() };
+                let synced = parts.make_durable(stamp);
+                if synced.is_err() {
+                    parts.give_up(stamp);
+                }
+                done(Done::SealSynced { stream, took_ns: clock.mono_ns() - start, result: synced });
             }
-            done(Done::SealSynced { stream, took_ns: clock.mono_ns() - start, result: synced });
             let result = seal(&dir, &mut parts, next);
             done(Done::Sealed { stream, result });
         }
@@ -148,7 +150,7 @@ pub fn sync_linked(file: &dyn DiskFile, path: &std::path::Path) -> Result<(), Lo
 }
 
 /// Jobs that may wait: for each stream one of each kind is the most there ever is.
-const JOBS_PER_STREAM: usize = 4;
+const JOBS_PER_STREAM: usize = 6;
 
 /// A steward with a thread.
 pub struct Threaded {

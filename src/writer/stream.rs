@@ -40,11 +40,13 @@ pub struct StreamWriter {
     pub(super) syncing: Option<(Unsynced, u64)>,
     /// In the segment being sealed, not synced yet. Never awaited: a rotation syncs first what somebody waits for.
     pub(super) sealing: Option<Unsynced>,
-    /// A seal job is under way.
-    pub(super) seal_running: bool,
+    /// Seal jobs under way.
+    pub(super) seals_running: u32,
     spare: Option<Box<Segment>>,
     preparing: bool,
     prepare_again_at: Option<u64>,
+    /// The last preparation failed for want of room, which passes.
+    pub(super) no_room: bool,
     pub(super) rotate_asked: bool,
 }
 
@@ -83,10 +85,11 @@ impl StreamWriter {
             fresh: Unsynced::none(listeners),
             syncing: None,
             sealing: None,
-            seal_running: false,
+            seals_running: 0,
             spare: None,
             preparing: false,
             prepare_again_at: None,
+            no_room: false,
             rotate_asked: false,
         };
         stream.prepare_next(steward);
@@ -104,6 +107,7 @@ impl StreamWriter {
     /// Takes the steward's answer to a prepare job.
     pub fn prepared(&mut self, result: Result<Box<Segment>, LogError>, now: u64, steward: &mut dyn Steward) {
         self.preparing = false;
+        self.no_room = result.as_ref().is_err_and(LogError::is_full);
         match result {
             Ok(segment) => {
                 self.spare = Some(segment);
@@ -117,6 +121,11 @@ impl StreamWriter {
         if self.active.is_none() && self.spare.is_some() {
             self.use_spare();
             self.prepare_next(steward);
+            if let Some(active) = &self.active
+                && let Err(error) = self.dir.point_current(active.id)
+            {
+                tracing::warn!(stream = self.options.name, %error, "`current` points at the segment before");
+            }
         }
     }
 
@@ -153,7 +162,7 @@ impl StreamWriter {
     pub fn rotation(&self) -> Rotation {
         if self.spare.is_none() && !self.preparing {
             Rotation::Impossible
-        } else if self.spare.is_none() || self.seal_running || self.syncing.is_some() {
+        } else if self.spare.is_none() || self.seals_running > 0 || self.syncing.is_some() {
             Rotation::Soon
         } else {
             Rotation::Ready
@@ -217,11 +226,11 @@ impl StreamWriter {
 
     /// True while the steward works on something that an orderly end waits for.
     pub fn is_busy(&self) -> bool {
-        self.seal_running || self.preparing || self.syncing.is_some()
+        self.seals_running > 0 || self.preparing || self.syncing.is_some()
     }
 
     fn seal(&mut self, parts: SealedParts, steward: &mut dyn Steward) {
-        self.seal_running = true;
+        self.seals_running += 1;
         let next = self.active.as_ref().map(|a| a.id);
         let parts = Box::new(parts);
         steward.submit(Job::Seal { stream: self.index, dir: Arc::clone(&self.dir), parts, next });

@@ -80,7 +80,7 @@ struct SimClock(AtomicU64);
 
 impl Clock for SimClock {
     fn mono_ns(&self) -> u64 {
-        self.0.fetch_add(1000, Ordering::Relaxed)
+        self.0.fetch_add(100_000, Ordering::Relaxed)
     }
     fn wall_ns(&self) -> u64 {
         0 // a clock that stands still must change nothing

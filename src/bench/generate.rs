@@ -110,7 +110,7 @@ fn connect(address: &Address, number: u32) -> io::Result<Socket> {
     match address {
         Address::Tcp(to) => {
             let socket = Socket::new(Domain::for_address(*to), Type::STREAM, None)?;
-            if to.ip().is_loopback() && to.is_ipv4() {
+            if number >= 20_000 && to.ip().is_loopback() && to.is_ipv4() {
                 // Ports of one source address end at 28,000 or so; 127/8 has addresses enough.
                 let from = std::net::Ipv4Addr::new(127, 0, 0, 1 + (number / 20_000) as u8);
                 socket.bind(&SockAddr::from(std::net::SocketAddrV4::new(from, 0)))?;

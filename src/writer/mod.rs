@@ -368,8 +368,9 @@ impl Writer {
                 continue;
             }
             let (id, path, file) = (active.id, active.path.clone(), Arc::clone(&active.file));
+            let failed = Arc::clone(&active.sync_failed);
             stream.syncing = Some((stream.fresh.take(), active.len()));
-            self.steward.submit(Job::Sync { stream: stream.index, id, path, file });
+            self.steward.submit(Job::Sync { stream: stream.index, id, path, file, failed });
         }
     }
 
@@ -407,7 +408,7 @@ impl Writer {
             Done::Synced { stream, id, took_ns, result } => {
                 stats.sync_latency.record(took_ns);
                 if self.streams[stream].active.as_ref().is_none_or(|a| a.id != id) {
-                    return; // the segment failed by another call in the meantime and is accounted for
+                    return; // it failed by another call, or is being sealed: the seal job's own sync speaks for it
                 }
                 match result {
                     Ok(()) => self.background_sync_done(stream),
@@ -474,7 +475,7 @@ impl Writer {
             if self.control.writers_abandoned() {
                 return false;
             }
-            self.parker.park_timeout(Duration::from_nanos(BLOCKED_NS));
+            self.steward.pause(&self.parker, Duration::from_nanos(BLOCKED_NS));
         }
         true
     }

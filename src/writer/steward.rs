@@ -8,12 +8,14 @@ use crate::log::names::SegmentId;
 use crate::log::segment::{SealedParts, Segment, Stamp};
 use crate::log::stream_dir::StreamDir;
 use crossbeam_queue::ArrayQueue;
-use crossbeam_utils::sync::Unparker;
+use crossbeam_utils::sync::{Parker, Unparker};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Something to do, off the writer's thread.
 pub enum Job {
@@ -34,6 +36,8 @@ pub enum Job {
         path: PathBuf,
         /// Its file.
         file: Arc<dyn DiskFile>,
+        /// To be set if it fails: a seal job may be waiting behind this one.
+        failed: Arc<AtomicBool>,
     },
     /// Make a finished segment durable, give its unused room back, rename it, point `current` at its successor.
     Seal {
@@ -92,15 +96,18 @@ pub trait Steward: Send {
     fn submit(&mut self, job: Job);
     /// A result, if there is one.
     fn poll(&mut self) -> Option<Done>;
+    /// Sleeps until there may be a result, at most so long. Not at all where jobs are done on the spot.
+    fn pause(&self, parker: &Parker, at_most: Duration);
 }
 
 /// Does one job, handing results on as they come.
 pub fn work(job: Job, clock: &dyn Clock, mut done: impl FnMut(Done)) {
     match job {
         Job::Prepare { stream, dir } => done(Done::Prepared { stream, result: dir.prepare().map(Box::new) }),
-        Job::Sync { stream, id, path, file } => {
+        Job::Sync { stream, id, path, file, failed } => {
             let start = clock.mono_ns();
             let result = sync_linked(&*file, &path);
+            failed.store(result.is_err(), Ordering::SeqCst);
             done(Done::Synced { stream, id, took_ns: clock.mono_ns() - start, result });
         }
         Job::Seal { stream, dir, mut parts, next } => {
@@ -192,6 +199,10 @@ impl Steward for Threaded {
     fn poll(&mut self) -> Option<Done> {
         self.done.pop()
     }
+
+    fn pause(&self, parker: &Parker, at_most: Duration) {
+        parker.park_timeout(at_most);
+    }
 }
 
 impl Drop for Threaded {
@@ -226,4 +237,6 @@ impl Steward for Inline {
     fn poll(&mut self) -> Option<Done> {
         self.done.pop_front()
     }
+
+    fn pause(&self, _parker: &Parker, _at_most: Duration) {}
 }

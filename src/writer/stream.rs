@@ -162,7 +162,7 @@ impl StreamWriter {
     pub fn rotation(&self) -> Rotation {
         if self.spare.is_none() && !self.preparing {
             Rotation::Impossible
-        } else if self.spare.is_none() || self.seals_running > 0 || self.syncing.is_some() {
+        } else if self.spare.is_none() || self.seals_running > 0 {
             Rotation::Soon
         } else {
             Rotation::Ready
@@ -190,8 +190,16 @@ impl StreamWriter {
         self.rotate_asked = false;
         self.use_spare();
         self.prepare_next(steward); // before the seal job: the spare is wanted sooner
-        self.sealing = Some(self.fresh.take());
+        self.sealing = Some(self.take_unsynced());
         self.seal(SealedParts { segment, suspect: false }, steward);
+    }
+
+    /// Everything of the active segment that is not synced. A sync under way does not count: sealing syncs again, behind it.
+    fn take_unsynced(&mut self) -> Unsynced {
+        if let Some((syncing, _)) = self.syncing.take() {
+            self.fresh.put_back(syncing);
+        }
+        self.fresh.take()
     }
 
     /// Leaves a failed segment as it is, marked, for the next start's recovery, and asks for another.
@@ -219,7 +227,7 @@ impl StreamWriter {
         }
         self.dir.drop_current();
         if let Some(segment) = full {
-            self.sealing = Some(self.fresh.take());
+            self.sealing = Some(self.take_unsynced());
             self.seal(SealedParts { segment, suspect: false }, steward);
         }
     }

@@ -136,3 +136,24 @@ fn the_admin_address_answers_probes_and_nothing_else() {
         assert!(answer.starts_with("HTTP/1.1 40"), "{answer}");
     }
 }
+
+#[test]
+fn threads_go_to_the_cores_that_are_given() {
+    let dir = scratch();
+    let server = Server::start(&dir.path().join("data"), &["--set", "placement.pin=[0]"]);
+    // A thread pins itself as it starts.
+    common::await_that("a reactor and a writer on core 0", || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+        let cores = |path: &std::path::Path| {
+            let name = std::fs::read_to_string(path.join("comm")).ok()?;
+            let status = std::fs::read_to_string(path.join("status")).ok()?;
+            let line = status.lines().find(|l| l.starts_with("Cpus_allowed_list"))?;
+            let carries_lines = name.starts_with("reactor") || name.starts_with("writer");
+            carries_lines.then(|| line.split_whitespace().nth(1) == Some("0"))
+        };
+        let pinned: Vec<bool> = tasks.filter_map(|t| cores(&t.unwrap().path())).collect();
+        pinned == [true, true]
+    });
+    common::send_all(server.address("lines"), b"pinned\n");
+    common::await_that("the line", || server.cat() == b"pinned\n");
+}

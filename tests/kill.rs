@@ -4,39 +4,11 @@ mod common;
 
 use common::{Server, await_that, scratch};
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Kills in `cargo test`; LOGWEIR_KILLS asks for more.
 const KILLS: u64 = 12;
-
-/// Sends numbered lines until the server is gone; `replied` is the last count it heard.
-fn client(mut stream: TcpStream, number: u32, replied: &AtomicU64) {
-    let reader = stream.try_clone().unwrap();
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            for line in BufReader::new(reader).lines() {
-                match line.ok().and_then(|l| l.parse().ok()) {
-                    Some(count) => replied.store(count, Ordering::SeqCst),
-                    None => return,
-                }
-            }
-        });
-        let mut next = 0;
-        let mut buffer = Vec::new();
-        loop {
-            buffer.clear();
-            for _ in 0..20 {
-                logweir::bench::lines::numbered(number, next, 80 + (next % 100) as usize, &mut buffer);
-                next += 1;
-            }
-            if stream.write_all(&buffer).is_err() {
-                return;
-            }
-        }
-    });
-}
 
 fn rounds(ack: &str) {
     let dir = scratch();
@@ -53,7 +25,7 @@ fn rounds(ack: &str) {
         std::thread::scope(|scope| {
             for (i, replied) in replied.iter().enumerate() {
                 let stream = TcpStream::connect(address).unwrap();
-                scope.spawn(move || client(stream, round as u32 * 4 + i as u32, replied));
+                scope.spawn(move || common::acked_client(stream, round as u32 * 4 + i as u32, 80, replied));
             }
             // A random moment: a random number of acknowledged lines.
             let moment = (round * 7919 + 13) % 5000;

@@ -5,7 +5,6 @@ mod common;
 
 use common::{Server, await_that, scratch};
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -72,31 +71,6 @@ impl Drop for Image {
     }
 }
 
-fn client(mut stream: TcpStream, number: u32, replied: &AtomicU64) {
-    let reader = stream.try_clone().unwrap();
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            for line in BufReader::new(reader).lines() {
-                match line.ok().and_then(|l| l.parse().ok()) {
-                    Some(count) => replied.store(count, Ordering::SeqCst),
-                    None => return,
-                }
-            }
-        });
-        let (mut next, mut buffer) = (0, Vec::new());
-        loop {
-            buffer.clear();
-            for _ in 0..10 {
-                logweir::bench::lines::numbered(number, next, 60 + (next % 3000) as usize, &mut buffer);
-                next += 1;
-            }
-            if stream.write_all(&buffer).is_err() {
-                return;
-            }
-        }
-    });
-}
-
 #[test]
 fn durable_lines_survive_power_cuts() {
     let dir = scratch();
@@ -122,10 +96,10 @@ fn durable_lines_survive_power_cuts() {
         std::thread::scope(|scope| {
             for (i, replied) in replied.iter().enumerate() {
                 let stream = TcpStream::connect(acked).unwrap();
-                scope.spawn(move || client(stream, i as u32, replied));
+                scope.spawn(move || common::acked_client(stream, i as u32, 3000, replied));
             }
             let stream = TcpStream::connect(plain).unwrap();
-            scope.spawn(|| client(stream, 99, &unheard));
+            scope.spawn(|| common::acked_client(stream, 99, 3000, &unheard));
             let moment = (cut * 7919 + 101) % 4000;
             await_that("acknowledgements", || replied.iter().map(|r| r.load(Ordering::SeqCst)).sum::<u64>() > moment);
             before = replied.iter().map(|r| r.load(Ordering::SeqCst)).collect();

@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_logweir");
@@ -225,4 +226,30 @@ pub fn lines_of(bytes: &[u8]) -> Vec<&[u8]> {
 /// A directory on the disk that holds the build, deleted at the end: /tmp may be small or in memory.
 pub fn scratch() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("t-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+/// Sends numbered lines of many lengths until the server is gone; `replied` is the last count it heard.
+pub fn acked_client(mut stream: TcpStream, number: u32, longest: u64, replied: &AtomicU64) {
+    let reader = stream.try_clone().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for line in BufReader::new(reader).lines() {
+                match line.ok().and_then(|l| l.parse().ok()) {
+                    Some(count) => replied.store(count, Ordering::SeqCst),
+                    None => return,
+                }
+            }
+        });
+        let (mut next, mut buffer) = (0, Vec::new());
+        loop {
+            buffer.clear();
+            for _ in 0..20 {
+                logweir::bench::lines::numbered(number, next, 60 + (next % longest) as usize, &mut buffer);
+                next += 1;
+            }
+            if stream.write_all(&buffer).is_err() {
+                return;
+            }
+        }
+    });
 }

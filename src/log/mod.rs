@@ -64,7 +64,13 @@ impl LogError {
         }
     }
 
-    /// True where there is no room: the only kind of failure that passes by itself.
+    /// True where a file or directory is not there.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        self.io().is_some_and(|e| e.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// True where there is no room, which passes by itself.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.io().is_some_and(is_full)

@@ -93,7 +93,7 @@ impl Writer {
             let now = self.clock.mono_ns();
             let stream = &mut self.streams[index];
             stream.prepare_if_due(now, &mut *self.steward);
-            let hopeless = stream.rotation() == super::Rotation::Impossible && !stream.no_room;
+            let hopeless = stream.rotation() == super::Rotation::Impossible && !stream.failure_passes;
             if !waited || (stream.active.is_none() && hopeless) {
                 self.failures += 1;
                 return self.stop_intake("no new segment can be made after a failed one", &lines);

@@ -45,9 +45,13 @@ pub struct StreamWriter {
     spare: Option<Box<Segment>>,
     preparing: bool,
     prepare_again_at: Option<u64>,
-    /// The last preparation failed for want of room, which passes.
-    pub(super) no_room: bool,
+    /// The last preparation failed in a way that passes: no room, or a directory deleted while it was at work.
+    pub(super) failure_passes: bool,
     pub(super) rotate_asked: bool,
+}
+
+fn is_deleted(segment: &Segment) -> bool {
+    segment.file.links().is_ok_and(|links| links == 0)
 }
 
 /// Whether a segment may be exchanged now.
@@ -89,7 +93,7 @@ impl StreamWriter {
             spare: None,
             preparing: false,
             prepare_again_at: None,
-            no_room: false,
+            failure_passes: false,
             rotate_asked: false,
         };
         stream.prepare_next(steward);
@@ -107,8 +111,10 @@ impl StreamWriter {
     /// Takes the steward's answer to a prepare job.
     pub fn prepared(&mut self, result: Result<Box<Segment>, LogError>, now: u64, steward: &mut dyn Steward) {
         self.preparing = false;
-        self.no_room = result.as_ref().is_err_and(LogError::is_full);
+        self.failure_passes = result.as_ref().is_err_and(|e| e.is_full() || e.is_not_found());
         match result {
+            // Somebody deleted it before it was ever used.
+            Ok(segment) if is_deleted(&segment) => self.prepare_next(steward),
             Ok(segment) => {
                 self.spare = Some(segment);
                 self.prepare_again_at = None;
@@ -207,6 +213,8 @@ impl StreamWriter {
         let Some(segment) = self.active.take() else { return };
         let mut parts = SealedParts { segment, suspect: true };
         parts.give_up(stamp);
+        // Where somebody deleted the directory, the spare is gone as well.
+        self.spare.take_if(|spare| is_deleted(spare));
         self.use_spare();
         self.prepare_next(steward);
         self.seal(parts, steward);

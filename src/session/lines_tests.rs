@@ -81,13 +81,15 @@ fn reference(options: &LinesOptions, input: &[u8]) -> Output {
             out.dropped.add(Tally { lines: 1, bytes: line.len() as u64 });
             break;
         }
+        let held = MAX + usize::from(options.strip_cr); // a last byte over the limit may still prove to be a CR
+        let ends_early = ended || line.len() > held; // at the end of the connection there is nothing left to close
         let line = if options.strip_cr { line.strip_suffix(b"\r").unwrap_or(line) } else { line };
         let mut record = line.to_vec();
         if line.len() > MAX {
             if options.too_long != TooLong::Truncate {
                 out.dropped.lines += 1;
                 if options.too_long == TooLong::Close {
-                    out.closed = true;
+                    out.closed = ends_early;
                     break;
                 }
                 continue;
@@ -159,6 +161,14 @@ fn bytes_are_kept_as_sent() {
     let out = run(&options, input, &[3], 1200);
     assert_eq!(out.bytes, b"a\0b\r\n\xff\xfe\n\nlast\n");
     assert_eq!(out.lines, 4);
+}
+
+#[test]
+fn a_line_one_byte_too_long_at_the_end_of_the_connection_is_dropped() {
+    // With strip_cr the byte over the limit is held, as it may be a CR; here it is none, and only the end shows that.
+    let options = options(TooLong::Close, true, true, Format::Raw);
+    let out = run(&options, &[b'x'; MAX + 1], &[1], 1200);
+    assert_eq!((out.lines, out.dropped.lines, out.bytes.len()), (0, 1, 0));
 }
 
 #[test]

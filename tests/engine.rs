@@ -3,7 +3,7 @@
 mod common;
 
 use logweir::chunk::{Chunk, ConnId};
-use logweir::net::{Engine, EpollEngine, Event, Kind, Lease, LeaseMark, Outcome, Received, Socket, listen};
+use logweir::net::{Engine, EpollEngine, Event, Kind, Lease, LeaseMark, Outcome, Received, Socket, UringEngine, listen};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixDatagram;
@@ -91,6 +91,8 @@ fn suite<E: Engine>(make: impl Fn() -> E) {
     wakers_wake_from_any_thread(Rig::new(make()));
     datagrams_keep_their_bounds(make());
     a_stopped_listener_gives_out_its_queue(Rig::new(make()));
+    nobody_waits_for_anothers_buffers(Rig::new(make()));
+    bytes_stay_whole_under_churn(Rig::new(make()));
 }
 
 fn receives_and_ends<E: Engine>(mut rig: Rig<E>) {
@@ -216,7 +218,89 @@ fn a_stopped_listener_gives_out_its_queue<E: Engine>(mut rig: Rig<E>) {
     assert!(TcpStream::connect(rig.address).is_err(), "and nobody else gets in");
 }
 
+/// The byte at a place of a connection's stream.
+fn pattern(stream: usize, at: usize) -> u8 {
+    (stream.wrapping_mul(31) ^ at ^ (at >> 8).wrapping_mul(7)) as u8
+}
+
+/// Reads until `total` bytes have come, checking each, and until the engine owes an event for the next.
+fn read_pattern<E: Engine>(rig: &mut Rig<E>, id: ConnId, stream: usize, total: usize, piece: usize) {
+    let (mut at, mut more) = (0, true);
+    while at < total || more {
+        if !more {
+            rig.pending(id);
+        }
+        let (bytes, outcome) = rig.recv(id, piece.min(total - at).max(1));
+        for byte in bytes {
+            assert_eq!(byte, pattern(stream, at), "byte {at} of {stream}");
+            at += 1;
+        }
+        more = match outcome {
+            Outcome::Empty => false,
+            Outcome::Bytes { more, .. } => more,
+            other => panic!("{other:?}"),
+        };
+    }
+}
+
+/// Many connections with much to say that are not served, and one that is: however few buffers there are, it gets on, and
+/// what the others sent is there when they are served at last.
+fn nobody_waits_for_anothers_buffers<E: Engine>(mut rig: Rig<E>) {
+    let mut paused: Vec<(TcpStream, ConnId)> = (0..12).map(|_| rig.accept()).collect();
+    let len = 40_000;
+    for (stream, (client, id)) in paused.iter_mut().enumerate() {
+        client.write_all(&(0..len).map(|at| pattern(stream, at)).collect::<Vec<u8>>()).unwrap();
+        rig.pending(*id);
+    }
+    let (mut client, id) = rig.accept();
+    for round in 0..50 {
+        client.write_all(&(0..500).map(|at| pattern(round, at)).collect::<Vec<u8>>()).unwrap();
+        rig.pending(id);
+        read_pattern(&mut rig, id, round, 500, 300);
+    }
+    for (stream, (_, id)) in paused.iter().enumerate() {
+        read_pattern(&mut rig, *id, stream, len, 1000 + stream * 700);
+    }
+}
+
+/// Connections come, say something, are read in part or whole, and are closed with bytes, receives and sends under way:
+/// nobody ever sees a byte of another.
+fn bytes_stay_whole_under_churn<E: Engine>(mut rig: Rig<E>) {
+    let mut open: Vec<(TcpStream, ConnId, usize)> = Vec::new();
+    for stream in 0..400 {
+        let (mut client, id) = rig.accept();
+        let len = 1 + stream * 97 % 30_000;
+        client.write_all(&(0..len).map(|at| pattern(stream, at)).collect::<Vec<u8>>()).unwrap();
+        open.push((client, id, stream));
+        if stream % 3 == 0 {
+            rig.engine.send(id, vec![b'a'; 100 + stream * 10]);
+        }
+        if open.len() > 8 {
+            let (client, id, stream) = open.remove(stream * 7 % 8);
+            let len = 1 + stream * 97 % 30_000;
+            match stream % 4 {
+                0 => {} // closed unread
+                1 => {
+                    let (bytes, _) = rig.recv(id, 512);
+                    assert!(bytes.iter().zip(0..).all(|(byte, at)| *byte == pattern(stream, at)));
+                }
+                _ => read_pattern(&mut rig, id, stream, len, 3000),
+            }
+            if stream % 5 == 0 {
+                drop(client);
+            }
+            rig.engine.close(id);
+        }
+        rig.events.retain(|e| !matches!(e, Event::Sent(_)));
+    }
+}
+
 #[test]
 fn epoll_keeps_the_contract() {
     suite(|| EpollEngine::new(16).unwrap());
+}
+
+#[test]
+fn io_uring_keeps_the_contract() {
+    suite(|| UringEngine::new(16, 8).unwrap());
 }

@@ -1,4 +1,5 @@
 //! Server and null sink in turn, under the same load on the same machine, and what share of the limit the server reaches.
+//! Or two servers that differ in their settings.
 
 use super::generate::{self, SendArgs};
 use clap::Args;
@@ -22,6 +23,9 @@ pub struct CompareArgs {
     /// Overrides for the server, such as buffer.memory=16MiB.
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
+    /// Instead of the null sink, a second server with these overrides on top, such as engine=epoll.
+    #[arg(long, value_name = "SECTION.KEY=VALUE", conflicts_with = "page_cache")]
+    versus: Vec<String>,
     /// Null sink and server both write through the page cache.
     #[arg(long)]
     page_cache: bool,
@@ -34,27 +38,32 @@ pub struct CompareArgs {
 struct Run {
     lines_per_second: f64,
     cpu_per_million: f64,
+    /// CPU seconds of the whole machine less the generator's, per GB: kernel workers that write back count too.
+    machine_per_gb: f64,
     peak_mib: f64,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Subject {
+    Server,
+    Versus,
+    NullSink,
 }
 
 /// Runs and reports.
 pub fn run(args: &CompareArgs) -> io::Result<ExitCode> {
+    let (other, name) =
+        if args.versus.is_empty() { (Subject::NullSink, "null sink") } else { (Subject::Versus, "versus") };
     let mut pairs = Vec::new();
     // One of each first that is not counted: memory and caches warm up.
     for i in 0..=args.runs {
-        let sink = one(args, false)?;
-        let server = one(args, true)?;
+        let base = one(args, other)?;
+        let server = one(args, Subject::Server)?;
         if i > 0 {
-            let ratio = server.lines_per_second / sink.lines_per_second;
-            println!(
-                "run {i}: null sink {:.0} lines/s, {:.3} CPU s/M; server {:.0} lines/s, {:.3} CPU s/M, {:.1} MiB; ratio {ratio:.3}",
-                sink.lines_per_second,
-                sink.cpu_per_million,
-                server.lines_per_second,
-                server.cpu_per_million,
-                server.peak_mib
-            );
-            pairs.push((sink, server));
+            let ratio = server.lines_per_second / base.lines_per_second;
+            println!("run {i}: {name} {base}; server {server}; ratio {ratio:.3}");
+            pairs.push((base, server));
         }
     }
     let median = |f: &dyn Fn(&(Run, Run)) -> f64| {
@@ -62,34 +71,50 @@ pub fn run(args: &CompareArgs) -> io::Result<ExitCode> {
         values.sort_by(f64::total_cmp);
         values[values.len() / 2]
     };
+    let medians = |of: &dyn Fn(&(Run, Run)) -> Run| Run {
+        lines_per_second: median(&|p| of(p).lines_per_second),
+        cpu_per_million: median(&|p| of(p).cpu_per_million),
+        machine_per_gb: median(&|p| of(p).machine_per_gb),
+        peak_mib: median(&|p| of(p).peak_mib),
+    };
     println!(
-        "medians: null sink {:.0} lines/s, {:.3} CPU s/M; server {:.0} lines/s, {:.3} CPU s/M, peak {:.1} MiB; ratio {:.3}",
-        median(&|p| p.0.lines_per_second),
-        median(&|p| p.0.cpu_per_million),
-        median(&|p| p.1.lines_per_second),
-        median(&|p| p.1.cpu_per_million),
-        median(&|p| p.1.peak_mib),
-        median(&|p| p.1.lines_per_second / p.0.lines_per_second)
+        "medians: {name} {}; server {}; ratio {:.3}, of lines per CPU second {:.3}, of lines per machine CPU second {:.3}",
+        medians(&|p| p.0),
+        medians(&|p| p.1),
+        median(&|p| p.1.lines_per_second / p.0.lines_per_second),
+        median(&|p| p.0.cpu_per_million / p.1.cpu_per_million),
+        median(&|p| p.0.machine_per_gb / p.1.machine_per_gb)
     );
     Ok(ExitCode::SUCCESS)
 }
 
-fn one(args: &CompareArgs, server: bool) -> io::Result<Run> {
+impl std::fmt::Display for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{:.0} lines/s, {:.3} CPU s/M, {:.3} machine CPU s/GB, {:.1} MiB",
+            self.lines_per_second, self.cpu_per_million, self.machine_per_gb, self.peak_mib
+        )
+    }
+}
+
+fn one(args: &CompareArgs, subject: Subject) -> io::Result<Run> {
     let dir = args.dir.join(format!("logweir-compare-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
-    let result = measure(args, server, &dir);
+    let result = measure(args, subject, &dir);
     std::fs::remove_dir_all(&dir)?;
     result
 }
 
-fn measure(args: &CompareArgs, server: bool, dir: &Path) -> io::Result<Run> {
+fn measure(args: &CompareArgs, subject: Subject, dir: &Path) -> io::Result<Run> {
     let mut command = Command::new(std::env::current_exe()?);
-    if server {
+    if subject != Subject::NullSink {
         command.args(["serve", "--listen", "tcp://127.0.0.1:0", "--admin", "off", "--data-dir"]).arg(dir);
         if let Some(config) = &args.config {
             command.arg("--config").arg(config);
         }
-        for set in &args.set {
+        let versus: &[String] = if subject == Subject::Versus { &args.versus } else { &[] };
+        for set in args.set.iter().chain(versus) {
             command.arg("--set").arg(set);
         }
         if args.page_cache {
@@ -106,6 +131,7 @@ fn measure(args: &CompareArgs, server: bool, dir: &Path) -> io::Result<Run> {
     let address = child.address()?;
     let load = SendArgs { address: format!("tcp://{address}"), ..args.load.clone() };
     let expected = load.lines * u64::from(load.line_bytes);
+    let before = (machine_cpu(), own_cpu());
     let start = Instant::now();
     generate::send(&load)?;
     // Both are done when every byte is in a file.
@@ -116,12 +142,32 @@ fn measure(args: &CompareArgs, server: bool, dir: &Path) -> io::Result<Run> {
         std::thread::park_timeout(Duration::from_millis(1));
     }
     let seconds = start.elapsed().as_secs_f64();
+    let machine = (machine_cpu() - before.0) - (own_cpu() - before.1);
     let (cpu, peak_mib) = child.usage();
     Ok(Run {
         lines_per_second: load.lines as f64 / seconds,
         cpu_per_million: cpu / (load.lines as f64 / 1e6),
+        machine_per_gb: machine / (expected as f64 / 1e9),
         peak_mib,
     })
+}
+
+fn ticks_per_second() -> f64 {
+    nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as f64
+}
+
+/// CPU seconds that this machine has spent, idle and waiting not counted (proc_stat(5)): user, nice, system, irq, softirq.
+fn machine_cpu() -> f64 {
+    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let fields: Vec<f64> = text.split_whitespace().skip(1).take(7).filter_map(|f| f.parse().ok()).collect();
+    [0, 1, 2, 5, 6].iter().filter_map(|i| fields.get(*i)).sum::<f64>() / ticks_per_second()
+}
+
+/// CPU seconds of this process: the generator's.
+fn own_cpu() -> f64 {
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF);
+    let seconds = |t: nix::sys::time::TimeVal| t.tv_sec() as f64 + t.tv_usec() as f64 / 1e6;
+    usage.map_or(0.0, |u| seconds(u.user_time()) + seconds(u.system_time()))
 }
 
 /// A child that does not outlive us.
@@ -150,12 +196,11 @@ impl Process {
         // Fields 14 and 15 (proc_pid_stat(5)), counted behind the name, which may hold spaces.
         let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or("").split(' ').collect();
         let ticks: f64 = [11, 12].iter().filter_map(|i| fields.get(*i)?.parse::<f64>().ok()).sum();
-        let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as f64;
         let status = text("status");
         let peak = status
             .lines()
             .find_map(|l| l.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok());
-        (ticks / per_second, peak.unwrap_or(0.0) / 1024.0)
+        (ticks / ticks_per_second(), peak.unwrap_or(0.0) / 1024.0)
     }
 }
 

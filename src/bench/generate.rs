@@ -36,6 +36,9 @@ pub struct SendArgs {
     /// Number the lines, for `bench verify`. Slower: each line is made anew.
     #[arg(short, long)]
     pub sequence: bool,
+    /// Lines a second over all connections, at an even pace; 0: as fast as they are taken.
+    #[arg(long, default_value_t = 0)]
+    pub rate: u64,
     /// More connections that send nothing.
     #[arg(long, default_value_t = 0)]
     pub idle: u32,
@@ -216,6 +219,32 @@ impl Client {
     }
 }
 
+/// A paced generator looks so often whether the next writes are due.
+const PACE_STEP: Duration = Duration::from_millis(1);
+
+/// How many writes of a thread are due.
+struct Pace {
+    start: Instant,
+    /// 0: there is no pace.
+    writes_per_second: f64,
+}
+
+impl Pace {
+    fn new(args: &SendArgs) -> Pace {
+        let lines_per_write = (args.write_bytes / args.line_bytes).max(1);
+        let writes_per_second = args.rate as f64 / f64::from(lines_per_write) / f64::from(args.threads);
+        Pace { start: Instant::now(), writes_per_second }
+    }
+
+    fn allowed(&self, done: u64) -> usize {
+        if self.writes_per_second == 0.0 {
+            return usize::MAX;
+        }
+        let due = self.start.elapsed().as_secs_f64() * self.writes_per_second;
+        (due as u64).saturating_sub(done) as usize
+    }
+}
+
 fn drive(mut clients: Vec<Client>, args: &SendArgs) -> io::Result<()> {
     let mut poll = Poll::new()?;
     let mut events = Events::with_capacity(1024);
@@ -229,9 +258,16 @@ fn drive(mut clients: Vec<Client>, args: &SendArgs) -> io::Result<()> {
         poll.registry().register(&mut SourceFd(&fd), Token(i), Interest::READABLE | Interest::WRITABLE)?;
     }
     let mut writable = vec![true; clients.len()];
+    let pace = Pace::new(args);
+    let mut writes = 0;
     let mut open = clients.len();
     while open > 0 {
-        let timeout = if ready.is_empty() { None } else { Some(Duration::ZERO) };
+        let allowed = pace.allowed(writes);
+        let timeout = match (ready.is_empty(), allowed) {
+            (true, _) => None,
+            (false, 0) => Some(PACE_STEP),
+            (false, _) => Some(Duration::ZERO),
+        };
         poll.poll(&mut events, timeout)?;
         for event in &events {
             let i = event.token().0;
@@ -248,7 +284,8 @@ fn drive(mut clients: Vec<Client>, args: &SendArgs) -> io::Result<()> {
             }
         }
         // One write each before looking for events again.
-        for _ in 0..ready.len() {
+        for _ in 0..ready.len().min(allowed) {
+            writes += 1;
             let Some(i) = ready.pop_front() else { break };
             match clients[i].write(args, &plain)? {
                 Wrote::Some => ready.push_back(i),

@@ -21,6 +21,8 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// How long an orderly end may take.
     pub shutdown_timeout: Duration,
+    /// How sockets are driven.
+    pub engine: EngineChoice,
     /// Threads.
     pub placement: Placement,
     /// `buffer.memory`, in bytes.
@@ -122,9 +124,6 @@ const MOST: usize = 256;
 /// The first thing that is wrong.
 pub fn check(raw: Raw, places: &Places) -> Result<Options, ConfigError> {
     let check = Check { places };
-    if raw.engine == Some(EngineChoice::IoUring) {
-        return Err(places.error("engine", "this version has the epoll engine only; expected \"auto\" or \"epoll\""));
-    }
     check.no_retention("retention", raw.retention.max_age, raw.retention.max_bytes, raw.retention.min_free)?;
     let mut raw_listeners = raw.listener;
     if raw_listeners.is_empty() {
@@ -138,7 +137,7 @@ pub fn check(raw: Raw, places: &Places) -> Result<Options, ConfigError> {
     check.addresses_differ(&listeners)?;
     let placement = check.placement(&raw.placement)?;
     let buffer = raw.buffer.memory.unwrap_or(Size(64 << 20));
-    let memory = MemoryPlan::new(&needs(buffer, &placement, &listeners)).map_err(|least| {
+    let memory = MemoryPlan::new(&needs(buffer, raw.engine, &placement, &listeners)).map_err(|least| {
         let longest = listeners.iter().map(|l| l.lines.max_line_bytes).max().unwrap_or(0);
         places.error(
             "buffer.memory",
@@ -165,6 +164,7 @@ pub fn check(raw: Raw, places: &Places) -> Result<Options, ConfigError> {
     Ok(Options {
         data_dir,
         shutdown_timeout: check.time("shutdown_timeout", raw.shutdown_timeout, "10s", "0s", "1h")?,
+        engine: raw.engine.unwrap_or(EngineChoice::Auto),
         placement,
         buffer_bytes: buffer.0,
         memory,
@@ -181,7 +181,7 @@ pub fn check(raw: Raw, places: &Places) -> Result<Options, ConfigError> {
     })
 }
 
-fn needs(buffer: Size, placement: &Placement, listeners: &[ListenerOptions]) -> Needs {
+fn needs(buffer: Size, engine: Option<EngineChoice>, placement: &Placement, listeners: &[ListenerOptions]) -> Needs {
     let mut lanes: Vec<(Class, usize)> = Vec::new();
     for class in [Class::Lossless, Class::Lossy] {
         let mut levels: Vec<Level> = listeners.iter().filter(|l| l.class == class).map(|l| l.level).collect();
@@ -198,6 +198,7 @@ fn needs(buffer: Size, placement: &Placement, listeners: &[ListenerOptions]) -> 
         lanes,
         max_line_bytes: listeners.iter().map(|l| l.lines.max_line_bytes).max().unwrap_or(0),
         least_chunk_bytes: listeners.iter().map(|l| lines::least_chunk_bytes(&l.lines)).max().unwrap_or(0),
+        has_ring: engine != Some(EngineChoice::Epoll),
         discards: listeners.iter().any(|l| l.when_full == WhenFull::DropNewest),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::units::Size;
 use crate::chunk::{Class, memory_of_chunk};
+use crate::net::BUFFER_BYTES;
 use crate::session::tail;
 use std::fmt;
 
@@ -20,6 +21,8 @@ pub struct Needs {
     pub max_line_bytes: usize,
     /// Least chunk that every listener's longest line fits in.
     pub least_chunk_bytes: usize,
+    /// The engine may be io_uring, which receives small reads into buffers of its own.
+    pub has_ring: bool,
     /// Some listener drops what arrives when full, and reads it into a buffer to count it.
     pub discards: bool,
 }
@@ -39,6 +42,8 @@ pub struct MemoryPlan {
     pub reactors: usize,
     /// Shards.
     pub shards: usize,
+    /// Provided buffers of each reactor's ring, a power of two; 0: there is no ring.
+    pub ring_buffers: u16,
     /// Whether each reactor has a buffer for what it drops.
     pub discards: bool,
 }
@@ -67,7 +72,10 @@ impl MemoryPlan {
         let tail_reserve = needs.max_line_bytes;
         let tails = reactors * tail::memory_of_store(tail_budget, tail_reserve);
         let discard = if needs.discards { reactors * memory_of_chunk(chunk_bytes) } else { 0 };
-        let fixed = tails + discard;
+        // Few enough to stay in the cache: what a turn of the ring brings is copied out before the next.
+        let share = needs.memory / 64 / reactors / BUFFER_BYTES;
+        let ring_buffers = if needs.has_ring { 1 << share.clamp(16, 512).ilog2() } else { 0 };
+        let fixed = tails + discard + reactors * usize::from(ring_buffers) * BUFFER_BYTES;
         let per_chunk = memory_of_chunk(chunk_bytes);
         let fit = needs.memory.saturating_sub(fixed) / per_chunk / needs.shards;
         if fit < least_sum {
@@ -91,6 +99,7 @@ impl MemoryPlan {
             tail_reserve,
             reactors,
             shards: needs.shards,
+            ring_buffers,
             discards: needs.discards,
         })
     }
@@ -107,6 +116,7 @@ impl MemoryPlan {
         let discard = if self.discards { self.reactors } else { 0 };
         (self.all_chunks() + discard) * memory_of_chunk(self.chunk_bytes)
             + self.reactors * tail::memory_of_store(self.tail_budget, self.tail_reserve)
+            + self.reactors * usize::from(self.ring_buffers) * BUFFER_BYTES
     }
 }
 
@@ -118,6 +128,10 @@ impl fmt::Display for MemoryPlan {
         write!(f, "{chunks} chunks of {} (being filled, in rings, at the writers, held for a sync)", size(one))?;
         let tails = tail::memory_of_store(self.tail_budget, self.tail_reserve);
         write!(f, " + {} x {} for partial lines", self.reactors, size(tails))?;
+        if self.ring_buffers > 0 {
+            let ring = usize::from(self.ring_buffers) * BUFFER_BYTES;
+            write!(f, " + {} x {} for small reads (io_uring)", self.reactors, size(ring))?;
+        }
         if self.discards {
             write!(f, " + {} x {} to read what is dropped", self.reactors, size(one))?;
         }
@@ -140,7 +154,7 @@ mod tests {
             if lossy { all.push((Class::Lossy, 1)); }
             let needs = Needs {
                 memory, shards, reactors_per_shard, lanes: all, max_line_bytes: line,
-                least_chunk_bytes: line + 16384, discards,
+                least_chunk_bytes: line + 16384, has_ring: discards, discards,
             };
             match MemoryPlan::new(&needs) {
                 Ok(plan) => {

@@ -48,6 +48,8 @@ pub struct Metrics {
     pub control: Arc<Control>,
     /// Set when recovery is over.
     pub recovery: OnceLock<RecoverySums>,
+    /// Set when the engine is chosen: its name, and why it.
+    pub engine: OnceLock<(&'static str, &'static str)>,
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
     /// One scrape at a time.
@@ -61,8 +63,8 @@ impl Metrics {
         let recorder = PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
         metrics::with_local_recorder(&recorder, describe);
-        let (recovery, scrape) = (OnceLock::new(), Mutex::new(()));
-        Metrics { accounting, listeners, shards, control, recovery, recorder, handle, scrape }
+        let (recovery, engine, scrape) = (OnceLock::new(), OnceLock::new(), Mutex::new(()));
+        Metrics { accounting, listeners, shards, control, recovery, engine, recorder, handle, scrape }
     }
 
     /// The text.
@@ -85,6 +87,9 @@ impl Metrics {
     fn publish_server(&self) {
         gauge!("logweir_ready").set(f64::from(u8::from(self.control.not_ready().is_none())));
         gauge!("logweir_intake_stopped").set(f64::from(u8::from(self.control.intake_stopped())));
+        if let Some((engine, reason)) = self.engine.get() {
+            gauge!("logweir_engine_info", "engine" => *engine, "reason" => *reason).set(1.0);
+        }
         if let Some(recovery) = self.recovery.get() {
             gauge!("logweir_recovered_segments").set(recovery.segments as f64);
             gauge!("logweir_recovered_lines").set(recovery.lines as f64);
@@ -153,6 +158,7 @@ fn describe() {
         ("logweir_disk_full", "1 while a writer waits for room."),
         ("logweir_ready", "1 while the server takes lines."),
         ("logweir_intake_stopped", "1 once the disk has failed for the second time."),
+        ("logweir_engine_info", "1: which engine runs, and why this one."),
         ("logweir_recovered_segments", "Segments found active at start."),
         ("logweir_recovered_lines", "Lines kept in them."),
         ("logweir_recovered_torn_bytes", "Bytes moved to .torn at start."),

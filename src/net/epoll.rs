@@ -3,10 +3,10 @@
 //! mio is edge-triggered: after an event a connection is pending until a receive finds it empty. A receive that took
 //! fewer bytes than it had room for found it empty (epoll(7)), unless the peer has ended its side already.
 
-use super::{ConnId, Engine, Event, Kind, Lease, ListenerId, Outcome, Peer, Received, Sent, Socket};
+use super::socket::{self, Accept};
+use super::{ConnId, Engine, Event, Lease, ListenerId, Outcome, Received, Sent, Socket};
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token, Waker};
-use nix::sys::socket::MsgFlags;
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
@@ -74,22 +74,13 @@ impl EpollEngine {
 
     fn accept(listener: &mut Listener, most: usize, events: &mut Vec<Event>) {
         for _ in 0..most {
-            match listener.socket.accept() {
-                Ok((fd, address)) => {
-                    if fd.set_nonblocking(true).is_err() {
-                        continue;
-                    }
-                    let peer = address.as_socket().map_or(Peer::Local, Peer::Ip);
-                    let socket = Socket { fd, kind: Kind::Stream };
-                    events.push(Event::Accepted { listener: listener.id, socket, peer });
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+            match socket::accept(&listener.socket, listener.id, events) {
+                Accept::Again => {}
+                Accept::Nobody => {
                     listener.ready = false;
                     return;
                 }
-                // accept(2): errors of the new connection, not of the listener; the next one may be fine.
-                Err(e) if e.kind() == io::ErrorKind::Interrupted || is_of_the_connection(&e) => {}
-                Err(error) => {
+                Accept::Failed(error) => {
                     listener.failed = true;
                     events.push(Event::AcceptFailed { listener: listener.id, error });
                     return;
@@ -146,23 +137,6 @@ impl EpollEngine {
 
 fn token(id: ConnId) -> Token {
     Token((id.generation as usize) << 32 | id.index as usize)
-}
-
-fn is_of_the_connection(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(
-            libc::ECONNABORTED
-                | libc::EPROTO
-                | libc::ENETDOWN
-                | libc::ENOPROTOOPT
-                | libc::EHOSTDOWN
-                | libc::ENONET
-                | libc::EHOSTUNREACH
-                | libc::ENETUNREACH
-                | libc::EPERM
-        )
-    )
 }
 
 impl Engine for EpollEngine {
@@ -232,25 +206,7 @@ impl Engine for EpollEngine {
             return Some(Received { conn: id, lease, outcome });
         };
         let Lease { chunk, start, len, .. } = &mut lease;
-        let space = &mut chunk.free()[*start..*start + *len];
-        let room = space.len();
-        let fd = socket.fd.as_raw_fd();
-        let outcome = loop {
-            let flags = match socket.kind {
-                Kind::Stream => MsgFlags::empty(),
-                Kind::Datagram => MsgFlags::MSG_TRUNC, // answers the datagram's real length
-            };
-            break match nix::sys::socket::recv(fd, space, flags) {
-                Ok(0) if socket.kind == Kind::Stream => Outcome::End,
-                Ok(n) => {
-                    let more = socket.kind == Kind::Datagram || n == room || ended;
-                    Outcome::Bytes { len: n.min(room), more, cut: n.saturating_sub(room) }
-                }
-                Err(nix::Error::EINTR) => continue,
-                Err(nix::Error::EAGAIN) => Outcome::Empty,
-                Err(e) => Outcome::Failed(e.into()),
-            };
-        };
+        let outcome = socket::receive(socket, &mut chunk.free()[*start..*start + *len], ended);
         Some(Received { conn: id, lease, outcome })
     }
 

@@ -7,10 +7,13 @@
 
 mod epoll;
 pub mod listen;
+mod socket;
 pub mod stdin;
+mod uring;
 
 pub use crate::chunk::ConnId;
 pub use epoll::EpollEngine;
+pub use uring::{BUFFER_BYTES, UringEngine, probe};
 
 use crate::chunk::Chunk;
 use std::fmt;

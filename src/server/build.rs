@@ -1,5 +1,6 @@
 //! Puts a server together, in the order: lock, admin, recovery, writers, sockets, reactors.
 
+use super::engine;
 use super::pin::{Cores, spawn};
 use super::{StartError, Started};
 use crate::acceptor::{Acceptor, Stop};
@@ -18,7 +19,7 @@ use crate::log::stream_dir::StreamDir;
 use crate::metrics::accounting::{Accounting, Ledger};
 use crate::metrics::render::{Metrics, RecoverySums};
 use crate::net::listen::{self, Address};
-use crate::net::{Engine, EpollEngine, Kind, ListenerId, Peer, Socket, stdin};
+use crate::net::{Engine, EpollEngine, UringEngine, Kind, ListenerId, Peer, Socket, stdin};
 use crate::reactor::{AddressLimit, BYTES_PER_CONNECTION, ConnectionLimit, ListenerRun, Reactor, Setup};
 use crate::session::tail::TailStore;
 use crate::shard::{Handed, Shard, ShardSize};
@@ -192,45 +193,28 @@ pub fn build(
     let limit = Arc::new(ConnectionLimit::new(max_connections));
     let addresses: Vec<Arc<AddressLimit>> =
         options.listeners.iter().map(|l| Arc::new(AddressLimit::new(l.max_connections_per_address))).collect();
-    for number in 0..reactors {
-        let (shard, index) = (number / placement.reactors_per_shard, number % placement.reactors_per_shard);
-        let mut engine =
-            EpollEngine::new(max_connections.div_ceil(reactors)).map_err(resource("open an epoll instance"))?;
-        for (id, sockets) in &mut sources.tcp {
-            if let Some(socket) = sockets.pop() {
-                engine.listen(*id, socket).map_err(resource("watch a listener"))?;
-            }
+    let engine = engine::choose(options.engine)?;
+    let _ = metrics.engine.set(engine.label()); // set here only
+    let size = max_connections.div_ceil(reactors);
+    let mut seats = Seats {
+        options,
+        shards: &shards,
+        control: &control,
+        clock,
+        notices,
+        upstream: &upstream,
+        evictions: &evictions,
+        connections: &limit,
+        addresses: &addresses,
+        pins: &pins,
+        tcp: &mut sources.tcp,
+    };
+    match engine.kind {
+        engine::Kind::Epoll => seats.fill(|| EpollEngine::new(size))?,
+        engine::Kind::IoUring => {
+            let buffers = options.memory.ring_buffers;
+            seats.fill(|| UringEngine::new(size, buffers))?;
         }
-        let runs = options
-            .listeners
-            .iter()
-            .zip(&addresses)
-            .map(|(l, a)| ListenerRun { options: l.clone(), addresses: Arc::clone(a) })
-            .collect();
-        let memory = &options.memory;
-        let discard = if memory.discards {
-            Some(Box::new(Chunk::new(memory.chunk_bytes).map_err(resource("map a buffer"))?))
-        } else {
-            None
-        };
-        let reactor = Reactor::new(Setup {
-            engine,
-            index,
-            shard: Arc::clone(&shards[shard]),
-            control: Arc::clone(&control),
-            clock: Arc::clone(clock),
-            listeners: runs,
-            upstream: Arc::clone(&upstream[number]),
-            evictions: Arc::clone(&evictions[number]),
-            connections: Arc::clone(&limit),
-            tails: TailStore::new(memory.tail_budget, memory.tail_reserve).map_err(resource("map tails"))?,
-            discard,
-            linger: options.linger,
-            notices: notices.clone(),
-        });
-        let body = move || Notice::ReactorEnded(reactor.run().map_err(|e| e.to_string()));
-        spawn(format!("reactor-{number}"), pins[shard].0[index], notices.clone(), body)
-            .map_err(resource("start a reactor"))?;
     }
     for (turn, handed) in sources.single.into_iter().enumerate() {
         let ports: Vec<_> = shards.iter().flat_map(|s| &s.reactors).collect();
@@ -258,7 +242,7 @@ pub fn build(
             listeners: sources.addresses,
             admin,
             data_dir,
-            engine: "epoll",
+            engine: engine.describe(),
             io: describe_io(&options.streams, dont_cache),
             max_connections,
             connection_bytes: max_connections * BYTES_PER_CONNECTION,
@@ -274,6 +258,69 @@ pub fn build(
             _lock: lock,
         },
     })
+}
+
+/// What reactors are made of.
+struct Seats<'a> {
+    options: &'a Options,
+    shards: &'a [Arc<Shard>],
+    control: &'a Arc<Control>,
+    clock: &'a Arc<dyn Clock>,
+    notices: &'a Sender<Notice>,
+    upstream: &'a [Arc<Ledger>],
+    evictions: &'a [Arc<Ledger>],
+    connections: &'a Arc<ConnectionLimit>,
+    addresses: &'a [Arc<AddressLimit>],
+    pins: &'a [(Vec<Option<usize>>, Option<usize>)],
+    tcp: &'a mut HashMap<ListenerId, Vec<socket2::Socket>>,
+}
+
+impl Seats<'_> {
+    /// Starts all reactors, each with an engine of its own.
+    fn fill<E: Engine + Send + 'static>(&mut self, make: impl Fn() -> io::Result<E>) -> Result<(), StartError> {
+        let per_shard = self.options.placement.reactors_per_shard;
+        for number in 0..self.upstream.len() {
+            let mut engine = make().map_err(resource("make an engine"))?;
+            for (id, sockets) in &mut *self.tcp {
+                if let Some(socket) = sockets.pop() {
+                    engine.listen(*id, socket).map_err(resource("watch a listener"))?;
+                }
+            }
+            let (shard, index) = (number / per_shard, number % per_shard);
+            let reactor = Reactor::new(self.setup(engine, number, shard, index)?);
+            let body = move || Notice::ReactorEnded(reactor.run().map_err(|e| e.to_string()));
+            spawn(format!("reactor-{number}"), self.pins[shard].0[index], self.notices.clone(), body)
+                .map_err(resource("start a reactor"))?;
+        }
+        Ok(())
+    }
+
+    fn setup<E: Engine>(&self, engine: E, number: usize, shard: usize, index: usize) -> Result<Setup<E>, StartError> {
+        let memory = &self.options.memory;
+        let listeners = self.options.listeners.iter().zip(self.addresses);
+        let discard = if memory.discards {
+            Some(Box::new(Chunk::new(memory.chunk_bytes).map_err(resource("map a buffer"))?))
+        } else {
+            None
+        };
+        Ok(Setup {
+            engine,
+            index,
+            shard: Arc::clone(&self.shards[shard]),
+            control: Arc::clone(self.control),
+            clock: Arc::clone(self.clock),
+            listeners: listeners
+                .map(|(l, a)| ListenerRun { options: l.clone(), addresses: Arc::clone(a) })
+                .collect(),
+            upstream: Arc::clone(&self.upstream[number]),
+            evictions: Arc::clone(&self.evictions[number]),
+            connections: Arc::clone(self.connections),
+            tails: TailStore::new(memory.tail_budget, memory.tail_reserve).map_err(resource("map tails"))?,
+            discard,
+            linger: self.options.linger,
+            notices: self.notices.clone(),
+        })
+    }
 }
 
 fn recover(disk: &dyn Disk, clock: &dyn Clock, data_dir: &Path, strict: bool) -> Result<RecoverySums, StartError> {

@@ -1,6 +1,7 @@
 //! A server: puts the parts together, starts the threads, waits for signals, ends in order.
 
 mod build;
+mod engine;
 mod pin;
 
 use crate::clock::{Clock, SystemClock};
@@ -41,6 +42,12 @@ pub enum StartError {
         /// Why not.
         error: io::Error,
     },
+    /// `engine = "io_uring"`, and it cannot be had.
+    #[error("engine = \"io_uring\" does not work here: {error}; set engine = \"auto\" or \"epoll\", or allow io_uring (kernel.io_uring_disabled, the container's seccomp profile)")]
+    IoUring {
+        /// What the probe met.
+        error: io::Error,
+    },
     /// Threads, memory, epoll.
     #[error("cannot {what}: {error}")]
     Resource {
@@ -68,8 +75,8 @@ pub struct Started {
     pub admin: Option<String>,
     /// Where the files go, absolute.
     pub data_dir: PathBuf,
-    /// The engine.
-    pub engine: &'static str,
+    /// The engine, and why.
+    pub engine: String,
     /// How appends are made, and why.
     pub io: String,
     /// Connections at most.

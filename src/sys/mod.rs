@@ -5,6 +5,8 @@
 
 mod append;
 mod mount;
+mod ring;
 
 pub use append::{MAX_SLICES, append_vectored};
 pub use mount::mount_id;
+pub use ring::{Done, Op, Ring};

@@ -1,0 +1,72 @@
+//! What both engines do with a socket directly.
+
+use super::{Event, Kind, ListenerId, Outcome, Peer, Socket};
+use nix::sys::socket::MsgFlags;
+use std::io;
+use std::os::fd::AsRawFd;
+
+/// What an attempt to accept came to.
+#[derive(Debug)]
+pub enum Accept {
+    /// A connection, or one that was gone already: try again.
+    Again,
+    /// Nobody waits.
+    Nobody,
+    /// The listener cannot accept.
+    Failed(io::Error),
+}
+
+/// Accepts one connection from a non-blocking listener, into `events`.
+pub fn accept(socket: &socket2::Socket, listener: ListenerId, events: &mut Vec<Event>) -> Accept {
+    match socket.accept() {
+        Ok((fd, address)) => {
+            if fd.set_nonblocking(true).is_ok() {
+                let peer = address.as_socket().map_or(Peer::Local, Peer::Ip);
+                events.push(Event::Accepted { listener, socket: Socket { fd, kind: Kind::Stream }, peer });
+            }
+            Accept::Again
+        }
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Accept::Nobody,
+        Err(e) if e.kind() == io::ErrorKind::Interrupted || is_of_the_connection(&e) => Accept::Again,
+        Err(error) => Accept::Failed(error),
+    }
+}
+
+/// Errors of the new connection, not of the listener; the next one may be fine (accept(2)).
+pub fn is_of_the_connection(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::EPROTO
+                | libc::ENETDOWN
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::ENONET
+                | libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+                | libc::EPERM
+        )
+    )
+}
+
+/// `recv(2)`. `hung_up`: the peer is known to have ended its side, so that a short read is not the last.
+pub fn receive(socket: &Socket, space: &mut [u8], hung_up: bool) -> Outcome {
+    let room = space.len();
+    let flags = match socket.kind {
+        Kind::Stream => MsgFlags::empty(),
+        Kind::Datagram => MsgFlags::MSG_TRUNC, // answers the datagram's real length
+    };
+    loop {
+        return match nix::sys::socket::recv(socket.fd.as_raw_fd(), space, flags) {
+            Ok(0) if socket.kind == Kind::Stream => Outcome::End,
+            Ok(n) => {
+                let more = socket.kind == Kind::Datagram || n == room || hung_up;
+                Outcome::Bytes { len: n.min(room), more, cut: n.saturating_sub(room) }
+            }
+            Err(nix::Error::EINTR) => continue,
+            Err(nix::Error::EAGAIN) => Outcome::Empty,
+            Err(e) => Outcome::Failed(e.into()),
+        };
+    }
+}

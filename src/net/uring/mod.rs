@@ -1,0 +1,395 @@
+//! The engine on io_uring.
+//!
+//! A connection is in one of two ways of receiving. Many small reads: a multishot receive fills provided buffers as input
+//! comes, with no system call per read; [`Engine::recv`] copies them into the lease. Few large ones: `recv(2)` straight into
+//! the lease, and a one-shot poll where it found the socket empty. What a connection does decides: full buffers make it
+//! large, short reads small. When the provided buffers are used up, or one connection holds more than its share, its
+//! multishot ends and it is read the large way, which needs no buffer: so nobody waits for another's buffers.
+//!
+//! All completions that the kernel has posted are looked at before a direct `recv(2)`. As the kernel receives for us only
+//! inside our own `io_uring_enter(2)` (`IORING_SETUP_DEFER_TASKRUN`), what it has received is known then, and bytes cannot
+//! change their order.
+
+mod conn;
+mod probe;
+
+pub use probe::probe;
+
+use super::{socket, ConnId, Engine, Event, Kind, Lease, ListenerId, Outcome, Peer, Received, Sent, Socket};
+use crate::sys::{Done, Op, Ring};
+use conn::{Armed, Conn, Ended, Held};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Bytes of a provided buffer. A read that fills it is no small one.
+pub const BUFFER_BYTES: usize = 4096;
+/// Buffers that one connection may hold before its multishot is ended.
+const SHARE: u16 = 16;
+/// So many full buffers in a row make a connection a fat one, so many short reads a small one.
+const CHANGE_AFTER: u8 = 4;
+
+/// So many waits that find small reads there already, and the next one waits a little for more: half the CPU time of many small
+/// reads is the waking up for each (docs/decisions.md).
+const CROWD: u32 = 8;
+/// Small reads that must come of it.
+const BATCH_PAYS: u32 = 4;
+/// Generations are counted in so many bits, so that no engine's ids are wider than another's.
+const GENERATIONS: u32 = 0x1fff_ffff;
+
+struct Listener {
+    id: ListenerId,
+    socket: Option<socket2::Socket>,
+    /// An accept is under way.
+    armed: bool,
+}
+
+/// See the module.
+pub struct UringEngine {
+    ring: Ring,
+    held: Held,
+    wake: Arc<EventFd>,
+    wake_armed: bool,
+    listeners: Vec<Listener>,
+    conns: Vec<Conn>,
+    free: VecDeque<u32>,
+    /// Small reads that the last wait brought.
+    small_reads: u32,
+    /// How many waits lately found small reads there already: how much comes from many at once.
+    crowd: u32,
+    /// Events found when nobody waited for them.
+    stash: Vec<Event>,
+}
+
+impl UringEngine {
+    /// An engine with room for `connections` and `buffers` provided buffers (a power of two) of [`BUFFER_BYTES`].
+    ///
+    /// # Errors
+    /// The kernel has no io_uring, forbids it, or lacks what is needed.
+    pub fn new(connections: usize, buffers: u16) -> io::Result<Self> {
+        Ok(UringEngine {
+            ring: Ring::new(buffers, BUFFER_BYTES)?,
+            held: Held::new(buffers),
+            wake: Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?),
+            wake_armed: false,
+            listeners: Vec::new(),
+            conns: Vec::with_capacity(connections),
+            free: VecDeque::new(),
+            small_reads: 0,
+            crowd: 0,
+            stash: Vec::new(),
+        })
+    }
+
+    fn live(&mut self, id: ConnId) -> Option<&mut Conn> {
+        self.conns.get_mut(id.index as usize).filter(|c| c.generation == id.generation && c.is_open())
+    }
+
+    /// Looks at all completions there are.
+    fn reap(&mut self, out: &mut Vec<Event>) {
+        while let Some(done) = self.ring.next_done() {
+            let index = done.index;
+            match done.op {
+                Op::Wake => {
+                    self.wake_armed &= done.more;
+                    out.push(Event::Woken);
+                }
+                Op::Accept => self.accepted(index as usize, done, out),
+                Op::Recv => self.filled(index, done, out),
+                Op::Poll => self.polled(index, done, out),
+                Op::Send => self.sent(index, done, out),
+                Op::Cancel => {}
+            }
+        }
+    }
+
+    fn accepted(&mut self, index: usize, done: Done, out: &mut Vec<Event>) {
+        let listener = &mut self.listeners[index];
+        listener.armed &= done.more;
+        if let Some(fd) = done.accepted {
+            let fd = socket2::Socket::from(fd);
+            // The peer may be gone already; then there is nobody to serve.
+            if let Ok(address) = fd.peer_addr() {
+                let peer = address.as_socket().map_or(Peer::Local, Peer::Ip);
+                out.push(Event::Accepted { listener: listener.id, socket: Socket { fd, kind: Kind::Stream }, peer });
+            }
+        } else if listener.socket.is_some() && done.result != -libc::ECANCELED {
+            let error = io::Error::from_raw_os_error(-done.result);
+            if !socket::is_of_the_connection(&error) {
+                out.push(Event::AcceptFailed { listener: listener.id, error });
+                return;
+            }
+        }
+        if !done.more && done.result != -libc::ECANCELED {
+            self.arm_accept(index);
+        }
+    }
+
+    fn arm_accept(&mut self, index: usize) {
+        let listener = &mut self.listeners[index];
+        if let (Some(socket), false) = (&listener.socket, listener.armed) {
+            listener.armed = true;
+            self.ring.accept_multi(socket.as_fd(), index as u32);
+        }
+    }
+
+    /// A multishot receive brought something, or ended.
+    fn filled(&mut self, index: u32, done: Done, out: &mut Vec<Event>) {
+        let conn = &mut self.conns[index as usize];
+        if let Some(buffer) = done.buffer {
+            if conn.is_open() && done.result > 0 {
+                self.held.push(&mut conn.held, buffer, done.result as u16);
+                conn.saw(done.result as usize);
+                self.small_reads += u32::from(done.result < BUFFER_BYTES as i32);
+            } else {
+                self.ring.give_back(buffer);
+            }
+        }
+        if !done.more {
+            conn.armed = Armed::Nothing;
+            conn.under_way -= 1;
+            match done.result {
+                0 => conn.ended = Some(Ended::Clean),
+                // Out of buffers, or ended by us: what is in the socket is received the other way.
+                n if n > 0 || n == -libc::ENOBUFS || n == -libc::ECANCELED => {}
+                errno => conn.ended = Some(Ended::Failed(-errno)),
+            }
+        }
+        if !conn.is_open() {
+            return self.release_if_over(index);
+        }
+        if conn.armed == Armed::Multishot && (conn.fat || conn.held.count >= SHARE) {
+            conn.armed = Armed::Stopping;
+            self.ring.cancel(Op::Recv, index);
+        }
+        // One event is enough until it is served; the reactor knows which it has heard of.
+        out.push(Event::Pending(conn.id(index)));
+    }
+
+    fn polled(&mut self, index: u32, done: Done, out: &mut Vec<Event>) {
+        let conn = &mut self.conns[index as usize];
+        conn.armed = Armed::Nothing;
+        conn.under_way -= 1;
+        if !conn.is_open() {
+            return self.release_if_over(index);
+        }
+        let over = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR;
+        conn.hung_up |= done.result < 0 || done.result & i32::from(over) != 0;
+        out.push(Event::Pending(conn.id(index)));
+    }
+
+    fn sent(&mut self, index: u32, done: Done, out: &mut Vec<Event>) {
+        let conn = &mut self.conns[index as usize];
+        conn.sending = false;
+        conn.under_way -= 1;
+        let Some(buffer) = done.sent else { return };
+        if !conn.is_open() {
+            return self.release_if_over(index);
+        }
+        let result = match usize::try_from(done.result) {
+            Ok(n) if n == buffer.len() => Ok(()),
+            Ok(_) => Err(io::ErrorKind::WriteZero.into()),
+            Err(_) => Err(io::Error::from_raw_os_error(-done.result)),
+        };
+        out.push(Event::Sent(Sent { conn: conn.id(index), buffer, result }));
+    }
+
+    /// Gives the place of a closed connection to the next, once the kernel has ended everything of the old one.
+    fn release_if_over(&mut self, index: u32) {
+        let conn = &mut self.conns[index as usize];
+        if conn.under_way == 0 && conn.release() {
+            self.free.push_back(index);
+        }
+    }
+
+    /// Has the kernel tell when input comes, unless it does already.
+    fn arm(&mut self, index: u32) {
+        let conn = &mut self.conns[index as usize];
+        let (Some(socket), Armed::Nothing) = (&conn.socket, conn.armed) else { return };
+        conn.under_way += 1;
+        if conn.fat || socket.kind == Kind::Datagram {
+            conn.armed = Armed::Poll;
+            let events = (libc::POLLIN | libc::POLLRDHUP) as u32;
+            self.ring.poll(socket.fd.as_fd(), events, index);
+        } else {
+            conn.armed = Armed::Multishot;
+            self.ring.recv_multi(socket.fd.as_fd(), index);
+        }
+    }
+
+    /// Copies what the kernel has received for a connection already.
+    fn copy_held(&mut self, index: u32, space: &mut [u8]) -> Outcome {
+        let conn = &mut self.conns[index as usize];
+        let mut len = 0;
+        while let Some(front) = self.held.front(&conn.held) {
+            let bytes = &self.ring.buffer(front.buffer, usize::from(front.len))[usize::from(front.at)..];
+            let n = bytes.len().min(space.len() - len);
+            space[len..len + n].copy_from_slice(&bytes[..n]);
+            len += n;
+            if n < bytes.len() {
+                conn.held.at += n as u16;
+                break;
+            }
+            self.held.pop(&mut conn.held);
+            self.ring.give_back(front.buffer);
+        }
+        // Where nothing tells us of more, it is there or must be looked for.
+        let more = conn.held.count > 0 || conn.ended.is_some() || conn.armed == Armed::Nothing;
+        Outcome::Bytes { len, more, cut: 0 }
+    }
+
+    /// `recv(2)`, and what follows from what it found.
+    fn receive(&mut self, index: u32, space: &mut [u8]) -> Outcome {
+        let conn = &mut self.conns[index as usize];
+        let Some(socket) = &conn.socket else { return Outcome::Failed(io::ErrorKind::NotConnected.into()) };
+        let outcome = socket::receive(socket, space, conn.hung_up);
+        match &outcome {
+            Outcome::Bytes { len, more, .. } => {
+                if socket.kind == Kind::Stream {
+                    conn.saw(if *more { BUFFER_BYTES } else { *len });
+                }
+                if !more {
+                    self.arm(index);
+                }
+            }
+            Outcome::Empty => self.arm(index),
+            Outcome::End | Outcome::Failed(_) => {}
+        }
+        outcome
+    }
+}
+
+impl Engine for UringEngine {
+    fn listen(&mut self, listener: ListenerId, socket: socket2::Socket) -> io::Result<()> {
+        socket.set_nonblocking(false)?; // the kernel waits for us; only the last look must not block
+        self.listeners.push(Listener { id: listener, socket: Some(socket), armed: false });
+        self.arm_accept(self.listeners.len() - 1);
+        Ok(())
+    }
+
+    fn stop_listening(&mut self, listener: ListenerId, events: &mut Vec<Event>) {
+        for index in 0..self.listeners.len() {
+            if self.listeners[index].id != listener {
+                continue;
+            }
+            let Some(socket) = self.listeners[index].socket.take() else { continue };
+            if self.listeners[index].armed {
+                self.ring.cancel(Op::Accept, index as u32);
+            }
+            while self.listeners[index].armed {
+                if self.ring.wait(Some(Duration::from_millis(100)), false).is_err() {
+                    break; // the next wait says so
+                }
+                self.reap(events);
+            }
+            // Those who came after the last completion.
+            if socket.set_nonblocking(true).is_ok() {
+                while let socket::Accept::Again = socket::accept(&socket, listener, events) {}
+            }
+        }
+    }
+
+    fn retry_accept(&mut self, listener: ListenerId) {
+        for index in 0..self.listeners.len() {
+            if self.listeners[index].id == listener {
+                self.arm_accept(index);
+            }
+        }
+    }
+
+    fn open(&mut self, socket: Socket) -> io::Result<ConnId> {
+        let index = self.free.pop_front().unwrap_or_else(|| {
+            self.conns.push(Conn::default());
+            (self.conns.len() - 1) as u32
+        });
+        let conn = &mut self.conns[index as usize];
+        conn.socket = Some(socket);
+        let id = conn.id(index);
+        self.arm(index);
+        Ok(id)
+    }
+
+    fn close(&mut self, id: ConnId) {
+        let Some(conn) = self.live(id) else { return };
+        conn.close();
+        let (armed, sending) = (conn.armed, conn.sending);
+        let mut held = std::mem::take(&mut conn.held);
+        while let Some(front) = self.held.front(&held) {
+            self.held.pop(&mut held);
+            self.ring.give_back(front.buffer);
+        }
+        let index = id.index;
+        match armed {
+            Armed::Multishot => self.ring.cancel(Op::Recv, index),
+            Armed::Poll => self.ring.cancel(Op::Poll, index),
+            Armed::Nothing | Armed::Stopping => {}
+        }
+        if sending {
+            self.ring.cancel(Op::Send, index);
+        }
+        self.release_if_over(index);
+    }
+
+    fn recv(&mut self, id: ConnId, mut lease: Lease) -> Option<Received> {
+        if self.live(id).is_none() {
+            let outcome = Outcome::Failed(io::ErrorKind::NotConnected.into());
+            return Some(Received { conn: id, lease, outcome });
+        }
+        let index = id.index;
+        if self.conns[index as usize].is_blank() && self.conns[index as usize].armed != Armed::Nothing {
+            // The kernel may have received something that we have not looked at.
+            let mut found = std::mem::take(&mut self.stash);
+            if self.ring.wait(Some(Duration::ZERO), false).is_ok() {
+                self.reap(&mut found);
+            }
+            self.stash = found;
+        }
+        let space = &mut lease.chunk.free()[lease.start..lease.start + lease.len];
+        let conn = &self.conns[index as usize];
+        let outcome = match (&conn.ended, conn.armed) {
+            _ if conn.held.count > 0 => self.copy_held(index, space),
+            (Some(Ended::Clean), _) => Outcome::End,
+            (Some(Ended::Failed(errno)), _) => Outcome::Failed(io::Error::from_raw_os_error(*errno)),
+            _ => self.receive(index, space),
+        };
+        Some(Received { conn: id, lease, outcome })
+    }
+
+    fn send(&mut self, id: ConnId, buffer: Vec<u8>) -> Option<Sent> {
+        let Some(conn) = self.live(id).filter(|c| !c.sending) else {
+            return Some(Sent { conn: id, buffer, result: Err(io::ErrorKind::NotConnected.into()) });
+        };
+        conn.sending = true;
+        conn.under_way += 1;
+        if let Some(socket) = &self.conns[id.index as usize].socket {
+            self.ring.send(socket.fd.as_fd(), buffer, id.index);
+        }
+        None
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, out: &mut Vec<Event>) -> io::Result<()> {
+        if !self.wake_armed {
+            self.wake_armed = true;
+            self.ring.watch_waker(self.wake.as_fd());
+        }
+        out.append(&mut self.stash);
+        let (due, batch) = (self.ring.is_due(), self.crowd >= CROWD);
+        self.ring.wait(if out.is_empty() { timeout } else { Some(Duration::ZERO) }, batch)?;
+        self.small_reads = 0;
+        self.reap(out);
+        let crowded = if batch { self.small_reads >= BATCH_PAYS } else { due && self.small_reads > 0 };
+        self.crowd = if crowded { (self.crowd + 1).min(2 * CROWD) } else { self.crowd.saturating_sub(4) };
+        Ok(())
+    }
+
+    fn waker(&self) -> Box<dyn Fn() + Send + Sync> {
+        let wake = Arc::clone(&self.wake);
+        Box::new(move || {
+            // The only failure is a counter at its maximum, and then the wait has long returned.
+            let _ = wake.write(1);
+        })
+    }
+}

@@ -28,7 +28,7 @@ fn the_introduction_says_what_a_user_wants_to_know() {
     let dir = scratch();
     let server = Server::start(&dir.path().join("data"), &[]);
     for part in
-        ["tcp://127.0.0.1:", "written to", "data", "epoll", "shard", "memory", "file mode", "nc -N", "logweir cat"]
+        ["tcp://127.0.0.1:", "written to", "data", "engine", "shard", "memory", "file mode", "nc -N", "logweir cat"]
     {
         assert!(server.introduction.contains(part), "{part}\n{}", server.introduction);
     }

@@ -3,7 +3,8 @@
 
 use crate::control::Control;
 use crate::net::{Engine, EpollEngine, Event, ListenerId};
-use crate::shard::{Handed, ReactorPort, Shard};
+use crate::shard::Handed;
+use crate::spread::Spread;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,10 +31,8 @@ impl Stop {
 pub struct Acceptor {
     engine: EpollEngine,
     listeners: Vec<ListenerId>,
-    shards: Vec<Arc<Shard>>,
+    spread: Arc<Spread>,
     stop: Arc<AtomicBool>,
-    /// Rotates among reactors that are equally loaded.
-    turn: usize,
 }
 
 impl Acceptor {
@@ -41,7 +40,7 @@ impl Acceptor {
     ///
     /// # Errors
     /// They cannot be watched.
-    pub fn new(sockets: Vec<(ListenerId, socket2::Socket)>, shards: Vec<Arc<Shard>>) -> io::Result<(Acceptor, Stop)> {
+    pub fn new(sockets: Vec<(ListenerId, socket2::Socket)>, spread: Arc<Spread>) -> io::Result<(Acceptor, Stop)> {
         let mut engine = EpollEngine::new(0)?;
         let listeners = sockets.iter().map(|(id, _)| *id).collect();
         for (id, socket) in sockets {
@@ -49,7 +48,7 @@ impl Acceptor {
         }
         let flag = Arc::new(AtomicBool::new(false));
         let stop = Stop { flag: Arc::clone(&flag), waker: engine.waker() };
-        Ok((Acceptor { engine, listeners, shards, stop: flag, turn: 0 }, stop))
+        Ok((Acceptor { engine, listeners, spread, stop: flag }, stop))
     }
 
     /// Runs until stopped.
@@ -72,7 +71,7 @@ impl Acceptor {
             for event in events.drain(..) {
                 match event {
                     Event::Accepted { listener, socket, peer } => {
-                        self.hand_on(Handed { listener, socket, peer }, control);
+                        self.hand_on(Handed { listener, socket, peer, moved: None }, control);
                     }
                     Event::AcceptFailed { listener, error } => {
                         tracing::warn!(%error, "cannot accept on a Unix socket; trying again shortly");
@@ -88,19 +87,9 @@ impl Acceptor {
     }
 
     fn hand_on(&mut self, mut handed: Handed, control: &Control) {
-        let ports: Vec<&ReactorPort> = self.shards.iter().flat_map(|s| &s.reactors).collect();
-        loop {
-            self.turn = self.turn.wrapping_add(1);
-            let load = |i: usize| ports[i].stats.open.get() + ports[i].inbox.len() as u64;
-            let start = self.turn;
-            let Some(best) = (0..ports.len()).map(|i| (start + i) % ports.len()).min_by_key(|i| load(*i)) else {
-                return;
-            };
-            match ports[best].inbox.push(handed) {
-                Ok(()) => return ports[best].wake(),
-                Err(back) => handed = back,
-            }
+        while let Err(back) = self.spread.hand(None, handed) {
             // The inbox of the least loaded reactor holds a thousand: it is stuck, and so is accepting.
+            handed = back;
             if control.reactors_abandoned() {
                 return;
             }

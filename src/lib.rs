@@ -23,6 +23,7 @@ pub mod ring;
 pub mod server;
 pub mod session;
 pub mod shard;
+pub mod spread;
 pub mod sys;
 pub mod transport;
 pub mod writer;

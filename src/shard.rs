@@ -1,12 +1,17 @@
 //! What the reactors and the writer of one shard share.
 
 use crate::chunk::{Chunk, Class, Pool};
+use crate::metrics::cells::Cell;
 use crate::metrics::stats::{ReactorStats, WriterStats};
 use crate::net::{ListenerId, Peer, Socket};
 use crate::ring::{Ring, Wake};
+use crate::session::Session;
+use crate::transport::Stage;
 use crossbeam_queue::ArrayQueue;
+use crossbeam_utils::CachePadded;
 use crossbeam_utils::sync::Unparker;
 use std::io;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 /// Connections that may wait for a reactor to take them from an acceptor.
@@ -20,7 +25,7 @@ pub struct Channel {
     pub ring: Ring,
 }
 
-/// A connection handed over by an acceptor or the stdin source.
+/// A connection handed over: by whoever accepted it, by the stdin source, or by a reactor that has too much to do.
 pub struct Handed {
     /// Where it came in.
     pub listener: ListenerId,
@@ -28,6 +33,22 @@ pub struct Handed {
     pub socket: Socket,
     /// The other end.
     pub peer: Peer,
+    /// Its state, where another reactor has served it already.
+    pub moved: Option<Box<Moved>>,
+}
+
+/// What a connection takes along to another reactor of its shard. Nothing is owed to it and nothing of it is on its way.
+pub struct Moved {
+    /// Between the socket and the session.
+    pub stage: Box<dyn Stage>,
+    /// The protocol.
+    pub session: Box<dyn Session>,
+    /// The line that is begun, at most one block of the tail store.
+    pub tail: Vec<u8>,
+    /// Monotonic nanoseconds of the last input.
+    pub last_input_ns: u64,
+    /// Of the first byte of the partial line; 0: there is none.
+    pub line_since_ns: u64,
 }
 
 /// What others may put before a reactor, and how it is woken.
@@ -40,6 +61,19 @@ pub struct ReactorPort {
     pub wake: OnceLock<Wake>,
     /// Its counts.
     pub stats: ReactorStats,
+    /// What it received lately, for those who could help it.
+    pub load: CachePadded<Load>,
+}
+
+/// How much a reactor received in its last window of time.
+#[derive(Default)]
+pub struct Load {
+    /// Bytes, as of a whole window.
+    pub bytes: Cell,
+    /// When the window ended, in monotonic nanoseconds.
+    pub until_ns: Cell,
+    /// A connection is on its way here, or its partial line has no room within the budget yet: no other comes.
+    pub guest: AtomicBool,
 }
 
 impl ReactorPort {
@@ -93,6 +127,7 @@ impl Shard {
             inbox: ArrayQueue::new(INBOX),
             wake: OnceLock::new(),
             stats: ReactorStats::default(),
+            load: CachePadded::default(),
         };
         Ok(Arc::new(Shard {
             index,

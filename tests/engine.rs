@@ -93,6 +93,7 @@ fn suite<E: Engine>(make: impl Fn() -> E) {
     a_stopped_listener_gives_out_its_queue(Rig::new(make()));
     nobody_waits_for_anothers_buffers(Rig::new(make()));
     bytes_stay_whole_under_churn(Rig::new(make()));
+    a_detached_connection_goes_on_elsewhere(Rig::new(make()), Rig::new(make()));
 }
 
 fn receives_and_ends<E: Engine>(mut rig: Rig<E>) {
@@ -292,6 +293,56 @@ fn bytes_stay_whole_under_churn<E: Engine>(mut rig: Rig<E>) {
             rig.engine.close(id);
         }
         rig.events.retain(|e| !matches!(e, Event::Sent(_)));
+    }
+}
+
+/// Back and forth between two engines while the client sends: not a byte is lost or out of place.
+fn a_detached_connection_goes_on_elsewhere<E: Engine>(mut rig: Rig<E>, mut other: Rig<E>) {
+    let (mut client, mut id) = rig.accept();
+    let total = 400_000;
+    let writer = std::thread::spawn(move || {
+        let bytes: Vec<u8> = (0..total).map(|at| pattern(1, at)).collect();
+        // Small writes and large ones: both ways of receiving.
+        for (i, part) in bytes.chunks(700).enumerate() {
+            client.write_all(part).unwrap();
+            if i % 64 == 0 {
+                std::thread::yield_now();
+            }
+        }
+        client
+    });
+    let (mut at, mut turn) = (0, 0);
+    while at < total {
+        let (bytes, outcome) = rig.recv(id, 1 + turn * 911 % 9000);
+        for byte in bytes {
+            assert_eq!(byte, pattern(1, at), "byte {at}");
+            at += 1;
+        }
+        turn += 1;
+        if turn % 7 == 0 {
+            if let Some(socket) = rig.engine.detach(id) {
+                rig.events.retain(|e| !matches!(e, Event::Pending(conn) if *conn == id));
+                id = other.engine.open(socket).unwrap();
+                std::mem::swap(&mut rig, &mut other);
+                continue; // the new engine says when there is something
+            }
+            if turn % 3 == 0 {
+                rig.engine.retain(id); // it stays after all
+            }
+        }
+        if matches!(outcome, Outcome::Empty | Outcome::Bytes { more: false, .. }) && at < total {
+            rig.engine.retain(id);
+            rig.pending(id);
+        }
+    }
+    drop(writer.join().unwrap());
+    rig.engine.retain(id);
+    loop {
+        match rig.recv(id, 10).1 {
+            Outcome::End => break,
+            Outcome::Empty | Outcome::Bytes { more: false, .. } => rig.pending(id),
+            _ => {}
+        }
     }
 }
 

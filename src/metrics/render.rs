@@ -127,6 +127,8 @@ fn describe() {
         ("logweir_network_received_bytes_total", "Bytes received, whatever became of them."),
         ("logweir_receives_total", "Receive calls that brought bytes."),
         ("logweir_connections_accepted_total", "Connections taken in."),
+        ("logweir_connections_moved_total", "Connections that moved to a reactor of their shard with less to do."),
+        ("logweir_reactor_received_bytes_total", "Bytes received by one reactor."),
         ("logweir_connections_refused_total", "Connections refused or closed by the server, by reason."),
         ("logweir_accept_failures_total", "Accepts that failed for want of descriptors."),
         ("logweir_backpressure_events_total", "Times that reading stopped because no chunk was free."),
@@ -151,6 +153,7 @@ fn describe() {
         ("logweir_unaccounted_lines", "Received less all other terms: 0, or a bug."),
         ("logweir_unaccounted_bytes", "Their bytes."),
         ("logweir_connections", "Connections open."),
+        ("logweir_reactor_connections", "Connections open at one reactor."),
         ("logweir_buffer_utilisation", "Share of a shard's chunks that are in use, 0 to 1."),
         ("logweir_buffer_bytes", "Bytes of all chunks."),
         ("logweir_partial_line_bytes", "Bytes of partial lines, in whole blocks."),
@@ -198,6 +201,12 @@ fn publish_shard(shard: &Shard) {
     count("logweir_truncated_lines_total", sum(&|r| r.truncated_lines.get()));
     count("logweir_truncated_bytes_total", sum(&|r| r.truncated_bytes.get()));
     count("logweir_connections_accepted_total", sum(&|r| r.accepted.get()));
+    count("logweir_connections_moved_total", sum(&|r| r.moved.get()));
+    for (number, port) in shard.reactors.iter().enumerate() {
+        let labels = [("shard", index.clone()), ("reactor", number.to_string())];
+        gauge!("logweir_reactor_connections", &labels).set(port.stats.open.get() as f64);
+        counter!("logweir_reactor_received_bytes_total", &labels).absolute(port.stats.network_bytes.get());
+    }
     count("logweir_accept_failures_total", sum(&|r| r.accept_failures.get()));
     count("logweir_backpressure_events_total", sum(&|r| r.backpressure_events.get()));
     count("logweir_partial_line_waits_total", sum(&|r| r.tail_waits.get()));

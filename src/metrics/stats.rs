@@ -41,6 +41,8 @@ pub struct ReactorCells {
     pub open: Cell,
     /// Connections taken.
     pub accepted: Cell,
+    /// Connections given to another reactor of the shard.
+    pub moved: Cell,
     /// Connections refused or closed by us, by reason.
     pub refused: [Cell; REFUSED.len()],
     /// Accept failures (descriptors used up).

@@ -189,16 +189,21 @@ impl Engine for EpollEngine {
     }
 
     fn close(&mut self, id: ConnId) {
-        let Some(conn) = self.live(id) else { return };
-        let socket = conn.socket.take();
+        drop(self.detach(id));
+    }
+
+    fn detach(&mut self, id: ConnId) -> Option<Socket> {
+        let conn = self.live(id)?;
         conn.sending = None;
         conn.generation = (conn.generation + 1) & 0x3fff_ffff; // stays below LISTENER_BIT in a token
-        if let Some(socket) = socket {
-            let fd = socket.fd.as_raw_fd();
-            let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
-        }
+        let socket = conn.socket.take()?;
+        let fd = socket.fd.as_raw_fd();
+        let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
         self.free.push_back(id.index);
+        Some(socket)
     }
+
+    fn retain(&mut self, _conn: ConnId) {} // detaching is over at once
 
     fn recv(&mut self, id: ConnId, mut lease: Lease) -> Option<Received> {
         let Some((socket, ended)) = self.live(id).and_then(|c| Some((c.socket.as_ref()?, c.ended))) else {

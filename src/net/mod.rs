@@ -184,6 +184,11 @@ pub trait Engine {
     fn open(&mut self, socket: Socket) -> io::Result<ConnId>;
     /// Closes. No event of this connection follows; leases that are out come back as [`Event::Received`].
     fn close(&mut self, conn: ConnId);
+    /// Gives a connection's socket back, for another engine; no send may be out. `None`: not yet; what was received for it
+    /// must be taken with [`Engine::recv`], and [`Event::Pending`] says when to try again. It gets no other event then.
+    fn detach(&mut self, conn: ConnId) -> Option<Socket>;
+    /// Takes an [`Engine::detach`] back that is not over: the connection stays.
+    fn retain(&mut self, conn: ConnId);
     /// Receives into the lease; one receive at a time per connection. `None`: an event will bring the lease back.
     fn recv(&mut self, conn: ConnId, lease: Lease) -> Option<Received>;
     /// Sends all of `buffer`; one send at a time per connection. `None`: an event will bring the buffer back.

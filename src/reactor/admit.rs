@@ -8,7 +8,7 @@ use crate::metrics::stats::Refused;
 use crate::net::listen::Address;
 use crate::net::{Engine, ListenerId, Peer, Socket};
 use crate::session::lines::Lines;
-use crate::session::tail::TailHandle;
+use crate::shard::Handed;
 use crate::transport::Identity;
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -90,18 +90,32 @@ impl AddressLimit {
 }
 
 impl<E: Engine> Reactor<E> {
+    /// A new connection: serves it here, or hands it to the reactor that has the fewest.
+    pub(super) fn place(&mut self, listener: ListenerId, socket: Socket, peer: Peer) {
+        if self.draining {
+            self.spread.keep(self.number); // the others may have ended
+            return self.admit(listener, socket, peer);
+        }
+        let handed = Handed { listener, socket, peer, moved: None };
+        if let Ok(Some(kept)) = self.spread.hand(Some(self.number), handed) {
+            self.admit(kept.listener, kept.socket, kept.peer);
+        }
+    }
+
     /// Takes a connection in, or closes it at once where a limit says so: a clear answer beats a connection that hangs.
     pub(super) fn admit(&mut self, listener: ListenerId, socket: Socket, peer: Peer) {
         if self.control.intake_stopped() {
+            self.spread.leave(self.number);
             return self.refuse(listener, Refused::DiskFailed);
         }
         if !self.connections.enter() {
+            self.spread.leave(self.number);
             return self.refuse(listener, Refused::MaxConnections);
         }
         let run = &self.listeners[usize::from(listener)];
-        let addresses = Arc::clone(&run.addresses);
-        if peer.ip().is_some_and(|ip| !addresses.enter(ip)) {
+        if peer.ip().is_some_and(|ip| !run.addresses.enter(ip)) {
             self.connections.leave();
+            self.spread.leave(self.number);
             return self.refuse(listener, Refused::PerAddress);
         }
         if run.options.lines.reply_count && peer.ip().is_some() {
@@ -109,39 +123,14 @@ impl<E: Engine> Reactor<E> {
         }
         let kind = socket.kind;
         let session = Box::new(Lines::new(Arc::clone(&run.options.lines), &peer));
-        let idle = run.options.idle_timeout.as_nanos() as u64;
         let Ok(id) = self.engine.open(socket) else {
-            self.connections.leave();
-            if let Some(ip) = peer.ip() {
-                addresses.leave(ip);
-            }
+            self.forget(listener, peer.ip());
             return self.refuse(listener, Refused::Descriptors);
         };
-        // Standard input and datagram sockets are no connections of anybody: they do not go idle.
-        let may_idle = matches!(run.options.address, Address::Tcp(_) | Address::Unix(_));
-        self.conns.insert(
-            id,
-            Conn {
-                listener,
-                kind,
-                ip: peer.ip(),
-                stage: Box::new(Identity),
-                session,
-                tail: TailHandle::default(),
-                queued: false,
-                ended: false,
-                ending: false,
-                dirty: false,
-                sending: false,
-                line_timer: false,
-                unacked: 0,
-                last_input_ns: self.now,
-                line_since_ns: 0,
-            },
-        );
-        if idle > 0 && may_idle {
-            self.idle_timers.push(Reverse((self.now + idle, id)));
-        }
+        let mut conn = Conn::new(listener, kind, peer, session, Box::new(Identity));
+        conn.last_input_ns = self.now;
+        self.conns.insert(id, conn);
+        self.start_timers(id);
         self.stats().open.add(1);
         self.stats().accepted.add(1);
         if self.draining {
@@ -149,7 +138,31 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    fn refuse(&mut self, listener: ListenerId, why: Refused) {
+    /// The timers of a connection that is new here.
+    pub(super) fn start_timers(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(id) else { return };
+        let options = &self.listeners[usize::from(conn.listener)].options;
+        let (idle, line) = (options.idle_timeout.as_nanos() as u64, options.line_timeout.as_nanos() as u64);
+        // Standard input and datagram sockets are no connections of anybody: they do not go idle.
+        if idle > 0 && is_somebodys(&options.address) {
+            self.idle_timers.push(Reverse((conn.last_input_ns + idle, id)));
+        }
+        if line > 0 && conn.line_since_ns > 0 {
+            conn.line_timer = true;
+            self.line_timers.push(Reverse((conn.line_since_ns + line, id)));
+        }
+    }
+
+    /// Takes a connection off the counts that are kept over all reactors.
+    pub(super) fn forget(&mut self, listener: ListenerId, ip: Option<IpAddr>) {
+        self.connections.leave();
+        self.spread.leave(self.number);
+        if let Some(ip) = ip {
+            self.listeners[usize::from(listener)].addresses.leave(ip);
+        }
+    }
+
+    pub(super) fn refuse(&mut self, listener: ListenerId, why: Refused) {
         self.stats().refused[why as usize].add(1);
         if let Some(missed) = self.refused_log.allow(self.now) {
             let name = &self.listeners[usize::from(listener)].options.name;
@@ -174,16 +187,18 @@ impl<E: Engine> Reactor<E> {
         super::compact(&mut self.idle_timers, &mut self.conns);
         super::compact(&mut self.line_timers, &mut self.conns);
         self.engine.close(id);
-        self.connections.leave();
+        self.forget(conn.listener, conn.peer.ip());
         let run = &self.listeners[usize::from(conn.listener)];
-        if let Some(ip) = conn.ip {
-            run.addresses.leave(ip);
-        }
         if run.options.address == Address::Stdin {
             // Nobody hears it only when the server is ending anyway.
             let _ = self.notices.send(Notice::StdinEnded);
         }
     }
+}
+
+/// A client's connection, which may come, go idle, and move.
+pub(super) fn is_somebodys(address: &Address) -> bool {
+    matches!(address, Address::Tcp(_) | Address::Unix(_))
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! The table of a reactor's connections, by the ids that its engine gives.
 
+use super::moves::Share;
 use crate::chunk::ConnId;
-use crate::net::{Kind, ListenerId};
+use crate::net::{Kind, ListenerId, Peer};
 use crate::session::Session;
 use crate::session::tail::TailHandle;
 use crate::transport::Stage;
-use std::net::IpAddr;
 
 /// One connection.
 pub struct Conn {
@@ -13,8 +13,8 @@ pub struct Conn {
     pub listener: ListenerId,
     /// Stream or datagrams.
     pub kind: Kind,
-    /// For the per-address limit.
-    pub ip: Option<IpAddr>,
+    /// The other end.
+    pub peer: Peer,
     /// Between the socket and the session.
     pub stage: Box<dyn Stage>,
     /// The protocol.
@@ -39,6 +39,38 @@ pub struct Conn {
     pub last_input_ns: u64,
     /// Of the first byte of the partial line; 0: there is none.
     pub line_since_ns: u64,
+    /// What it received lately.
+    pub share: Share,
+}
+
+impl Conn {
+    /// A connection that has received nothing here yet.
+    pub fn new(
+        listener: ListenerId,
+        kind: Kind,
+        peer: Peer,
+        session: Box<dyn Session>,
+        stage: Box<dyn Stage>,
+    ) -> Conn {
+        Conn {
+            listener,
+            kind,
+            peer,
+            stage,
+            session,
+            tail: TailHandle::default(),
+            queued: false,
+            ended: false,
+            ending: false,
+            dirty: false,
+            sending: false,
+            line_timer: false,
+            unacked: 0,
+            last_input_ns: 0,
+            line_since_ns: 0,
+            share: Share::default(),
+        }
+    }
 }
 
 /// Memory of a connection's state, for the printed sum: this table, the engine's, the session, two timers. Measured: see
@@ -85,12 +117,17 @@ impl Conns {
     }
 
     /// All that are there.
+    pub fn iter(&self) -> impl Iterator<Item = (ConnId, &Conn)> {
+        self.places.iter().enumerate().filter_map(|(i, place)| {
+            let (generation, conn) = place.as_ref()?;
+            Some((ConnId { index: i as u32, generation: *generation }, conn))
+        })
+    }
+
+    /// The ids of all that are there.
     #[must_use]
     pub fn ids(&self) -> Vec<ConnId> {
-        let id = |(i, place): (usize, &Option<(u32, Conn)>)| {
-            place.as_ref().map(|(generation, _)| ConnId { index: i as u32, generation: *generation })
-        };
-        self.places.iter().enumerate().filter_map(id).collect()
+        self.iter().map(|(id, _)| id).collect()
     }
 
     /// How many there are.

@@ -15,6 +15,8 @@ pub struct Lane {
     pub level: Level,
     /// The chunk being filled.
     pub open: Option<Box<Chunk>>,
+    /// That chunk is out for a receive.
+    pub is_out: bool,
     /// When its first record came.
     opened_ns: u64,
     /// No chunk is free, and who needs one waits.
@@ -25,7 +27,7 @@ pub struct Lane {
 impl Lane {
     /// A lane without a chunk.
     pub fn new(class: Class, level: Level) -> Self {
-        Lane { class, level, open: None, opened_ns: 0, blocked: false, blocked_since_ns: 0 }
+        Lane { class, level, open: None, is_out: false, opened_ns: 0, blocked: false, blocked_since_ns: 0 }
     }
 
     /// When its chunk is to be pushed though it is not full; `None`: it is empty.
@@ -39,6 +41,7 @@ impl Lane {
             self.opened_ns = now;
         }
         self.open = Some(chunk);
+        self.is_out = false;
     }
 }
 
@@ -49,6 +52,7 @@ impl<E: Engine> Reactor<E> {
         let mark = LeaseMark::Lane(self.lane_of[listener]);
         let lane = &mut self.lanes[self.lane_of[listener]];
         if let Some(chunk) = lane.open.take() {
+            lane.is_out = true;
             return Some((chunk, mark));
         }
         let channel = self.shard.channel(lane.class);
@@ -79,7 +83,7 @@ impl<E: Engine> Reactor<E> {
 
     fn fresh(&mut self, listener: usize, mut chunk: Box<Chunk>) -> Box<Chunk> {
         let lane = &mut self.lanes[self.lane_of[listener]];
-        lane.opened_ns = 0;
+        (lane.opened_ns, lane.is_out) = (0, true);
         if std::mem::take(&mut lane.blocked) {
             // A listener of the lane that drops rather than waits found a chunk first; the others have it too.
             let waited = self.now - lane.blocked_since_ns;
@@ -114,7 +118,7 @@ impl<E: Engine> Reactor<E> {
             if let Some(chunk) = pool.take_or_wait(self.index) {
                 let listener = self.lane_of.iter().position(|lane| *lane == i).unwrap_or(0);
                 let chunk = self.fresh(listener, chunk);
-                self.lanes[i].open = Some(chunk);
+                self.lanes[i].put_back(chunk, self.now);
             }
         }
     }

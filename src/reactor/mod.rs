@@ -4,6 +4,7 @@
 mod admit;
 mod conns;
 mod lanes;
+mod moves;
 mod ready;
 mod serve;
 
@@ -23,8 +24,10 @@ use crate::ring::Wake;
 use crate::session::End;
 use crate::session::tail::TailStore;
 use crate::shard::{ReactorPort, Shard};
+use crate::spread::Spread;
 use conns::Conns;
 use lanes::Lane;
+use moves::Meter;
 use ready::ReadyQueue;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -52,6 +55,10 @@ pub struct Setup<E: Engine> {
     pub engine: E,
     /// Place in the shard.
     pub index: usize,
+    /// Place among all reactors of the server.
+    pub number: usize,
+    /// Where connections go.
+    pub spread: Arc<Spread>,
     /// The shard.
     pub shard: Arc<Shard>,
     /// Flags.
@@ -80,6 +87,8 @@ pub struct Setup<E: Engine> {
 pub struct Reactor<E: Engine> {
     engine: E,
     index: usize,
+    number: usize,
+    spread: Arc<Spread>,
     shard: Arc<Shard>,
     control: Arc<Control>,
     clock: Arc<dyn Clock>,
@@ -108,6 +117,7 @@ pub struct Reactor<E: Engine> {
     accept_again: Vec<(u64, ListenerId)>,
     spare_buffers: Vec<Vec<u8>>,
     draining: bool,
+    meter: Meter,
     refused_log: RateLimit,
     /// Time of this turn.
     now: u64,
@@ -136,6 +146,8 @@ impl<E: Engine> Reactor<E> {
         Reactor {
             engine: setup.engine,
             index: setup.index,
+            number: setup.number,
+            spread: setup.spread,
             shard: setup.shard,
             control: setup.control,
             clock: setup.clock,
@@ -159,6 +171,7 @@ impl<E: Engine> Reactor<E> {
             accept_again: Vec::new(),
             spare_buffers: Vec::new(),
             draining: false,
+            meter: Meter::default(),
             refused_log: RateLimit::new(),
             now,
             wall: 0,
@@ -173,7 +186,6 @@ impl<E: Engine> Reactor<E> {
         let mut events = Vec::new();
         loop {
             self.wait(&mut events)?;
-            self.now = self.clock.mono_ns();
             self.wall = self.clock.wall_ns();
             if self.control.draining() && !self.draining {
                 self.begin_drain(&mut events);
@@ -189,8 +201,10 @@ impl<E: Engine> Reactor<E> {
             self.answer();
             self.run_timers();
             self.push_due();
+            self.measure();
             self.stats().tail_bytes.set(self.tails.used_bytes() as u64);
-            if self.draining && (self.is_empty() || self.control.reactors_abandoned()) {
+            let is_over = self.is_empty() || self.control.reactors_abandoned();
+            if self.draining && is_over && (self.spread.close(self.number) || self.control.reactors_abandoned()) {
                 self.close_all(End::Broken(Reason::Shutdown));
                 (0..self.lanes.len()).for_each(|lane| self.push_open(lane));
                 return Ok(());
@@ -211,7 +225,12 @@ impl<E: Engine> Reactor<E> {
                 timeout = Some(Duration::ZERO);
             }
         }
+        let before = if timeout == Some(Duration::ZERO) { 0 } else { self.clock.mono_ns() };
         self.engine.wait(timeout, events)?;
+        self.now = self.clock.mono_ns();
+        if before > 0 {
+            self.meter.waited(self.now.saturating_sub(before));
+        }
         if let Some(wake) = self.port().wake.get() {
             wake.awake();
         }
@@ -263,7 +282,7 @@ impl<E: Engine> Reactor<E> {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Accepted { listener, socket, peer } => self.admit(listener, socket, peer),
+            Event::Accepted { listener, socket, peer } => self.place(listener, socket, peer),
             Event::AcceptFailed { listener, error } => {
                 self.stats().accept_failures.add(1);
                 if let Some(missed) = self.refused_log.allow(self.now) {
@@ -308,7 +327,10 @@ impl<E: Engine> Reactor<E> {
 
     fn take_inbox(&mut self) {
         while let Some(handed) = self.port().inbox.pop() {
-            self.admit(handed.listener, handed.socket, handed.peer);
+            match handed.moved {
+                Some(_) => self.arrive(handed, true),
+                None => self.admit(handed.listener, handed.socket, handed.peer),
+            }
         }
     }
 
@@ -326,6 +348,7 @@ impl<E: Engine> Reactor<E> {
             if buffer.is_empty() {
                 self.keep_buffer(buffer);
                 self.close_if_done(id);
+                self.nudge(id);
                 continue;
             }
             if conn.stage.encode(&mut buffer).is_err() {
@@ -360,6 +383,7 @@ impl<E: Engine> Reactor<E> {
 
     fn begin_drain(&mut self, events: &mut Vec<Event>) {
         self.draining = true;
+        self.nudge_any();
         for listener in 0..self.listeners.len() as ListenerId {
             self.engine.stop_listening(listener, events);
         }

@@ -37,6 +37,9 @@ impl<E: Engine> Reactor<E> {
                 |l: usize| !lanes[lane_of[l]].blocked || listeners[l].options.when_full == WhenFull::DropNewest;
             let Some(id) = self.ready.pop(can_serve) else { return };
             let Some(listener) = self.conns.get(id).map(|c| c.listener) else { continue };
+            if self.meter.is_moving(id) && !self.goes_on(id) {
+                continue;
+            }
             let served = self.serve(id);
             let n = match served {
                 Served::More(n) | Served::Done(n) => n,
@@ -60,6 +63,7 @@ impl<E: Engine> Reactor<E> {
                     self.ready.push(listener, id);
                 } else {
                     conn.queued = false;
+                    self.nudge(id);
                 }
             }
         }
@@ -201,6 +205,8 @@ impl<E: Engine> Reactor<E> {
             }
         };
         conn.last_input_ns = self.now;
+        conn.share.add(self.meter.window, len);
+        self.meter.received(len);
         let free = chunk.free();
         let landing = Landing { start, len: leased };
         let Ok(decoded) = conn.stage.decode(&mut free[start..start + leased], len) else {

@@ -23,6 +23,7 @@ use crate::net::{Engine, EpollEngine, UringEngine, Kind, ListenerId, Peer, Socke
 use crate::reactor::{AddressLimit, BYTES_PER_CONNECTION, ConnectionLimit, ListenerRun, Reactor, Setup};
 use crate::session::tail::TailStore;
 use crate::shard::{Handed, Shard, ShardSize};
+use crate::spread::Spread;
 use crate::writer::steward::Threaded;
 use crate::writer::stream::{StreamOptions, StreamWriter};
 use crate::writer::unsynced::SyncPolicy;
@@ -193,6 +194,7 @@ pub fn build(
     let limit = Arc::new(ConnectionLimit::new(max_connections));
     let addresses: Vec<Arc<AddressLimit>> =
         options.listeners.iter().map(|l| Arc::new(AddressLimit::new(l.max_connections_per_address))).collect();
+    let spread = Arc::new(Spread::new(shards.clone()));
     let engine = engine::choose(options.engine)?;
     let _ = metrics.engine.set(engine.label()); // set here only
     let size = max_connections.div_ceil(reactors);
@@ -205,6 +207,7 @@ pub fn build(
         upstream: &upstream,
         evictions: &evictions,
         connections: &limit,
+        spread: &spread,
         addresses: &addresses,
         pins: &pins,
         tcp: &mut sources.tcp,
@@ -216,15 +219,12 @@ pub fn build(
             seats.fill(|| UringEngine::new(size, buffers))?;
         }
     }
-    for (turn, handed) in sources.single.into_iter().enumerate() {
-        let ports: Vec<_> = shards.iter().flat_map(|s| &s.reactors).collect();
-        let port = ports[turn % ports.len()];
-        let _ = port.inbox.push(handed); // far fewer than it holds
-        port.wake();
+    for handed in sources.single {
+        let _ = spread.hand(None, handed); // far fewer than an inbox holds
     }
     let (mut acceptor, mut acceptor_thread) = (None, None);
     if !sources.unix.is_empty() {
-        let (running, stop) = Acceptor::new(sources.unix, shards.clone()).map_err(resource("watch Unix sockets"))?;
+        let (running, stop) = Acceptor::new(sources.unix, Arc::clone(&spread)).map_err(resource("watch Unix sockets"))?;
         let flags = Arc::clone(&control);
         let body = move || match running.run(&flags) {
             Ok(()) => Notice::ReactorEnded(Ok(())),
@@ -270,6 +270,7 @@ struct Seats<'a> {
     upstream: &'a [Arc<Ledger>],
     evictions: &'a [Arc<Ledger>],
     connections: &'a Arc<ConnectionLimit>,
+    spread: &'a Arc<Spread>,
     addresses: &'a [Arc<AddressLimit>],
     pins: &'a [(Vec<Option<usize>>, Option<usize>)],
     tcp: &'a mut HashMap<ListenerId, Vec<socket2::Socket>>,
@@ -315,6 +316,8 @@ impl Seats<'_> {
             upstream: Arc::clone(&self.upstream[number]),
             evictions: Arc::clone(&self.evictions[number]),
             connections: Arc::clone(self.connections),
+            spread: Arc::clone(self.spread),
+            number,
             tails: TailStore::new(memory.tail_budget, memory.tail_reserve).map_err(resource("map tails"))?,
             discard,
             linger: self.options.linger,
@@ -435,11 +438,11 @@ impl Sources {
                 let fd = listen::bind_unix(path, Kind::Datagram, mode)?;
                 self.paths.push(path.clone());
                 let socket = Socket { fd, kind: Kind::Datagram };
-                self.single.push(Handed { listener: id, socket, peer: Peer::Local });
+                self.single.push(Handed { listener: id, socket, peer: Peer::Local, moved: None });
             }
             Address::Stdin => {
                 let socket = stdin::source(io::stdin())?;
-                self.single.push(Handed { listener: id, socket, peer: Peer::Local });
+                self.single.push(Handed { listener: id, socket, peer: Peer::Local, moved: None });
             }
         }
         Ok(address.clone())

@@ -61,8 +61,9 @@ pub const fn memory_of_store(budget_bytes: usize, line_bytes: usize) -> usize {
 }
 
 const fn blocks_of(budget_bytes: usize, line_bytes: usize) -> usize {
-    // Two more than the line: its terminator, and the block in which the lane's last receive begins.
-    budget_bytes.div_ceil(BLOCK) + line_bytes.div_ceil(BLOCK) + 2
+    // Three more than the line: its terminator, the block in which the lane's last receive begins, and what a connection
+    // that comes from another reactor brings.
+    budget_bytes.div_ceil(BLOCK) + line_bytes.div_ceil(BLOCK) + 3
 }
 
 impl TailStore {

@@ -11,10 +11,10 @@ pub enum Armed {
     Nothing,
     /// Receives into provided buffers.
     Multishot,
-    /// The same, but it was told to end.
-    Stopping,
     /// Tells of input once.
     Poll,
+    /// One of these, but it was told to end.
+    Stopping,
 }
 
 /// What comes behind the bytes that are held.
@@ -41,6 +41,8 @@ pub struct Conn {
     pub hung_up: bool,
     pub sending: bool,
     closing: bool,
+    /// On its way to another engine: nothing is armed any more.
+    pub leaving: bool,
     pub held: Queue,
     pub ended: Option<Ended>,
     pub socket: Option<Socket>,

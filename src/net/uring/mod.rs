@@ -161,12 +161,12 @@ impl UringEngine {
         if !conn.is_open() {
             return self.release_if_over(index);
         }
+        let id = conn.id(index);
         if conn.armed == Armed::Multishot && (conn.fat || conn.held.count >= SHARE) {
-            conn.armed = Armed::Stopping;
-            self.ring.cancel(Op::Recv, index);
+            self.disarm(index);
         }
         // One event is enough until it is served; the reactor knows which it has heard of.
-        out.push(Event::Pending(conn.id(index)));
+        out.push(Event::Pending(id));
     }
 
     fn polled(&mut self, index: u32, done: Done, out: &mut Vec<Event>) {
@@ -177,7 +177,8 @@ impl UringEngine {
             return self.release_if_over(index);
         }
         let over = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR;
-        conn.hung_up |= done.result < 0 || done.result & i32::from(over) != 0;
+        // An error of the poll itself: what the socket has to say, recv(2) will tell.
+        conn.hung_up |= done.result > 0 && done.result & i32::from(over) != 0;
         out.push(Event::Pending(conn.id(index)));
     }
 
@@ -208,7 +209,7 @@ impl UringEngine {
     /// Has the kernel tell when input comes, unless it does already.
     fn arm(&mut self, index: u32) {
         let conn = &mut self.conns[index as usize];
-        let (Some(socket), Armed::Nothing) = (&conn.socket, conn.armed) else { return };
+        let (Some(socket), Armed::Nothing, false) = (&conn.socket, conn.armed, conn.leaving) else { return };
         conn.under_way += 1;
         if conn.fat || socket.kind == Kind::Datagram {
             conn.armed = Armed::Poll;
@@ -218,6 +219,18 @@ impl UringEngine {
             conn.armed = Armed::Multishot;
             self.ring.recv_multi(socket.fd.as_fd(), index);
         }
+    }
+
+    /// Has the kernel end what it does for a connection's input; its last completion says when it has.
+    fn disarm(&mut self, index: u32) {
+        let conn = &mut self.conns[index as usize];
+        let op = match conn.armed {
+            Armed::Multishot => Op::Recv,
+            Armed::Poll => Op::Poll,
+            Armed::Nothing | Armed::Stopping => return,
+        };
+        conn.armed = Armed::Stopping;
+        self.ring.cancel(op, index);
     }
 
     /// Copies what the kernel has received for a connection already.
@@ -315,22 +328,40 @@ impl Engine for UringEngine {
     fn close(&mut self, id: ConnId) {
         let Some(conn) = self.live(id) else { return };
         conn.close();
-        let (armed, sending) = (conn.armed, conn.sending);
+        let sending = conn.sending;
         let mut held = std::mem::take(&mut conn.held);
         while let Some(front) = self.held.front(&held) {
             self.held.pop(&mut held);
             self.ring.give_back(front.buffer);
         }
         let index = id.index;
-        match armed {
-            Armed::Multishot => self.ring.cancel(Op::Recv, index),
-            Armed::Poll => self.ring.cancel(Op::Poll, index),
-            Armed::Nothing | Armed::Stopping => {}
-        }
+        self.disarm(index);
         if sending {
             self.ring.cancel(Op::Send, index);
         }
         self.release_if_over(index);
+    }
+
+    fn detach(&mut self, id: ConnId) -> Option<Socket> {
+        let conn = self.live(id)?;
+        conn.leaving = true;
+        if conn.under_way == 0 && conn.is_blank() {
+            let socket = conn.socket.take();
+            conn.close();
+            self.release_if_over(id.index);
+            return socket;
+        }
+        self.disarm(id.index);
+        None
+    }
+
+    fn retain(&mut self, id: ConnId) {
+        if let Some(conn) = self.live(id)
+            && std::mem::take(&mut conn.leaving)
+            && conn.is_blank()
+        {
+            self.arm(id.index);
+        }
     }
 
     fn recv(&mut self, id: ConnId, mut lease: Lease) -> Option<Received> {
@@ -375,9 +406,10 @@ impl Engine for UringEngine {
             self.wake_armed = true;
             self.ring.watch_waker(self.wake.as_fd());
         }
+        let timeout = if self.stash.is_empty() { timeout } else { Some(Duration::ZERO) };
         out.append(&mut self.stash);
         let (due, batch) = (self.ring.is_due(), self.crowd >= CROWD);
-        self.ring.wait(if out.is_empty() { timeout } else { Some(Duration::ZERO) }, batch)?;
+        self.ring.wait(timeout, batch)?;
         self.small_reads = 0;
         self.reap(out);
         let crowded = if batch { self.small_reads >= BATCH_PAYS } else { due && self.small_reads > 0 };

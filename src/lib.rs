@@ -25,5 +25,6 @@ pub mod session;
 pub mod shard;
 pub mod spread;
 pub mod sys;
+pub mod topology;
 pub mod transport;
 pub mod writer;

@@ -57,8 +57,8 @@ pub struct ReactorPort {
     pub spent: ArrayQueue<Box<Chunk>>,
     /// Connections accepted elsewhere.
     pub inbox: ArrayQueue<Handed>,
-    /// Set once by the reactor, before it serves anything.
-    pub wake: OnceLock<Wake>,
+    /// Set once by the reactor, before it serves anything. Padded: others write to it when they wake the reactor.
+    pub wake: CachePadded<OnceLock<Wake>>,
     /// Its counts.
     pub stats: ReactorStats,
     /// What it received lately, for those who could help it.
@@ -108,6 +108,8 @@ pub struct ShardSize {
     pub chunks: Vec<(Class, usize)>,
     /// Bytes of each chunk.
     pub chunk_bytes: usize,
+    /// The node whose memory it uses; `None`: any.
+    pub node: Option<usize>,
 }
 
 impl Shard {
@@ -118,14 +120,14 @@ impl Shard {
     pub fn new(index: u16, size: &ShardSize, writer: Unparker) -> io::Result<Arc<Shard>> {
         let mut channels = Vec::new();
         for (class, chunks) in &size.chunks {
-            let pool = Pool::new(*class, *chunks, size.chunk_bytes, size.reactors)?;
+            let pool = Pool::new(*class, *chunks, size.chunk_bytes, size.reactors, size.node)?;
             channels.push(Channel { pool, ring: Ring::new(*chunks, writer.clone()) });
         }
         let all: usize = size.chunks.iter().map(|(_, n)| n).sum();
         let port = || ReactorPort {
             spent: ArrayQueue::new(all.max(1)),
             inbox: ArrayQueue::new(INBOX),
-            wake: OnceLock::new(),
+            wake: CachePadded::default(),
             stats: ReactorStats::default(),
             load: CachePadded::default(),
         };

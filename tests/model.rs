@@ -155,7 +155,7 @@ impl World {
         assert_eq!(before, self.disk.contents(""), "and twice is the same");
         let control = Arc::new(Control::default());
         let parker = Parker::new();
-        let size = ShardSize { reactors: 1, chunks: vec![(Class::Lossless, CHUNKS)], chunk_bytes: CHUNK };
+        let size = ShardSize { reactors: 1, chunks: vec![(Class::Lossless, CHUNKS)], chunk_bytes: CHUNK, node: None };
         let shard = Shard::new(0, &size, parker.unparker().clone()).unwrap();
         let mut steward = Box::new(Inline::new(Arc::clone(&clock)));
         let dir = StreamDir::open(disk, Arc::clone(&clock), Path::new(DATA), [0; 16], "s", 0, 8192)?;

@@ -4,7 +4,7 @@ mod pool;
 
 pub use pool::Pool;
 
-use memmap2::MmapMut;
+use crate::sys::{Piece, pieces};
 use std::io;
 
 /// One connection of one reactor. The generation makes an old id miss when its place has been taken again.
@@ -58,7 +58,7 @@ pub struct Run {
 /// A fixed-size buffer of whole records and the runs in it. Belongs to one reactor and one class.
 #[derive(Debug)]
 pub struct Chunk {
-    memory: MmapMut,
+    memory: Piece,
     len: usize,
     runs: Vec<Run>,
     /// The reactor to which the chunk returns when its level is reached.
@@ -89,14 +89,19 @@ impl Chunk {
     /// # Errors
     /// The kernel refuses the mapping.
     pub fn new(bytes: usize) -> io::Result<Chunk> {
-        Ok(Chunk {
-            memory: MmapMut::map_anon(bytes)?,
-            len: 0,
-            runs: Vec::with_capacity(runs_per_chunk(bytes)),
-            reactor: 0,
-            level: Level::None,
-            failed: false,
-        })
+        Ok(Chunk::on(pieces(1, bytes, false, None)?.remove(0)))
+    }
+
+    /// A chunk on memory of the caller's.
+    #[must_use]
+    pub fn on(memory: Piece) -> Chunk {
+        let runs = Vec::with_capacity(runs_per_chunk(memory.len()));
+        Chunk { memory, len: 0, runs, reactor: 0, level: Level::None, failed: false }
+    }
+
+    /// Has the kernel give its memory now rather than at the first touch.
+    pub fn fault_in(&mut self) {
+        self.memory.fault_in();
     }
 
     /// Empties it for reuse.

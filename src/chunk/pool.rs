@@ -1,11 +1,14 @@
 //! A fixed number of chunks and where the free ones wait.
 
 use super::{Chunk, Class};
+use crate::sys::pieces;
 use crossbeam_queue::ArrayQueue;
 use crossbeam_utils::CachePadded;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// Pools from this size on ask for huge pages; smaller ones would grow by the part of a huge page that they do not use.
+const HUGE_FROM: usize = 32 << 20;
 /// Free chunks that are handed out again first, so that a quiet server lives in a few MiB that stay in the cache.
 const HOT: usize = 4;
 
@@ -22,14 +25,20 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Maps `chunks` chunks of `chunk_bytes` for `reactors` reactors.
+    /// Maps `chunks` chunks of `chunk_bytes` for `reactors` reactors, of memory of `node` if one is named.
     ///
     /// # Errors
     /// The kernel refuses a mapping.
-    pub fn new(class: Class, chunks: usize, chunk_bytes: usize, reactors: usize) -> io::Result<Pool> {
+    pub fn new(
+        class: Class,
+        chunks: usize,
+        chunk_bytes: usize,
+        reactors: usize,
+        node: Option<usize>,
+    ) -> io::Result<Pool> {
         let cold = ArrayQueue::new(chunks.max(1));
-        for _ in 0..chunks {
-            let _ = cold.push(Box::new(Chunk::new(chunk_bytes)?));
+        for memory in pieces(chunks, chunk_bytes, chunks * chunk_bytes >= HUGE_FROM, node)? {
+            let _ = cold.push(Box::new(Chunk::on(memory)));
         }
         Ok(Pool {
             class,
@@ -76,6 +85,27 @@ impl Pool {
         }
     }
 
+    /// Has the kernel give the memory of the chunks that will be used first.
+    pub fn warm_up(&self) {
+        for _ in 0..HOT {
+            let Some(mut chunk) = self.cold.pop() else { return };
+            chunk.fault_in();
+            self.put(chunk, |_| {});
+        }
+    }
+
+    /// Has the kernel give the memory of up to `most` chunks that have not been used yet, and returns how many there were. To
+    /// be called by one thread at a time.
+    pub fn fault_in(&self, most: usize) -> usize {
+        for done in 0..most {
+            // Those in use have been touched, or will be in a moment.
+            let Some(mut chunk) = self.cold.pop() else { return done };
+            chunk.fault_in();
+            let _ = self.cold.push(chunk); // came from there
+        }
+        most
+    }
+
     /// Chunks that wait here.
     #[must_use]
     pub fn free(&self) -> usize {
@@ -101,7 +131,7 @@ mod tests {
 
     #[test]
     fn chunks_are_neither_lost_nor_made() {
-        let pool = Pool::new(Class::Lossless, 6, 4096, 1).unwrap();
+        let pool = Pool::new(Class::Lossless, 6, 4096, 1, None).unwrap();
         let taken: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
         assert_eq!(taken.len(), 6);
         taken.into_iter().for_each(|c| pool.put(c, |_| {}));
@@ -109,8 +139,18 @@ mod tests {
     }
 
     #[test]
+    fn faulting_in_loses_no_chunk() {
+        let pool = Pool::new(Class::Lossless, 6, 4096, 1, None).unwrap();
+        pool.warm_up();
+        assert_eq!((pool.hot.len(), pool.cold.len()), (4, 2));
+        assert_eq!(pool.fault_in(9), 9, "round and round");
+        let _taken = [pool.take(), pool.take()];
+        assert_eq!(pool.free(), 4);
+    }
+
+    #[test]
     fn whoever_waits_is_woken_once() {
-        let pool = Pool::new(Class::Lossless, 1, 4096, 2).unwrap();
+        let pool = Pool::new(Class::Lossless, 1, 4096, 2, None).unwrap();
         let chunk = pool.take_or_wait(1).unwrap();
         assert!(pool.take_or_wait(1).is_none());
         let mut woken = Vec::new();

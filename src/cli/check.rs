@@ -36,9 +36,10 @@ pub fn run(args: &ConfigArgs) -> ExitCode {
     }
     let placement = &options.placement;
     println!(
-        "  run {} shard(s): {} reactor(s), one writer, one steward each; engine epoll",
-        placement.shards, placement.reactors_per_shard
+        "  run {} shard(s): {} reactor(s), one writer, one steward each; engine {}",
+        placement.shards, placement.reactors_per_shard, options.engine
     );
+    println!("  place them: {}", placement.plan);
     println!("  use for lines, of {}: {}", Size(options.buffer_bytes), options.memory);
     println!(
         "  and for up to {} connections: {}",

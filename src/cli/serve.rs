@@ -65,6 +65,7 @@ fn introduce(options: &Options, started: &Started) -> String {
         "  engine       {}, {} shard(s) with {} reactor(s) and one writer each\n",
         started.engine, placement.shards, placement.reactors_per_shard
     );
+    text += &format!("  placement    {}\n", placement.plan);
     text += &format!(
         "  memory       at most {} for lines, {} for {} connections\n",
         Size(options.memory.total() as u64),

@@ -9,6 +9,7 @@ use crate::chunk::{Class, Level};
 use crate::log::names::is_stream_name;
 use crate::net::listen::Address;
 use crate::session::lines::{self, Format, LinesOptions, TooLong};
+use crate::topology::{Live, Machine, Pinning, Plan, Wanted};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -52,8 +53,8 @@ pub struct Placement {
     pub shards: usize,
     /// Reactors in each.
     pub reactors_per_shard: usize,
-    /// Cores for the threads in turn (reactors of a shard, then its writer); empty: the kernel's choice.
-    pub pin: Vec<usize>,
+    /// Where each goes.
+    pub plan: Plan,
 }
 
 /// Our own log.
@@ -272,27 +273,30 @@ impl Check<'_> {
     }
 
     fn placement(&self, raw: &raw::Placement) -> Result<Placement, ConfigError> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let count = |key: &str, value: Option<Count>, auto: usize, most: usize| match value {
-            Some(Count::Number(n)) => self.number(key, Some(n), auto, 1, most),
-            _ => Ok(auto),
+        let count = |key: &str, value: Option<Count>| match value {
+            Some(Count::Number(n)) => self.number(key, Some(n), n, 1, 64).map(Some),
+            _ => Ok(None),
         };
-        // One writer keeps up with a disk of 3 GB/s on half a core; a second shard pays from about 16 cores on. Two
-        // reactors were no faster than one beside a writer and a generator on two cores.
-        let shards = count("placement.shards", raw.shards, (cores / 8).max(1), 64)?;
-        let reactors =
-            count("placement.reactors_per_shard", raw.reactors_per_shard, (cores / shards / 2).clamp(1, 4), 64)?;
-        let pin = match &raw.pin {
+        let pinning = match &raw.pin {
             Some(Pin::Cores(list)) if list.is_empty() => {
                 return Err(self.places.error("placement.pin", "expected at least one core, \"auto\" or \"none\""));
             }
-            Some(Pin::Cores(list)) => list.clone(),
-            Some(Pin::Word(PinWord::Auto | PinWord::None)) | None => Vec::new(),
+            Some(Pin::Cores(list)) => Pinning::Cpus(list.clone()),
+            Some(Pin::Word(PinWord::None)) => Pinning::None,
+            Some(Pin::Word(PinWord::Auto)) | None => Pinning::Auto,
         };
-        if let Some(core) = pin.iter().find(|core| **core >= nix::sched::CpuSet::count()) {
+        if let Pinning::Cpus(list) = &pinning
+            && let Some(core) = list.iter().find(|core| **core >= nix::sched::CpuSet::count())
+        {
             return Err(self.places.error("placement.pin", format!("there is no core {core}")));
         }
-        Ok(Placement { shards, reactors_per_shard: reactors, pin })
+        let wanted = Wanted {
+            shards: count("placement.shards", raw.shards)?,
+            reactors_per_shard: count("placement.reactors_per_shard", raw.reactors_per_shard)?,
+            pinning,
+        };
+        let plan = Plan::new(&Machine::read(&Live), &wanted);
+        Ok(Placement { shards: plan.shards.len(), reactors_per_shard: plan.reactors_per_shard(), plan })
     }
 
     fn streams(

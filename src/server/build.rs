@@ -1,37 +1,37 @@
 //! Puts a server together, in the order: lock, admin, recovery, writers, sockets, reactors.
 
 use super::engine;
-use super::pin::{Cores, spawn};
+use super::pin::{Place, placed, spawn};
+use super::seats::Seats;
+use super::sources::Sources;
+use super::threads::Threads;
 use super::{StartError, Started};
-use crate::acceptor::{Acceptor, Stop};
-use crate::chunk::Chunk;
+use crate::acceptor::Acceptor;
 use crate::clock::Clock;
 use crate::config::Options;
 use crate::config::checked::StreamSettings;
 use crate::config::raw::Io;
 use crate::control::{Control, Notice};
 use crate::limits;
-use crate::log::data_dir::{self, Lock};
+use crate::log::data_dir::{self};
 use crate::log::disk::Disk;
 use crate::log::recover::recover_dir;
 use crate::log::segment::AppendOptions;
 use crate::log::stream_dir::StreamDir;
 use crate::metrics::accounting::{Accounting, Ledger};
 use crate::metrics::render::{Metrics, RecoverySums};
-use crate::net::listen::{self, Address};
-use crate::net::{Engine, EpollEngine, UringEngine, Kind, ListenerId, Peer, Socket, stdin};
-use crate::reactor::{AddressLimit, BYTES_PER_CONNECTION, ConnectionLimit, ListenerRun, Reactor, Setup};
-use crate::session::tail::TailStore;
-use crate::shard::{Handed, Shard, ShardSize};
+use crate::net::{EpollEngine, UringEngine};
+use crate::reactor::{AddressLimit, BYTES_PER_CONNECTION, ConnectionLimit};
+use crate::shard::{Shard, ShardSize};
 use crate::spread::Spread;
 use crate::writer::steward::Threaded;
 use crate::writer::stream::{StreamOptions, StreamWriter};
 use crate::writer::unsynced::SyncPolicy;
 use crate::writer::{Parts, Writer};
 use crossbeam_utils::sync::Parker;
-use std::collections::HashMap;
+use crate::topology::ShardPlan;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
@@ -44,67 +44,7 @@ pub struct Running {
     pub started: Started,
 }
 
-/// The threads, and what is needed to end them.
-pub struct Threads {
-    shards: Vec<Arc<Shard>>,
-    acceptor: Option<Stop>,
-    acceptor_thread: Option<std::thread::JoinHandle<()>>,
-    reactors_left: usize,
-    writers_left: usize,
-    clean: bool,
-    sockets: Vec<PathBuf>,
-    /// Held as long as the server runs.
-    _lock: Lock,
-}
-
-impl Threads {
-    /// Lets acceptors hand on what waits, and end, before reactors do.
-    pub fn stop_acceptors(&mut self) {
-        if let Some(stop) = self.acceptor.take() {
-            stop.stop();
-        }
-        if let Some(thread) = self.acceptor_thread.take() {
-            let _ = thread.join(); // a panic was reported as a notice
-        }
-    }
-
-    pub fn wake_reactors(&self) {
-        self.shards.iter().flat_map(|s| &s.reactors).for_each(crate::shard::ReactorPort::wake);
-    }
-
-    pub fn wake_writers(&self) {
-        self.shards.iter().for_each(|s| s.writer.unpark());
-    }
-
-    pub fn reactor_ended(&mut self, result: &Result<(), String>) {
-        if let Err(error) = result {
-            tracing::error!(error, "a reactor's engine failed");
-            self.clean = false;
-        }
-        self.reactors_left -= 1;
-    }
-
-    pub fn writer_ended(&mut self, clean: bool) {
-        self.clean &= clean;
-        self.writers_left -= 1;
-    }
-
-    pub fn all_ended(&self, reactors: bool) -> bool {
-        if reactors { self.reactors_left == 0 } else { self.writers_left == 0 }
-    }
-
-    pub fn writers_clean(&self) -> bool {
-        self.clean && self.writers_left == 0 && self.reactors_left == 0
-    }
-
-    pub fn remove_sockets(&self) {
-        for path in &self.sockets {
-            let _ = std::fs::remove_file(path); // another server may have taken the path over
-        }
-    }
-}
-
-fn resource(what: &'static str) -> impl Fn(io::Error) -> StartError {
+pub(super) fn resource(what: &'static str) -> impl Fn(io::Error) -> StartError {
     move |error| StartError::Resource { what, error }
 }
 
@@ -124,6 +64,7 @@ pub fn build(
         tracing::warn!(max_connections, "limits.max_connections lowered to what the descriptor limit allows");
     }
 
+    let plan = &placement.plan.shards;
     let listeners = options.listeners.len();
     let mut accounting = Accounting::new(listeners);
     let mut shards = Vec::new();
@@ -134,8 +75,10 @@ pub fn build(
             reactors: placement.reactors_per_shard,
             chunks: options.memory.chunks.clone(),
             chunk_bytes: options.memory.chunk_bytes,
+            node: plan[index].node,
         };
-        let shard = Shard::new(index as u16, &size, parker.unparker().clone()).map_err(resource("map chunks"))?;
+        let shard = placed(plan[index].writer_place(), || Shard::new(index as u16, &size, parker.unparker().clone()))
+            .map_err(resource("map chunks"))?;
         accounting.capacity_bytes += shard.capacity_bytes();
         accounting.downstream.push(Ledger::new(listeners));
         shards.push(shard);
@@ -165,16 +108,10 @@ pub fn build(
     let node = data_dir::node_id(&**disk, &options.data_dir)?;
     let dont_cache = disk.can_drop_cache(&options.data_dir.join(data_dir::STATE_DIR));
 
-    let mut cores = Cores::new(&placement.pin);
-    let mut pins = Vec::new();
-    for _ in 0..placement.shards {
-        let of_reactors: Vec<Option<usize>> = (0..placement.reactors_per_shard).map(|_| cores.next()).collect();
-        pins.push((of_reactors, cores.next()));
-    }
     for (i, parker) in parkers.into_iter().enumerate() {
         let shard = Arc::clone(&shards[i]);
-        let mut steward = Threaded::start(shard.index, options.streams.len(), Arc::clone(clock), shard.writer.clone())
-            .map_err(resource("start a steward"))?;
+        let start = || Threaded::start(shard.index, options.streams.len(), Arc::clone(clock), shard.writer.clone());
+        let mut steward = placed(plan[i].writer_place(), start).map_err(resource("start a steward"))?;
         let streams = open_streams(options, disk, clock, node, shard.index, dont_cache, &mut steward)?;
         let writer = Writer::new(Parts {
             shard,
@@ -186,7 +123,7 @@ pub fn build(
             listeners,
             streams,
         });
-        spawn(format!("writer-{i}"), pins[i].1, notices.clone(), move || Notice::WriterEnded(writer.run()))
+        spawn(format!("writer-{i}"), plan[i].writer_place(), notices.clone(), move || Notice::WriterEnded(writer.run()))
             .map_err(resource("start a writer"))?;
     }
 
@@ -209,7 +146,6 @@ pub fn build(
         connections: &limit,
         spread: &spread,
         addresses: &addresses,
-        pins: &pins,
         tcp: &mut sources.tcp,
     };
     match engine.kind {
@@ -230,10 +166,12 @@ pub fn build(
             Ok(()) => Notice::ReactorEnded(Ok(())),
             Err(e) => Notice::ReactorEnded(Err(e.to_string())),
         };
-        let thread = spawn("acceptor".into(), None, notices.clone(), body).map_err(resource("start an acceptor"))?;
+        let thread = spawn("acceptor".into(), Place::default(), notices.clone(), body).map_err(resource("start an acceptor"))?;
         (acceptor, acceptor_thread) = (Some(stop), Some(thread));
     }
+    shards.iter().flat_map(|s| &s.channels).for_each(|c| c.pool.warm_up());
     control.start();
+    fault_in(&shards, plan).map_err(resource("start a thread"))?;
     let data_dir = std::fs::canonicalize(&options.data_dir).unwrap_or_else(|_| options.data_dir.clone());
     Ok(Running {
         control,
@@ -260,70 +198,25 @@ pub fn build(
     })
 }
 
-/// What reactors are made of.
-struct Seats<'a> {
-    options: &'a Options,
-    shards: &'a [Arc<Shard>],
-    control: &'a Arc<Control>,
-    clock: &'a Arc<dyn Clock>,
-    notices: &'a Sender<Notice>,
-    upstream: &'a [Arc<Ledger>],
-    evictions: &'a [Arc<Ledger>],
-    connections: &'a Arc<ConnectionLimit>,
-    spread: &'a Arc<Spread>,
-    addresses: &'a [Arc<AddressLimit>],
-    pins: &'a [(Vec<Option<usize>>, Option<usize>)],
-    tcp: &'a mut HashMap<ListenerId, Vec<socket2::Socket>>,
-}
-
-impl Seats<'_> {
-    /// Starts all reactors, each with an engine of its own.
-    fn fill<E: Engine + Send + 'static>(&mut self, make: impl Fn() -> io::Result<E>) -> Result<(), StartError> {
-        let per_shard = self.options.placement.reactors_per_shard;
-        for number in 0..self.upstream.len() {
-            let mut engine = make().map_err(resource("make an engine"))?;
-            for (id, sockets) in &mut *self.tcp {
-                if let Some(socket) = sockets.pop() {
-                    engine.listen(*id, socket).map_err(resource("watch a listener"))?;
+/// Has the kernel give the rest of the memory while the server runs already: at the first touch it would cost the reactors.
+fn fault_in(shards: &[Arc<Shard>], plan: &[ShardPlan]) -> io::Result<()> {
+    /// Chunks between two looks at whether the pools are needed more.
+    const STEP: usize = 4;
+    let work: Vec<(Arc<Shard>, ShardPlan)> = shards.iter().cloned().zip(plan.iter().cloned()).collect();
+    let body = move || {
+        for (shard, plan) in work {
+            placed(plan.writer_place(), || {
+                for pool in shard.channels.iter().map(|c| &c.pool) {
+                    let mut left = pool.chunks();
+                    while left > 0 && pool.fault_in(STEP.min(left)) > 0 {
+                        left = left.saturating_sub(STEP);
+                        std::thread::yield_now();
+                    }
                 }
-            }
-            let (shard, index) = (number / per_shard, number % per_shard);
-            let reactor = Reactor::new(self.setup(engine, number, shard, index)?);
-            let body = move || Notice::ReactorEnded(reactor.run().map_err(|e| e.to_string()));
-            spawn(format!("reactor-{number}"), self.pins[shard].0[index], self.notices.clone(), body)
-                .map_err(resource("start a reactor"))?;
+            });
         }
-        Ok(())
-    }
-
-    fn setup<E: Engine>(&self, engine: E, number: usize, shard: usize, index: usize) -> Result<Setup<E>, StartError> {
-        let memory = &self.options.memory;
-        let listeners = self.options.listeners.iter().zip(self.addresses);
-        let discard = if memory.discards {
-            Some(Box::new(Chunk::new(memory.chunk_bytes).map_err(resource("map a buffer"))?))
-        } else {
-            None
-        };
-        Ok(Setup {
-            engine,
-            index,
-            shard: Arc::clone(&self.shards[shard]),
-            control: Arc::clone(self.control),
-            clock: Arc::clone(self.clock),
-            listeners: listeners
-                .map(|(l, a)| ListenerRun { options: l.clone(), addresses: Arc::clone(a) })
-                .collect(),
-            upstream: Arc::clone(&self.upstream[number]),
-            evictions: Arc::clone(&self.evictions[number]),
-            connections: Arc::clone(self.connections),
-            spread: Arc::clone(self.spread),
-            number,
-            tails: TailStore::new(memory.tail_budget, memory.tail_reserve).map_err(resource("map tails"))?,
-            discard,
-            linger: self.options.linger,
-            notices: self.notices.clone(),
-        })
-    }
+    };
+    std::thread::Builder::new().name("fault-in".into()).spawn(body).map(drop)
 }
 
 fn recover(disk: &dyn Disk, clock: &dyn Clock, data_dir: &Path, strict: bool) -> Result<RecoverySums, StartError> {
@@ -391,60 +284,5 @@ fn describe_io(streams: &[StreamSettings], dont_cache: bool) -> String {
         (true, _) => "append, through the page cache, as configured".into(),
         (false, true) => "append with RWF_DONTCACHE (large writes leave the page cache to others)".into(),
         (false, false) => "append, through the page cache (kernel or file system lack RWF_DONTCACHE)".into(),
-    }
-}
-
-/// The sockets of all listeners.
-struct Sources {
-    addresses: Vec<(String, String)>,
-    tcp: HashMap<ListenerId, Vec<socket2::Socket>>,
-    unix: Vec<(ListenerId, socket2::Socket)>,
-    single: Vec<Handed>,
-    paths: Vec<PathBuf>,
-}
-
-impl Sources {
-    fn bind(options: &Options, reactors: usize) -> Result<Sources, StartError> {
-        let mut sources = Sources {
-            addresses: Vec::new(),
-            tcp: HashMap::new(),
-            unix: Vec::new(),
-            single: Vec::new(),
-            paths: Vec::new(),
-        };
-        for (id, listener) in options.listeners.iter().enumerate() {
-            let id = id as ListenerId;
-            let address = sources.bind_one(id, &listener.address, listener.socket_mode, reactors).map_err(|error| {
-                sources.paths.iter().for_each(|p| drop(std::fs::remove_file(p)));
-                StartError::Listen { name: listener.name.clone(), address: listener.address.to_string(), error }
-            })?;
-            sources.addresses.push((listener.name.clone(), address.to_string()));
-        }
-        Ok(sources)
-    }
-
-    fn bind_one(&mut self, id: ListenerId, address: &Address, mode: u32, reactors: usize) -> io::Result<Address> {
-        match address {
-            Address::Tcp(tcp) => {
-                let (sockets, real) = listen::bind_tcp(*tcp, reactors)?;
-                self.tcp.insert(id, sockets);
-                return Ok(Address::Tcp(real));
-            }
-            Address::Unix(path) => {
-                self.unix.push((id, listen::bind_unix(path, Kind::Stream, mode)?));
-                self.paths.push(path.clone());
-            }
-            Address::UnixDatagram(path) => {
-                let fd = listen::bind_unix(path, Kind::Datagram, mode)?;
-                self.paths.push(path.clone());
-                let socket = Socket { fd, kind: Kind::Datagram };
-                self.single.push(Handed { listener: id, socket, peer: Peer::Local, moved: None });
-            }
-            Address::Stdin => {
-                let socket = stdin::source(io::stdin())?;
-                self.single.push(Handed { listener: id, socket, peer: Peer::Local, moved: None });
-            }
-        }
-        Ok(address.clone())
     }
 }

@@ -3,6 +3,9 @@
 mod build;
 mod engine;
 mod pin;
+mod seats;
+mod sources;
+mod threads;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::Options;
@@ -11,7 +14,8 @@ use crate::log::LogError;
 use crate::log::disk::Disk;
 use crate::log::real_disk::RealDisk;
 use crate::metrics::render::Metrics;
-use build::{Running, Threads};
+use build::Running;
+use threads::Threads;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;

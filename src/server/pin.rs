@@ -1,51 +1,80 @@
-//! Threads with names and, if configured, cores.
+//! Threads with names and places.
 
 use crate::control::Notice;
-use nix::sched::{CpuSet, sched_setaffinity};
+use crate::sys::prefer_node;
+use crate::topology::ShardPlan;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 
-/// Cores for threads, in turn.
-pub struct Cores {
-    list: Vec<usize>,
-    next: usize,
-}
-
-impl Cores {
-    /// Empty: the kernel's choice.
-    pub fn new(list: &[usize]) -> Self {
-        Cores { list: list.to_vec(), next: 0 }
+/// Keeps this thread on these CPUs; none: anywhere. Where that cannot be had, it says so once and goes on.
+fn stay_on(cpus: &[usize]) {
+    if cpus.is_empty() {
+        return;
     }
-
-    /// The next thread's core.
-    pub fn next(&mut self) -> Option<usize> {
-        let core = self.list.get(self.next % self.list.len().max(1)).copied();
-        self.next += 1;
-        core
+    let mut set = CpuSet::new();
+    let pinned = cpus.iter().try_for_each(|cpu| set.set(*cpu)).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
+    if let Err(error) = pinned {
+        let thread = std::thread::current();
+        tracing::warn!(thread = thread.name(), ?cpus, %error, "cannot pin; the kernel places this thread");
     }
 }
 
-/// Starts a thread that sends what `body` returns, or that it panicked.
+/// Where a thread belongs.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Place<'a> {
+    /// CPUs; none: any.
+    pub cpus: &'a [usize],
+    /// The node of its memory.
+    pub node: Option<usize>,
+}
+
+impl ShardPlan {
+    /// Of the writer and what belongs to it.
+    pub fn writer_place(&self) -> Place<'_> {
+        Place { cpus: &self.writer, node: self.node }
+    }
+}
+
+impl Place<'_> {
+    fn take(self) {
+        stay_on(self.cpus);
+        if self.node.is_some() {
+            prefer_node(self.node);
+        }
+    }
+}
+
+/// Runs `body` in that place: the memory that it touches and the threads that it starts belong there. Then goes back.
+pub fn placed<T>(place: Place<'_>, body: impl FnOnce() -> T) -> T {
+    let before = sched_getaffinity(Pid::from_raw(0));
+    place.take();
+    let result = body();
+    if place.node.is_some() {
+        prefer_node(None);
+    }
+    if let (false, Ok(before)) = (place.cpus.is_empty(), before) {
+        let _ = sched_setaffinity(Pid::from_raw(0), &before); // where it came from
+    }
+    result
+}
+
+/// Starts a thread in its place that sends what `body` returns, or that it panicked.
 ///
 /// # Errors
 /// No thread can be had.
 pub fn spawn(
     name: String,
-    core: Option<usize>,
+    place: Place<'_>,
     notices: Sender<Notice>,
     body: impl FnOnce() -> Notice + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
+    let (cpus, node) = (place.cpus.to_vec(), place.node);
     std::thread::Builder::new().name(name.clone()).spawn(move || {
-        if let Some(core) = core {
-            let mut set = CpuSet::new();
-            let pinned = set.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
-            if let Err(error) = pinned {
-                tracing::warn!(thread = name, core, %error, "cannot pin; the kernel places this thread");
-            }
-        }
+        Place { cpus: &cpus, node }.take();
         let notice = catch_unwind(AssertUnwindSafe(body)).unwrap_or(Notice::Died(name));
         // Nobody listens any more only when the process is ending.
         let _ = notices.send(notice);

@@ -4,9 +4,13 @@
 #![allow(unsafe_code)]
 
 mod append;
+mod arena;
 mod mount;
+mod numa;
 mod ring;
 
 pub use append::{MAX_SLICES, append_vectored};
+pub use arena::{Piece, pieces};
 pub use mount::mount_id;
+pub use numa::prefer_node;
 pub use ring::{Done, Op, Ring};

@@ -58,15 +58,17 @@ impl Plan {
     #[must_use]
     pub fn new(machine: &Machine, wanted: &Wanted) -> Plan {
         let worth = machine.worth();
-        // Where we have a ration of all CPUs, the kernel moves us about anyhow.
-        let use_nodes = machine.nodes.len() > 1 && !machine.is_rationed();
-        let spread = use_nodes && worth / machine.nodes.len() >= LEAST_PER_NODE;
+        let nodes = machine.nodes.len();
+        let spread = nodes > 1 && worth / nodes >= LEAST_PER_NODE;
         let suggested = (worth / CPUS_PER_SHARD).max(1);
-        let suggested = if spread { suggested.next_multiple_of(machine.nodes.len()) } else { suggested };
+        let suggested = if spread { suggested.next_multiple_of(nodes) } else { suggested };
         let shards = wanted.shards.unwrap_or(suggested).max(1);
         // Half of the CPUs are for writers, the kernel's network and disk, and the neighbours. Two reactors were no faster
         // than one beside a writer and a generator on two CPUs.
         let reactors = wanted.reactors_per_shard.unwrap_or((worth / shards / 2).clamp(1, MOST_REACTORS)).max(1);
+        // Where we have a ration of all CPUs the kernel moves us about anyhow; with fewer shards than nodes, staying on one
+        // node would leave the others idle.
+        let use_nodes = nodes > 1 && shards >= nodes && !machine.is_rationed();
         let mut turn = 0;
         let place = |shard: usize| match &wanted.pinning {
             Pinning::Auto if use_nodes => {

@@ -157,7 +157,7 @@ fn ticks_per_second() -> f64 {
 }
 
 /// CPU seconds that this machine has spent, idle and waiting not counted (proc_stat(5)): user, nice, system, irq, softirq.
-fn machine_cpu() -> f64 {
+pub fn machine_cpu() -> f64 {
     let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
     let fields: Vec<f64> = text.split_whitespace().skip(1).take(7).filter_map(|f| f.parse().ok()).collect();
     [0, 1, 2, 5, 6].iter().filter_map(|i| fields.get(*i)).sum::<f64>() / ticks_per_second()

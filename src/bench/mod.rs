@@ -2,6 +2,7 @@
 //! comparison of the server with it.
 
 mod compare;
+mod disk;
 mod generate;
 pub mod lines;
 mod null_sink;
@@ -27,6 +28,8 @@ enum BenchCommand {
     NullSink(null_sink::NullSinkArgs),
     /// Run server and null sink in turn under the same load and print medians and their ratio.
     Compare(compare::CompareArgs),
+    /// Measure a directory's disk: large appends in each file mode, small durable groups.
+    Disk(disk::DiskArgs),
 }
 
 /// Runs one of them.
@@ -36,6 +39,7 @@ pub fn run(args: &BenchArgs) -> ExitCode {
         BenchCommand::Verify(args) => verify::run(args),
         BenchCommand::NullSink(args) => null_sink::run(args),
         BenchCommand::Compare(args) => compare::run(args),
+        BenchCommand::Disk(args) => disk::run(args),
     };
     match result {
         Ok(code) => code,

@@ -9,7 +9,7 @@ mod mount;
 mod numa;
 mod ring;
 
-pub use append::{MAX_SLICES, append_vectored};
+pub use append::{MAX_SLICES, append_vectored, write_synced};
 pub use arena::{Piece, pieces};
 pub use mount::mount_id;
 pub use numa::prefer_node;

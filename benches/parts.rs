@@ -84,7 +84,7 @@ fn append(c: &mut Criterion) {
                 continue;
             }
             let mut segment: Option<Segment> = None;
-            let options = AppendOptions { dont_cache: caching == Caching::Drop, reserve_step: 64 << 20 };
+            let options = AppendOptions { large: caching, reserve_step: 64 << 20 };
             group.bench_function(format!("{} KiB, {caching:?}", size / 1024), |b| {
                 b.iter_batched(
                     || (),

@@ -8,7 +8,7 @@ use crossbeam_utils::sync::Parker;
 use logweir::chunk::{Chunk, Class, ConnId, Level};
 use logweir::clock::{BootId, Clock};
 use logweir::control::Control;
-use logweir::log::disk::Disk;
+use logweir::log::disk::{Caching, Disk};
 use logweir::log::recover::recover_dir;
 use logweir::log::segment::AppendOptions;
 use logweir::log::stream_dir::StreamDir;
@@ -161,7 +161,7 @@ impl World {
         let dir = StreamDir::open(disk, Arc::clone(&clock), Path::new(DATA), [0; 16], "s", 0, 8192)?;
         let options = StreamOptions {
             name: "s".into(),
-            append: AppendOptions { dont_cache: false, reserve_step: 8192 },
+            append: AppendOptions { large: Caching::Keep, reserve_step: 8192 },
             segment_bytes: 60_000,
             segment_age_ns: 40_000_000,
             sync: SyncPolicy { interval_ns: 5_000_000, bytes: 30_000 },

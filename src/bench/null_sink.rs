@@ -118,7 +118,7 @@ impl Appender {
             let _ = nix::fcntl::fallocate(&self.file, keep, self.reserved as i64, RESERVE as i64); // speed only
             self.reserved += RESERVE;
         }
-        let large = bytes.len() as u64 >= crate::log::segment::DONT_CACHE_FROM_BYTES;
+        let large = bytes.len() as u64 >= crate::log::segment::LARGE_FROM_BYTES;
         while !bytes.is_empty() {
             match sys::append_vectored(self.file.as_fd(), &[IoSlice::new(bytes)], self.dont_cache && large) {
                 Ok(n) => {

@@ -138,7 +138,7 @@ pub fn check(raw: Raw, places: &Places) -> Result<Options, ConfigError> {
     check.addresses_differ(&listeners)?;
     let placement = check.placement(&raw.placement)?;
     let buffer = raw.buffer.memory.unwrap_or(Size(64 << 20));
-    let memory = MemoryPlan::new(&needs(buffer, raw.engine, &placement, &listeners)).map_err(|least| {
+    let memory = MemoryPlan::new(&needs(buffer, raw.engine, &placement, &listeners, &streams)).map_err(|least| {
         let longest = listeners.iter().map(|l| l.lines.max_line_bytes).max().unwrap_or(0);
         places.error(
             "buffer.memory",
@@ -182,7 +182,7 @@ pub fn check(raw: Raw, places: &Places) -> Result<Options, ConfigError> {
     })
 }
 
-fn needs(buffer: Size, engine: Option<EngineChoice>, placement: &Placement, listeners: &[ListenerOptions]) -> Needs {
+fn needs(buffer: Size, engine: Option<EngineChoice>, placement: &Placement, listeners: &[ListenerOptions], streams: &[StreamSettings]) -> Needs {
     let mut lanes: Vec<(Class, usize)> = Vec::new();
     for class in [Class::Lossless, Class::Lossy] {
         let mut levels: Vec<Level> = listeners.iter().filter(|l| l.class == class).map(|l| l.level).collect();
@@ -200,6 +200,7 @@ fn needs(buffer: Size, engine: Option<EngineChoice>, placement: &Placement, list
         max_line_bytes: listeners.iter().map(|l| l.lines.max_line_bytes).max().unwrap_or(0),
         least_chunk_bytes: listeners.iter().map(|l| lines::least_chunk_bytes(&l.lines)).max().unwrap_or(0),
         has_ring: engine != Some(EngineChoice::Epoll),
+        direct_streams: streams.iter().filter(|s| s.io == Io::Direct).count(),
         discards: listeners.iter().any(|l| l.when_full == WhenFull::DropNewest),
     }
 }
@@ -339,13 +340,7 @@ impl Check<'_> {
         let (segment_size, segment_age) = (value!(segment_size), value!(segment_age));
         let (reserve_step, sync_interval, sync_bytes) =
             (value!(reserve_step), value!(sync_interval), value!(sync_bytes));
-        let (io_key, io) = value!(io);
-        let io = io.unwrap_or(Io::Auto);
-        if io == Io::Direct {
-            return Err(self
-                .places
-                .error(&io_key, "this version has no direct writes; expected \"auto\", \"append\" or \"dontcache\""));
-        }
+        let io = raw.io.or(storage.io).unwrap_or(Io::Auto);
         Ok(StreamSettings {
             name: name.to_string(),
             format: match raw.format.unwrap_or(FormatWord::Raw) {

@@ -2,6 +2,7 @@
 
 use super::units::Size;
 use crate::chunk::{Class, memory_of_chunk};
+use crate::log::direct::STAGING_BYTES;
 use crate::net::BUFFER_BYTES;
 use crate::session::tail;
 use std::fmt;
@@ -23,6 +24,8 @@ pub struct Needs {
     pub least_chunk_bytes: usize,
     /// The engine may be io_uring, which receives small reads into buffers of its own.
     pub has_ring: bool,
+    /// Streams that are written with `O_DIRECT`, through an aligned copy.
+    pub direct_streams: usize,
     /// Some listener drops what arrives when full, and reads it into a buffer to count it.
     pub discards: bool,
 }
@@ -44,6 +47,8 @@ pub struct MemoryPlan {
     pub shards: usize,
     /// Provided buffers of each reactor's ring, a power of two; 0: there is no ring.
     pub ring_buffers: u16,
+    /// Streams that are written with `O_DIRECT`.
+    pub direct_streams: usize,
     /// Whether each reactor has a buffer for what it drops.
     pub discards: bool,
 }
@@ -75,7 +80,8 @@ impl MemoryPlan {
         // Few enough to stay in the cache: what a turn of the ring brings is copied out before the next.
         let share = needs.memory / 64 / reactors / BUFFER_BYTES;
         let ring_buffers = if needs.has_ring { 1 << share.clamp(16, 512).ilog2() } else { 0 };
-        let fixed = tails + discard + reactors * usize::from(ring_buffers) * BUFFER_BYTES;
+        let copies = needs.direct_streams * needs.shards * STAGING_BYTES;
+        let fixed = tails + discard + copies + reactors * usize::from(ring_buffers) * BUFFER_BYTES;
         let per_chunk = memory_of_chunk(chunk_bytes);
         let fit = needs.memory.saturating_sub(fixed) / per_chunk / needs.shards;
         if fit < least_sum {
@@ -100,6 +106,7 @@ impl MemoryPlan {
             reactors,
             shards: needs.shards,
             ring_buffers,
+            direct_streams: needs.direct_streams,
             discards: needs.discards,
         })
     }
@@ -117,6 +124,7 @@ impl MemoryPlan {
         (self.all_chunks() + discard) * memory_of_chunk(self.chunk_bytes)
             + self.reactors * tail::memory_of_store(self.tail_budget, self.tail_reserve)
             + self.reactors * usize::from(self.ring_buffers) * BUFFER_BYTES
+            + self.direct_streams * self.shards * STAGING_BYTES
     }
 }
 
@@ -131,6 +139,10 @@ impl fmt::Display for MemoryPlan {
         if self.ring_buffers > 0 {
             let ring = usize::from(self.ring_buffers) * BUFFER_BYTES;
             write!(f, " + {} x {} for small reads (io_uring)", self.reactors, size(ring))?;
+        }
+        if self.direct_streams > 0 {
+            let copies = self.direct_streams * self.shards;
+            write!(f, " + {copies} x {} for direct writes", size(STAGING_BYTES))?;
         }
         if self.discards {
             write!(f, " + {} x {} to read what is dropped", self.reactors, size(one))?;
@@ -154,7 +166,7 @@ mod tests {
             if lossy { all.push((Class::Lossy, 1)); }
             let needs = Needs {
                 memory, shards, reactors_per_shard, lanes: all, max_line_bytes: line,
-                least_chunk_bytes: line + 16384, has_ring: discards, discards,
+                least_chunk_bytes: line + 16384, has_ring: discards, direct_streams: lanes - 1, discards,
             };
             match MemoryPlan::new(&needs) {
                 Ok(plan) => {

@@ -31,7 +31,6 @@ fn errors_name_key_line_and_what_was_expected() {
         ),
         ("[buffer]\nmemory = \"64\"", "t.toml:2: `buffer.memory`: expected a size with its unit"),
         ("engine = \"iouring\"", "t.toml:1: `engine`: unknown value `iouring`, expected one of"),
-        ("[storage]\nio = \"direct\"", "t.toml:2: `storage.io`: this version has no direct writes"),
         ("[listener.a]\naddress = \"5170\"", "t.toml:2: `listener.a.address`: \"5170\" is not an address"),
         ("[listener.A]\naddress = \"stdin:\"", "t.toml:1: `listener.A`: expected a name"),
         ("[listener.a]\nstream = \"../x\"\naddress = \"stdin:\"", "t.toml:2: `listener.a.stream`: expected a name"),

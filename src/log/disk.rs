@@ -11,6 +11,8 @@ pub enum Caching {
     Keep,
     /// `RWF_DONTCACHE`: write through and drop the pages. Worth it for large appends only.
     Drop,
+    /// `O_DIRECT`: whole blocks go past the page cache. Worth it for large appends only.
+    Bypass,
 }
 
 /// Directories and names. All paths are absolute or relative to the working directory, never to a descriptor.
@@ -37,6 +39,10 @@ pub trait Disk: Send + Sync + 'static {
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
     /// True if `RWF_DONTCACHE` works in `dir`, tried with a real write; false unless the disk knows better.
     fn can_drop_cache(&self, _dir: &Path) -> bool {
+        false
+    }
+    /// True if `O_DIRECT` works in `dir`, tried with a real write; false unless the disk knows better.
+    fn can_bypass_cache(&self, _dir: &Path) -> bool {
         false
     }
     /// Identity of the mount under `dir`, never reused during a boot; 0: unknown.

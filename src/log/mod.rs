@@ -4,6 +4,7 @@
 
 pub mod cat;
 pub mod data_dir;
+pub mod direct;
 pub mod disk;
 pub mod names;
 pub mod real_disk;

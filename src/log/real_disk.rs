@@ -1,5 +1,6 @@
 //! The machine's disk.
 
+use super::direct::{self, BLOCK, Direct, Way};
 use super::disk::{Caching, Disk, DiskFile};
 use crate::sys;
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, RenameFlags};
@@ -19,6 +20,8 @@ const SPARE_DESCRIPTORS: usize = 4;
 pub struct RealDisk {
     /// Cleared at the first `EOPNOTSUPP`: kernel (before 6.14) or file system lack `RWF_DONTCACHE`.
     dont_cache_works: Arc<AtomicBool>,
+    /// Cleared at the first `EINVAL`: the file system lacks `O_DIRECT`, or wants other alignments.
+    direct_works: Arc<AtomicBool>,
     spare: Mutex<Vec<File>>,
 }
 
@@ -26,7 +29,8 @@ impl RealDisk {
     /// A disk with its spare descriptors.
     #[must_use]
     pub fn new() -> Self {
-        let disk = RealDisk { dont_cache_works: Arc::new(AtomicBool::new(true)), spare: Mutex::new(Vec::new()) };
+        let works = || Arc::new(AtomicBool::new(true));
+        let disk = RealDisk { dont_cache_works: works(), direct_works: works(), spare: Mutex::new(Vec::new()) };
         disk.refill_spare();
         disk
     }
@@ -56,19 +60,24 @@ impl RealDisk {
     }
 
     fn file(&self, file: File) -> Arc<dyn DiskFile> {
-        Arc::new(RealFile { file, dont_cache_works: Arc::clone(&self.dont_cache_works) })
+        Arc::new(RealFile {
+            file,
+            dont_cache_works: Arc::clone(&self.dont_cache_works),
+            direct_works: Arc::clone(&self.direct_works),
+            direct: Mutex::new(None),
+        })
     }
 
-    fn probe_dont_cache(&self, dir: &Path) -> io::Result<bool> {
+    /// Tries something with a file in `dir` that is gone afterwards.
+    fn try_in(&self, dir: &Path, attempt: impl FnOnce(&File) -> bool) -> io::Result<bool> {
         let path = dir.join("probe.tmp");
         match fs::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
         }
         let file = OpenOptions::new().append(true).create_new(true).open(&path)?;
-        let works = sys::append_vectored(file.as_fd(), &[IoSlice::new(b"probe\n")], true).is_ok();
+        let works = attempt(&file);
         fs::remove_file(&path)?;
-        self.dont_cache_works.store(works, Ordering::Relaxed);
         Ok(works)
     }
 }
@@ -152,7 +161,18 @@ impl Disk for RealDisk {
     }
 
     fn can_drop_cache(&self, dir: &Path) -> bool {
-        self.probe_dont_cache(dir).unwrap_or(false)
+        let attempt = |file: &File| sys::append_vectored(file.as_fd(), &[IoSlice::new(b"probe\n")], true).is_ok();
+        let works = self.try_in(dir, attempt).unwrap_or(false);
+        self.dont_cache_works.store(works, Ordering::Relaxed);
+        works
+    }
+
+    fn can_bypass_cache(&self, dir: &Path) -> bool {
+        let block = [b'x'; BLOCK];
+        let attempt = |file: &File| Direct::new(file).is_ok_and(|mut d| d.append(&[IoSlice::new(&block)], 0).is_ok());
+        let works = self.try_in(dir, attempt).unwrap_or(false);
+        self.direct_works.store(works, Ordering::Relaxed);
+        works
     }
 
     fn mount_id(&self, dir: &Path) -> u64 {
@@ -163,11 +183,49 @@ impl Disk for RealDisk {
 struct RealFile {
     file: File,
     dont_cache_works: Arc<AtomicBool>,
+    direct_works: Arc<AtomicBool>,
+    /// Made at the first direct append, given up when the file is cut, which ends its use. One thread writes to a file.
+    direct: Mutex<Option<Direct>>,
+}
+
+impl RealFile {
+    /// The next part of a batch; `None`: direct writes do not work here.
+    fn append_past_cache(&self, slices: &[IoSlice<'_>]) -> Option<io::Result<usize>> {
+        if !self.direct_works.load(Ordering::Relaxed) {
+            return None;
+        }
+        let end = match self.file.metadata() {
+            Ok(meta) => meta.len(),
+            Err(e) => return Some(Err(e)),
+        };
+        if let Way::Cached(len) = direct::way(end, slices.iter().map(|s| s.len()).sum()) {
+            return Some(sys::append_vectored(self.file.as_fd(), &direct::first(slices, len), false));
+        }
+        let mut direct = self.direct.lock().unwrap_or_else(|e| e.into_inner());
+        let result = match &mut *direct {
+            Some(direct) => direct.append(slices, end),
+            none => Direct::new(&self.file).and_then(|made| none.insert(made).append(slices, end)),
+        };
+        match result {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
+                *direct = None;
+                self.direct_works.store(false, Ordering::Relaxed);
+                tracing::warn!(error = %e, "O_DIRECT does not work here: appending through the page cache");
+                None
+            }
+            other => Some(other),
+        }
+    }
 }
 
 impl DiskFile for RealFile {
     fn append(&self, slices: &[IoSlice<'_>], caching: Caching) -> io::Result<usize> {
-        if caching == Caching::Drop && self.dont_cache_works.load(Ordering::Relaxed) {
+        if caching == Caching::Bypass
+            && let Some(result) = self.append_past_cache(slices)
+        {
+            return result;
+        }
+        if caching != Caching::Keep && self.dont_cache_works.load(Ordering::Relaxed) {
             match sys::append_vectored(self.file.as_fd(), slices, true) {
                 Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL)) => {
                     self.dont_cache_works.store(false, Ordering::Relaxed);
@@ -197,6 +255,7 @@ impl DiskFile for RealFile {
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
+        *self.direct.lock().unwrap_or_else(|e| e.into_inner()) = None;
         self.file.set_len(len)
     }
 
@@ -241,6 +300,38 @@ mod tests {
         assert!(fs::metadata(&path).unwrap().blocks() >= 2048, "the room is really reserved");
         file.truncate(5).unwrap();
         assert!(fs::metadata(&path).unwrap().blocks() <= 16, "and really given back");
+    }
+
+    #[test]
+    fn direct_appends_of_any_length_leave_the_bytes_in_order() {
+        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap(); // /tmp may be in memory
+        let disk = RealDisk::new();
+        if !disk.can_bypass_cache(dir.path()) {
+            eprintln!("no O_DIRECT here: the fallback is tried instead");
+        }
+        let path = dir.path().join("f");
+        let file = disk.create_new(&path).unwrap();
+        file.reserve(0, 8 << 20).unwrap();
+        let mut expected: Vec<u8> = Vec::new();
+        for (i, len) in [10, 4086, 300_000, 4096, 1_200_001, 1, 0, 8192, 65_535].into_iter().enumerate() {
+            let bytes: Vec<u8> = (0..len).map(|at| (at * 7 + i) as u8).collect();
+            let (a, b) = bytes.split_at(len / 3);
+            let mut slices = [IoSlice::new(a), IoSlice::new(b)];
+            let mut slices = &mut slices[..];
+            IoSlice::advance_slices(&mut slices, 0);
+            while !slices.is_empty() {
+                let n = file.append(slices, Caching::Bypass).unwrap();
+                assert!(n > 0);
+                IoSlice::advance_slices(&mut slices, n);
+            }
+            expected.extend(bytes);
+            assert_eq!(fs::metadata(&path).unwrap().len(), expected.len() as u64, "every byte is in the file");
+            assert!(fs::read(&path).unwrap() == expected);
+        }
+        file.truncate(5000).unwrap();
+        file.append(&[IoSlice::new(b"behind\n")], Caching::Bypass).unwrap();
+        assert_eq!(&fs::read(&path).unwrap()[5000..], b"behind\n");
+        file.sync_data().unwrap();
     }
 
     #[test]

@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Appends at least this large go through `RWF_DONTCACHE` where that is on; smaller ones lose badly with it
-/// (0.22 against 0.8 GB/s at 4 KiB, 2.9 against 2.4 at 256 KiB, measured on ext4 and Linux 6.18).
-pub const DONT_CACHE_FROM_BYTES: u64 = 256 * 1024;
+/// Appends at least this large go through `RWF_DONTCACHE` or `O_DIRECT` where that is on; smaller ones lose badly with them
+/// (0.22 and 0.08 against 0.8 GB/s at 4 KiB, 2.9 and 1.9 against 2.4 at 256 KiB, measured on ext4 and Linux 6.18).
+pub const LARGE_FROM_BYTES: u64 = 256 * 1024;
 
 /// Unit in which recovery looks for holes: file systems lose unsynced data in whole blocks of at least this size.
 pub const BLOCK: u64 = 4096;
@@ -38,8 +38,8 @@ pub struct Segment {
 /// How appends behave; the same for all segments of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AppendOptions {
-    /// Use `RWF_DONTCACHE` for large appends.
-    pub dont_cache: bool,
+    /// How large appends treat the page cache; small ones always go through it.
+    pub large: Caching,
     /// Bytes to reserve at a time; 0 reserves nothing.
     pub reserve_step: u64,
 }
@@ -152,8 +152,7 @@ impl Segment {
             crc = crc32c::crc32c_append(crc, slice);
         }
         self.trail_must_sync |= ends_block_in_nul(slices, self.len);
-        let drop = options.dont_cache && bytes >= DONT_CACHE_FROM_BYTES;
-        let caching = if drop { Caching::Drop } else { Caching::Keep };
+        let caching = if bytes >= LARGE_FROM_BYTES { options.large } else { Caching::Keep };
         if let Err(error) = append_slices(&*self.file, slices, caching) {
             let cut_back = self.file.truncate(self.len);
             self.reserved_to = self.len; // truncate(2) gave the reservation back

@@ -1,6 +1,7 @@
 //! Puts a server together, in the order: lock, admin, recovery, writers, sockets, reactors.
 
 use super::engine;
+use super::file_modes::FileModes;
 use super::pin::{Place, placed, spawn};
 use super::seats::Seats;
 use super::sources::Sources;
@@ -9,8 +10,6 @@ use super::{StartError, Started};
 use crate::acceptor::Acceptor;
 use crate::clock::Clock;
 use crate::config::Options;
-use crate::config::checked::StreamSettings;
-use crate::config::raw::Io;
 use crate::control::{Control, Notice};
 use crate::limits;
 use crate::log::data_dir::{self};
@@ -106,13 +105,13 @@ pub fn build(
     let recovery = recover(&**disk, &**clock, &options.data_dir, options.strict)?;
     let _ = metrics.recovery.set(recovery); // set here only
     let node = data_dir::node_id(&**disk, &options.data_dir)?;
-    let dont_cache = disk.can_drop_cache(&options.data_dir.join(data_dir::STATE_DIR));
+    let modes = FileModes::probe(&**disk, &options.data_dir.join(data_dir::STATE_DIR));
 
     for (i, parker) in parkers.into_iter().enumerate() {
         let shard = Arc::clone(&shards[i]);
         let start = || Threaded::start(shard.index, options.streams.len(), Arc::clone(clock), shard.writer.clone());
         let mut steward = placed(plan[i].writer_place(), start).map_err(resource("start a steward"))?;
-        let streams = open_streams(options, disk, clock, node, shard.index, dont_cache, &mut steward)?;
+        let streams = open_streams(options, disk, clock, node, shard.index, modes, &mut steward)?;
         let writer = Writer::new(Parts {
             shard,
             control: Arc::clone(&control),
@@ -181,7 +180,7 @@ pub fn build(
             admin,
             data_dir,
             engine: engine.describe(),
-            io: describe_io(&options.streams, dont_cache),
+            io: modes.describe(&options.streams),
             max_connections,
             connection_bytes: max_connections * BYTES_PER_CONNECTION,
         },
@@ -249,7 +248,7 @@ fn open_streams(
     clock: &Arc<dyn Clock>,
     node: [u8; 16],
     shard: u16,
-    dont_cache: bool,
+    modes: FileModes,
     steward: &mut Threaded,
 ) -> Result<Vec<StreamWriter>, StartError> {
     let mut streams = Vec::new();
@@ -266,7 +265,7 @@ fn open_streams(
         let stream_options = StreamOptions {
             name: settings.name.clone(),
             append: AppendOptions {
-                dont_cache: settings.io != Io::Append && dont_cache,
+                large: modes.of(settings.io),
                 reserve_step: settings.reserve_step,
             },
             segment_bytes: settings.segment_bytes,
@@ -276,13 +275,4 @@ fn open_streams(
         streams.push(StreamWriter::open(index, Arc::new(dir), stream_options, options.listeners.len(), steward)?);
     }
     Ok(streams)
-}
-
-fn describe_io(streams: &[StreamSettings], dont_cache: bool) -> String {
-    let append_only = streams.iter().all(|s| s.io == Io::Append);
-    match (append_only, dont_cache) {
-        (true, _) => "append, through the page cache, as configured".into(),
-        (false, true) => "append with RWF_DONTCACHE (large writes leave the page cache to others)".into(),
-        (false, false) => "append, through the page cache (kernel or file system lack RWF_DONTCACHE)".into(),
-    }
 }

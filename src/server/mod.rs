@@ -2,6 +2,7 @@
 
 mod build;
 mod engine;
+mod file_modes;
 mod pin;
 mod seats;
 mod sources;

@@ -7,6 +7,7 @@
 pub mod acceptor;
 pub mod admin;
 pub mod bench;
+pub mod checksum;
 pub mod chunk;
 pub mod cli;
 pub mod clock;

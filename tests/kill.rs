@@ -10,12 +10,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Kills in `cargo test`; LOGWEIR_KILLS asks for more.
 const KILLS: u64 = 12;
 
-fn rounds(ack: &str) {
+/// How a server is run, and what is sent to it.
+struct Case {
+    ack: &'static str,
+    engine: &'static str,
+    io: &'static str,
+    longest_line: u64,
+}
+
+const CASE: Case = Case { ack: "durable", engine: "auto", io: "auto", longest_line: 80 };
+
+fn rounds(Case { ack, engine, io, longest_line }: Case) {
     let dir = scratch();
     let data = dir.path().join("data");
     let kills: u64 = std::env::var("LOGWEIR_KILLS").ok().and_then(|k| k.parse().ok()).unwrap_or(KILLS);
+    let segment = (longest_line * 4096).next_multiple_of(1024);
     let config = format!(
-        "[storage]\nsegment_size = \"256KiB\"\nsync_interval = \"10ms\"\n[listener.lines]\naddress = \"tcp://127.0.0.1:0\"\nreply = \"count\"\nack = \"{ack}\""
+        "engine = \"{engine}\"\n[storage]\nio = \"{io}\"\nsegment_size = \"{segment}B\"\nsync_interval = \"10ms\"\n[listener.lines]\naddress = \"tcp://127.0.0.1:0\"\nreply = \"count\"\nack = \"{ack}\""
     );
     let mut on_disk: HashMap<u32, u64> = HashMap::new();
     for round in 0..kills {
@@ -25,10 +36,10 @@ fn rounds(ack: &str) {
         std::thread::scope(|scope| {
             for (i, replied) in replied.iter().enumerate() {
                 let stream = TcpStream::connect(address).unwrap();
-                scope.spawn(move || common::acked_client(stream, round as u32 * 4 + i as u32, 80, replied));
+                scope.spawn(move || common::acked_client(stream, round as u32 * 4 + i as u32, longest_line, replied));
             }
             // A random moment: a random number of acknowledged lines.
-            let moment = (round * 7919 + 13) % 5000;
+            let moment = (round * 7919 + 13) % (1_000_000 / longest_line);
             await_that("acknowledgements", || replied.iter().map(|r| r.load(Ordering::SeqCst)).sum::<u64>() > moment);
             server.kill();
         });
@@ -56,10 +67,21 @@ fn rounds(ack: &str) {
 
 #[test]
 fn durable_lines_survive_kills() {
-    rounds("durable");
+    rounds(CASE);
 }
 
 #[test]
 fn written_lines_survive_kills() {
-    rounds("written");
+    rounds(Case { ack: "written", ..CASE });
+}
+
+#[test]
+fn durable_lines_survive_kills_with_epoll() {
+    rounds(Case { engine: "epoll", ..CASE });
+}
+
+/// Lines so long that batches are large enough for direct writes.
+#[test]
+fn written_lines_survive_kills_with_direct_writes() {
+    rounds(Case { ack: "written", io: "direct", longest_line: 40_000, ..CASE });
 }

@@ -84,11 +84,16 @@ fn durable_lines_survive_power_cuts() {
     // Both ways of writing, and rotations in between.
     let text = "[buffer]\nmemory = \"16MiB\"\n[storage]\nsegment_size = \"2MiB\"\nreserve_step = \"1MiB\"\nsync_interval = \"5ms\"\n[listener.lines]\naddress = \"tcp://127.0.0.1:0\"\nreply = \"count\"\n[listener.plain]\naddress = \"tcp://127.0.0.1:0\"\n";
     std::fs::write(&config, text).unwrap();
-    let start =
-        || Server::start_with(&data, &["--config", config.to_str().unwrap()], std::process::Stdio::null(), |_| {});
+    let start = |io: &str| {
+        let args = ["--config", config.to_str().unwrap(), "--set", io];
+        Server::start_with(&data, &args, std::process::Stdio::null(), |_| {})
+    };
     let mut torn = 0.0;
     for cut in 0..cuts {
-        let mut server = start();
+        // Large appends in turn past the page cache and as the machine suggests.
+        let io = if cut % 2 == 0 { "storage.io=auto" } else { "storage.io=direct" };
+        let mut server = start(io);
+        assert_eq!(server.introduction.contains("direct, whole blocks"), cut % 2 == 1, "{}", server.introduction);
         let (acked, plain) = (server.address("lines"), server.address("plain"));
         let replied: Vec<AtomicU64> = (0..4).map(|_| AtomicU64::new(0)).collect();
         let unheard = AtomicU64::new(0);
@@ -108,7 +113,7 @@ fn durable_lines_survive_power_cuts() {
         });
         drop(server);
         image.remount();
-        let mut server = start();
+        let mut server = start(io);
         let metrics = server.metrics();
         assert_eq!(metrics.sum("logweir_recovered_damaged_segments", ""), 0.0, "cut {cut}");
         torn += metrics.sum("logweir_recovered_torn_bytes", "");

@@ -149,7 +149,7 @@ impl Segment {
         self.reserve(bytes, options.reserve_step, free).map_err(AppendError::Full)?;
         let mut crc = 0;
         for slice in slices.iter() {
-            crc = crc32c::crc32c_append(crc, slice);
+            crc = crate::checksum::crc32c_append(crc, slice);
         }
         self.trail_must_sync |= ends_block_in_nul(slices, self.len);
         let caching = if bytes >= LARGE_FROM_BYTES { options.large } else { Caching::Keep };

@@ -244,7 +244,8 @@ pub fn acked_client(mut stream: TcpStream, number: u32, longest: u64, replied: &
         loop {
             buffer.clear();
             for _ in 0..20 {
-                logweir::bench::lines::numbered(number, next, 60 + (next % longest) as usize, &mut buffer);
+                let length = 60 + (next * 7919 % longest) as usize;
+                logweir::bench::lines::numbered(number, next, length, &mut buffer);
                 next += 1;
             }
             if stream.write_all(&buffer).is_err() {

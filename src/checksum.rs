@@ -1,0 +1,34 @@
+//! CRC32C (Castagnoli, RFC 3720 section 12.1), continued over pieces.
+
+use crc_fast::{CrcAlgorithm, Digest};
+
+/// The checksum of `bytes`.
+#[must_use]
+pub fn crc32c(bytes: &[u8]) -> u32 {
+    crc32c_append(0, bytes)
+}
+
+/// The checksum of what `crc` is the checksum of, followed by `bytes`.
+#[must_use]
+pub fn crc32c_append(crc: u32, bytes: &[u8]) -> u32 {
+    let mut digest = Digest::new_with_init_state(CrcAlgorithm::Crc32Iscsi, u64::from(!crc));
+    digest.update(bytes);
+    digest.finalize() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_castagnolis_and_goes_on_over_pieces() {
+        assert_eq!(crc32c(b"123456789"), 0xe306_9283, "the check value of CRC-32/ISCSI");
+        assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa, "RFC 3720 appendix B.4");
+        assert_eq!(crc32c(b""), 0);
+        let bytes: Vec<u8> = (0..10_000u32).map(|i| (i * 31) as u8).collect();
+        let whole = crc32c(&bytes);
+        for cut in [0, 1, 7, 64, 255, 4096, 9_999, 10_000] {
+            assert_eq!(crc32c_append(crc32c(&bytes[..cut]), &bytes[cut..]), whole, "{cut}");
+        }
+    }
+}

@@ -37,9 +37,9 @@ pub enum Op {
     Accept,
     /// [`Ring::recv_multi`]
     Recv,
-    /// [`Ring::poll`]
+    /// [`Ring::poll_multi`]
     Poll,
-    /// [`Ring::poll`] for the waker, which is nobody's connection.
+    /// [`Ring::watch_waker`]
     Wake,
     /// [`Ring::send`]
     Send,
@@ -137,9 +137,9 @@ impl Ring {
         self.push(entry.user_data(token(Op::Recv, index)));
     }
 
-    /// Waits once for events (poll(2)).
-    pub fn poll(&mut self, socket: BorrowedFd<'_>, events: u32, index: u32) {
-        let entry = opcode::PollAdd::new(Fd(socket.as_raw_fd()), events).build();
+    /// Completes each time one of these events comes (poll(2)), until cancelled or failed: edge-triggered.
+    pub fn poll_multi(&mut self, socket: BorrowedFd<'_>, events: u32, index: u32) {
+        let entry = opcode::PollAdd::new(Fd(socket.as_raw_fd()), events).multi(true).build();
         self.push(entry.user_data(token(Op::Poll, index)));
     }
 

@@ -11,7 +11,7 @@ pub enum Armed {
     Nothing,
     /// Receives into provided buffers.
     Multishot,
-    /// Tells of input once.
+    /// Tells of input as it comes.
     Poll,
     /// One of these, but it was told to end.
     Stopping,

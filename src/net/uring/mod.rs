@@ -2,7 +2,7 @@
 //!
 //! A connection is in one of two ways of receiving. Many small reads: a multishot receive fills provided buffers as input
 //! comes, with no system call per read; [`Engine::recv`] copies them into the lease. Few large ones: `recv(2)` straight into
-//! the lease, and a one-shot poll where it found the socket empty. What a connection does decides: full buffers make it
+//! the lease, and a multishot poll that tells of more. What a connection does decides: full buffers make it
 //! large, short reads small. When the provided buffers are used up, or one connection holds more than its share, its
 //! multishot ends and it is read the large way, which needs no buffer: so nobody waits for another's buffers.
 //!
@@ -171,8 +171,10 @@ impl UringEngine {
 
     fn polled(&mut self, index: u32, done: Done, out: &mut Vec<Event>) {
         let conn = &mut self.conns[index as usize];
-        conn.armed = Armed::Nothing;
-        conn.under_way -= 1;
+        if !done.more {
+            conn.armed = Armed::Nothing;
+            conn.under_way -= 1;
+        }
         if !conn.is_open() {
             return self.release_if_over(index);
         }
@@ -206,6 +208,16 @@ impl UringEngine {
         }
     }
 
+    /// A socket was found empty: has the kernel tell of more in the way that suits the connection by now.
+    fn suit(&mut self, index: u32) {
+        let conn = &self.conns[index as usize];
+        let is_stream = conn.socket.as_ref().is_some_and(|s| s.kind == Kind::Stream);
+        if conn.armed == Armed::Poll && !conn.fat && is_stream {
+            return self.disarm(index); // its end is an event, and the next look arms the other
+        }
+        self.arm(index);
+    }
+
     /// Has the kernel tell when input comes, unless it does already.
     fn arm(&mut self, index: u32) {
         let conn = &mut self.conns[index as usize];
@@ -214,7 +226,7 @@ impl UringEngine {
         if conn.fat || socket.kind == Kind::Datagram {
             conn.armed = Armed::Poll;
             let events = (libc::POLLIN | libc::POLLRDHUP) as u32;
-            self.ring.poll(socket.fd.as_fd(), events, index);
+            self.ring.poll_multi(socket.fd.as_fd(), events, index);
         } else {
             conn.armed = Armed::Multishot;
             self.ring.recv_multi(socket.fd.as_fd(), index);
@@ -265,10 +277,10 @@ impl UringEngine {
                     conn.saw(if *more { BUFFER_BYTES } else { *len });
                 }
                 if !more {
-                    self.arm(index);
+                    self.suit(index);
                 }
             }
-            Outcome::Empty => self.arm(index),
+            Outcome::Empty => self.suit(index),
             Outcome::End | Outcome::Failed(_) => {}
         }
         outcome

@@ -13,6 +13,9 @@ use std::time::Duration;
 /// Time before accepting is tried again after descriptors ran out.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
+/// Milliseconds that an acceptor which is to end waits for room at a reactor.
+const TRIES_AT_THE_END: u32 = 1000;
+
 /// Stops an acceptor.
 pub struct Stop {
     flag: Arc<AtomicBool>,
@@ -87,10 +90,12 @@ impl Acceptor {
     }
 
     fn hand_on(&mut self, mut handed: Handed, control: &Control) {
+        let mut tries_at_the_end = 0;
         while let Err(back) = self.spread.hand(None, handed) {
             // The inbox of the least loaded reactor holds a thousand: it is stuck, and so is accepting.
             handed = back;
-            if control.reactors_abandoned() {
+            tries_at_the_end += u32::from(self.stop.load(Ordering::SeqCst));
+            if control.reactors_abandoned() || tries_at_the_end > TRIES_AT_THE_END {
                 return;
             }
             std::thread::park_timeout(Duration::from_millis(1));

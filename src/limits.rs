@@ -14,7 +14,8 @@ pub fn connections_that_fit(wanted: usize, streams: usize, shards: usize) -> usi
         Ok(()) => hard,
         Err(_) => soft,
     };
-    let files = (streams * shards * 8) as u64; // active, spare and sealing, each with a trail, and directories
+    // Active, spare and sealing, each with a trail; a second descriptor of two of them for direct writes; directories.
+    let files = (streams * shards * 10) as u64;
     let fit = limit.saturating_sub(OTHERS + files).max(1);
     wanted.min(usize::try_from(fit).unwrap_or(usize::MAX))
 }

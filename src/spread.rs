@@ -101,6 +101,11 @@ impl Spread {
         self.lock()[own].open -= 1;
     }
 
+    /// This reactor has failed: nothing is handed to it any more.
+    pub fn shut(&self, own: usize) {
+        self.lock()[own].closed = true;
+    }
+
     /// Nothing is handed to this reactor any more. False: something was, and must be taken first.
     #[must_use]
     pub fn close(&self, own: usize) -> bool {

@@ -72,12 +72,16 @@ impl Pool {
     }
 
     /// Gives a chunk back; `wake` is called with each reactor that was waiting for one.
-    pub fn put(&self, mut chunk: Box<Chunk>, mut wake: impl FnMut(usize)) {
+    pub fn put(&self, mut chunk: Box<Chunk>, wake: impl FnMut(usize)) {
         chunk.clear();
         if let Err(chunk) = self.hot.push(chunk) {
             // Cannot be full: there are no more chunks than it holds.
             let _ = self.cold.push(chunk);
         }
+        self.announce(wake);
+    }
+
+    fn announce(&self, mut wake: impl FnMut(usize)) {
         for (reactor, waiting) in self.waiting.iter().enumerate() {
             if waiting.load(Ordering::SeqCst) && waiting.swap(false, Ordering::SeqCst) {
                 wake(reactor);
@@ -95,13 +99,14 @@ impl Pool {
     }
 
     /// Has the kernel give the memory of up to `most` chunks that have not been used yet, and returns how many there were. To
-    /// be called by one thread at a time.
-    pub fn fault_in(&self, most: usize) -> usize {
+    /// be called by one thread at a time. `wake` as for [`Pool::put`].
+    pub fn fault_in(&self, most: usize, mut wake: impl FnMut(usize)) -> usize {
         for done in 0..most {
             // Those in use have been touched, or will be in a moment.
             let Some(mut chunk) = self.cold.pop() else { return done };
             chunk.fault_in();
             let _ = self.cold.push(chunk); // came from there
+            self.announce(&mut wake);
         }
         most
     }
@@ -143,7 +148,7 @@ mod tests {
         let pool = Pool::new(Class::Lossless, 6, 4096, 1, None).unwrap();
         pool.warm_up();
         assert_eq!((pool.hot.len(), pool.cold.len()), (4, 2));
-        assert_eq!(pool.fault_in(9), 9, "round and round");
+        assert_eq!(pool.fault_in(9, |_| {}), 9, "round and round");
         let _taken = [pool.take(), pool.take()];
         assert_eq!(pool.free(), 4);
     }

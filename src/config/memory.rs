@@ -60,6 +60,11 @@ const CHUNK_LEAST: usize = 64 << 10;
 /// Chunks that a class has at least besides one for each lane of each reactor: two at the writer, one in the ring.
 const CHUNKS_BESIDES: usize = 3;
 
+/// Aligned copies: the active segment of each stream and shard has one, and the one being sealed.
+const fn copies(direct_streams: usize, shards: usize) -> usize {
+    2 * direct_streams * shards
+}
+
 impl MemoryPlan {
     /// Divides the memory.
     ///
@@ -80,7 +85,7 @@ impl MemoryPlan {
         // Few enough to stay in the cache: what a turn of the ring brings is copied out before the next.
         let share = needs.memory / 64 / reactors / BUFFER_BYTES;
         let ring_buffers = if needs.has_ring { 1 << share.clamp(16, 512).ilog2() } else { 0 };
-        let copies = needs.direct_streams * needs.shards * STAGING_BYTES;
+        let copies = copies(needs.direct_streams, needs.shards) * STAGING_BYTES;
         let fixed = tails + discard + copies + reactors * usize::from(ring_buffers) * BUFFER_BYTES;
         let per_chunk = memory_of_chunk(chunk_bytes);
         let fit = needs.memory.saturating_sub(fixed) / per_chunk / needs.shards;
@@ -124,7 +129,7 @@ impl MemoryPlan {
         (self.all_chunks() + discard) * memory_of_chunk(self.chunk_bytes)
             + self.reactors * tail::memory_of_store(self.tail_budget, self.tail_reserve)
             + self.reactors * usize::from(self.ring_buffers) * BUFFER_BYTES
-            + self.direct_streams * self.shards * STAGING_BYTES
+            + copies(self.direct_streams, self.shards) * STAGING_BYTES
     }
 }
 
@@ -141,7 +146,7 @@ impl fmt::Display for MemoryPlan {
             write!(f, " + {} x {} for small reads (io_uring)", self.reactors, size(ring))?;
         }
         if self.direct_streams > 0 {
-            let copies = self.direct_streams * self.shards;
+            let copies = copies(self.direct_streams, self.shards);
             write!(f, " + {copies} x {} for direct writes", size(STAGING_BYTES))?;
         }
         if self.discards {

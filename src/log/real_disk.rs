@@ -184,7 +184,8 @@ struct RealFile {
     file: File,
     dont_cache_works: Arc<AtomicBool>,
     direct_works: Arc<AtomicBool>,
-    /// Made at the first direct append, given up when the file is cut, which ends its use. One thread writes to a file.
+    /// Made at the first direct append, given up when the file is cut: at its sealing, or after an error. One thread writes to
+    /// a file.
     direct: Mutex<Option<Direct>>,
 }
 
@@ -204,7 +205,11 @@ impl RealFile {
         let mut direct = self.direct.lock().unwrap_or_else(|e| e.into_inner());
         let result = match &mut *direct {
             Some(direct) => direct.append(slices, end),
-            none => Direct::new(&self.file).and_then(|made| none.insert(made).append(slices, end)),
+            none => match Direct::new(&self.file) {
+                Ok(made) => none.insert(made).append(slices, end),
+                Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => Err(e),
+                Err(_) => return None, // no descriptor or memory for now: through the page cache this once
+            },
         };
         match result {
             Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {

@@ -8,7 +8,7 @@ use super::{ConnId, Engine, Event, Lease, ListenerId, Outcome, Received, Sent, S
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token, Waker};
 use std::collections::VecDeque;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,32 +105,23 @@ impl EpollEngine {
         }
     }
 
-    fn send_from(&mut self, id: ConnId, buffer: Vec<u8>, mut done: usize) -> Option<Sent> {
+    fn send_from(&mut self, id: ConnId, buffer: Vec<u8>, done: usize) -> Option<Sent> {
         let Some(conn) = self.conns.get_mut(id.index as usize).filter(|c| c.generation == id.generation) else {
             return Some(Sent { conn: id, buffer, result: Err(io::ErrorKind::NotConnected.into()) });
         };
         let Some(socket) = &conn.socket else {
             return Some(Sent { conn: id, buffer, result: Err(io::ErrorKind::NotConnected.into()) });
         };
-        let result = loop {
-            match (&socket.fd).write(&buffer[done..]) {
-                Ok(n) if done + n == buffer.len() => break Ok(()),
-                Ok(n) => done += n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    let fd = socket.fd.as_raw_fd();
-                    let both = Interest::READABLE | Interest::WRITABLE;
-                    match self.poll.registry().reregister(&mut SourceFd(&fd), token(id), both) {
-                        Ok(()) => {
-                            conn.sending = Some(Box::new((buffer, done)));
-                            return None;
-                        }
-                        Err(e) => break Err(e),
-                    }
-                }
-                Err(e) => break Err(e),
+        let (done, mut result) = socket::send(socket, &buffer, done);
+        if result.is_ok() && done < buffer.len() {
+            let fd = socket.fd.as_raw_fd();
+            let both = Interest::READABLE | Interest::WRITABLE;
+            result = self.poll.registry().reregister(&mut SourceFd(&fd), token(id), both);
+            if result.is_ok() {
+                conn.sending = Some(Box::new((buffer, done)));
+                return None;
             }
-        };
+        }
         Some(Sent { conn: id, buffer, result })
     }
 }

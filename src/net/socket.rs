@@ -2,7 +2,7 @@
 
 use super::{Event, Kind, ListenerId, Outcome, Peer, Socket};
 use nix::sys::socket::MsgFlags;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 
 /// What an attempt to accept came to.
@@ -48,6 +48,20 @@ pub fn is_of_the_connection(error: &io::Error) -> bool {
                 | libc::EPERM
         )
     )
+}
+
+/// `send(2)` of `bytes` from `from` on, as far as the socket takes them now. Returns how far it came.
+pub fn send(socket: &Socket, bytes: &[u8], from: usize) -> (usize, io::Result<()>) {
+    let mut done = from;
+    while done < bytes.len() {
+        match (&socket.fd).write(&bytes[done..]) {
+            Ok(n) => done += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+            Err(e) => return (done, Err(e)),
+        }
+    }
+    (done, Ok(()))
 }
 
 /// `recv(2)`. `hung_up`: the peer is known to have ended its side, so that a short read is not the last.

@@ -172,6 +172,7 @@ impl<E: Engine> Reactor<E> {
 
     /// Closes a connection; what it had begun must have been finished before.
     pub(super) fn close(&mut self, id: ConnId, why: Option<Refused>) {
+        self.call_off(Some(id));
         let Some(mut conn) = self.conns.remove(id) else { return };
         self.tails.tail(&mut conn.tail).clear();
         if self.tail_lane == Some(id) {

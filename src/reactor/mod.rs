@@ -183,6 +183,14 @@ impl<E: Engine> Reactor<E> {
     /// # Errors
     /// The engine broke.
     pub fn run(mut self) -> io::Result<()> {
+        let result = self.turn_until_drained();
+        if result.is_err() {
+            self.spread.shut(self.number);
+        }
+        result
+    }
+
+    fn turn_until_drained(&mut self) -> io::Result<()> {
         let mut events = Vec::new();
         loop {
             self.wait(&mut events)?;
@@ -356,8 +364,9 @@ impl<E: Engine> Reactor<E> {
                 continue;
             }
             conn.sending = true;
-            if let Some(sent) = self.engine.send(id, buffer) {
-                self.sent(sent);
+            match self.engine.send(id, buffer) {
+                Some(sent) => self.sent(sent),
+                None => self.close_if_done(id),
             }
         }
     }
@@ -383,7 +392,7 @@ impl<E: Engine> Reactor<E> {
 
     fn begin_drain(&mut self, events: &mut Vec<Event>) {
         self.draining = true;
-        self.nudge_any();
+        self.call_off(None);
         for listener in 0..self.listeners.len() as ListenerId {
             self.engine.stop_listening(listener, events);
         }

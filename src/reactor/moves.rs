@@ -124,7 +124,11 @@ impl<E: Engine> Reactor<E> {
         load.until_ns.set(self.now);
         (self.meter.since_ns, self.meter.waited_ns, self.meter.bytes) = (self.now, 0, 0);
         self.meter.window += 1;
-        self.try_move(); // the chosen one may have ended since
+        if let Some((id, to)) = self.meter.moving
+            && self.meter.window >= self.meter.settled
+        {
+            self.stay(id, to); // something of it does not come to an end: its input must not wait for that
+        }
         // A window much longer than it should be was spent on something else.
         if busy >= SATURATED && elapsed < 4 * WINDOW_NS && !self.draining && self.meter.window >= self.meter.settled {
             self.choose_move(mine);
@@ -147,7 +151,7 @@ impl<E: Engine> Reactor<E> {
         let listeners = &self.listeners;
         let may_move = |c: &Conn| {
             let options = &listeners[usize::from(c.listener)].options;
-            c.kind == Kind::Stream && !c.ended && !c.ending && c.share.stays_until <= window && is_somebodys(&options.address)
+            c.kind == Kind::Stream && !c.sending && !c.ended && !c.ending && c.share.stays_until <= window && is_somebodys(&options.address)
         };
         let shares = self.conns.iter().filter(|(_, c)| may_move(c)).map(|(id, c)| (id, c.share.of_last(window)));
         let Some(id) = fitting(mine, theirs, shares) else { return };
@@ -218,6 +222,10 @@ impl<E: Engine> Reactor<E> {
     fn stay(&mut self, id: ConnId, to: usize) -> Step {
         self.meter.moving = None;
         self.shard.reactors[to].load.guest.store(false, Ordering::Release);
+        let window = self.meter.window;
+        if let Some(conn) = self.conns.get(id) {
+            conn.share.stays_until = window + STAY;
+        }
         self.engine.retain(id);
         self.pending(id); // it may have been passed over while it waited to go
         Step::Serve
@@ -230,9 +238,13 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// At the orderly end nobody moves any more.
-    pub(super) fn nudge_any(&mut self) {
-        self.try_move();
+    /// A connection is closed, or nobody moves any more (`None`): forgets the move.
+    pub(super) fn call_off(&mut self, closed: Option<ConnId>) {
+        if let Some((id, to)) = self.meter.moving
+            && closed.is_none_or(|closed| closed == id)
+        {
+            self.stay(id, to);
+        }
     }
 
     /// Goes on with a connection that another reactor has given away.
@@ -242,6 +254,9 @@ impl<E: Engine> Reactor<E> {
         let kind = handed.socket.kind;
         let Ok(id) = self.engine.open(handed.socket) else {
             let lost = moved.tail.len() as u64;
+            if as_guest {
+                self.port().load.guest.store(false, Ordering::Release);
+            }
             return self.lose(handed.listener, ip, lost);
         };
         let mut tail = TailHandle::default();
@@ -275,7 +290,6 @@ impl<E: Engine> Reactor<E> {
             entry.add(listener, Term::Received, tally);
             entry.add(listener, Term::Dropped(Reason::Reset), tally);
         }
-        self.port().load.guest.store(false, Ordering::Release);
         self.forget(listener, ip);
         self.refuse(listener, Refused::Descriptors);
     }

@@ -242,11 +242,8 @@ impl<E: Engine> Reactor<E> {
         if more {
             return Served::More(len);
         }
-        // At the orderly end, what is empty now is over.
-        if self.draining && !self.finish_input(id, End::Clean) {
-            return Served::More(len);
-        }
-        Served::Done(len)
+        // At the orderly end one look more: what is found empty then is over.
+        if self.draining { Served::More(len) } else { Served::Done(len) }
     }
 
     fn replies(&mut self, id: ConnId) -> bool {

@@ -207,7 +207,7 @@ fn fault_in(shards: &[Arc<Shard>], plan: &[ShardPlan]) -> io::Result<()> {
             placed(plan.writer_place(), || {
                 for pool in shard.channels.iter().map(|c| &c.pool) {
                     let mut left = pool.chunks();
-                    while left > 0 && pool.fault_in(STEP.min(left)) > 0 {
+                    while left > 0 && pool.fault_in(STEP.min(left), |r| shard.reactors[r].wake()) > 0 {
                         left = left.saturating_sub(STEP);
                         std::thread::yield_now();
                     }

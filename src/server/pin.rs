@@ -51,6 +51,9 @@ impl Place<'_> {
 /// Runs `body` in that place: the memory that it touches and the threads that it starts belong there. Then goes back.
 pub fn placed<T>(place: Place<'_>, body: impl FnOnce() -> T) -> T {
     let before = sched_getaffinity(Pid::from_raw(0));
+    if before.is_err() {
+        return body(); // no way back from there
+    }
     place.take();
     let result = body();
     if place.node.is_some() {

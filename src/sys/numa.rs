@@ -2,10 +2,10 @@
 
 use std::sync::Once;
 
-/// `MPOL_DEFAULT`, `MPOL_PREFERRED`, `MPOL_BIND` (`include/uapi/linux/mempolicy.h`).
+/// `MPOL_DEFAULT`, `MPOL_PREFERRED` (`include/uapi/linux/mempolicy.h`). Not `MPOL_BIND`: on a full node that calls the OOM
+/// killer, though others have room.
 const DEFAULT: libc::c_int = 0;
 const PREFERRED: libc::c_int = 1;
-const BIND: libc::c_int = 2;
 /// Nodes that a mask can name: more than any kernel is built for (`CONFIG_NODES_SHIFT` is at most 10).
 const NODES: usize = 1024;
 const BITS: usize = libc::c_ulong::BITS as usize;
@@ -16,12 +16,13 @@ fn mask(node: usize) -> Option<[libc::c_ulong; NODES / BITS]> {
     Some(mask)
 }
 
-/// Takes the pages of a mapping from `node`, whoever touches them first. Says once if that cannot be had.
+/// Takes the pages of a mapping from `node` as long as it has room, whoever touches them first. Says once if that cannot be
+/// had.
 pub(super) fn bind(start: *mut u8, len: usize, node: usize) {
     let Some(mask) = mask(node) else { return };
     // SAFETY: the kernel reads `mask`, which has NODES bits, and only notes a policy for the address range; it refuses ranges
     // that are not mapped.
-    let rc = unsafe { libc::syscall(libc::SYS_mbind, start, len, BIND, mask.as_ptr(), NODES, 0) };
+    let rc = unsafe { libc::syscall(libc::SYS_mbind, start, len, PREFERRED, mask.as_ptr(), NODES, 0) };
     report(rc, node);
 }
 

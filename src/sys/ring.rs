@@ -68,16 +68,16 @@ pub struct Done {
     pub buffer: Option<u16>,
     /// The connection, where the operation was an accept.
     pub accepted: Option<OwnedFd>,
-    /// The bytes of a send that is over.
-    pub sent: Option<Vec<u8>>,
+    /// The bytes of a send that is over, and whether all of them were sent.
+    pub sent: Option<(Vec<u8>, bool)>,
 }
 
 /// See the module. All operations take effect with the next [`Ring::wait`]; descriptors must stay open until then.
 pub struct Ring {
     ring: ManuallyDrop<IoUring>,
     buffers: ManuallyDrop<Buffers>,
-    /// Bytes of sends that are under way, by index.
-    sends: ManuallyDrop<HashMap<u32, Vec<u8>>>,
+    /// Bytes of sends that are under way, and where they begin, by index.
+    sends: ManuallyDrop<HashMap<u32, (Vec<u8>, usize)>>,
     /// Operations whose last completion has not been seen.
     under_way: usize,
     /// What found no place in the submission queue.
@@ -149,17 +149,18 @@ impl Ring {
         self.push(entry.user_data(token(Op::Wake, 0)));
     }
 
-    /// Sends all of `bytes`, however long that takes; its completion gives them back.
+    /// Sends all of `bytes` from `from` on, however long that takes; its completion gives them back.
     ///
     /// # Panics
     /// If a send is under way for this index: a bug of the caller.
-    pub fn send(&mut self, socket: BorrowedFd<'_>, bytes: Vec<u8>, index: u32) {
+    pub fn send(&mut self, socket: BorrowedFd<'_>, bytes: Vec<u8>, from: usize, index: u32) {
         let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
-        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let rest = &bytes[from..];
+        let len = u32::try_from(rest.len()).unwrap_or(u32::MAX);
         // A vector's bytes stay where they are when the vector moves, and nobody touches them while they are in the map.
-        let entry = opcode::Send::new(Fd(socket.as_raw_fd()), bytes.as_ptr(), len).flags(flags).build();
+        let entry = opcode::Send::new(Fd(socket.as_raw_fd()), rest.as_ptr(), len).flags(flags).build();
         assert!(!self.sends.contains_key(&index), "one send at a time per index");
-        self.sends.insert(index, bytes);
+        self.sends.insert(index, (bytes, from));
         self.push(entry.user_data(token(Op::Send, index)));
     }
 
@@ -261,6 +262,10 @@ impl Ring {
         });
         let index = entry.user_data() as u32;
         let sent = if op == Op::Send { self.sends.remove(&index) } else { None };
+        let sent = sent.map(|(bytes, from)| {
+            let is_whole = usize::try_from(result).is_ok_and(|n| from + n == bytes.len());
+            (bytes, is_whole)
+        });
         Some(Done { op, index, result, more, buffer, accepted, sent })
     }
 
@@ -292,17 +297,19 @@ impl Ring {
         if !self.enabled {
             return;
         }
-        let tries = CANCEL_TIME.as_millis() / CANCEL_STEP.as_millis();
-        // Failures of these calls do not matter: the count shows whether something goes on.
-        let _ = self.wait(Some(Duration::ZERO), false);
-        for _ in 0..tries {
-            let timeout = Timespec::new().nsec(CANCEL_STEP.subsec_nanos());
-            let _ = self.ring.submitter().register_sync_cancel(Some(timeout), CancelBuilder::any());
-            while self.next_done().is_some() {}
+        // Failures of the waits do not matter: the count shows whether something goes on.
+        for _ in 0..CANCEL_TIME.as_millis() / CANCEL_STEP.as_millis() {
+            let entry = opcode::AsyncCancel2::new(CancelBuilder::any()).build();
+            self.push(entry.user_data(token(Op::Cancel, 0)));
+            let _ = self.wait(Some(CANCEL_STEP), false);
+            // Deferred work is run a few pieces at a time: as long as completions come, there may be more.
+            while self.next_done().is_some() {
+                while self.next_done().is_some() {}
+                let _ = self.wait(Some(Duration::ZERO), false);
+            }
             if self.under_way == 0 {
                 return;
             }
-            let _ = self.wait(Some(CANCEL_STEP), false);
         }
     }
 }

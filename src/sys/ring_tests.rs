@@ -58,16 +58,16 @@ fn a_send_is_whole_and_gives_its_bytes_back() {
     let (mut theirs, ours) = UnixStream::pair().unwrap();
     let bytes = vec![7; 4 << 20];
     let place = bytes.as_ptr();
-    ring.send(ours.as_fd(), bytes, 9);
+    ring.send(ours.as_fd(), bytes, 1000, 9);
     let reader = std::thread::spawn(move || {
-        let mut all = vec![0; 4 << 20];
+        let mut all = vec![0; (4 << 20) - 1000];
         theirs.read_exact(&mut all).unwrap();
         all.iter().all(|b| *b == 7)
     });
     let done = next(&mut ring);
-    assert_eq!((done.op, done.index, done.result), (Op::Send, 9, 4 << 20));
-    let back = done.sent.unwrap();
-    assert_eq!(back.as_ptr(), place);
+    assert_eq!((done.op, done.index, done.result), (Op::Send, 9, (4 << 20) - 1000));
+    let (back, is_whole) = done.sent.unwrap();
+    assert!(is_whole && back.as_ptr() == place);
     assert!(reader.join().unwrap());
 }
 
@@ -91,7 +91,7 @@ fn a_ring_ends_with_everything_under_way() {
     let mut ring = Ring::new(4, 4096).unwrap();
     for ((_, ours), i) in pairs.iter().zip(0..) {
         ring.recv_multi(ours.as_fd(), i);
-        ring.send(ours.as_fd(), vec![1; 1 << 20], i);
+        ring.send(ours.as_fd(), vec![1; 1 << 20], 0, i);
     }
     ring.wait(Some(Duration::ZERO), false).unwrap();
     assert_eq!(ring.under_way, 100);

@@ -188,14 +188,14 @@ impl UringEngine {
         let conn = &mut self.conns[index as usize];
         conn.sending = false;
         conn.under_way -= 1;
-        let Some(buffer) = done.sent else { return };
+        let Some((buffer, is_whole)) = done.sent else { return };
         if !conn.is_open() {
             return self.release_if_over(index);
         }
-        let result = match usize::try_from(done.result) {
-            Ok(n) if n == buffer.len() => Ok(()),
-            Ok(_) => Err(io::ErrorKind::WriteZero.into()),
-            Err(_) => Err(io::Error::from_raw_os_error(-done.result)),
+        let result = match done.result {
+            errno if errno < 0 => Err(io::Error::from_raw_os_error(-errno)),
+            _ if is_whole => Ok(()),
+            _ => Err(io::ErrorKind::WriteZero.into()),
         };
         out.push(Event::Sent(Sent { conn: conn.id(index), buffer, result }));
     }
@@ -261,8 +261,8 @@ impl UringEngine {
             self.held.pop(&mut conn.held);
             self.ring.give_back(front.buffer);
         }
-        // Where nothing tells us of more, it is there or must be looked for.
-        let more = conn.held.count > 0 || conn.ended.is_some() || conn.armed == Armed::Nothing;
+        // Where nothing is being received for us, more is there or must be looked for.
+        let more = conn.held.count > 0 || conn.ended.is_some() || conn.armed != Armed::Multishot;
         Outcome::Bytes { len, more, cut: 0 }
     }
 
@@ -363,6 +363,9 @@ impl Engine for UringEngine {
             self.release_if_over(id.index);
             return socket;
         }
+        if conn.under_way == 0 {
+            self.stash.push(Event::Pending(id)); // no completion will say it
+        }
         self.disarm(id.index);
         None
     }
@@ -402,15 +405,22 @@ impl Engine for UringEngine {
     }
 
     fn send(&mut self, id: ConnId, buffer: Vec<u8>) -> Option<Sent> {
-        let Some(conn) = self.live(id).filter(|c| !c.sending) else {
+        if self.live(id).is_none_or(|c| c.sending) {
             return Some(Sent { conn: id, buffer, result: Err(io::ErrorKind::NotConnected.into()) });
-        };
-        conn.sending = true;
-        conn.under_way += 1;
-        if let Some(socket) = &self.conns[id.index as usize].socket {
-            self.ring.send(socket.fd.as_fd(), buffer, id.index);
         }
-        None
+        let conn = &mut self.conns[id.index as usize];
+        let Some(socket) = &conn.socket else { return None };
+        // What the socket takes at once is sent at once: only a client that does not read leaves a send under way.
+        let (done, result) = socket::send(socket, &buffer, 0);
+        match result {
+            Ok(()) if done < buffer.len() => {
+                conn.under_way += 1;
+                conn.sending = true;
+                self.ring.send(socket.fd.as_fd(), buffer, done, id.index);
+                None
+            }
+            result => Some(Sent { conn: id, buffer, result }),
+        }
     }
 
     fn wait(&mut self, timeout: Option<Duration>, out: &mut Vec<Event>) -> io::Result<()> {

@@ -7,7 +7,7 @@ use socket2::{Domain, Type};
 use std::io::{self, Write};
 use std::time::Duration;
 
-/// Accepts a connection, receives and sends over it, and ends it. To be called in a thread of its own or one that has no
+/// Accepts a connection, receives and answers over it, and ends it. To be called in a thread of its own or one that has no
 /// other use for rings.
 ///
 /// # Errors
@@ -41,11 +41,10 @@ pub fn probe() -> io::Result<()> {
         Some(Received { outcome: Outcome::Bytes { len: 5, .. }, .. }) => {}
         other => return Err(io::Error::other(format!("recv: expected 5 bytes, got {:?}", other.map(|r| r.outcome)))),
     }
-    engine.send(conn, b"answer".to_vec());
-    find(&mut engine, &mut events, "send", |e| match e {
-        Event::Sent(sent) => sent.result,
-        _ => Err(io::ErrorKind::Other.into()),
-    })
+    match engine.send(conn, b"answer".to_vec()) {
+        Some(sent) => sent.result.map_err(|e| named("send", &e)),
+        None => Err(io::Error::other("send: the socket takes nothing")),
+    }
 }
 
 /// Waits for one event; the operations that are tried take no time.

@@ -3,7 +3,9 @@
 mod common;
 
 use logweir::chunk::{Chunk, ConnId};
-use logweir::net::{Engine, EpollEngine, Event, Kind, Lease, LeaseMark, Outcome, Received, Socket, UringEngine, listen};
+use logweir::net::{
+    Engine, EpollEngine, Event, Kind, Lease, LeaseMark, Outcome, Received, Socket, UringEngine, listen,
+};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixDatagram;

@@ -4,6 +4,7 @@ mod common;
 
 use common::{BINARY, Server, await_that, scratch, send_all};
 use seccompiler::{SeccompAction, SeccompFilter};
+use std::io::Write;
 use std::process::{Command, Stdio};
 
 /// Runs `body` in a thread in which every process that it starts gets `errno` from the io_uring system calls.
@@ -11,8 +12,7 @@ fn without_io_uring<T: Send>(errno: i32, body: impl FnOnce() -> T + Send) -> T {
     let calls = [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
     let rules = calls.into_iter().map(|call| (call, Vec::new())).collect();
     let arch = std::env::consts::ARCH.try_into().unwrap();
-    let filter =
-        SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32), arch).unwrap();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32), arch).unwrap();
     let program: seccompiler::BpfProgram = filter.try_into().unwrap();
     std::thread::scope(|scope| {
         let thread = scope.spawn(move || {
@@ -85,4 +85,40 @@ fn a_tiny_memlock_limit_is_no_reason_not_to_start() {
     assert_eq!(is_ring, server.introduction.contains("engine       io_uring"), "{}", server.introduction);
     assert!(is_ring || server.introduction.contains("io_uring does not work here"), "{}", server.introduction);
     takes_lines(&server);
+}
+
+/// A lot from many connections lies unread in the sockets when SIGTERM comes, more than a multishot receive brings at once.
+#[test]
+fn what_lies_in_the_sockets_at_sigterm_is_taken_in() {
+    for engine in ["epoll", "io_uring"] {
+        for round in 0..5 {
+            let dir = scratch();
+            let data = dir.path().join("data");
+            let mut server = Server::start(&data, &["--set", &format!("engine={engine}")]);
+            let mut clients: Vec<_> = (0..8).map(|_| server.connect()).collect();
+            await_that("all inside", || server.metrics().sum("logweir_connections", "") == 8.0);
+            // Stopped, the server reads nothing: everything waits in the kernel.
+            server.signal(nix::sys::signal::Signal::SIGSTOP);
+            let line = [vec![b'x'; 999], vec![b'\n']].concat();
+            for client in &mut clients {
+                client.set_nonblocking(true).unwrap();
+            }
+            let mut sent = 0;
+            for client in &mut clients {
+                // As much as fits, up to 400 KB, and whole lines only.
+                while sent < 8 * 400_000 && client.write(&line).is_ok_and(|n| n == line.len()) {
+                    sent += line.len();
+                    if sent % 400_000 == 0 {
+                        break;
+                    }
+                }
+            }
+            assert!(sent > 8 * 60_000, "only {sent} bytes fit");
+            server.signal(nix::sys::signal::Signal::SIGTERM);
+            server.signal(nix::sys::signal::Signal::SIGCONT);
+            assert!(server.wait().success());
+            assert_eq!(common::cat(&data).len(), sent, "{engine}, round {round}");
+            drop(clients);
+        }
+    }
 }

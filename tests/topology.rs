@@ -97,7 +97,8 @@ fn a_containers_cpuset_is_all_there_is() {
 
 #[test]
 fn a_quota_of_two_cpus_starts_two_cpus_worth_of_threads() {
-    let v2 = |max: &str| sixty_four().with("proc/self/cgroup", "0::/pod/c1\n").with("sys/fs/cgroup/pod/c1/cpu.max", max);
+    let v2 =
+        |max: &str| sixty_four().with("proc/self/cgroup", "0::/pod/c1\n").with("sys/fs/cgroup/pod/c1/cpu.max", max);
     for tree in [
         v2("200000 100000\n"),
         v2("max 100000\n").with("sys/fs/cgroup/pod/cpu.max", "100000 50000\n"),
@@ -122,8 +123,7 @@ fn a_quota_of_two_cpus_starts_two_cpus_worth_of_threads() {
 #[test]
 fn no_quota_or_a_broken_one_is_no_limit() {
     for max in ["max 100000\n", "", "x y", "0 100000", "-1 100000", "100000 0"] {
-        let tree =
-            sixty_four().with("proc/self/cgroup", "0::/\n").with("sys/fs/cgroup/cpu.max", max);
+        let tree = sixty_four().with("proc/self/cgroup", "0::/\n").with("sys/fs/cgroup/cpu.max", max);
         assert_eq!(Machine::read(&tree).worth(), 64, "{max}");
         assert_eq!(tree.plan().shards.len(), 8);
     }

@@ -103,7 +103,10 @@ fn measure(args: &DiskArgs, path: &Path) -> io::Result<()> {
             }
         }
     }
-    println!("appending {} MiB in batches of 1 MiB, checksummed, synced every 64 MiB; medians of {}", args.mib, args.rounds);
+    println!(
+        "appending {} MiB in batches of 1 MiB, checksummed, synced every 64 MiB; medians of {}",
+        args.mib, args.rounds
+    );
     for ((_, name), figures) in MODES.iter().zip(&large).filter(|(_, f)| !f.is_empty()) {
         println!(
             "  {name:<24} {:>6.2} GB/s  {:.3} machine CPU s/GB",
@@ -171,7 +174,7 @@ fn append(mode: Mode, path: &Path, source: &Piece, mib: usize) -> io::Result<(f6
                 done += sys::append_vectored(file.as_fd(), &rest, matches!(mode, Mode::DontCache))?;
             }
         }
-        if (i + 1) * BATCH % SYNC_BYTES == 0 {
+        if ((i + 1) * BATCH).is_multiple_of(SYNC_BYTES) {
             file.sync_data()?;
         }
     }

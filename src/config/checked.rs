@@ -182,7 +182,13 @@ pub fn check(raw: Raw, places: &Places) -> Result<Options, ConfigError> {
     })
 }
 
-fn needs(buffer: Size, engine: Option<EngineChoice>, placement: &Placement, listeners: &[ListenerOptions], streams: &[StreamSettings]) -> Needs {
+fn needs(
+    buffer: Size,
+    engine: Option<EngineChoice>,
+    placement: &Placement,
+    listeners: &[ListenerOptions],
+    streams: &[StreamSettings],
+) -> Needs {
     let mut lanes: Vec<(Class, usize)> = Vec::new();
     for class in [Class::Lossless, Class::Lossy] {
         let mut levels: Vec<Level> = listeners.iter().filter(|l| l.class == class).map(|l| l.level).collect();

@@ -240,7 +240,8 @@ fn whole_lines(file: &dyn DiskFile, start: u64, len: u64, stop_at_holes: bool, b
         let bytes = &buffer[..hole.unwrap_or(n)];
         match memchr::memrchr(b'\n', bytes) {
             Some(last) => {
-                past.crc = crate::checksum::crc32c_append(if past.end == at { past.crc } else { open_crc }, &bytes[..=last]);
+                past.crc =
+                    crate::checksum::crc32c_append(if past.end == at { past.crc } else { open_crc }, &bytes[..=last]);
                 open_crc = crate::checksum::crc32c_append(past.crc, &bytes[last + 1..]);
                 past.lines += memchr::memchr_iter(b'\n', bytes).count() as u64;
                 past.end = at + last as u64 + 1;

@@ -45,13 +45,7 @@ pub struct Conn {
 
 impl Conn {
     /// A connection that has received nothing here yet.
-    pub fn new(
-        listener: ListenerId,
-        kind: Kind,
-        peer: Peer,
-        session: Box<dyn Session>,
-        stage: Box<dyn Stage>,
-    ) -> Conn {
+    pub fn new(listener: ListenerId, kind: Kind, peer: Peer, session: Box<dyn Session>, stage: Box<dyn Stage>) -> Conn {
         Conn {
             listener,
             kind,

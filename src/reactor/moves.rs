@@ -151,7 +151,12 @@ impl<E: Engine> Reactor<E> {
         let listeners = &self.listeners;
         let may_move = |c: &Conn| {
             let options = &listeners[usize::from(c.listener)].options;
-            c.kind == Kind::Stream && !c.sending && !c.ended && !c.ending && c.share.stays_until <= window && is_somebodys(&options.address)
+            c.kind == Kind::Stream
+                && !c.sending
+                && !c.ended
+                && !c.ending
+                && c.share.stays_until <= window
+                && is_somebodys(&options.address)
         };
         let shares = self.conns.iter().filter(|(_, c)| may_move(c)).map(|(id, c)| (id, c.share.of_last(window)));
         let Some(id) = fitting(mine, theirs, shares) else { return };

@@ -23,12 +23,12 @@ use crate::net::{EpollEngine, UringEngine};
 use crate::reactor::{AddressLimit, BYTES_PER_CONNECTION, ConnectionLimit};
 use crate::shard::{Shard, ShardSize};
 use crate::spread::Spread;
+use crate::topology::ShardPlan;
 use crate::writer::steward::Threaded;
 use crate::writer::stream::{StreamOptions, StreamWriter};
 use crate::writer::unsynced::SyncPolicy;
 use crate::writer::{Parts, Writer};
 use crossbeam_utils::sync::Parker;
-use crate::topology::ShardPlan;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -68,15 +68,15 @@ pub fn build(
     let mut accounting = Accounting::new(listeners);
     let mut shards = Vec::new();
     let mut parkers = Vec::new();
-    for index in 0..placement.shards {
+    for (index, place) in plan.iter().enumerate() {
         let parker = Parker::new();
         let size = ShardSize {
             reactors: placement.reactors_per_shard,
             chunks: options.memory.chunks.clone(),
             chunk_bytes: options.memory.chunk_bytes,
-            node: plan[index].node,
+            node: place.node,
         };
-        let shard = placed(plan[index].writer_place(), || Shard::new(index as u16, &size, parker.unparker().clone()))
+        let shard = placed(place.writer_place(), || Shard::new(index as u16, &size, parker.unparker().clone()))
             .map_err(resource("map chunks"))?;
         accounting.capacity_bytes += shard.capacity_bytes();
         accounting.downstream.push(Ledger::new(listeners));
@@ -122,8 +122,10 @@ pub fn build(
             listeners,
             streams,
         });
-        spawn(format!("writer-{i}"), plan[i].writer_place(), notices.clone(), move || Notice::WriterEnded(writer.run()))
-            .map_err(resource("start a writer"))?;
+        spawn(format!("writer-{i}"), plan[i].writer_place(), notices.clone(), move || {
+            Notice::WriterEnded(writer.run())
+        })
+        .map_err(resource("start a writer"))?;
     }
 
     let mut sources = Sources::bind(options, reactors)?;
@@ -159,13 +161,15 @@ pub fn build(
     }
     let (mut acceptor, mut acceptor_thread) = (None, None);
     if !sources.unix.is_empty() {
-        let (running, stop) = Acceptor::new(sources.unix, Arc::clone(&spread)).map_err(resource("watch Unix sockets"))?;
+        let (running, stop) =
+            Acceptor::new(sources.unix, Arc::clone(&spread)).map_err(resource("watch Unix sockets"))?;
         let flags = Arc::clone(&control);
         let body = move || match running.run(&flags) {
             Ok(()) => Notice::ReactorEnded(Ok(())),
             Err(e) => Notice::ReactorEnded(Err(e.to_string())),
         };
-        let thread = spawn("acceptor".into(), Place::default(), notices.clone(), body).map_err(resource("start an acceptor"))?;
+        let thread =
+            spawn("acceptor".into(), Place::default(), notices.clone(), body).map_err(resource("start an acceptor"))?;
         (acceptor, acceptor_thread) = (Some(stop), Some(thread));
     }
     shards.iter().flat_map(|s| &s.channels).for_each(|c| c.pool.warm_up());
@@ -264,10 +268,7 @@ fn open_streams(
         )?;
         let stream_options = StreamOptions {
             name: settings.name.clone(),
-            append: AppendOptions {
-                large: modes.of(settings.io),
-                reserve_step: settings.reserve_step,
-            },
+            append: AppendOptions { large: modes.of(settings.io), reserve_step: settings.reserve_step },
             segment_bytes: settings.segment_bytes,
             segment_age_ns: settings.segment_age.as_nanos() as u64,
             sync: SyncPolicy { interval_ns: settings.sync_interval.as_nanos() as u64, bytes: settings.sync_bytes },

@@ -16,12 +16,12 @@ use crate::log::disk::Disk;
 use crate::log::real_disk::RealDisk;
 use crate::metrics::render::Metrics;
 use build::Running;
-use threads::Threads;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
+use threads::Threads;
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +48,9 @@ pub enum StartError {
         error: io::Error,
     },
     /// `engine = "io_uring"`, and it cannot be had.
-    #[error("engine = \"io_uring\" does not work here: {error}; set engine = \"auto\" or \"epoll\", or allow io_uring (kernel.io_uring_disabled, the container's seccomp profile)")]
+    #[error(
+        "engine = \"io_uring\" does not work here: {error}; set engine = \"auto\" or \"epoll\", or allow io_uring (kernel.io_uring_disabled, the container's seccomp profile)"
+    )]
     IoUring {
         /// What the probe met.
         error: io::Error,

@@ -69,9 +69,7 @@ impl Seats<'_> {
             shard: Arc::clone(&self.shards[shard]),
             control: Arc::clone(self.control),
             clock: Arc::clone(self.clock),
-            listeners: listeners
-                .map(|(l, a)| ListenerRun { options: l.clone(), addresses: Arc::clone(a) })
-                .collect(),
+            listeners: listeners.map(|(l, a)| ListenerRun { options: l.clone(), addresses: Arc::clone(a) }).collect(),
             upstream: Arc::clone(&self.upstream[number]),
             evictions: Arc::clone(&self.evictions[number]),
             connections: Arc::clone(self.connections),

@@ -15,7 +15,7 @@ mod probe;
 
 pub use probe::probe;
 
-use super::{socket, ConnId, Engine, Event, Kind, Lease, ListenerId, Outcome, Peer, Received, Sent, Socket};
+use super::{ConnId, Engine, Event, Kind, Lease, ListenerId, Outcome, Peer, Received, Sent, Socket, socket};
 use crate::sys::{Done, Op, Ring};
 use conn::{Armed, Conn, Ended, Held};
 use nix::sys::eventfd::{EfdFlags, EventFd};

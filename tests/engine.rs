@@ -94,6 +94,7 @@ fn suite<E: Engine>(make: impl Fn() -> E) {
     datagrams_keep_their_bounds(make());
     a_stopped_listener_gives_out_its_queue(Rig::new(make()));
     nobody_waits_for_anothers_buffers(Rig::new(make()));
+    a_closed_connection_is_closed_whatever_was_under_way(Rig::new(make()));
     bytes_stay_whole_under_churn(Rig::new(make()));
     a_detached_connection_goes_on_elsewhere(Rig::new(make()), Rig::new(make()));
 }
@@ -263,6 +264,41 @@ fn nobody_waits_for_anothers_buffers<E: Engine>(mut rig: Rig<E>) {
     }
     for (stream, (_, id)) in paused.iter().enumerate() {
         read_pattern(&mut rig, *id, stream, len, 1000 + stream * 700);
+    }
+}
+
+/// Closed with input unread, of which the engine may have received some, told the kernel to stop, or neither: the client
+/// sees the end.
+fn a_closed_connection_is_closed_whatever_was_under_way<E: Engine>(mut rig: Rig<E>) {
+    let mut clients = Vec::new();
+    for n in 0..24 {
+        let (mut client, id) = rig.accept();
+        client.write_all(&vec![b'x'; n * 2500]).unwrap();
+        if n > 0 {
+            rig.pending(id);
+            // Until the engine has received all that it takes unasked.
+            for _ in 0..3 {
+                rig.engine.wait(Some(Duration::ZERO), &mut rig.events).unwrap();
+            }
+        }
+        if n % 4 == 3 {
+            rig.recv(id, 3000);
+        }
+        clients.push((client, id));
+    }
+    for (mut client, id) in clients {
+        rig.engine.close(id);
+        client.set_nonblocking(true).unwrap();
+        let mut ended = false;
+        for _ in 0..1000 {
+            rig.engine.wait(Some(Duration::from_millis(1)), &mut rig.events).unwrap();
+            // An end, or a reset where input was left unread.
+            ended = !matches!(client.read(&mut [0; 8]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock);
+            if ended {
+                break;
+            }
+        }
+        assert!(ended, "{id:?} is still open");
     }
 }
 

@@ -178,7 +178,6 @@ impl<E: Engine> Reactor<E> {
         if self.tail_lane == Some(id) {
             self.tail_lane = None;
         }
-        self.stats().open.add(u64::MAX); // one less
         if let Some(why) = why {
             self.stats().refused[why as usize].add(1);
         }
@@ -189,6 +188,7 @@ impl<E: Engine> Reactor<E> {
         super::compact(&mut self.line_timers, &mut self.conns);
         self.engine.close(id);
         self.forget(conn.listener, conn.peer.ip());
+        self.stats().open.add(u64::MAX); // one less; last, so that who sees it finds the place free
         let run = &self.listeners[usize::from(conn.listener)];
         if run.options.address == Address::Stdin {
             // Nobody hears it only when the server is ending anyway.

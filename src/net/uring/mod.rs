@@ -6,6 +6,8 @@
 //! large, short reads small. When the provided buffers are used up, or one connection holds more than its share, its
 //! multishot ends and it is read the large way, which needs no buffer: so nobody waits for another's buffers.
 //!
+//! A share is 16 buffers; the kernel may add those of one more run before it stops, 32 in the kernels known (6.1 to 6.18).
+//!
 //! All completions that the kernel has posted are looked at before a direct `recv(2)`. As the kernel receives for us only
 //! inside our own `io_uring_enter(2)` (`IORING_SETUP_DEFER_TASKRUN`), what it has received is known then, and bytes cannot
 //! change their order.

@@ -40,6 +40,12 @@ fn check_prints_the_plan_and_the_sum_of_memory() {
     {
         assert!(plan.contains(part), "{part}\n{plan}");
     }
+    let (code, plan, _) = check("[storage]\nio = \"direct\"\n[placement]\nshards = 2\npin = [0]");
+    assert_eq!(code, Some(0));
+    for part in ["engine auto", "place them: shard 0 on CPUs 0; shard 1 on CPUs 0", "small reads", "for direct writes"]
+    {
+        assert!(plan.contains(part), "{part}\n{plan}");
+    }
 }
 
 #[test]

@@ -66,26 +66,32 @@ fn each_engine_by_name_is_the_one_that_runs() {
     }
 }
 
-/// As a service without privileges and with next to no lockable memory: it starts with either engine, and says which.
+/// As a service without privileges and with little lockable memory: none at all, and enough for the probe but not for the rings
+/// of 64 reactors. It starts with either engine, and says which.
 #[test]
-fn a_tiny_memlock_limit_is_no_reason_not_to_start() {
-    let dir = tempfile::tempdir().unwrap(); // every user may enter /tmp
-    std::os::unix::fs::chown(dir.path(), Some(65534), Some(65534)).unwrap();
-    let data = dir.path().join("data");
-    let args = ["--memlock=4096", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
-    let binary = dir.path().join("logweir");
-    std::fs::copy(BINARY, &binary).unwrap();
-    let server = Server::start_with(&data, &["--set", "engine=auto"], Stdio::null(), |command| {
-        let rest: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
-        *command = Command::new("prlimit");
-        command.args(args).arg(binary).args(rest);
-    });
-    let metrics = server.metrics();
-    assert_eq!(metrics.sum("logweir_engine_info", ""), 1.0);
-    let is_ring = metrics.sum("logweir_engine_info", "engine=\"io_uring\"") == 1.0;
-    assert_eq!(is_ring, server.introduction.contains("engine       io_uring"), "{}", server.introduction);
-    assert!(is_ring || server.introduction.contains("io_uring does not work here"), "{}", server.introduction);
-    takes_lines(&server);
+fn a_small_memlock_limit_is_no_reason_not_to_start() {
+    for (memlock, reactors) in [("4096", "1"), ("2097152", "64")] {
+        let dir = tempfile::tempdir().unwrap(); // every user may enter /tmp
+        std::os::unix::fs::chown(dir.path(), Some(65534), Some(65534)).unwrap();
+        let data = dir.path().join("data");
+        let limit = format!("--memlock={memlock}");
+        let unprivileged = [&limit, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+        let binary = dir.path().join("logweir");
+        std::fs::copy(BINARY, &binary).unwrap();
+        let reactors = format!("placement.reactors_per_shard={reactors}");
+        let args = ["--set", "engine=auto", "--set", &reactors, "--set", "buffer.memory=256MiB"];
+        let server = Server::start_with(&data, &args, Stdio::null(), |command| {
+            let rest: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+            *command = Command::new("prlimit");
+            command.args(unprivileged).arg(binary).args(rest);
+        });
+        let metrics = server.metrics();
+        assert_eq!(metrics.sum("logweir_engine_info", ""), 1.0);
+        let is_ring = metrics.sum("logweir_engine_info", "engine=\"io_uring\"") == 1.0;
+        assert_eq!(is_ring, server.introduction.contains("engine       io_uring"), "{}", server.introduction);
+        assert!(is_ring || server.introduction.contains("io_uring does not work here"), "{}", server.introduction);
+        takes_lines(&server);
+    }
 }
 
 /// More than a multishot receive brings at once lies unread in the sockets when SIGTERM comes. Over Unix sockets: what was

@@ -27,9 +27,18 @@ fn a_first_line_sent_with_nc_is_read_back_with_cat() {
 fn the_introduction_says_what_a_user_wants_to_know() {
     let dir = scratch();
     let server = Server::start(&dir.path().join("data"), &[]);
-    for part in
-        ["tcp://127.0.0.1:", "written to", "data", "engine", "shard", "memory", "file mode", "nc -N", "logweir cat"]
-    {
+    for part in [
+        "tcp://127.0.0.1:",
+        "written to",
+        "data",
+        "engine",
+        "placement",
+        "shard",
+        "memory",
+        "file mode",
+        "nc -N",
+        "logweir cat",
+    ] {
         assert!(server.introduction.contains(part), "{part}\n{}", server.introduction);
     }
 }

@@ -133,9 +133,10 @@ pub fn build(
     let addresses: Vec<Arc<AddressLimit>> =
         options.listeners.iter().map(|l| Arc::new(AddressLimit::new(l.max_connections_per_address))).collect();
     let spread = Arc::new(Spread::new(shards.clone()));
-    let engine = engine::choose(options.engine)?;
-    let _ = metrics.engine.set(engine.label()); // set here only
     let size = max_connections.div_ceil(reactors);
+    let make_rings = || (0..reactors).map(|_| UringEngine::new(size, options.memory.ring_buffers)).collect();
+    let (engine, rings) = engine::choose(options.engine, make_rings)?;
+    let _ = metrics.engine.set(engine.label()); // set here only
     let mut seats = Seats {
         options,
         shards: &shards,
@@ -149,11 +150,11 @@ pub fn build(
         addresses: &addresses,
         tcp: &mut sources.tcp,
     };
-    match engine.kind {
-        engine::Kind::Epoll => seats.fill(|| EpollEngine::new(size))?,
-        engine::Kind::IoUring => {
-            let buffers = options.memory.ring_buffers;
-            seats.fill(|| UringEngine::new(size, buffers))?;
+    match rings {
+        Some(rings) => seats.fill(rings)?,
+        None => {
+            let engines = (0..reactors).map(|_| EpollEngine::new(size)).collect::<io::Result<_>>();
+            seats.fill(engines.map_err(resource("open an epoll instance"))?)?;
         }
     }
     for handed in sources.single {

@@ -52,20 +52,23 @@ fn reason(error: &io::Error) -> &'static str {
     }
 }
 
-/// Finds out by trying.
+/// Finds out by trying: one connection, and then all rings, which may be more than the lockable memory allows.
 ///
 /// # Errors
 /// io_uring was asked for by name and does not work.
-pub fn choose(choice: EngineChoice) -> Result<Chosen, StartError> {
+pub fn choose<R>(
+    choice: EngineChoice,
+    make_rings: impl FnOnce() -> io::Result<R>,
+) -> Result<(Chosen, Option<R>), StartError> {
     if choice == EngineChoice::Epoll {
-        return Ok(Chosen { kind: Kind::Epoll, refused: None });
+        return Ok((Chosen { kind: Kind::Epoll, refused: None }, None));
     }
-    match net::probe() {
-        Ok(()) => Ok(Chosen { kind: Kind::IoUring, refused: None }),
+    match net::probe().and_then(|()| make_rings()) {
+        Ok(rings) => Ok((Chosen { kind: Kind::IoUring, refused: None }, Some(rings))),
         Err(error) if choice == EngineChoice::IoUring => Err(StartError::IoUring { error }),
         Err(error) => {
             tracing::warn!(%error, "engine = \"auto\": epoll, because io_uring does not work here");
-            Ok(Chosen { kind: Kind::Epoll, refused: Some(error) })
+            Ok((Chosen { kind: Kind::Epoll, refused: Some(error) }, None))
         }
     }
 }

@@ -14,7 +14,6 @@ use crate::session::tail::TailStore;
 use crate::shard::Shard;
 use crate::spread::Spread;
 use std::collections::HashMap;
-use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
@@ -34,11 +33,10 @@ pub struct Seats<'a> {
 }
 
 impl Seats<'_> {
-    /// Starts all reactors, each with an engine of its own.
-    pub fn fill<E: Engine + Send + 'static>(&mut self, make: impl Fn() -> io::Result<E>) -> Result<(), StartError> {
+    /// Starts all reactors, each with one of these engines.
+    pub fn fill<E: Engine + Send + 'static>(&mut self, engines: Vec<E>) -> Result<(), StartError> {
         let per_shard = self.options.placement.reactors_per_shard;
-        for number in 0..self.upstream.len() {
-            let mut engine = make().map_err(resource("make an engine"))?;
+        for (number, mut engine) in engines.into_iter().enumerate() {
             for (id, sockets) in &mut *self.tcp {
                 if let Some(socket) = sockets.pop() {
                     engine.listen(*id, socket).map_err(resource("watch a listener"))?;

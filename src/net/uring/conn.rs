@@ -1,6 +1,6 @@
 //! One connection of the ring, and the provided buffers that wait to be copied out.
 
-use super::{BUFFER_BYTES, CHANGE_AFTER, GENERATIONS};
+use super::{BUFFER_BYTES, CHANGE_AFTER};
 use crate::net::{ConnId, Socket};
 
 /// What the kernel does for a connection's input.
@@ -80,7 +80,7 @@ impl Conn {
         if !self.closing {
             return false;
         }
-        *self = Conn { generation: (self.generation + 1) & GENERATIONS, ..Conn::default() };
+        *self = Conn { generation: self.generation.wrapping_add(1), ..Conn::default() };
         true
     }
 }

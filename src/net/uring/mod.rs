@@ -34,13 +34,11 @@ const SHARE: u16 = 16;
 /// So many full buffers in a row make a connection a fat one, so many short reads a small one.
 const CHANGE_AFTER: u8 = 4;
 
-/// So many waits that find small reads there already, and the next one waits a little for more: half the CPU time of many small
-/// reads is the waking up for each (docs/decisions.md).
+/// So many waits that find small reads there already, and the next one waits a little for more, or the ring is entered for
+/// nearly each of them (docs/decisions.md).
 const CROWD: u32 = 8;
 /// Small reads that must come of it.
 const BATCH_PAYS: u32 = 4;
-/// Generations are counted in so many bits, so that no engine's ids are wider than another's.
-const GENERATIONS: u32 = 0x1fff_ffff;
 
 struct Listener {
     id: ListenerId,
@@ -387,8 +385,9 @@ impl Engine for UringEngine {
             return Some(Received { conn: id, lease, outcome });
         }
         let index = id.index;
-        if self.conns[index as usize].is_blank() && self.conns[index as usize].armed != Armed::Nothing {
-            // The kernel may have received something that we have not looked at.
+        let conn = &self.conns[index as usize];
+        if conn.is_blank() && matches!(conn.armed, Armed::Multishot | Armed::Stopping) {
+            // The kernel may have received something that we have not looked at. (A poll receives nothing.)
             let mut found = std::mem::take(&mut self.stash);
             if self.ring.wait(Some(Duration::ZERO), false).is_ok() {
                 self.reap(&mut found);

@@ -209,7 +209,7 @@ impl<E: Engine> Reactor<E> {
         self.meter.received(len);
         let free = chunk.free();
         let landing = Landing { start, len: leased };
-        let Ok(decoded) = conn.stage.decode(&mut free[start..start + leased], len) else {
+        let Ok(decoded) = conn.stage.decode(&mut free[start..start + leased], len, leased) else {
             self.put_back(chunk, mark);
             self.finish_input(id, End::Broken(Reason::Reset));
             self.close(id, None);

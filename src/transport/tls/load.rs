@@ -1,0 +1,149 @@
+//! From the files of a listener to the configuration of rustls.
+
+use super::stage::TlsStage;
+use super::subjects::Subjects;
+use super::{MinVersion, TlsError, TlsOptions};
+use rustls::crypto::ring;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
+use rustls_pki_types::pem::{self, PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Largest file that is read; the CAs of all browsers are 250 KB.
+const FILE_MAX: u64 = 4 << 20;
+const CERT: &str = "certificate file";
+const KEY: &str = "key file";
+const CA: &str = "client CA file";
+
+/// What the files contain. Compared to see whether they have changed.
+#[derive(PartialEq, Eq)]
+pub(super) struct Files {
+    cert: Vec<u8>,
+    key: Vec<u8>,
+    client_ca: Option<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Files {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Files") // one of them is secret
+    }
+}
+
+impl Files {
+    /// Reads them.
+    pub(super) fn read(options: &TlsOptions) -> Result<Files, TlsError> {
+        if options.client_ca.is_none() && !options.client_subjects.is_empty() {
+            return Err(TlsError::SubjectsWithoutCa);
+        }
+        Ok(Files {
+            cert: read(CERT, &options.cert)?,
+            key: read(KEY, &options.key)?,
+            client_ca: options.client_ca.as_deref().map(|path| read(CA, path)).transpose()?,
+        })
+    }
+
+    /// Checks them and makes the configuration, with new keys for session tickets.
+    pub(super) fn config(&self, options: &TlsOptions) -> Result<Arc<ServerConfig>, TlsError> {
+        let provider = Arc::new(ring::default_provider());
+        let versions: &[_] = match options.min_version {
+            MinVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+            MinVersion::Tls13 => &[&rustls::version::TLS13],
+        };
+        let builder = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions);
+        let builder = builder.map_err(|e| TlsError::Setup(e.to_string()))?;
+        let builder = match (&options.client_ca, &self.client_ca) {
+            (Some(path), Some(pem)) => {
+                let roots = Arc::new(roots(path, pem)?);
+                let clients = WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).build();
+                let clients = clients.map_err(|e| unusable(CA, path, &e))?;
+                builder.with_client_cert_verifier(allowed(clients, &options.client_subjects))
+            }
+            _ => builder.with_no_client_auth(),
+        };
+        let (cert, key) = (&options.cert, &options.key);
+        let chain = certificates(CERT, cert, &self.cert)?;
+        let private = PrivateKeyDer::from_pem_slice(&self.key).map_err(|e| match e {
+            pem::Error::NoItemsFound => nothing(KEY, key, "private key", "-----BEGIN PRIVATE KEY-----"),
+            other => not_pem(KEY, key, &other),
+        })?;
+        let signer = provider.key_provider.load_private_key(private).map_err(|e| unusable(KEY, key, &e))?;
+        let pair = CertifiedKey::new(chain, signer);
+        match pair.keys_match() {
+            // Unknown: the provider cannot say; the handshake will.
+            Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
+            Err(Error::InconsistentKeys(_)) => {
+                return Err(TlsError::KeyMismatch { cert: cert.clone(), key: key.clone() });
+            }
+            Err(other) => return Err(unusable(CERT, cert, &other)),
+        }
+        let mut config = builder.with_cert_resolver(Arc::new(Always(Arc::new(pair))));
+        config.alpn_protocols = options.alpn.clone();
+        config.max_early_data_size = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {}); // tickets hold the sessions
+        config.ticketer = ring::Ticketer::new().map_err(|e| TlsError::Setup(e.to_string()))?;
+        // What a client that only writes never reads makes its system reset the connection at the end: one ticket will do.
+        config.send_tls13_tickets = 1;
+        let config = Arc::new(config);
+        TlsStage::new(config.clone()).map_err(|e| TlsError::Setup(e.to_string()))?;
+        Ok(config)
+    }
+}
+
+/// The same certificate for everybody.
+#[derive(Debug)]
+struct Always(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for Always {
+    fn resolve(&self, _client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.clone())
+    }
+}
+
+fn allowed(clients: Arc<dyn ClientCertVerifier>, subjects: &[String]) -> Arc<dyn ClientCertVerifier> {
+    if subjects.is_empty() { clients } else { Arc::new(Subjects::new(clients, subjects)) }
+}
+
+fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
+    let failed = |source| TlsError::Read { what, path: path.to_path_buf(), source };
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(FILE_MAX + 1).read_to_end(&mut bytes)).map_err(failed)?;
+    if bytes.len() as u64 > FILE_MAX {
+        return Err(TlsError::TooLarge { what, path: path.to_path_buf(), most: FILE_MAX });
+    }
+    Ok(bytes)
+}
+
+fn certificates(what: &'static str, path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+    let found = found.map_err(|e| not_pem(what, path, &e))?;
+    if found.is_empty() {
+        return Err(nothing(what, path, "certificate", "-----BEGIN CERTIFICATE-----"));
+    }
+    Ok(found)
+}
+
+fn roots(path: &Path, pem: &[u8]) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(CA, path, pem)? {
+        roots.add(certificate).map_err(|e| unusable(CA, path, &e))?;
+    }
+    Ok(roots)
+}
+
+fn not_pem(what: &'static str, path: &Path, reason: &pem::Error) -> TlsError {
+    TlsError::Pem { what, path: path.to_path_buf(), reason: reason.to_string() }
+}
+
+fn nothing(what: &'static str, path: &Path, item: &'static str, marker: &'static str) -> TlsError {
+    TlsError::Nothing { what, path: path.to_path_buf(), item, marker }
+}
+
+fn unusable(what: &'static str, path: &Path, reason: &impl ToString) -> TlsError {
+    TlsError::Unusable { what, path: path.to_path_buf(), reason: reason.to_string() }
+}

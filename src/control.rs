@@ -21,6 +21,8 @@ pub enum Notice {
 /// Flags shared by all threads of a server. Whoever sets one wakes those who should see it.
 #[derive(Debug, Default)]
 pub struct Control {
+    /// An orderly end is near: not ready any more, but serving still.
+    leaving: AtomicBool,
     /// Reactors: stop accepting, take in what was received, end.
     draining: AtomicBool,
     /// Writers: reactors are gone; write, sync and seal everything, end.
@@ -53,6 +55,7 @@ macro_rules! flag {
 }
 
 impl Control {
+    flag!(leave, leaving, leaving, "an orderly end is near: readiness fails, clients are asked to go elsewhere.");
     flag!(drain, draining, draining, "reactors stop accepting, take in what was received, and end.");
     flag!(finish, finishing, finish, "writers write, sync and seal everything, and end.");
     flag!(abandon_reactors, reactors_abandoned, abandon_reactors, "the time for reactors to drain is over.");
@@ -92,7 +95,7 @@ impl Control {
             let reason = self.stopped_because.lock().unwrap_or_else(PoisonError::into_inner);
             return Some(format!("disk failed: {reason}"));
         }
-        if self.draining() {
+        if self.draining() || self.leaving() {
             return Some("shutting down".into());
         }
         if !self.started() {

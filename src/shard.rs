@@ -11,7 +11,7 @@ use crossbeam_queue::ArrayQueue;
 use crossbeam_utils::CachePadded;
 use crossbeam_utils::sync::Unparker;
 use std::io;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// Connections that may wait for a reactor to take them from an acceptor.
@@ -49,6 +49,8 @@ pub struct Moved {
     pub last_input_ns: u64,
     /// Of the first byte of the partial line; 0: there is none.
     pub line_since_ns: u64,
+    /// When it becomes too old; 0: never.
+    pub retires_ns: u64,
 }
 
 /// What others may put before a reactor, and how it is woken.
@@ -63,6 +65,8 @@ pub struct ReactorPort {
     pub stats: ReactorStats,
     /// What it received lately, for those who could help it.
     pub load: CachePadded<Load>,
+    /// Number of the last of its chunks that was written, of those with [`Chunk::announce`].
+    pub written: CachePadded<AtomicU64>,
 }
 
 /// How much a reactor received in its last window of time.
@@ -130,6 +134,7 @@ impl Shard {
             wake: CachePadded::default(),
             stats: ReactorStats::default(),
             load: CachePadded::default(),
+            written: CachePadded::default(),
         };
         Ok(Arc::new(Shard {
             index,
@@ -159,6 +164,13 @@ impl Shard {
         let port = &self.reactors[usize::from(chunk.reactor)];
         // Cannot be full: it holds every chunk of the shard.
         let _ = port.spent.push(chunk);
+        port.wake();
+    }
+
+    /// Tells a chunk's reactor that the chunk is written, before it has reached its level.
+    pub fn announce_written(&self, chunk: &Chunk) {
+        let port = &self.reactors[usize::from(chunk.reactor)];
+        port.written.store(chunk.number, Ordering::Release);
         port.wake();
     }
 

@@ -67,14 +67,21 @@ pub struct Chunk {
     pub level: Level,
     /// Set by the writer where the level can never be reached.
     pub failed: bool,
+    /// Somebody waits for the write alone, though the chunk waits for more.
+    pub announce: bool,
+    /// Its place among the chunks of its lane.
+    pub number: u64,
 }
+
+/// Runs that one receive may become at most: one for each stream that a connection changes to.
+pub const RUNS_PER_RECEIVE: usize = 20;
 
 /// Runs that a chunk of `chunk_bytes` can describe. When they are used up the chunk is full, so it is sized for runs of
 /// half a KiB; most chunks hold far fewer.
 #[must_use]
 pub const fn runs_per_chunk(chunk_bytes: usize) -> usize {
     let runs = chunk_bytes / 512;
-    if runs < 64 { 64 } else { runs }
+    if runs < 128 { 128 } else { runs }
 }
 
 /// Memory that one chunk of `chunk_bytes` takes with its runs.
@@ -96,7 +103,7 @@ impl Chunk {
     #[must_use]
     pub fn on(memory: Piece) -> Chunk {
         let runs = Vec::with_capacity(runs_per_chunk(memory.len()));
-        Chunk { memory, len: 0, runs, reactor: 0, level: Level::None, failed: false }
+        Chunk { memory, len: 0, runs, reactor: 0, level: Level::None, failed: false, announce: false, number: 0 }
     }
 
     /// Has the kernel give its memory now rather than at the first touch.
@@ -109,6 +116,7 @@ impl Chunk {
         self.len = 0;
         self.runs.clear();
         self.failed = false;
+        self.announce = false;
     }
 
     /// Bytes of whole records.
@@ -123,10 +131,11 @@ impl Chunk {
         self.runs.is_empty()
     }
 
-    /// Bytes that still fit; 0 too when no more runs can be described.
+    /// Bytes that still fit; 0 too when the runs of one receive may be more than can be described.
     #[must_use]
     pub fn room(&self) -> usize {
-        if self.runs.len() == self.runs.capacity() { 0 } else { self.memory.len() - self.len }
+        let few = self.runs.capacity() - self.runs.len() < RUNS_PER_RECEIVE;
+        if few { 0 } else { self.memory.len() - self.len }
     }
 
     /// Bytes that fit when it is empty.
@@ -202,7 +211,7 @@ mod tests {
     #[test]
     fn a_chunk_without_runs_left_has_no_room() {
         let mut chunk = Chunk::new(4096).unwrap();
-        for i in 0..runs_per_chunk(4096) as u32 {
+        for i in 0..(runs_per_chunk(4096) - RUNS_PER_RECEIVE) as u32 + 1 {
             assert!(chunk.room() > 0);
             chunk.commit(0, 0, Some(ConnId { index: i, generation: 0 }), 1, 1, 0);
         }

@@ -1,6 +1,7 @@
 //! `logweir check`
 
 use super::{ConfigArgs, bad_configuration};
+use crate::config::listener::ListenerOptions;
 use crate::config::units::{Size, Time};
 use std::process::ExitCode;
 
@@ -10,10 +11,14 @@ pub fn run(args: &ConfigArgs) -> ExitCode {
         Ok(options) => options,
         Err(error) => return bad_configuration(&error),
     };
+    if let Err(error) = crate::server::Certificates::load(&options) {
+        eprintln!("logweir: {error}");
+        return ExitCode::from(super::BAD_CONFIGURATION);
+    }
     println!("The configuration is fine. A server would");
     for l in &options.listeners {
         let lines = &l.lines;
-        let reply = if lines.reply_count { ", replying with counts" } else { "" };
+        let reply = describe(l);
         println!(
             "  listen on {} ({}): lines up to {} into stream {}, when full {}{reply}",
             l.address,
@@ -44,11 +49,43 @@ pub fn run(args: &ConfigArgs) -> ExitCode {
     println!(
         "  and for up to {} connections: {}",
         options.max_connections,
-        Size((options.max_connections * crate::reactor::BYTES_PER_CONNECTION) as u64)
+        Size((options.max_connections * crate::reactor::bytes_per_connection(&options.listeners)) as u64)
     );
     match options.admin {
         Some(address) => println!("  answer /metrics, /healthz and /readyz on http://{address}"),
         None => println!("  have no admin address"),
     }
     ExitCode::SUCCESS
+}
+
+/// What a listener does beside taking lines.
+fn describe(l: &ListenerOptions) -> String {
+    let mut text = String::new();
+    if l.lines.reply_count {
+        text += ", replying with counts";
+    }
+    if let Some(http) = &l.http {
+        let names: Vec<&str> = http.streams[1..].iter().map(|s| s.name.as_str()).collect();
+        if !names.is_empty() {
+            text += &format!(" (and by path into {})", names.join(", "));
+        }
+        text += &format!(
+            ", HTTP answering when {}, bodies up to {}",
+            format!("{:?}", http.ack).to_lowercase(),
+            Size(http.max_body_bytes)
+        );
+        text += &match http.tokens.len() {
+            0 => ", from anybody".to_string(),
+            n => format!(", from holders of {n} token(s)"),
+        };
+    }
+    if l.proxy {
+        text += ", behind a PROXY header";
+    }
+    match &l.tls {
+        Some(tls) if tls.client_ca.is_some() => text += ", with TLS, from clients with a certificate",
+        Some(_) => text += ", with TLS",
+        None => {}
+    }
+    text
 }

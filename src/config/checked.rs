@@ -1,14 +1,15 @@
 //! What is meant: defaults, ranges and rules, and one struct of options per module.
 
 use super::document::{ConfigError, Places};
+use super::listener::{Around, ListenerOptions};
 use super::memory::{MemoryPlan, Needs};
-use super::raw::{self, Ack, Count, EngineChoice, FormatWord, Io, LogFormat, LogLevel, Pin, PinWord, Raw, Reply};
-use super::raw::{TooLongWord, UnterminatedWord, WhenFull};
+use super::raw::{self, Count, EngineChoice, FormatWord, Io, LogFormat, LogLevel, Pin, PinWord, Raw, WhenFull};
 use super::units::{Size, Time};
 use crate::chunk::{Class, Level};
 use crate::log::names::is_stream_name;
 use crate::net::listen::Address;
-use crate::session::lines::{self, Format, LinesOptions, TooLong};
+use crate::session::http::Budget;
+use crate::session::lines::Format;
 use crate::topology::{Live, Machine, Pinning, Plan, Wanted};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,6 +23,12 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// How long an orderly end may take.
     pub shutdown_timeout: Duration,
+    /// How long readiness fails before an orderly end begins.
+    pub drain_delay: Duration,
+    /// TLS handshakes a second, for each reactor.
+    pub tls_handshakes_per_second: usize,
+    /// Memory for decoding HTTP bodies, in bytes.
+    pub decoding: Arc<Budget>,
     /// How sockets are driven.
     pub engine: EngineChoice,
     /// Threads.
@@ -87,35 +94,8 @@ pub struct StreamSettings {
     pub sync_bytes: u64,
 }
 
-/// One listener.
-#[derive(Debug, Clone)]
-pub struct ListenerOptions {
-    /// Its name.
-    pub name: String,
-    /// Where it listens.
-    pub address: Address,
-    /// Index of its stream.
-    pub stream: u16,
-    /// What happens when no chunk is free.
-    pub when_full: WhenFull,
-    /// Which ring its chunks take.
-    pub class: Class,
-    /// What its chunks wait for.
-    pub level: Level,
-    /// The sender is told of records as soon as they are in memory.
-    pub ack_on_receipt: bool,
-    /// The protocol's options.
-    pub lines: Arc<LinesOptions>,
-    /// Connections from one address; 0: no limit.
-    pub max_connections_per_address: usize,
-    /// A connection that sends nothing for so long is closed; zero: never.
-    pub idle_timeout: Duration,
-    /// A line that is begun and not ended for so long ends its connection; zero: never.
-    pub line_timeout: Duration,
-    /// Mode of the socket file.
-    pub socket_mode: u32,
-}
-
+/// Part of `buffer.memory` for decoding HTTP bodies, where there is an HTTP listener.
+const DECODING_SHARE: u64 = 4;
 /// Most listeners and streams: each has its counters for each thread.
 const MOST: usize = 256;
 
@@ -131,14 +111,18 @@ pub fn check(raw: Raw, places: &Places) -> Result<Options, ConfigError> {
         raw_listeners.insert("lines".into(), raw::Listener::default());
     }
     let streams = check.streams(&raw.stream, &raw_listeners, &raw.storage)?;
+    let buffer = raw.buffer.memory.unwrap_or(Size(64 << 20));
+    let has_http = raw_listeners.values().any(|l| l.protocol == Some(raw::Protocol::Http));
+    let decoding = Budget::new(if has_http { (buffer.0 / DECODING_SHARE) as usize } else { 0 });
+    let around = Around { only: raw_listeners.len() == 1, streams: &streams, tokens: &raw.token, decoding: &decoding };
     let listeners = raw_listeners
         .iter()
-        .map(|(name, listener)| check.listener(name, listener, raw_listeners.len() == 1, &streams))
+        .map(|(name, listener)| check.listener(name, listener, &around))
         .collect::<Result<Vec<_>, _>>()?;
+    check.tokens_are_used(&raw.token, &raw_listeners)?;
     check.addresses_differ(&listeners)?;
     let placement = check.placement(&raw.placement)?;
-    let buffer = raw.buffer.memory.unwrap_or(Size(64 << 20));
-    let memory = MemoryPlan::new(&needs(buffer, raw.engine, &placement, &listeners, &streams)).map_err(|least| {
+    let memory = MemoryPlan::new(&needs(buffer, &decoding, raw.engine, &placement, &listeners, &streams)).map_err(|least| {
         let longest = listeners.iter().map(|l| l.lines.max_line_bytes).max().unwrap_or(0);
         places.error(
             "buffer.memory",
@@ -165,6 +149,15 @@ pub fn check(raw: Raw, places: &Places) -> Result<Options, ConfigError> {
     Ok(Options {
         data_dir,
         shutdown_timeout: check.time("shutdown_timeout", raw.shutdown_timeout, "10s", "0s", "1h")?,
+        drain_delay: check.time("drain_delay", raw.drain_delay, "0s", "0s", "1h")?,
+        tls_handshakes_per_second: check.number(
+            "limits.tls_handshakes_per_second",
+            raw.limits.tls_handshakes_per_second,
+            200,
+            1,
+            1_000_000,
+        )?,
+        decoding,
         engine: raw.engine.unwrap_or(EngineChoice::Auto),
         placement,
         buffer_bytes: buffer.0,
@@ -184,6 +177,7 @@ pub fn check(raw: Raw, places: &Places) -> Result<Options, ConfigError> {
 
 fn needs(
     buffer: Size,
+    decoding: &Budget,
     engine: Option<EngineChoice>,
     placement: &Placement,
     listeners: &[ListenerOptions],
@@ -203,20 +197,21 @@ fn needs(
         shards: placement.shards,
         reactors_per_shard: placement.reactors_per_shard,
         lanes,
-        max_line_bytes: listeners.iter().map(|l| l.lines.max_line_bytes).max().unwrap_or(0),
-        least_chunk_bytes: listeners.iter().map(|l| lines::least_chunk_bytes(&l.lines)).max().unwrap_or(0),
+        max_line_bytes: listeners.iter().map(ListenerOptions::longest_tail).max().unwrap_or(0),
+        least_chunk_bytes: listeners.iter().map(ListenerOptions::least_chunk_bytes).max().unwrap_or(0),
         has_ring: engine != Some(EngineChoice::Epoll),
         direct_streams: streams.iter().filter(|s| s.io == Io::Direct).count(),
-        discards: listeners.iter().any(|l| l.when_full == WhenFull::DropNewest),
+        discards: listeners.iter().any(|l| l.when_full == WhenFull::DropNewest || l.http.is_some()),
+        decoding: decoding.bytes(),
     }
 }
 
-struct Check<'a> {
-    places: &'a Places,
+pub(super) struct Check<'a> {
+    pub places: &'a Places,
 }
 
 impl Check<'_> {
-    fn time(
+    pub fn time(
         &self,
         key: &str,
         value: Option<Time>,
@@ -232,7 +227,14 @@ impl Check<'_> {
         Ok(value.0)
     }
 
-    fn size(&self, key: &str, value: Option<Size>, default: u64, least: u64, most: u64) -> Result<u64, ConfigError> {
+    pub fn size(
+        &self,
+        key: &str,
+        value: Option<Size>,
+        default: u64,
+        least: u64,
+        most: u64,
+    ) -> Result<u64, ConfigError> {
         let value = value.unwrap_or(Size(default));
         if value.0 < least || value.0 > most {
             return Err(self.places.error(key, format!("expected {} to {}, not {value}", Size(least), Size(most))));
@@ -240,7 +242,7 @@ impl Check<'_> {
         Ok(value.0)
     }
 
-    fn number(
+    pub fn number(
         &self,
         key: &str,
         value: Option<usize>,
@@ -255,7 +257,7 @@ impl Check<'_> {
         Ok(value)
     }
 
-    fn name(&self, key: &str, name: &str) -> Result<(), ConfigError> {
+    pub fn name(&self, key: &str, name: &str) -> Result<(), ConfigError> {
         if is_stream_name(name) {
             return Ok(());
         }
@@ -316,10 +318,12 @@ impl Check<'_> {
             self.name(&format!("stream.{name}"), name)?;
             self.no_retention(&format!("stream.{name}"), stream.max_age, stream.max_bytes, stream.min_free)?;
         }
-        let mut names: Vec<(&str, String)> = listeners
-            .iter()
-            .map(|(name, l)| (l.stream.as_deref().unwrap_or("default"), format!("listener.{name}.stream")))
-            .collect();
+        let mut names: Vec<(&str, String)> = Vec::new();
+        for (name, l) in listeners {
+            names.push((l.stream.as_deref().unwrap_or("default"), format!("listener.{name}.stream")));
+            let more = l.streams.iter().flatten();
+            names.extend(more.map(|stream| (stream.as_str(), format!("listener.{name}.streams"))));
+        }
         names.sort();
         names.dedup_by(|a, b| a.0 == b.0);
         if names.len() > MOST {
@@ -359,82 +363,6 @@ impl Check<'_> {
             reserve_step: self.size(&reserve_step.0, reserve_step.1, 64 << 20, 0, 1 << 34)?,
             sync_interval: self.time(&sync_interval.0, sync_interval.1, "500ms", "1ms", "1h")?,
             sync_bytes: self.size(&sync_bytes.0, sync_bytes.1, 64 << 20, 64 << 10, 1 << 34)?,
-        })
-    }
-
-    fn listener(
-        &self,
-        name: &str,
-        raw: &raw::Listener,
-        only: bool,
-        streams: &[StreamSettings],
-    ) -> Result<ListenerOptions, ConfigError> {
-        let key = |k: &str| format!("listener.{name}.{k}");
-        self.name(&format!("listener.{name}"), name)?;
-        let address = match &raw.address {
-            Some(text) => text.parse::<Address>().map_err(|message| self.places.error(&key("address"), message))?,
-            None if only => Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 5170))),
-            None => return Err(self.places.error(&format!("listener.{name}"), "expected an `address` here")),
-        };
-        let stream_name = raw.stream.as_deref().unwrap_or("default");
-        let stream = streams.iter().position(|s| s.name == stream_name).unwrap_or(0);
-        let when_full = raw.when_full.unwrap_or(WhenFull::Block);
-        let reply_count = raw.reply == Some(Reply::Count);
-        let answers = matches!(address, Address::Tcp(_) | Address::Unix(_));
-        if reply_count && !answers {
-            return Err(self.places.error(&key("reply"), format!("nothing can be sent back over {address}")));
-        }
-        let ack = raw.ack.unwrap_or(Ack::Durable);
-        if when_full == WhenFull::DropOldest && reply_count && ack != Ack::Received {
-            let message = format!(
-                "when_full = \"drop_oldest\" may evict what was received, so ack = \"{ack}\" cannot be promised; set ack = \"received\" or another when_full"
-            );
-            return Err(self.places.error(&key(if raw.ack.is_some() { "ack" } else { "when_full" }), message));
-        }
-        if reply_count && raw.too_long == Some(TooLongWord::Drop) {
-            let message = "with reply = \"count\" a line dropped in between would be taken for one that is there; expected \"truncate\" or \"close\"";
-            return Err(self.places.error(&key("too_long"), message));
-        }
-        let max_line = self.size(&key("max_line_bytes"), raw.max_line_bytes, 1 << 20, 128, 256 << 20)? as usize;
-        let mode = raw.socket_mode.as_deref().unwrap_or("0660");
-        let socket_mode = u32::from_str_radix(mode, 8).ok().filter(|m| *m <= 0o777).ok_or_else(|| {
-            self.places.error(&key("socket_mode"), format!("expected a mode such as \"0660\", not \"{mode}\""))
-        })?;
-        Ok(ListenerOptions {
-            name: name.to_string(),
-            address,
-            stream: stream as u16,
-            when_full,
-            class: if when_full == WhenFull::DropOldest { Class::Lossy } else { Class::Lossless },
-            level: match (reply_count, ack) {
-                (false, _) | (true, Ack::Received) => Level::None,
-                (true, Ack::Written) => Level::Written,
-                (true, Ack::Durable) => Level::Durable,
-            },
-            ack_on_receipt: reply_count && ack == Ack::Received,
-            lines: Arc::new(LinesOptions {
-                listener: name.to_string(),
-                max_line_bytes: max_line,
-                too_long: match raw.too_long.unwrap_or(TooLongWord::Truncate) {
-                    TooLongWord::Truncate => TooLong::Truncate,
-                    TooLongWord::Drop => TooLong::Drop,
-                    TooLongWord::Close => TooLong::Close,
-                },
-                strip_cr: raw.strip_cr.unwrap_or(false),
-                keep_unterminated: raw.unterminated != Some(UnterminatedWord::Drop),
-                reply_count,
-                format: streams[stream].format,
-            }),
-            max_connections_per_address: self.number(
-                &key("max_connections_per_address"),
-                raw.max_connections_per_address,
-                4096,
-                0,
-                1_000_000,
-            )?,
-            idle_timeout: self.time(&key("idle_timeout"), raw.idle_timeout, "1h", "0s", "365days")?,
-            line_timeout: self.time(&key("line_timeout"), raw.line_timeout, "30s", "0s", "1day")?,
-            socket_mode,
         })
     }
 

@@ -26,8 +26,10 @@ pub struct Needs {
     pub has_ring: bool,
     /// Streams that are written with `O_DIRECT`, through an aligned copy.
     pub direct_streams: usize,
-    /// Some listener drops what arrives when full, and reads it into a buffer to count it.
+    /// Some listener drops or refuses what arrives when full, and reads it into a buffer first.
     pub discards: bool,
+    /// Memory for decoding HTTP bodies, in bytes.
+    pub decoding: usize,
 }
 
 /// The division.
@@ -49,8 +51,10 @@ pub struct MemoryPlan {
     pub ring_buffers: u16,
     /// Streams that are written with `O_DIRECT`.
     pub direct_streams: usize,
-    /// Whether each reactor has a buffer for what it drops.
+    /// Whether each reactor has a buffer for what it drops or refuses.
     pub discards: bool,
+    /// Memory for decoding HTTP bodies.
+    pub decoding: usize,
 }
 
 /// Chunks are wanted as large as this: appends of 1 MiB are the fastest with `RWF_DONTCACHE`, and no slower without.
@@ -86,7 +90,7 @@ impl MemoryPlan {
         let share = needs.memory / 64 / reactors / BUFFER_BYTES;
         let ring_buffers = if needs.has_ring { 1 << share.clamp(16, 512).ilog2() } else { 0 };
         let copies = copies(needs.direct_streams, needs.shards) * STAGING_BYTES;
-        let fixed = tails + discard + copies + reactors * usize::from(ring_buffers) * BUFFER_BYTES;
+        let fixed = needs.decoding + tails + discard + copies + reactors * usize::from(ring_buffers) * BUFFER_BYTES;
         let per_chunk = memory_of_chunk(chunk_bytes);
         let fit = needs.memory.saturating_sub(fixed) / per_chunk / needs.shards;
         if fit < least_sum {
@@ -113,6 +117,7 @@ impl MemoryPlan {
             ring_buffers,
             direct_streams: needs.direct_streams,
             discards: needs.discards,
+            decoding: needs.decoding,
         })
     }
 
@@ -130,6 +135,7 @@ impl MemoryPlan {
             + self.reactors * tail::memory_of_store(self.tail_budget, self.tail_reserve)
             + self.reactors * usize::from(self.ring_buffers) * BUFFER_BYTES
             + copies(self.direct_streams, self.shards) * STAGING_BYTES
+            + self.decoding
     }
 }
 
@@ -150,7 +156,10 @@ impl fmt::Display for MemoryPlan {
             write!(f, " + {copies} x {} for direct writes", size(STAGING_BYTES))?;
         }
         if self.discards {
-            write!(f, " + {} x {} to read what is dropped", self.reactors, size(one))?;
+            write!(f, " + {} x {} to read what is dropped or refused", self.reactors, size(one))?;
+        }
+        if self.decoding > 0 {
+            write!(f, " + {} to decode HTTP bodies", size(self.decoding))?;
         }
         write!(f, " = {}", size(self.total()))
     }
@@ -172,6 +181,7 @@ mod tests {
             let needs = Needs {
                 memory, shards, reactors_per_shard, lanes: all, max_line_bytes: line,
                 least_chunk_bytes: line + 16384, has_ring: discards, direct_streams: lanes - 1, discards,
+                decoding: if discards { memory / 4 } else { 0 },
             };
             match MemoryPlan::new(&needs) {
                 Ok(plan) => {

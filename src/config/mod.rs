@@ -3,6 +3,7 @@
 
 pub mod checked;
 mod document;
+pub mod listener;
 pub mod memory;
 pub mod raw;
 pub mod units;

@@ -71,7 +71,7 @@ words!(
 );
 words!(
     /// `listener.NAME.protocol`
-    Protocol { Lines = "lines" }
+    Protocol { Lines = "lines", Http = "http" }
 );
 words!(
     /// `listener.NAME.when_full`
@@ -92,6 +92,14 @@ words!(
 words!(
     /// `listener.NAME.reply`
     Reply { None = "none", Count = "count" }
+);
+words!(
+    /// `listener.NAME.proxy_protocol`
+    ProxyWord { Off = "off", Required = "required" }
+);
+words!(
+    /// `listener.NAME.tls_min_version`
+    TlsVersion { V12 = "1.2", V13 = "1.3" }
 );
 words!(
     /// `log.level`
@@ -128,7 +136,7 @@ section!(/// `[retention]`
 section!(/// `[admin]`
     Admin { address: String });
 section!(/// `[limits]`
-    Limits { max_connections: usize });
+    Limits { max_connections: usize, tls_handshakes_per_second: usize });
 section!(/// `[log]`
     Log { level: LogLevel, format: LogFormat });
 section!(/// `[stream.NAME]`
@@ -137,7 +145,13 @@ section!(/// `[stream.NAME]`
 section!(/// `[listener.NAME]`
     Listener { protocol: Protocol, address: String, stream: String, when_full: WhenFull, ack: Ack, reply: Reply,
                max_line_bytes: Size, too_long: TooLongWord, strip_cr: bool, unterminated: UnterminatedWord,
-               max_connections_per_address: usize, idle_timeout: Time, line_timeout: Time, socket_mode: String });
+               max_connections_per_address: usize, idle_timeout: Time, line_timeout: Time, socket_mode: String,
+               streams: Vec<String>, tokens: Vec<String>, max_header_bytes: Size, max_headers: usize, max_body_bytes: Size,
+               max_decoded_bytes: Size, max_requests: usize, header_timeout: Time, body_timeout: Time, queue_timeout: Time,
+               max_connection_age: Time, proxy_protocol: ProxyWord, tls_cert: String, tls_key: String, tls_client_ca: String,
+               tls_client_subjects: Vec<String>, tls_min_version: TlsVersion });
+section!(/// `[token.NAME]`
+    Token { sha256: String, streams: Vec<String> });
 
 /// The whole file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -147,6 +161,7 @@ pub struct Raw {
     pub data_dir: Option<String>,
     pub engine: Option<EngineChoice>,
     pub shutdown_timeout: Option<Time>,
+    pub drain_delay: Option<Time>,
     pub placement: Placement,
     pub buffer: Buffer,
     pub storage: Storage,
@@ -156,13 +171,14 @@ pub struct Raw {
     pub log: Log,
     pub stream: BTreeMap<String, Stream>,
     pub listener: BTreeMap<String, Listener>,
+    pub token: BTreeMap<String, Token>,
 }
 
 /// Every key there is, as `section.key`, with `NAME` where a name stands.
 #[must_use]
 pub fn all_keys() -> Vec<String> {
-    let sections: [(&str, &[&str]); 10] = [
-        ("", &["data_dir", "engine", "shutdown_timeout"]),
+    let sections: [(&str, &[&str]); 11] = [
+        ("", &["data_dir", "engine", "shutdown_timeout", "drain_delay"]),
         ("placement.", Placement::KEYS),
         ("buffer.", Buffer::KEYS),
         ("storage.", Storage::KEYS),
@@ -172,6 +188,7 @@ pub fn all_keys() -> Vec<String> {
         ("log.", Log::KEYS),
         ("stream.NAME.", Stream::KEYS),
         ("listener.NAME.", Listener::KEYS),
+        ("token.NAME.", Token::KEYS),
     ];
     sections.iter().flat_map(|(section, keys)| keys.iter().map(move |key| format!("{section}{key}"))).collect()
 }

@@ -4,7 +4,7 @@
 
 use super::accounting::{Account, Accounting, REASONS, Tally};
 use super::cells::{BUCKETS_US, Histogram};
-use super::stats::REFUSED;
+use super::stats::{REFUSED, STATUSES};
 use crate::control::Control;
 use crate::log::recover::Recovered;
 use crate::shard::Shard;
@@ -130,6 +130,7 @@ fn describe() {
         ("logweir_connections_moved_total", "Connections that moved to a reactor of their shard with less to do."),
         ("logweir_reactor_received_bytes_total", "Bytes received by one reactor."),
         ("logweir_connections_refused_total", "Connections refused or closed by the server, by reason."),
+        ("logweir_http_responses_total", "Answers of HTTP listeners, by status."),
         ("logweir_accept_failures_total", "Accepts that failed for want of descriptors."),
         ("logweir_backpressure_events_total", "Times that reading stopped because no chunk was free."),
         ("logweir_partial_line_waits_total", "Times that a connection waited for room for its partial line."),
@@ -215,6 +216,13 @@ fn publish_shard(shard: &Shard) {
     for (refused, reason) in REFUSED {
         let value = sum(&|r| r.refused[refused as usize].get());
         counter!("logweir_connections_refused_total", "shard" => index.clone(), "reason" => reason).absolute(value);
+    }
+    for (place, status) in STATUSES.iter().enumerate() {
+        let value = sum(&|r| r.statuses.iter().nth(place).map_or(0, |(_, n)| n));
+        if value > 0 {
+            let labels = [("shard", index.clone()), ("status", status.to_string())];
+            counter!("logweir_http_responses_total", &labels).absolute(value);
+        }
     }
     let writer = &shard.writer_stats;
     count("logweir_appends_total", writer.appends.get());

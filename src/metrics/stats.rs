@@ -21,10 +21,12 @@ pub enum Refused {
     LineTimeout,
     /// `too_long = "close"`.
     TooLong,
+    /// A PROXY header or TLS handshake that failed.
+    Transport,
 }
 
 /// All of them, in the order of their discriminants.
-pub const REFUSED: [(Refused, &str); 7] = [
+pub const REFUSED: [(Refused, &str); 8] = [
     (Refused::MaxConnections, "max_connections"),
     (Refused::PerAddress, "max_connections_per_address"),
     (Refused::Descriptors, "descriptors"),
@@ -32,7 +34,30 @@ pub const REFUSED: [(Refused, &str); 7] = [
     (Refused::Idle, "idle_timeout"),
     (Refused::LineTimeout, "line_timeout"),
     (Refused::TooLong, "too_long"),
+    (Refused::Transport, "transport"),
 ];
+
+/// The status codes that HTTP listeners answer with.
+pub const STATUSES: [u16; 18] =
+    [100, 200, 204, 400, 401, 403, 404, 405, 408, 411, 413, 415, 417, 429, 431, 501, 503, 505];
+
+/// How many of each.
+#[derive(Debug, Default)]
+pub struct StatusCells([Cell; STATUSES.len()]);
+
+impl StatusCells {
+    /// Counts one answer.
+    pub fn count(&self, status: u16) {
+        if let Ok(place) = STATUSES.binary_search(&status) {
+            self.0[place].add(1);
+        }
+    }
+
+    /// The counts, with their codes.
+    pub fn iter(&self) -> impl Iterator<Item = (u16, u64)> {
+        STATUSES.iter().zip(&self.0).map(|(status, cell)| (*status, cell.get()))
+    }
+}
 
 /// One reactor's counts.
 #[derive(Debug, Default)]
@@ -63,6 +88,8 @@ pub struct ReactorCells {
     pub tail_bytes: Cell,
     /// Times that a connection had to wait because the tail budget was spent.
     pub tail_waits: Cell,
+    /// Answers of HTTP listeners, by status.
+    pub statuses: StatusCells,
     /// From receipt to acknowledgement.
     pub ack_latency: Histogram,
 }

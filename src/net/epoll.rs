@@ -9,6 +9,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token, Waker};
 use std::collections::VecDeque;
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -181,6 +182,12 @@ impl Engine for EpollEngine {
 
     fn close(&mut self, id: ConnId) {
         drop(self.detach(id));
+    }
+
+    fn shut_down_sending(&mut self, id: ConnId) {
+        if let Some(socket) = self.live(id).and_then(|c| c.socket.as_ref()) {
+            let _ = socket.fd.shutdown(Shutdown::Write); // fails only where the peer has gone already
+        }
     }
 
     fn detach(&mut self, id: ConnId) -> Option<Socket> {

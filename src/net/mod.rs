@@ -193,6 +193,8 @@ pub trait Engine {
     fn recv(&mut self, conn: ConnId, lease: Lease) -> Option<Received>;
     /// Sends all of `buffer`; one send at a time per connection. `None`: an event will bring the buffer back.
     fn send(&mut self, conn: ConnId, buffer: Vec<u8>) -> Option<Sent>;
+    /// Tells the peer that nothing more is sent; receiving goes on. No send may be out.
+    fn shut_down_sending(&mut self, conn: ConnId);
     /// Waits for events, at most `timeout` (`None`: for ever), and adds them.
     ///
     /// # Errors

@@ -7,9 +7,12 @@ use crate::control::Notice;
 use crate::metrics::stats::Refused;
 use crate::net::listen::Address;
 use crate::net::{Engine, ListenerId, Peer, Socket};
+use crate::session::Session;
+use crate::session::http::Http;
 use crate::session::lines::Lines;
 use crate::shard::Handed;
-use crate::transport::Identity;
+use crate::transport::proxy::Proxy;
+use crate::transport::{Identity, Stage};
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -64,7 +67,7 @@ impl AddressLimit {
         AddressLimit { most, open: Mutex::new(HashMap::new()) }
     }
 
-    fn enter(&self, ip: IpAddr) -> bool {
+    pub(super) fn enter(&self, ip: IpAddr) -> bool {
         if self.most == 0 {
             return true;
         }
@@ -75,7 +78,7 @@ impl AddressLimit {
         enters
     }
 
-    fn leave(&self, ip: IpAddr) {
+    pub(super) fn leave(&self, ip: IpAddr) {
         if self.most == 0 {
             return;
         }
@@ -104,7 +107,7 @@ impl<E: Engine> Reactor<E> {
 
     /// Takes a connection in, or closes it at once where a limit says so: a clear answer beats a connection that hangs.
     pub(super) fn admit(&mut self, listener: ListenerId, socket: Socket, peer: Peer) {
-        if self.control.intake_stopped() {
+        if self.control.intake_stopped() && self.listeners[usize::from(listener)].options.http.is_none() {
             self.spread.leave(self.number);
             return self.refuse(listener, Refused::DiskFailed);
         }
@@ -118,17 +121,22 @@ impl<E: Engine> Reactor<E> {
             self.spread.leave(self.number);
             return self.refuse(listener, Refused::PerAddress);
         }
-        if run.options.lines.reply_count && peer.ip().is_some() {
+        if (run.options.lines.reply_count || run.options.http.is_some() || run.tls.is_some()) && peer.ip().is_some() {
             let _ = socket.fd.set_tcp_nodelay(true); // answers are small and awaited; without it they only come later
         }
         let kind = socket.kind;
-        let session = Box::new(Lines::new(Arc::clone(&run.options.lines), &peer));
+        let session = self.session_for(listener, &peer);
+        let stage = self.stage_for(listener);
         let Ok(id) = self.engine.open(socket) else {
             self.forget(listener, peer.ip());
             return self.refuse(listener, Refused::Descriptors);
         };
-        let mut conn = Conn::new(listener, kind, peer, session, Box::new(Identity));
+        let mut conn = Conn::new(listener, kind, peer, session, stage);
         conn.last_input_ns = self.now;
+        conn.retires_ns = self.retirement(listener, id);
+        if conn.stage.is_opening() {
+            conn.line_since_ns = self.now; // a handshake that never ends has its deadline too
+        }
         self.conns.insert(id, conn);
         self.start_timers(id);
         self.stats().open.add(1);
@@ -138,18 +146,48 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
+    /// The protocol of a new connection.
+    pub(super) fn session_for(&self, listener: ListenerId, peer: &Peer) -> Box<dyn Session> {
+        let options = &self.listeners[usize::from(listener)].options;
+        match &options.http {
+            Some(http) => Box::new(Http::new(Arc::clone(http), peer)),
+            None => Box::new(Lines::new(Arc::clone(&options.lines), peer)),
+        }
+    }
+
+    /// What lies between its socket and its session.
+    fn stage_for(&self, listener: ListenerId) -> Box<dyn Stage> {
+        let run = &self.listeners[usize::from(listener)];
+        let inner = match &run.tls {
+            Some(tls) => tls.stage(),
+            None => Box::new(Identity),
+        };
+        if run.options.proxy { Box::new(Proxy::new(inner)) } else { inner }
+    }
+
+    /// When a connection that begins now is too old; 0: never. Up to a tenth earlier, so that those that came together do
+    /// not go together.
+    fn retirement(&self, listener: ListenerId, id: ConnId) -> u64 {
+        let age = self.listeners[usize::from(listener)].options.max_connection_age.as_nanos() as u64;
+        if age == 0 {
+            return 0;
+        }
+        let seed = (u64::from(id.index) << 32 | u64::from(id.generation)) ^ self.now;
+        let spread = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54; // 0 to 1023, by Fibonacci hashing
+        self.now + age - (age / 10).saturating_mul(spread) / 1024
+    }
+
     /// The timers of a connection that is new here.
     pub(super) fn start_timers(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
         let options = &self.listeners[usize::from(conn.listener)].options;
-        let (idle, line) = (options.idle_timeout.as_nanos() as u64, options.line_timeout.as_nanos() as u64);
+        let idle = options.idle_timeout.as_nanos() as u64;
         // Standard input and datagram sockets are no connections of anybody: they do not go idle.
         if idle > 0 && is_somebodys(&options.address) {
             self.idle_timers.push(Reverse((conn.last_input_ns + idle, id)));
         }
-        if line > 0 && conn.line_since_ns > 0 {
-            conn.line_timer = true;
-            self.line_timers.push(Reverse((conn.line_since_ns + line, id)));
+        if conn.line_since_ns > 0 {
+            self.start_line_timer(id);
         }
     }
 
@@ -184,8 +222,8 @@ impl<E: Engine> Reactor<E> {
         if conn.queued {
             self.starved.retain(|other| *other != id);
         }
-        super::compact(&mut self.idle_timers, &mut self.conns);
-        super::compact(&mut self.line_timers, &mut self.conns);
+        super::ending::compact(&mut self.idle_timers, &mut self.conns);
+        super::ending::compact(&mut self.line_timers, &mut self.conns);
         self.engine.close(id);
         self.forget(conn.listener, conn.peer.ip());
         self.stats().open.add(u64::MAX); // one less; last, so that who sees it finds the place free

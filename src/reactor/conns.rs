@@ -2,10 +2,13 @@
 
 use super::moves::Share;
 use crate::chunk::ConnId;
+use crate::config::listener::ListenerOptions;
 use crate::net::{Kind, ListenerId, Peer};
-use crate::session::Session;
 use crate::session::tail::TailHandle;
+use crate::session::{Session, Waiting, http};
 use crate::transport::Stage;
+use crate::transport::proxy::V2_MAX;
+use crate::transport::tls::BYTES_PER_TLS_CONNECTION;
 
 /// One connection.
 pub struct Conn {
@@ -31,8 +34,18 @@ pub struct Conn {
     pub dirty: bool,
     /// A send is out.
     pub sending: bool,
-    /// It has an entry among the line timers.
-    pub line_timer: bool,
+    /// Its TLS handshake has had its turn.
+    pub handshaking: bool,
+    /// Everything was said, and our side is shut down: what still comes is read past.
+    pub shut: bool,
+    /// Bytes read past since then.
+    pub lingered: u64,
+    /// When its entry among the line timers is due; 0: it has none.
+    pub line_timer_ns: u64,
+    /// What the session's mark was.
+    pub mark: u32,
+    /// When it becomes too old; 0: never.
+    pub retires_ns: u64,
     /// Records in chunks that have not come back.
     pub unacked: u64,
     /// Monotonic nanoseconds of the last input.
@@ -58,18 +71,40 @@ impl Conn {
             ending: false,
             dirty: false,
             sending: false,
-            line_timer: false,
+            handshaking: false,
+            shut: false,
+            lingered: 0,
+            line_timer_ns: 0,
+            mark: 0,
+            retires_ns: 0,
             unacked: 0,
             last_input_ns: 0,
             line_since_ns: 0,
             share: Share::default(),
         }
     }
+
+    /// What it owes.
+    pub fn waiting(&self) -> Waiting {
+        if self.stage.is_opening() { Waiting::Head } else { self.session.waiting(self.tail.len()) }
+    }
 }
 
 /// Memory of a connection's state, for the printed sum: this table, the engine's, the session, two timers. Measured: see
 /// the README's performance section.
-pub const BYTES_PER_CONNECTION: usize = size_of::<Option<(u32, Conn)>>() + 64 + 112 + 64;
+const BYTES_PER_CONNECTION: usize = size_of::<Option<(u32, Conn)>>() + 64 + 112 + 64;
+
+/// Memory of a connection to the dearest of these listeners at most, beside what is leased.
+#[must_use]
+pub fn bytes_per_connection(listeners: &[ListenerOptions]) -> usize {
+    let of = |l: &ListenerOptions| {
+        let http = if l.http.is_some() { http::BYTES_PER_CONNECTION } else { 0 };
+        let tls = if l.tls.is_some() { BYTES_PER_TLS_CONNECTION } else { 0 };
+        let proxy = if l.proxy { V2_MAX } else { 0 };
+        BYTES_PER_CONNECTION + http + tls + proxy
+    };
+    listeners.iter().map(of).max().unwrap_or(BYTES_PER_CONNECTION)
+}
 
 /// The table.
 pub struct Conns {

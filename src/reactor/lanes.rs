@@ -22,17 +22,24 @@ pub struct Lane {
     /// No chunk is free, and who needs one waits.
     pub blocked: bool,
     blocked_since_ns: u64,
+    /// Number of its next chunk: what was written is told by it.
+    number: u64,
 }
 
 impl Lane {
     /// A lane without a chunk.
     pub fn new(class: Class, level: Level) -> Self {
-        Lane { class, level, open: None, is_out: false, opened_ns: 0, blocked: false, blocked_since_ns: 0 }
+        Lane { class, level, open: None, is_out: false, opened_ns: 0, blocked: false, blocked_since_ns: 0, number: 1 }
     }
 
     /// When its chunk is to be pushed though it is not full; `None`: it is empty.
     pub fn due_at(&self, linger_ns: u64) -> Option<u64> {
         self.open.as_ref().filter(|c| !c.is_empty()).map(|_| self.opened_ns + linger_ns)
+    }
+
+    /// Number of the chunk that holds the last record of this lane; `open` is its open one.
+    pub fn number_of_last(&self, open: &Chunk) -> u64 {
+        if open.is_empty() { self.number - 1 } else { self.number }
     }
 
     /// Notes the time of the first record.
@@ -48,7 +55,15 @@ impl Lane {
 impl<E: Engine> Reactor<E> {
     /// Space for a listener, as its policy says: its lane's open chunk, a fresh one, or the buffer for what is dropped.
     /// `None`: there is none, and the lane is blocked.
-    pub(super) fn space(&mut self, listener: usize) -> Option<(Box<Chunk>, LeaseMark)> {
+    ///
+    /// A request that waits since `between` and has not begun may be refused instead: then too it is that buffer.
+    pub(super) fn space(&mut self, listener: usize, between: Option<u64>) -> Option<(Box<Chunk>, LeaseMark)> {
+        if let Some(since) = between
+            && self.listeners[listener].options.http.is_some()
+            && (self.turns_away().is_some() || (self.lane_is_blocked(listener) && self.refuses(listener, since)))
+        {
+            return self.discard.take().map(|chunk| (chunk, LeaseMark::Discard));
+        }
         let mark = LeaseMark::Lane(self.lane_of[listener]);
         let lane = &mut self.lanes[self.lane_of[listener]];
         if let Some(chunk) = lane.open.take() {
@@ -79,6 +94,10 @@ impl<E: Engine> Reactor<E> {
                 None
             }
         }
+    }
+
+    fn lane_is_blocked(&self, listener: usize) -> bool {
+        self.lanes[self.lane_of[listener]].blocked
     }
 
     fn fresh(&mut self, listener: usize, mut chunk: Box<Chunk>) -> Box<Chunk> {
@@ -126,10 +145,12 @@ impl<E: Engine> Reactor<E> {
     /// Hands a lane's open chunk to the writer, if there is anything in it.
     pub(super) fn push_open(&mut self, lane: usize) {
         let lane = &mut self.lanes[lane];
-        if let Some(chunk) = lane.open.take() {
+        if let Some(mut chunk) = lane.open.take() {
             if chunk.is_empty() {
                 self.shard.release(lane.class, chunk);
             } else {
+                chunk.number = lane.number;
+                lane.number += 1;
                 self.shard.channel(lane.class).ring.push(chunk);
             }
             lane.opened_ns = 0;

@@ -3,29 +3,34 @@
 
 mod admit;
 mod conns;
+mod digest;
+mod ending;
+mod handshakes;
 mod lanes;
 mod moves;
 mod ready;
 mod serve;
 
 pub use admit::{AddressLimit, ConnectionLimit};
-pub use conns::BYTES_PER_CONNECTION;
+pub use conns::bytes_per_connection;
 
 use crate::chunk::{Chunk, Class, ConnId, Level};
 use crate::clock::Clock;
-use crate::config::checked::ListenerOptions;
-use crate::config::raw::WhenFull;
+use crate::config::listener::ListenerOptions;
 use crate::control::{Control, Notice};
 use crate::metrics::accounting::{Ledger, Reason};
 use crate::metrics::stats::{ReactorCells, Refused};
 use crate::net::{Engine, Event, ListenerId, Sent};
 use crate::rate::RateLimit;
 use crate::ring::Wake;
-use crate::session::End;
+use crate::session::http::{Date, Reply};
 use crate::session::tail::TailStore;
+use crate::session::{End, Turn};
 use crate::shard::{ReactorPort, Shard};
 use crate::spread::Spread;
+use crate::transport::tls::TlsAcceptor;
 use conns::Conns;
+use handshakes::Handshakes;
 use lanes::Lane;
 use moves::Meter;
 use ready::ReadyQueue;
@@ -33,6 +38,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
@@ -47,6 +53,8 @@ pub struct ListenerRun {
     pub options: ListenerOptions,
     /// Connections per address, over all reactors.
     pub addresses: Arc<AddressLimit>,
+    /// Its TLS.
+    pub tls: Option<Arc<TlsAcceptor>>,
 }
 
 /// What a reactor is made of.
@@ -77,6 +85,8 @@ pub struct Setup<E: Engine> {
     pub tails: TailStore,
     /// For reading what `drop_newest` drops.
     pub discard: Option<Box<Chunk>>,
+    /// TLS handshakes a second.
+    pub handshakes_per_second: usize,
     /// How long an open chunk may wait.
     pub linger: Duration,
     /// Hears when standard input ends.
@@ -116,7 +126,14 @@ pub struct Reactor<E: Engine> {
     line_timers: BinaryHeap<Reverse<(u64, ConnId)>>,
     accept_again: Vec<(u64, ListenerId)>,
     spare_buffers: Vec<Vec<u8>>,
+    /// What was asked to be told when it is written: the number of its chunk, by whom, and lines of the connection.
+    writing: VecDeque<(u64, ConnId, u64)>,
+    handshakes: Handshakes,
     draining: bool,
+    /// Connections that cannot be told that the disk has failed are closed.
+    stopped: bool,
+    not_ready: Option<&'static str>,
+    date: Date,
     meter: Meter,
     refused_log: RateLimit,
     /// Time of this turn.
@@ -170,7 +187,12 @@ impl<E: Engine> Reactor<E> {
             line_timers: BinaryHeap::new(),
             accept_again: Vec::new(),
             spare_buffers: Vec::new(),
+            writing: VecDeque::new(),
+            handshakes: Handshakes::new(setup.handshakes_per_second, now),
             draining: false,
+            stopped: false,
+            not_ready: None,
+            date: Date::default(),
             meter: Meter::default(),
             refused_log: RateLimit::new(),
             now,
@@ -201,11 +223,14 @@ impl<E: Engine> Reactor<E> {
             events.drain(..).for_each(|event| self.handle(event));
             self.take_spent();
             self.take_inbox();
-            if self.control.intake_stopped() {
-                self.close_all(End::Broken(Reason::DiskFailed));
+            if self.control.intake_stopped() && !self.stopped {
+                self.stopped = true;
+                self.close_those_that_cannot_be_told();
             }
+            self.not_ready = self.why_not_ready();
             self.unblock_lanes();
             self.serve_ready();
+            self.take_written();
             self.answer();
             self.run_timers();
             self.push_due();
@@ -213,7 +238,7 @@ impl<E: Engine> Reactor<E> {
             self.stats().tail_bytes.set(self.tails.used_bytes() as u64);
             let is_over = self.is_empty() || self.control.reactors_abandoned();
             if self.draining && is_over && (self.spread.close(self.number) || self.control.reactors_abandoned()) {
-                self.close_all(End::Broken(Reason::Shutdown));
+                self.close_all();
                 (0..self.lanes.len()).for_each(|lane| self.push_open(lane));
                 return Ok(());
             }
@@ -258,7 +283,7 @@ impl<E: Engine> Reactor<E> {
             || !port.inbox.is_empty()
             || self.control.draining() != self.draining
             || (self.draining && self.control.reactors_abandoned())
-            || (self.control.intake_stopped() && !self.conns.is_empty())
+            || (self.control.intake_stopped() && !self.stopped)
             || self.lanes.iter().any(|l| l.blocked && self.shard.channel(l.class).pool.free() > 0)
     }
 
@@ -266,17 +291,16 @@ impl<E: Engine> Reactor<E> {
         if self.can_feed() {
             return Some(Duration::ZERO);
         }
-        let can_serve = |listener: usize| {
-            !self.lanes[self.lane_of[listener]].blocked
-                || self.listeners[listener].options.when_full == WhenFull::DropNewest
-        };
-        if self.ready.any(can_serve) || !self.dirty.is_empty() {
+        if self.anybody_to_serve() || !self.dirty.is_empty() {
             return Some(Duration::ZERO);
         }
         let first = |heap: &BinaryHeap<Reverse<(u64, ConnId)>>| heap.peek().map(|Reverse((at, _))| *at);
         let linger = self.lanes.iter().filter_map(|l| l.due_at(self.linger_ns)).min();
         let accept = self.accept_again.iter().map(|(at, _)| *at).min();
-        let at = [first(&self.idle_timers), first(&self.line_timers), linger, accept].into_iter().flatten().min()?;
+        let refusal = self.next_refusal().map(|at| at + 1);
+        let handshake = self.handshakes.next_turn();
+        let at = [first(&self.idle_timers), first(&self.line_timers), linger, accept, refusal, handshake];
+        let at = at.into_iter().flatten().min()?;
         Some(Duration::from_nanos(at.saturating_sub(self.clock.mono_ns())))
     }
 
@@ -310,7 +334,7 @@ impl<E: Engine> Reactor<E> {
         let Some(conn) = self.conns.get(id) else { return };
         if !conn.queued && !conn.ended {
             conn.queued = true;
-            self.ready.push(conn.listener, id);
+            self.ready.push(conn.listener, id, self.now);
         }
     }
 
@@ -320,16 +344,34 @@ impl<E: Engine> Reactor<E> {
             for run in chunk.runs() {
                 let Some(id) = run.ticket else { continue };
                 let Some(conn) = self.conns.get(id) else { continue };
+                conn.unacked -= u64::from(run.lines);
                 if chunk.failed {
-                    self.close(id, Some(Refused::DiskFailed));
+                    if conn.session.failed() {
+                        mark_dirty(&mut self.dirty, conn, id);
+                    } else {
+                        self.close(id, Some(Refused::DiskFailed));
+                    }
                     continue;
                 }
-                conn.unacked -= u64::from(run.lines);
                 conn.session.acked(u64::from(run.lines));
                 mark_dirty(&mut self.dirty, conn, id);
                 self.shard.reactors[self.index].stats.ack_latency.record(self.now.saturating_sub(run.received_ns));
             }
             self.shard.release(Class::Lossless, chunk); // only lossless chunks are awaited
+        }
+    }
+
+    /// Tells those who asked for no more than that what was written.
+    fn take_written(&mut self) {
+        let written = self.port().written.load(Ordering::Acquire);
+        while let Some((number, id, lines)) = self.writing.front().copied()
+            && number <= written
+        {
+            self.writing.pop_front();
+            if let Some(conn) = self.conns.get(id) {
+                conn.session.written(lines);
+                mark_dirty(&mut self.dirty, conn, id);
+            }
         }
     }
 
@@ -345,28 +387,52 @@ impl<E: Engine> Reactor<E> {
     /// Sends what sessions have to say, and closes what is done.
     fn answer(&mut self) {
         for id in std::mem::take(&mut self.dirty) {
-            let Some(conn) = self.conns.get(id) else { continue };
-            conn.dirty = false;
-            if conn.sending {
+            if let Some(conn) = self.conns.get(id) {
+                conn.dirty = false;
+                if !conn.sending {
+                    self.speak(id);
+                }
                 self.close_if_done(id);
-                continue; // goes on when the present send is over
             }
+        }
+    }
+
+    /// Sends what one session has to say, as far as the socket takes it.
+    fn speak(&mut self, id: ConnId) {
+        loop {
             let mut buffer = self.spare_buffers.pop().unwrap_or_default();
-            conn.session.output(&mut buffer);
+            let statuses = &self.shard.reactors[self.index].stats.statuses;
+            let Some(conn) = self.conns.get(id) else { return };
+            conn.session.output(&mut Reply { out: &mut buffer, date: self.date.at(self.wall), statuses });
+            let is_over = conn.session.is_over();
+            if (!buffer.is_empty() || conn.stage.wants_to_send()) && conn.stage.encode(&mut buffer).is_err() {
+                return self.close(id, None);
+            }
+            if is_over && !conn.shut {
+                conn.stage.close(&mut buffer);
+            }
+            let goes_on = conn.session.turn() == Turn::GoOn;
             if buffer.is_empty() {
                 self.keep_buffer(buffer);
-                self.close_if_done(id);
-                self.nudge(id);
-                continue;
-            }
-            if conn.stage.encode(&mut buffer).is_err() {
-                self.close(id, None);
-                continue;
+                if is_over {
+                    self.part(id);
+                } else if goes_on {
+                    self.pending(id);
+                }
+                return self.nudge(id);
             }
             conn.sending = true;
-            match self.engine.send(id, buffer) {
-                Some(sent) => self.sent(sent),
-                None => self.close_if_done(id),
+            let Some(sent) = self.engine.send(id, buffer) else { return };
+            if let Some(conn) = self.conns.get(id) {
+                conn.sending = false;
+            }
+            self.keep_buffer(sent.buffer);
+            if sent.result.is_err() {
+                self.finish_input(id, End::Broken(Reason::Reset));
+                return self.close(id, None);
+            }
+            if is_over {
+                return self.part(id);
             }
         }
     }
@@ -402,66 +468,37 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    fn close_all(&mut self, end: End) {
+    /// The time to drain is over.
+    fn close_all(&mut self) {
         for id in self.conns.ids() {
-            self.finish_input(id, end);
-            self.close(id, (end == End::Broken(Reason::DiskFailed)).then_some(Refused::DiskFailed));
+            self.finish_input(id, End::Broken(Reason::Shutdown));
+            self.close(id, None);
         }
     }
 
-    fn run_timers(&mut self) {
-        let now = self.now;
-        while let Some(Reverse((_, id))) = pop_due(&mut self.idle_timers, now) {
-            let Some(conn) = self.conns.get(id) else { continue };
-            let timeout = self.listeners[usize::from(conn.listener)].options.idle_timeout.as_nanos() as u64;
-            let due = conn.last_input_ns + timeout;
-            // Input that waits for us is not idleness.
-            if due > now || conn.queued {
-                self.idle_timers.push(Reverse((due.max(now + timeout / 8 + 1), id)));
-            } else {
-                self.finish_input(id, End::Broken(Reason::LineTimeout));
-                self.close(id, Some(Refused::Idle));
+    /// Nothing is taken in any more: who can be told so is told, the others are closed.
+    fn close_those_that_cannot_be_told(&mut self) {
+        for id in self.conns.ids() {
+            let listener = self.conns.get(id).map_or(0, |c| usize::from(c.listener));
+            if self.listeners[listener].options.http.is_none() {
+                self.finish_input(id, End::Broken(Reason::DiskFailed));
+                self.close(id, Some(Refused::DiskFailed));
             }
         }
-        while let Some(Reverse((_, id))) = pop_due(&mut self.line_timers, now) {
-            let is_lane = self.tail_lane == Some(id);
-            let Some(conn) = self.conns.get(id) else { continue };
-            let waits_for_chunk = self.lanes[self.lane_of[usize::from(conn.listener)]].blocked;
-            conn.line_timer = false;
-            if conn.line_since_ns == 0 {
-                continue;
-            }
-            let timeout = self.listeners[usize::from(conn.listener)].options.line_timeout.as_nanos() as u64;
-            let due = conn.line_since_ns + timeout;
-            // A line whose rest waits for us is not late, unless it holds the lane that others wait for.
-            if due > now || (conn.queued && (!is_lane || waits_for_chunk)) {
-                conn.line_timer = true;
-                self.line_timers.push(Reverse((due.max(now + timeout / 8 + 1), id)));
-            } else {
-                self.finish_input(id, End::Broken(Reason::LineTimeout));
-                self.close(id, Some(Refused::LineTimeout));
-            }
+    }
+
+    /// What a probe of readiness is told.
+    fn why_not_ready(&self) -> Option<&'static str> {
+        if self.control.intake_stopped() {
+            Some("disk failed\n")
+        } else if self.draining || self.control.leaving() {
+            Some("shutting down\n")
+        } else if self.shard.writer_stats.full.get() == 1 {
+            Some("disk full\n")
+        } else {
+            None
         }
-        let mut again = std::mem::take(&mut self.accept_again);
-        again.retain(|(at, listener)| {
-            if *at <= now {
-                self.engine.retry_accept(*listener);
-            }
-            *at > now
-        });
-        self.accept_again = again;
     }
-}
-
-/// Forgets timers of connections that are gone once they are the most: a heap does not grow with churn.
-fn compact(heap: &mut BinaryHeap<Reverse<(u64, ConnId)>>, conns: &mut Conns) {
-    if heap.len() > 2 * conns.len() + 1024 {
-        heap.retain(|Reverse((_, id))| conns.get(*id).is_some());
-    }
-}
-
-fn pop_due(heap: &mut BinaryHeap<Reverse<(u64, ConnId)>>, now: u64) -> Option<Reverse<(u64, ConnId)>> {
-    if heap.peek().is_some_and(|Reverse((at, _))| *at <= now) { heap.pop() } else { None }
 }
 
 fn mark_dirty(dirty: &mut Vec<ConnId>, conn: &mut conns::Conn, id: ConnId) {

@@ -12,6 +12,7 @@ use crate::chunk::ConnId;
 use crate::metrics::accounting::{Reason, Tally, Term};
 use crate::metrics::stats::Refused;
 use crate::net::{Engine, Kind, ListenerId};
+use crate::session::Turn;
 use crate::session::tail::{BLOCK, TailHandle};
 use crate::shard::{Handed, Moved, ReactorPort};
 use std::net::IpAddr;
@@ -192,7 +193,7 @@ impl<E: Engine> Reactor<E> {
         if conn.queued || conn.unacked > 0 || conn.sending || conn.dirty || self.lanes[lane].is_out {
             return Step::Wait; // its turn, the writer or the socket calls again
         }
-        if conn.tail.len() > BLOCK || conn.stage.pending() {
+        if conn.tail.len() > BLOCK || conn.stage.pending() || conn.session.turn() != Turn::Receive || conn.shut {
             return self.stay(id, to);
         }
         // Not yet: the engine has something of it still, which is to be received here.
@@ -209,6 +210,7 @@ impl<E: Engine> Reactor<E> {
             tail,
             last_input_ns: conn.last_input_ns,
             line_since_ns: conn.line_since_ns,
+            retires_ns: conn.retires_ns,
         };
         self.stats().open.add(u64::MAX); // one less
         self.meter.moving = None;
@@ -270,6 +272,7 @@ impl<E: Engine> Reactor<E> {
         let mut conn = Conn::new(handed.listener, kind, handed.peer, moved.session, moved.stage);
         conn.tail = tail;
         (conn.last_input_ns, conn.line_since_ns) = (moved.last_input_ns, moved.line_since_ns);
+        conn.retires_ns = moved.retires_ns;
         conn.share.stays_until = self.meter.window + STAY;
         self.conns.insert(id, conn);
         self.stats().open.add(1);
@@ -277,6 +280,7 @@ impl<E: Engine> Reactor<E> {
         if self.draining {
             self.pending(id);
         }
+        self.stopped = false; // looked at again, should the disk have failed meanwhile
     }
 
     /// Lets the next one come when the partial line of the last has found room within the budget.

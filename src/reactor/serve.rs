@@ -1,13 +1,10 @@
 //! One connection's turn: a receive into a chunk, and what its session makes of it.
 
-use super::{Reactor, mark_dirty, ticket};
+use super::Reactor;
 use crate::chunk::{Chunk, ConnId};
 use crate::config::raw::WhenFull;
-use crate::metrics::accounting::{Reason, Tally, Term};
-use crate::metrics::stats::Refused;
-use crate::net::{Engine, Kind, Lease, LeaseMark, Outcome, Received};
-use crate::session::{End, Landing, Step, Window};
-use std::cmp::Reverse;
+use crate::net::{Engine, Kind, Lease, LeaseMark};
+use crate::session::{End, Landing, Refusal, Turn};
 
 /// Bytes received before the engine is asked for events again, so that new connections and answers have their turn.
 const SERVE_BYTES: usize = 4 << 20;
@@ -15,7 +12,7 @@ const SERVE_BYTES: usize = 4 << 20;
 pub const DATAGRAM_MAX: usize = 256 * 1024;
 
 /// What a turn came to.
-enum Served {
+pub(super) enum Served {
     /// So many bytes; look again later.
     More(usize),
     /// So many bytes, and no more for now (or for ever).
@@ -24,32 +21,44 @@ enum Served {
     NoChunk,
     /// No room for a partial line: among the starved.
     NoTail,
+    /// In line for a TLS handshake.
+    Waits,
 }
 
 impl<E: Engine> Reactor<E> {
     /// Serves ready connections, listeners in turn.
     pub(super) fn serve_ready(&mut self) {
         self.feed_starved();
+        while let Some(id) = self.handshakes.next(self.now) {
+            if let Some(conn) = self.conns.get(id) {
+                conn.handshaking = true;
+                self.ready.push(conn.listener, id, self.now);
+            }
+        }
         let mut bytes = 0;
         while bytes < SERVE_BYTES {
-            let (lanes, lane_of, listeners) = (&self.lanes, &self.lane_of, &self.listeners);
-            let can_serve =
-                |l: usize| !lanes[lane_of[l]].blocked || listeners[l].options.when_full == WhenFull::DropNewest;
-            let Some(id) = self.ready.pop(can_serve) else { return };
+            let Some((id, since)) = self.pop_ready() else { return };
             let Some(listener) = self.conns.get(id).map(|c| c.listener) else { continue };
             if self.meter.is_moving(id) && !self.goes_on(id) {
                 continue;
             }
-            let served = self.serve(id);
+            let served = self.serve(id, since);
             let n = match served {
                 Served::More(n) | Served::Done(n) => n,
                 Served::NoChunk => {
-                    self.ready.push_front(listener, id);
-                    if self.lanes[self.lane_of[usize::from(listener)]].blocked {
+                    let blocked = self.lanes[self.lane_of[usize::from(listener)]].blocked;
+                    if blocked && self.refuses(usize::from(listener), since) {
+                        // In the middle of a request that goes on when there is a chunk; those behind it may be refused.
+                        self.ready.push(listener, id, u64::MAX);
+                        continue;
+                    }
+                    self.ready.push_front(listener, id, since);
+                    if blocked {
                         continue;
                     }
                     return; // what it needs is out for another receive
                 }
+                Served::Waits => continue,
                 Served::NoTail => {
                     self.stats().tail_waits.add(1);
                     self.starved.push_back(id);
@@ -60,7 +69,7 @@ impl<E: Engine> Reactor<E> {
             self.ready.charge(listener, n);
             if let Some(conn) = self.conns.get(id) {
                 if matches!(served, Served::More(_)) && !conn.ended {
-                    self.ready.push(listener, id);
+                    self.ready.push(listener, id, self.now);
                 } else {
                     conn.queued = false;
                     self.nudge(id);
@@ -77,14 +86,14 @@ impl<E: Engine> Reactor<E> {
         if !self.tails.is_spent() {
             for id in std::mem::take(&mut self.starved) {
                 if let Some(conn) = self.conns.get(id) {
-                    self.ready.push(conn.listener, id);
+                    self.ready.push(conn.listener, id, self.now);
                 }
             }
         } else if let Some(place) = self.lane_candidate()
             && let Some(id) = self.starved.remove(place)
             && let Some(conn) = self.conns.get(id)
         {
-            self.ready.push(conn.listener, id);
+            self.ready.push(conn.listener, id, self.now);
             self.tail_lane = Some(id);
         }
     }
@@ -109,7 +118,56 @@ impl<E: Engine> Reactor<E> {
         !self.starved.is_empty() && (!self.tails.is_spent() || self.lane_candidate().is_some())
     }
 
-    fn serve(&mut self, id: ConnId) -> Served {
+    /// True if a connection of this listener that has waited since then may have its turn.
+    fn can_serve(&self, listener: usize, since: u64) -> bool {
+        !self.lanes[self.lane_of[listener]].blocked
+            || self.listeners[listener].options.when_full == WhenFull::DropNewest
+            || self.refuses(listener, since)
+    }
+
+    /// True if a request that has waited for a chunk since then is refused now.
+    pub(super) fn refuses(&self, listener: usize, since: u64) -> bool {
+        self.refused_at(listener, since).is_some_and(|at| at < self.now)
+    }
+
+    /// When a request that waits for a chunk since then is refused; `None`: never.
+    fn refused_at(&self, listener: usize, since: u64) -> Option<u64> {
+        let options = &self.listeners[listener].options;
+        let waits = if self.turns_away().is_some() { 0 } else { options.queue_timeout.as_nanos() as u64 };
+        if options.http.is_some() { since.checked_add(waits) } else { None }
+    }
+
+    /// Why new requests are refused whether or not a chunk is free.
+    pub(super) fn turns_away(&self) -> Option<Refusal> {
+        if self.control.intake_stopped() {
+            Some(Refusal::DiskFailed)
+        } else if self.shard.writer_stats.full.get() == 1 {
+            Some(Refusal::DiskFull)
+        } else {
+            None
+        }
+    }
+
+    /// When somebody in the queues has to be looked at though no chunk is free.
+    pub(super) fn next_refusal(&self) -> Option<u64> {
+        let blocked = |l: &usize| self.lanes[self.lane_of[*l]].blocked;
+        let at = |l: usize| self.refused_at(l, self.ready.oldest(l)?);
+        (0..self.listeners.len()).filter(blocked).filter_map(at).min()
+    }
+
+    /// True if a connection in the queues can have its turn.
+    pub(super) fn anybody_to_serve(&self) -> bool {
+        self.ready.any(|listener, since| self.can_serve(listener, since))
+    }
+
+    fn pop_ready(&mut self) -> Option<(ConnId, u64)> {
+        let mut ready = std::mem::take(&mut self.ready);
+        let popped = ready.pop(|listener, since| self.can_serve(listener, since));
+        self.ready = ready;
+        popped
+    }
+
+    fn serve(&mut self, id: ConnId, since: u64) -> Served {
         let Some(conn) = self.conns.get(id) else { return Served::Done(0) };
         if conn.ended {
             return Served::Done(0);
@@ -118,6 +176,16 @@ impl<E: Engine> Reactor<E> {
             return if self.finish_input(id, End::Clean) { Served::Done(0) } else { Served::NoChunk };
         }
         let listener = usize::from(conn.listener);
+        if !conn.handshaking && self.listeners[listener].tls.is_some() {
+            if !self.handshakes.take_turn(id, self.now) {
+                return Served::Waits;
+            }
+            conn.handshaking = true;
+        }
+        let turn = conn.session.turn();
+        if turn == Turn::Wait {
+            return Served::Done(0); // its answers call again
+        }
         let allowance = self.tails.allowance(&conn.tail, self.tail_lane == Some(id));
         if allowance == 0 {
             return Served::NoTail;
@@ -126,32 +194,43 @@ impl<E: Engine> Reactor<E> {
         // Its last line ends with the datagram, in the same window.
         let closing = if is_datagram { conn.session.finish_room(0) } else { 0 };
         let wanted = move |chunk: &Chunk| if is_datagram { DATAGRAM_MAX } else { chunk.room_when_empty() / 16 };
-        let Some((chunk, landing, mark)) = self.space_for(id, listener, wanted) else { return Served::NoChunk };
+        let goes_on = turn == Turn::GoOn || conn.stage.pending();
+        let refused = conn.session.is_between(conn.tail.len()) || self.control.intake_stopped();
+        let Some((chunk, landing, mark)) = self.space_for(id, listener, refused.then_some(since), wanted) else {
+            return Served::NoChunk;
+        };
+        if goes_on {
+            return self.go_on(id, chunk, mark, landing, allowance);
+        }
+        let held = self.conns.get(id).map_or(0, |c| c.stage.held());
         let len = if is_datagram {
             landing.len.saturating_sub(closing).clamp(1, DATAGRAM_MAX)
         } else {
-            landing.len.min(allowance)
+            landing.len.saturating_sub(held).min(allowance)
         };
-        match self.engine.recv(id, Lease { chunk, start: landing.start, len, mark }) {
+        match self.engine.recv(id, Lease { chunk, start: landing.start + held, len, mark }) {
             Some(received) => self.took(received),
             None => Served::Done(0), // the event brings the chunk back
         }
     }
 
-    /// A chunk with room for this connection's next bytes: the open one, a fresh one, or the one for what is dropped.
+    /// A chunk with room for this connection's next bytes: the open one, a fresh one, or the one for what is dropped or
+    /// refused. `between`: no request of it is under way, and it waits since then.
     fn space_for(
         &mut self,
         id: ConnId,
         listener: usize,
+        between: Option<u64>,
         wanted: impl Fn(&Chunk) -> usize,
     ) -> Option<(Box<Chunk>, Landing, LeaseMark)> {
         // The second time the chunk is fresh, and a fresh one is always large enough: its size is derived so.
         for _ in 0..2 {
-            let (chunk, mark) = self.space(listener)?;
+            let (chunk, mark) = self.space(listener, between)?;
             let conn = self.conns.get(id)?;
+            let held = conn.stage.held();
             // A format that grows lands little in any chunk: never ask for more than half of what a fresh one gives.
             let fresh = conn.session.landing(chunk.room_when_empty(), conn.tail.len(), 1).map_or(1, |l| l.len);
-            let least = if chunk.is_empty() { 1 } else { wanted(&chunk).min(fresh.div_ceil(2)) };
+            let least = held + if chunk.is_empty() { 1 } else { wanted(&chunk).min(fresh.div_ceil(2)) };
             match conn.session.landing(chunk.room(), conn.tail.len(), least) {
                 Some(landing) => return Some((chunk, landing, mark)),
                 None => self.retire(chunk, mark),
@@ -168,90 +247,7 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// A receive that ended as an event.
-    pub(super) fn received(&mut self, received: Received) {
-        let id = received.conn;
-        if let Served::More(_) = self.took(received) {
-            self.pending(id);
-        }
-    }
-
-    fn took(&mut self, Received { conn: id, lease, outcome }: Received) -> Served {
-        let Lease { mut chunk, start, len: leased, mark } = lease;
-        let Some(conn) = self.conns.get(id) else {
-            self.put_back(chunk, mark); // closed while the receive was out
-            return Served::Done(0);
-        };
-        let (len, more, cut) = match outcome {
-            Outcome::Bytes { len, more, cut } => (len, more, cut),
-            Outcome::Empty => {
-                let draining = self.draining;
-                self.put_back(chunk, mark);
-                if !draining {
-                    return Served::Done(0);
-                }
-                // Nothing more was sent so far: with the orderly end, this is the end of the input.
-                return if self.finish_input(id, End::Clean) { Served::Done(0) } else { Served::More(0) };
-            }
-            Outcome::End => {
-                self.put_back(chunk, mark);
-                return if self.finish_input(id, End::Clean) { Served::Done(0) } else { Served::More(0) };
-            }
-            Outcome::Failed(_) => {
-                self.put_back(chunk, mark);
-                self.finish_input(id, End::Broken(Reason::Reset));
-                self.close(id, None);
-                return Served::Done(0);
-            }
-        };
-        conn.last_input_ns = self.now;
-        conn.share.add(self.meter.window, len);
-        self.meter.received(len);
-        let free = chunk.free();
-        let landing = Landing { start, len: leased };
-        let Ok(decoded) = conn.stage.decode(&mut free[start..start + leased], len, leased) else {
-            self.put_back(chunk, mark);
-            self.finish_input(id, End::Broken(Reason::Reset));
-            self.close(id, None);
-            return Served::Done(0);
-        };
-        let more = more || conn.stage.pending();
-        let mut window = Window::new(free, self.tails.tail(&mut conn.tail), self.wall);
-        let step = conn.session.input(landing, decoded, &mut window);
-        if conn.kind == Kind::Datagram {
-            conn.session.end_of_datagram(cut, &mut window);
-        }
-        let found = Found::in_window(&window);
-        self.stats().network_bytes.add(len as u64);
-        self.stats().receives.add(1);
-        self.book(id, &mut chunk, &found, mark);
-        self.put_back(chunk, mark);
-        self.watch_line(id, found.lines > 0 || found.dropped.is_some());
-        if step == Step::Close {
-            self.finish_input(id, End::Broken(Reason::TooLong));
-            self.stats().refused[Refused::TooLong as usize].add(1);
-            self.close_if_done(id);
-            return Served::Done(len);
-        }
-        if mark == LeaseMark::Discard && found.lines > 0 && self.replies(id) {
-            // A count beyond a dropped line would be taken for lines that are not there.
-            self.finish_input(id, End::Broken(Reason::BufferFull));
-            self.close_if_done(id);
-            return Served::Done(len);
-        }
-        if more {
-            return Served::More(len);
-        }
-        // At the orderly end one look more: what is found empty then is over.
-        if self.draining { Served::More(len) } else { Served::Done(len) }
-    }
-
-    fn replies(&mut self, id: ConnId) -> bool {
-        let listener = self.conns.get(id).map(|c| usize::from(c.listener));
-        listener.is_some_and(|l| self.listeners[l].options.lines.reply_count)
-    }
-
-    fn put_back(&mut self, mut chunk: Box<Chunk>, mark: LeaseMark) {
+    pub(super) fn put_back(&mut self, mut chunk: Box<Chunk>, mark: LeaseMark) {
         match mark {
             LeaseMark::Lane(lane) => self.lanes[lane].put_back(chunk, self.now),
             LeaseMark::Discard => {
@@ -261,133 +257,14 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// Counts what was found, and makes a run of it or drops it.
-    fn book(&mut self, id: ConnId, chunk: &mut Chunk, found: &Found, mark: LeaseMark) {
-        let Some(conn) = self.conns.get(id) else { return };
-        let index = conn.listener;
-        let discard = mark == LeaseMark::Discard;
-        let options = &self.listeners[usize::from(index)].options;
-        let kept = Tally { lines: u64::from(found.lines), bytes: found.bytes as u64 };
-        let mut entry = self.upstream.entry();
-        if let Some((reason, tally)) = found.dropped {
-            entry.add(index, Term::Received, tally);
-            entry.add(index, Term::Dropped(reason), tally);
-        }
-        if found.lines > 0 {
-            entry.add(index, Term::Received, kept);
-            let fate = if discard { Term::Dropped(Reason::BufferFull) } else { Term::Entered };
-            entry.add(index, fate, kept);
-        }
-        drop(entry);
-        if found.lines > 0 && !discard {
-            let ticket = ticket(options.level, id);
-            chunk.commit(options.stream, index, ticket, found.bytes, found.lines, self.now);
-            if ticket.is_some() {
-                conn.unacked += kept.lines;
-            } else if options.ack_on_receipt {
-                conn.session.acked(kept.lines);
-                mark_dirty(&mut self.dirty, conn, id);
-            }
-        }
-        if found.truncated.lines > 0 {
-            self.stats().truncated_lines.add(found.truncated.lines);
-            self.stats().truncated_bytes.add(found.truncated.bytes);
-        }
-    }
-
-    /// Keeps the time since which a partial line stands, and its timer.
-    fn watch_line(&mut self, id: ConnId, line_ended: bool) {
-        let now = self.now;
-        let Some(conn) = self.conns.get(id) else { return };
-        if (line_ended || conn.tail.is_empty()) && self.tail_lane == Some(id) {
-            self.tail_lane = None;
-        }
-        if !conn.session.is_inside_line(conn.tail.len()) {
-            conn.line_since_ns = 0;
-            return;
-        }
-        if line_ended || conn.line_since_ns == 0 {
-            conn.line_since_ns = now;
-        }
-        let timeout = self.listeners[usize::from(conn.listener)].options.line_timeout.as_nanos() as u64;
-        if timeout > 0 && !conn.line_timer {
-            conn.line_timer = true;
-            self.line_timers.push(Reverse((conn.line_since_ns + timeout, id)));
-        }
-    }
-
-    /// Ends a connection's input. After a clean end it is closed when nothing is owed to it any more; one that broke is for
-    /// the caller to close. False: its last line waits for a chunk.
-    pub(super) fn finish_input(&mut self, id: ConnId, end: End) -> bool {
-        let Some(conn) = self.conns.get(id) else { return true };
-        if conn.ended {
-            return true;
-        }
-        let listener = usize::from(conn.listener);
-        if end == End::Clean {
-            let room = conn.session.finish_room(conn.tail.len());
-            conn.ending = true;
-            let Some((mut chunk, mark)) = self.room_for(listener, room) else { return false };
-            let Some(conn) = self.conns.get(id) else { return true };
-            let mut window = Window::new(chunk.free(), self.tails.tail(&mut conn.tail), self.wall);
-            conn.session.finish(end, &mut window);
-            let found = Found::in_window(&window);
-            self.book(id, &mut chunk, &found, mark);
-            self.put_back(chunk, mark);
-        } else {
-            let mut window = Window::new(&mut [], self.tails.tail(&mut conn.tail), self.wall);
-            conn.session.finish(end, &mut window);
-            let found = Found::in_window(&window);
-            if let Some((reason, tally)) = found.dropped {
-                let mut entry = self.upstream.entry();
-                entry.add(listener as u16, Term::Received, tally);
-                entry.add(listener as u16, Term::Dropped(reason), tally);
-            }
-        }
-        if let Some(conn) = self.conns.get(id) {
-            conn.ended = true;
-            conn.line_since_ns = 0;
-        }
-        if self.tail_lane == Some(id) {
-            self.tail_lane = None;
-        }
-        if end == End::Clean {
-            self.close_if_done(id);
-        }
-        true
-    }
-
-    fn room_for(&mut self, listener: usize, room: usize) -> Option<(Box<Chunk>, LeaseMark)> {
+    pub(super) fn room_for(&mut self, listener: usize, room: usize) -> Option<(Box<Chunk>, LeaseMark)> {
         for _ in 0..2 {
-            let (chunk, mark) = self.space(listener)?;
+            let (chunk, mark) = self.space(listener, None)?;
             if chunk.room() >= room {
                 return Some((chunk, mark));
             }
             self.retire(chunk, mark);
         }
         None
-    }
-
-    /// Closes a connection whose input is over once nothing is owed to it any more.
-    pub(super) fn close_if_done(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get(id) else { return };
-        // At the orderly end nobody waits for a client that does not read its answers.
-        if conn.ended && conn.unacked == 0 && (!conn.sending || self.draining) && !conn.dirty {
-            self.close(id, None);
-        }
-    }
-}
-
-/// What a session found in a window.
-struct Found {
-    bytes: usize,
-    lines: u32,
-    dropped: Option<(Reason, Tally)>,
-    truncated: Tally,
-}
-
-impl Found {
-    fn in_window(window: &Window<'_>) -> Found {
-        Found { bytes: window.committed, lines: window.lines, dropped: window.dropped, truncated: window.truncated }
     }
 }

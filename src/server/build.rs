@@ -6,7 +6,7 @@ use super::pin::{Place, placed, spawn};
 use super::seats::Seats;
 use super::sources::Sources;
 use super::threads::Threads;
-use super::{StartError, Started};
+use super::{Certificates, StartError, Started};
 use crate::acceptor::Acceptor;
 use crate::clock::Clock;
 use crate::config::Options;
@@ -20,7 +20,7 @@ use crate::log::stream_dir::StreamDir;
 use crate::metrics::accounting::{Accounting, Ledger};
 use crate::metrics::render::{Metrics, RecoverySums};
 use crate::net::{EpollEngine, UringEngine};
-use crate::reactor::{AddressLimit, BYTES_PER_CONNECTION, ConnectionLimit};
+use crate::reactor::{AddressLimit, ConnectionLimit, bytes_per_connection};
 use crate::shard::{Shard, ShardSize};
 use crate::spread::Spread;
 use crate::topology::ShardPlan;
@@ -41,6 +41,7 @@ pub struct Running {
     pub metrics: Arc<Metrics>,
     pub threads: Threads,
     pub started: Started,
+    pub certificates: Certificates,
 }
 
 pub(super) fn resource(what: &'static str) -> impl Fn(io::Error) -> StartError {
@@ -56,6 +57,8 @@ pub fn build(
 ) -> Result<Running, StartError> {
     let control = Arc::new(Control::default());
     let lock = data_dir::lock(&**disk, &options.data_dir)?;
+    let certificates = Certificates::load(options)?;
+    certificates.watch().map_err(resource("watch certificates"))?;
     let placement = &options.placement;
     let max_connections =
         limits::connections_that_fit(options.max_connections, options.streams.len(), placement.shards);
@@ -148,6 +151,7 @@ pub fn build(
         connections: &limit,
         spread: &spread,
         addresses: &addresses,
+        certificates: &certificates,
         tcp: &mut sources.tcp,
     };
     match rings {
@@ -180,6 +184,7 @@ pub fn build(
     Ok(Running {
         control,
         metrics,
+        certificates,
         started: Started {
             listeners: sources.addresses,
             admin,
@@ -187,7 +192,7 @@ pub fn build(
             engine: engine.describe(),
             io: modes.describe(&options.streams),
             max_connections,
-            connection_bytes: max_connections * BYTES_PER_CONNECTION,
+            connection_bytes: max_connections * bytes_per_connection(&options.listeners),
         },
         threads: Threads {
             shards,

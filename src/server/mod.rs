@@ -1,6 +1,7 @@
 //! A server: puts the parts together, starts the threads, waits for signals, ends in order.
 
 mod build;
+mod certificates;
 mod engine;
 mod file_modes;
 mod pin;
@@ -16,6 +17,7 @@ use crate::log::disk::Disk;
 use crate::log::real_disk::RealDisk;
 use crate::metrics::render::Metrics;
 use build::Running;
+pub use certificates::Certificates;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,6 +40,14 @@ pub enum StartError {
         address: String,
         /// Why not.
         error: io::Error,
+    },
+    /// A listener's certificate, key or authority.
+    #[error("listener.{name}: {error}")]
+    Tls {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        error: crate::transport::tls::TlsError,
     },
     /// The admin address.
     #[error("admin: cannot listen on {address}: {error}; choose another --admin, or --admin off")]
@@ -98,7 +108,9 @@ pub struct Server {
     metrics: Arc<Metrics>,
     notices: Receiver<Notice>,
     threads: Threads,
+    certificates: Certificates,
     shutdown_timeout: Duration,
+    drain_delay: Duration,
     stdin_only: bool,
     /// What it told at the start.
     pub started: Started,
@@ -126,13 +138,15 @@ pub fn start_on(
     clock: Arc<dyn Clock>,
 ) -> Result<Server, StartError> {
     let (sender, receiver) = notices;
-    let Running { control, metrics, threads, started } = build::build(options, &sender, &disk, &clock)?;
+    let Running { control, metrics, threads, started, certificates } = build::build(options, &sender, &disk, &clock)?;
     Ok(Server {
         control,
         metrics,
         notices: receiver,
         threads,
+        certificates,
         shutdown_timeout: options.shutdown_timeout,
+        drain_delay: options.drain_delay,
         stdin_only: options.listeners.iter().all(|l| l.address == crate::net::listen::Address::Stdin),
         started,
     })
@@ -155,9 +169,12 @@ impl Server {
                     self.control.ask_rotation();
                     self.threads.wake_writers();
                 }
-                Ok(Notice::Signal(signal_hook::consts::SIGHUP)) => on_reload(),
+                Ok(Notice::Signal(signal_hook::consts::SIGHUP)) => {
+                    self.certificates.reload();
+                    on_reload();
+                }
                 Ok(Notice::Signal(signal)) => {
-                    tracing::info!(signal, "ending: no new connections, taking in what was received");
+                    self.leave(signal);
                     break;
                 }
                 Ok(Notice::StdinEnded) if self.stdin_only => {
@@ -181,6 +198,39 @@ impl Server {
         let clean = self.end();
         self.report(clean);
         clean
+    }
+
+    /// Says that the end is near, and serves on until load balancers have seen it.
+    fn leave(&mut self, signal: i32) {
+        if !self.drain_delay.is_zero() {
+            tracing::info!(signal, "not ready any more; serving until drain_delay is over");
+            self.control.leave();
+            self.threads.wake_reactors();
+            // Nothing ends by itself meanwhile, unless it breaks: then waiting is over.
+            let deadline = Instant::now() + self.drain_delay;
+            self.wait_for_nothing(deadline);
+        }
+        tracing::info!(signal, "ending: no new connections, taking in what was received");
+    }
+
+    /// Waits until the deadline; less long if a thread ends.
+    fn wait_for_nothing(&mut self, deadline: Instant) {
+        loop {
+            match self.notices.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(Notice::Signal(signal_hook::consts::SIGTERM | signal_hook::consts::SIGINT)) => {
+                    tracing::warn!("second signal: not waiting for drain_delay");
+                    return;
+                }
+                Ok(Notice::ReactorEnded(result)) => return self.threads.reactor_ended(&result),
+                Ok(Notice::WriterEnded(clean)) => return self.threads.writer_ended(clean),
+                Ok(Notice::Died(name)) => {
+                    died(&name);
+                    std::process::exit(1);
+                }
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
+            }
+        }
     }
 
     /// Drains, syncs, seals; false if that took too long or the disk did not take everything.

@@ -1,8 +1,8 @@
 //! The reactors: what each is made of, and its start.
 
-use super::StartError;
 use super::build::resource;
 use super::pin::{Place, spawn};
+use super::{Certificates, StartError};
 use crate::chunk::Chunk;
 use crate::clock::Clock;
 use crate::config::Options;
@@ -29,6 +29,7 @@ pub struct Seats<'a> {
     pub connections: &'a Arc<ConnectionLimit>,
     pub spread: &'a Arc<Spread>,
     pub addresses: &'a [Arc<AddressLimit>],
+    pub certificates: &'a Certificates,
     pub tcp: &'a mut HashMap<ListenerId, Vec<socket2::Socket>>,
 }
 
@@ -55,7 +56,7 @@ impl Seats<'_> {
 
     fn setup<E: Engine>(&self, engine: E, number: usize, shard: usize, index: usize) -> Result<Setup<E>, StartError> {
         let memory = &self.options.memory;
-        let listeners = self.options.listeners.iter().zip(self.addresses);
+        let listeners = self.options.listeners.iter().zip(self.addresses).enumerate();
         let discard = if memory.discards {
             Some(Box::new(Chunk::new(memory.chunk_bytes).map_err(resource("map a buffer"))?))
         } else {
@@ -67,7 +68,14 @@ impl Seats<'_> {
             shard: Arc::clone(&self.shards[shard]),
             control: Arc::clone(self.control),
             clock: Arc::clone(self.clock),
-            listeners: listeners.map(|(l, a)| ListenerRun { options: l.clone(), addresses: Arc::clone(a) }).collect(),
+            listeners: listeners
+                .map(|(i, (options, addresses))| ListenerRun {
+                    options: options.clone(),
+                    addresses: Arc::clone(addresses),
+                    tls: self.certificates.of(i),
+                })
+                .collect(),
+            handshakes_per_second: self.options.tls_handshakes_per_second,
             upstream: Arc::clone(&self.upstream[number]),
             evictions: Arc::clone(&self.evictions[number]),
             connections: Arc::clone(self.connections),

@@ -4,7 +4,7 @@
 //! is copied in when its end arrives. Nothing is touched per line; newlines are counted and the last one found by SIMD.
 
 use super::json::{self, Envelope};
-use super::{End, Landing, Session, Step, Window};
+use super::{End, Landing, Session, Step, Waiting, Window, http};
 use crate::metrics::accounting::{Reason, Tally};
 use crate::net::Peer;
 use memchr::{memchr, memchr_iter, memrchr};
@@ -66,12 +66,15 @@ pub fn least_chunk_bytes(options: &LinesOptions) -> usize {
 pub struct Lines {
     options: Arc<LinesOptions>,
     envelope: Option<Box<Envelope>>,
+    /// Records are written as JSON; otherwise as they are, whether or not there is an envelope.
+    is_json: bool,
     /// Length so far of a line that is too long; its kept beginning is the tail. 0: the line is not too long so far.
     overlong: u64,
     /// The last byte seen of a line that is too long was a CR.
     ends_in_cr: bool,
     acked: u64,
     replied: u64,
+    mark: u32,
 }
 
 impl Lines {
@@ -80,7 +83,32 @@ impl Lines {
     pub fn new(options: Arc<LinesOptions>, peer: &Peer) -> Self {
         let envelope =
             (options.format == Format::Json).then(|| Box::new(Envelope::new(&options.listener, &peer.to_string())));
-        Lines { options, envelope, overlong: 0, ends_in_cr: false, acked: 0, replied: 0 }
+        let is_json = envelope.is_some();
+        Lines { options, envelope, is_json, overlong: 0, ends_in_cr: false, acked: 0, replied: 0, mark: 0 }
+    }
+
+    /// How the next records are written. JSON only where the options say so too: it needs more room.
+    pub(super) fn set_format(&mut self, format: Format) {
+        self.is_json = format == Format::Json && self.envelope.is_some();
+    }
+
+    /// True where records may become larger than what was received.
+    pub(super) fn grows(&self) -> bool {
+        self.envelope.is_some()
+    }
+
+    /// Ends the line that is begun, if one is: nothing follows it. Raw bytes up to `raw_end` are used up.
+    pub(super) fn end_body(&mut self, raw_end: usize, window: &mut Window<'_>) -> Step {
+        if self.overlong == 0 && window.tail.is_empty() {
+            return Step::Continue;
+        }
+        self.end_tail(raw_end, 0, window)
+    }
+
+    /// Forgets the line that is begun, without a trace: whoever sent it is told.
+    pub(super) fn abandon(&mut self, window: &mut Window<'_>) {
+        window.tail.clear();
+        self.overlong = 0;
     }
 
     fn max(&self) -> usize {
@@ -94,7 +122,7 @@ impl Lines {
 
     /// Turns the whole lines in `space[raw..end]` into records at `window.committed`.
     fn take_whole(&mut self, mut raw: usize, end: usize, window: &mut Window<'_>) -> Step {
-        let plain = self.envelope.is_none() && !self.options.strip_cr && raw == window.committed;
+        let plain = !self.is_json && !self.options.strip_cr && raw == window.committed;
         if plain && none_longer(&window.space[raw..end], self.max()) {
             window.lines += memchr_iter(b'\n', &window.space[raw..end]).count() as u32;
             window.committed = end;
@@ -137,11 +165,11 @@ impl Lines {
         let at = window.committed;
         window.lines += 1;
         window.committed += match &self.envelope {
-            Some(envelope) => {
+            Some(envelope) if self.is_json => {
                 let (to, from) = window.space[at..].split_at_mut(raw - at);
                 envelope.write(time, &from[..len], marker, to)
             }
-            None => {
+            _ => {
                 window.space.copy_within(raw..raw + len, at);
                 window.space[at + len..at + len + marker_len].copy_from_slice(marker);
                 window.space[at + len + marker_len] = b'\n';
@@ -149,6 +177,40 @@ impl Lines {
             }
         };
         Step::Continue
+    }
+
+    fn take_in(&mut self, landing: Landing, len: usize, window: &mut Window<'_>) -> Step {
+        let (start, end) = (landing.start, landing.start + len);
+        let Some(last) = memrchr(b'\n', &window.space[start..end]) else {
+            return self.keep_partial(start, end, window);
+        };
+        let last = start + last;
+        let mut raw = start;
+        if self.overlong > 0 {
+            let Some(first) = memchr(b'\n', &window.space[start..end]) else { return Step::Continue };
+            self.lengthen(&window.space[start..start + first]);
+            raw = start + first + 1;
+            if self.end_tail(start, 0, window) == Step::Close {
+                return Step::Close;
+            }
+        } else if !window.tail.is_empty() {
+            raw = start - window.tail.len();
+            window.tail.copy_to(&mut window.space[raw..]);
+            window.tail.clear();
+        }
+        if !self.is_json && raw > window.committed && raw <= last {
+            // Only behind a truncated line: close the gap, so that the rest need not be moved line by line.
+            window.space.copy_within(raw..end, window.committed);
+            let moved = raw - window.committed;
+            if self.take_whole(window.committed, last + 1 - moved, window) == Step::Close {
+                return Step::Close;
+            }
+            return self.keep_partial(last + 1 - moved, end - moved, window);
+        }
+        if self.take_whole(raw, last + 1, window) == Step::Close {
+            return Step::Close;
+        }
+        self.keep_partial(last + 1, end, window)
     }
 
     /// Ends the line of which the tail is all, or the beginning. Raw bytes may use `space[committed..raw_end]`.
@@ -159,7 +221,7 @@ impl Lines {
             self.overlong = 0;
         }
         // A record that grows needs its source at the end of what is free.
-        let raw = if self.envelope.is_some() { raw_end - len } else { window.committed };
+        let raw = if self.is_json { raw_end - len } else { window.committed };
         window.tail.copy_to(&mut window.space[raw..]);
         window.tail.clear();
         let time = self.time(window);
@@ -167,7 +229,7 @@ impl Lines {
     }
 
     fn time(&self, window: &Window<'_>) -> String {
-        if self.envelope.is_some() { json::time(window.wall_ns) } else { String::new() }
+        if self.is_json { json::time(window.wall_ns) } else { String::new() }
     }
 
     /// Counts more of a line that is too long already.
@@ -236,37 +298,10 @@ impl Session for Lines {
     }
 
     fn input(&mut self, landing: Landing, len: usize, window: &mut Window<'_>) -> Step {
-        let (start, end) = (landing.start, landing.start + len);
-        let Some(last) = memrchr(b'\n', &window.space[start..end]) else {
-            return self.keep_partial(start, end, window);
-        };
-        let last = start + last;
-        let mut raw = start;
-        if self.overlong > 0 {
-            let Some(first) = memchr(b'\n', &window.space[start..end]) else { return Step::Continue };
-            self.lengthen(&window.space[start..start + first]);
-            raw = start + first + 1;
-            if self.end_tail(start, 0, window) == Step::Close {
-                return Step::Close;
-            }
-        } else if !window.tail.is_empty() {
-            raw = start - window.tail.len();
-            window.tail.copy_to(&mut window.space[raw..]);
-            window.tail.clear();
-        }
-        if self.envelope.is_none() && raw > window.committed && raw <= last {
-            // Only behind a truncated line: close the gap, so that the rest need not be moved line by line.
-            window.space.copy_within(raw..end, window.committed);
-            let moved = raw - window.committed;
-            if self.take_whole(window.committed, last + 1 - moved, window) == Step::Close {
-                return Step::Close;
-            }
-            return self.keep_partial(last + 1 - moved, end - moved, window);
-        }
-        if self.take_whole(raw, last + 1, window) == Step::Close {
-            return Step::Close;
-        }
-        self.keep_partial(last + 1, end, window)
+        let before = window.lines;
+        let step = self.take_in(landing, len, window);
+        self.mark = self.mark.wrapping_add(u32::from(window.lines > before || window.dropped.is_some()));
+        step
     }
 
     fn end_of_datagram(&mut self, cut: usize, window: &mut Window<'_>) {
@@ -283,8 +318,12 @@ impl Session for Lines {
         }
     }
 
-    fn is_inside_line(&self, tail_len: usize) -> bool {
-        tail_len > 0 || self.overlong > 0
+    fn waiting(&self, tail_len: usize) -> Waiting {
+        if tail_len > 0 || self.overlong > 0 { Waiting::Line } else { Waiting::Nothing }
+    }
+
+    fn mark(&self) -> u32 {
+        self.mark
     }
 
     fn finish(&mut self, end: End, window: &mut Window<'_>) {
@@ -310,11 +349,15 @@ impl Session for Lines {
         self.acked += lines;
     }
 
-    fn output(&mut self, out: &mut Vec<u8>) {
-        if self.options.reply_count && self.acked != self.replied {
+    fn has_output(&self) -> bool {
+        self.options.reply_count && self.acked != self.replied
+    }
+
+    fn output(&mut self, reply: &mut http::Reply<'_>) {
+        if self.has_output() {
             self.replied = self.acked;
             // Writing to a Vec cannot fail.
-            let _ = writeln!(out, "{}", self.acked);
+            let _ = writeln!(reply.out, "{}", self.acked);
         }
     }
 }

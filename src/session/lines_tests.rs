@@ -189,7 +189,8 @@ fn the_count_is_cumulative_and_said_once() {
     let mut out = Vec::new();
     session.acked(3);
     session.acked(4);
-    session.output(&mut out);
-    session.output(&mut out);
+    let statuses = crate::metrics::stats::StatusCells::default();
+    session.output(&mut http::Reply { out: &mut out, date: "", statuses: &statuses });
+    session.output(&mut http::Reply { out: &mut out, date: "", statuses: &statuses });
     assert_eq!(out, b"7\n");
 }

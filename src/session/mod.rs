@@ -1,5 +1,6 @@
 //! The protocol of one connection: finds whole records in received bytes and says what to answer. Does no I/O.
 
+pub mod http;
 pub mod json;
 pub mod lines;
 pub mod tail;
@@ -14,6 +15,52 @@ pub enum End {
     Clean,
     /// It broke, or a deadline passed: what was begun is dropped for this reason.
     Broken(Reason),
+}
+
+/// How sure a sender wants to be of what is acknowledged to it; each is stronger than the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AckLevel {
+    /// In our memory.
+    Received,
+    /// `write(2)` returned.
+    Written,
+    /// `fdatasync` succeeded.
+    Durable,
+}
+
+/// Why nothing of a window will be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Every chunk is in use.
+    Overloaded,
+    /// The disk is full.
+    DiskFull,
+    /// The disk has failed for good.
+    DiskFailed,
+}
+
+/// What a session waits for from its client; each has its own deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// Nothing is begun.
+    Nothing,
+    /// The end of a line.
+    Line,
+    /// The end of a request's head.
+    Head,
+    /// More of a request's body.
+    Body,
+}
+
+/// What a session's next turn needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// More input.
+    Receive,
+    /// Only room: it holds input that it has not gone through.
+    GoOn,
+    /// Its answers must be sent first.
+    Wait,
 }
 
 /// Where a session wants its next bytes, counted from the start of the window's space.
@@ -44,12 +91,67 @@ pub struct Window<'a> {
     pub dropped: Option<(Reason, Tally)>,
     /// Records that were cut, and the bytes cut off.
     pub truncated: Tally,
+    /// Where the records go; `None`: to the listener's stream.
+    pub stream: Option<u16>,
+    /// Records at the start of `space` that go to another stream than those behind them.
+    pub before: Vec<Part>,
+    /// Nothing of this window will be kept.
+    pub refuse: Option<Refusal>,
+    /// Why the server is not ready for new clients.
+    pub not_ready: Option<&'static str>,
+    /// The connection should end behind its present request.
+    pub closing: bool,
+    /// This connection may go on though the room for partial lines is used up.
+    pub is_lane: bool,
+}
+
+/// Records of a window that go to one stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Which; `None`: the listener's.
+    pub stream: Option<u16>,
+    /// Bytes.
+    pub bytes: usize,
+    /// Records.
+    pub lines: u32,
 }
 
 impl<'a> Window<'a> {
     /// A window in which nothing is committed yet.
     pub fn new(space: &'a mut [u8], tail: Tail<'a>, wall_ns: u64) -> Self {
-        Window { space, tail, wall_ns, committed: 0, lines: 0, dropped: None, truncated: Tally::default() }
+        Window {
+            space,
+            tail,
+            wall_ns,
+            committed: 0,
+            lines: 0,
+            dropped: None,
+            truncated: Tally::default(),
+            stream: None,
+            before: Vec::new(),
+            refuse: None,
+            not_ready: None,
+            closing: false,
+            is_lane: false,
+        }
+    }
+
+    /// From here on records go to this stream.
+    pub fn switch(&mut self, stream: u16) {
+        if self.stream != Some(stream) {
+            let last = self.last_part();
+            if last.lines > 0 {
+                self.before.push(last);
+            }
+            self.stream = Some(stream);
+        }
+    }
+
+    /// The records since the stream was last switched.
+    #[must_use]
+    pub fn last_part(&self) -> Part {
+        let (bytes, lines) = self.before.iter().fold((0, 0), |(b, l), part| (b + part.bytes, l + part.lines));
+        Part { stream: self.stream, bytes: self.committed - bytes, lines: self.lines - lines }
     }
 
     /// Counts a dropped record of so many bytes. One call of a session drops for one reason only.
@@ -82,8 +184,21 @@ pub trait Session: Send {
     /// Room that [`Session::finish`] and [`Session::end_of_datagram`] need at most.
     fn finish_room(&self, tail_len: usize) -> usize;
 
-    /// True while a line is begun and not ended, whether or not anything of it is kept.
-    fn is_inside_line(&self, tail_len: usize) -> bool;
+    /// What it waits for, with so much in its tail.
+    fn waiting(&self, tail_len: usize) -> Waiting;
+
+    /// Changes whenever what it waits for came nearer: the deadline begins anew.
+    fn mark(&self) -> u32;
+
+    /// What the next turn needs.
+    fn turn(&self) -> Turn {
+        Turn::Receive
+    }
+
+    /// True where ending the connection cuts nothing off.
+    fn is_between(&self, _tail_len: usize) -> bool {
+        true
+    }
 
     /// Ends the input.
     fn finish(&mut self, end: End, window: &mut Window<'_>);
@@ -91,6 +206,32 @@ pub trait Session: Send {
     /// So many more records of this connection have reached the listener's level.
     fn acked(&mut self, lines: u64);
 
+    /// The first so many records of this connection are written, though not yet at the listener's level.
+    fn written(&mut self, _lines: u64) {}
+
+    /// Records so far, if somebody wants to hear when they are written rather than at the listener's level.
+    fn awaits_writing(&mut self) -> Option<u64> {
+        None
+    }
+
+    /// Records of this connection will never reach their level. True: there is something to say before it ends.
+    fn failed(&mut self) -> bool {
+        false
+    }
+
+    /// True where there is something to send now.
+    fn has_output(&self) -> bool;
+
+    /// True where an answer is owed, now or once something has reached its level; it is given before the connection ends.
+    fn owes(&self) -> bool {
+        false
+    }
+
+    /// True where it takes no more input and everything was said: the connection ends.
+    fn is_over(&self) -> bool {
+        false
+    }
+
     /// Adds what is to be sent now.
-    fn output(&mut self, out: &mut Vec<u8>);
+    fn output(&mut self, reply: &mut http::Reply<'_>);
 }

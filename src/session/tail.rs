@@ -148,6 +148,12 @@ impl Tail<'_> {
         self.handle.is_empty()
     }
 
+    /// As [`TailStore::allowance`].
+    #[must_use]
+    pub fn allowance(&self, is_lane: bool) -> usize {
+        self.store.allowance(self.handle, is_lane)
+    }
+
     /// Adds bytes at the end.
     pub fn append(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {

@@ -281,6 +281,9 @@ impl Writer {
                 Level::None => self.shard.release(class, chunk),
                 Level::Written if self.trails_are_secure() => self.shard.give_back(chunk),
                 Level::Written | Level::Durable => {
+                    if chunk.announce && self.trails_are_secure() {
+                        self.shard.announce_written(&chunk);
+                    }
                     self.held_bytes += chunk.len() as u64;
                     self.held.push_back(Held { write: self.writes, chunk });
                 }

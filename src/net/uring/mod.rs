@@ -23,6 +23,7 @@ use conn::{Armed, Conn, Ended, Held};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::VecDeque;
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -352,6 +353,12 @@ impl Engine for UringEngine {
             self.ring.cancel(Op::Send, index);
         }
         self.release_if_over(index);
+    }
+
+    fn shut_down_sending(&mut self, id: ConnId) {
+        if let Some(socket) = self.live(id).and_then(|c| c.socket.as_ref()) {
+            let _ = socket.fd.shutdown(Shutdown::Write); // fails only where the peer has gone already
+        }
     }
 
     fn detach(&mut self, id: ConnId) -> Option<Socket> {

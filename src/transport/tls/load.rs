@@ -87,8 +87,9 @@ impl Files {
         config.max_early_data_size = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {}); // tickets hold the sessions
         config.ticketer = ring::Ticketer::new().map_err(|e| TlsError::Setup(e.to_string()))?;
-        // What a client that only writes never reads makes its system reset the connection at the end: one ticket will do.
-        config.send_tls13_tickets = 1;
+        // A client that only writes never reads its ticket, and its system resets the connection at the end for that: what
+        // it sent last may be lost. So there are tickets only for protocols that have answers.
+        config.send_tls13_tickets = usize::from(!options.alpn.is_empty());
         let config = Arc::new(config);
         TlsStage::new(config.clone()).map_err(|e| TlsError::Setup(e.to_string()))?;
         Ok(config)

@@ -1,0 +1,266 @@
+//! What came in: through the stage, into the session, and what the session found into the accounts.
+
+use super::serve::Served;
+use super::{Reactor, mark_dirty, ticket};
+use crate::chunk::{Chunk, ConnId};
+use crate::metrics::accounting::{Reason, Tally, Term};
+use crate::metrics::stats::Refused;
+use crate::net::{Engine, Kind, Lease, LeaseMark, Outcome, Received};
+use crate::session::{End, Landing, Part, Refusal, Step, Turn, Window};
+use crate::transport::Source;
+use std::sync::Arc;
+
+/// Bytes that are read and thrown away of a connection that is over, while its last answer is on its way.
+const LINGER_BYTES: u64 = 1 << 20;
+
+/// What has landed in a chunk.
+struct Landed {
+    landing: Landing,
+    mark: LeaseMark,
+    /// Bytes of the protocol in the landing.
+    len: usize,
+    /// Bytes of a datagram that did not fit.
+    cut: usize,
+}
+
+impl<E: Engine> Reactor<E> {
+    /// A receive that ended as an event.
+    pub(super) fn received(&mut self, received: Received) {
+        let id = received.conn;
+        if let Served::More(_) = self.took(received) {
+            self.pending(id);
+        }
+    }
+
+    pub(super) fn took(&mut self, Received { conn: id, lease, outcome }: Received) -> Served {
+        let Lease { mut chunk, start, len: leased, mark } = lease;
+        let Some(conn) = self.conns.get(id) else {
+            self.put_back(chunk, mark); // closed while the receive was out
+            return Served::Done(0);
+        };
+        let (len, more, cut) = match outcome {
+            Outcome::Bytes { len, more, cut } => (len, more, cut),
+            Outcome::Empty => {
+                // Nothing more was sent so far: with the orderly end, this is the end of the input, between requests.
+                let over = self.draining && conn.session.is_between(conn.tail.len()) && !conn.stage.is_opening();
+                self.put_back(chunk, mark);
+                let done = !over || self.finish_input(id, End::Clean);
+                return if done { Served::Done(0) } else { Served::More(0) };
+            }
+            Outcome::End => {
+                let end = if conn.stage.is_clean_end() { End::Clean } else { End::Broken(Reason::Reset) };
+                self.put_back(chunk, mark);
+                if end == End::Clean {
+                    return if self.finish_input(id, end) { Served::Done(0) } else { Served::More(0) };
+                }
+                self.break_off(id, Reason::Reset, None);
+                return Served::Done(0);
+            }
+            Outcome::Failed(_) => {
+                self.put_back(chunk, mark);
+                self.finish_input(id, End::Broken(Reason::Reset));
+                self.close(id, None);
+                return Served::Done(0);
+            }
+        };
+        conn.last_input_ns = self.now;
+        conn.share.add(self.meter.window, len);
+        self.meter.received(len);
+        self.stats().network_bytes.add(len as u64);
+        self.stats().receives.add(1);
+        let Some(conn) = self.conns.get(id) else { return Served::Done(0) };
+        let held = conn.stage.held();
+        let landing = Landing { start: start - held, len: held + leased };
+        let most = self.tails.allowance(&conn.tail, self.tail_lane == Some(id));
+        let space = &mut chunk.free()[landing.start..][..landing.len];
+        let decoded = conn.stage.decode(space, len, most);
+        let source = conn.stage.take_source();
+        match decoded {
+            Ok(decoded) => {
+                if let Some(Source::Client(address)) = source
+                    && !self.comes_from(id, address)
+                {
+                    self.put_back(chunk, mark);
+                    return Served::Done(len);
+                }
+                self.digest(id, chunk, Landed { landing, mark, len: decoded, cut }, len, more)
+            }
+            Err(error) => {
+                self.put_back(chunk, mark);
+                self.stage_failed(id, &error);
+                Served::Done(len)
+            }
+        }
+    }
+
+    /// Goes on with what the stage or the session holds; nothing has landed.
+    pub(super) fn go_on(
+        &mut self,
+        id: ConnId,
+        mut chunk: Box<Chunk>,
+        mark: LeaseMark,
+        landing: Landing,
+        allowance: usize,
+    ) -> Served {
+        let landing = Landing { start: landing.start, len: landing.len.min(allowance) };
+        let Some(conn) = self.conns.get(id) else {
+            self.put_back(chunk, mark);
+            return Served::Done(0);
+        };
+        let mut len = 0;
+        if conn.session.turn() == Turn::Receive {
+            match conn.stage.decode(&mut chunk.free()[landing.start..][..landing.len], 0, landing.len) {
+                Ok(decoded) => len = decoded,
+                Err(error) => {
+                    self.put_back(chunk, mark);
+                    self.stage_failed(id, &error);
+                    return Served::Done(0);
+                }
+            }
+        }
+        self.digest(id, chunk, Landed { landing, mark, len, cut: 0 }, 0, true)
+    }
+
+    /// Lets the session have what landed.
+    fn digest(&mut self, id: ConnId, mut chunk: Box<Chunk>, landed: Landed, received: usize, more: bool) -> Served {
+        let refusal = (landed.mark == LeaseMark::Discard).then(|| self.turns_away().unwrap_or(Refusal::Overloaded));
+        let (not_ready, leaving) = (self.not_ready, self.draining || self.control.leaving());
+        let is_lane = self.tail_lane == Some(id);
+        let Some(conn) = self.conns.get(id) else {
+            self.put_back(chunk, landed.mark);
+            return Served::Done(received);
+        };
+        let is_old = conn.retires_ns > 0 && self.now > conn.retires_ns;
+        let mut window = Window::new(chunk.free(), self.tails.tail(&mut conn.tail), self.wall);
+        window.refuse = refusal;
+        window.not_ready = not_ready;
+        window.closing = leaving || is_old;
+        window.is_lane = is_lane;
+        let step = conn.session.input(landed.landing, landed.len, &mut window);
+        if conn.kind == Kind::Datagram {
+            conn.session.end_of_datagram(landed.cut, &mut window);
+        }
+        let found = Found::in_window(window);
+        self.book(id, &mut chunk, &found, landed.mark);
+        self.put_back(chunk, landed.mark);
+        self.watch(id);
+        let Some(conn) = self.conns.get(id) else { return Served::Done(received) };
+        if conn.session.has_output() || conn.session.is_over() || conn.stage.wants_to_send() {
+            mark_dirty(&mut self.dirty, conn, id);
+        }
+        if conn.shut {
+            conn.lingered += received as u64;
+            if conn.lingered > LINGER_BYTES {
+                self.close(id, None);
+                return Served::Done(received);
+            }
+        }
+        let goes_on =
+            conn.session.turn() == Turn::GoOn || (conn.session.turn() == Turn::Receive && conn.stage.pending());
+        if step == Step::Close {
+            self.finish_input(id, End::Broken(Reason::TooLong));
+            self.stats().refused[Refused::TooLong as usize].add(1);
+            self.close_if_done(id);
+            return Served::Done(received);
+        }
+        if landed.mark == LeaseMark::Discard && found.last.lines > 0 && self.replies(id) {
+            // A count beyond a dropped line would be taken for lines that are not there.
+            self.finish_input(id, End::Broken(Reason::BufferFull));
+            self.close_if_done(id);
+            return Served::Done(received);
+        }
+        // At the orderly end one look more: what is found empty then is over.
+        if more || goes_on || self.draining { Served::More(received) } else { Served::Done(received) }
+    }
+
+    fn replies(&mut self, id: ConnId) -> bool {
+        let listener = self.conns.get(id).map(|c| usize::from(c.listener));
+        listener.is_some_and(|l| self.listeners[l].options.lines.reply_count)
+    }
+
+    /// Counts what was found, and makes runs of it or drops it.
+    pub(super) fn book(&mut self, id: ConnId, chunk: &mut Chunk, found: &Found, mark: LeaseMark) {
+        let Some(conn) = self.conns.get(id) else { return };
+        let index = conn.listener;
+        let discard = mark == LeaseMark::Discard;
+        let options = &self.listeners[usize::from(index)].options;
+        let kept = found.all();
+        let mut entry = self.upstream.entry();
+        if let Some((reason, tally)) = found.dropped {
+            entry.add(index, Term::Received, tally);
+            entry.add(index, Term::Dropped(reason), tally);
+        }
+        if kept.lines > 0 {
+            entry.add(index, Term::Received, kept);
+            let fate = if discard { Term::Dropped(Reason::BufferFull) } else { Term::Entered };
+            entry.add(index, fate, kept);
+        }
+        drop(entry);
+        if kept.lines > 0 && !discard {
+            let ticket = ticket(options.level, id);
+            for part in found.parts() {
+                let stream = part.stream.unwrap_or(options.stream);
+                chunk.commit(stream, index, ticket, part.bytes, part.lines, self.now);
+            }
+            if ticket.is_some() {
+                conn.unacked += kept.lines;
+            } else if options.ack_on_receipt {
+                conn.session.acked(kept.lines);
+                mark_dirty(&mut self.dirty, conn, id);
+            }
+        }
+        if let (Some(lines), LeaseMark::Lane(lane)) = (conn.session.awaits_writing(), mark) {
+            let number = self.lanes[lane].number_of_last(chunk);
+            chunk.announce = true;
+            self.writing.push_back((number, id, lines));
+        }
+        if found.truncated.lines > 0 {
+            self.stats().truncated_lines.add(found.truncated.lines);
+            self.stats().truncated_bytes.add(found.truncated.bytes);
+        }
+    }
+
+    /// A PROXY header said where the client really is. False: it may not come in.
+    fn comes_from(&mut self, id: ConnId, address: std::net::SocketAddr) -> bool {
+        let Some(conn) = self.conns.get(id) else { return false };
+        let (listener, before) = (conn.listener, conn.peer);
+        let peer = crate::net::Peer::Ip(address);
+        let limit = Arc::clone(&self.listeners[usize::from(listener)].addresses);
+        if let Some(ip) = before.ip() {
+            limit.leave(ip);
+        }
+        let enters = limit.enter(address.ip());
+        let session = self.session_for(listener, &peer);
+        let Some(conn) = self.conns.get(id) else { return false };
+        (conn.peer, conn.session) = (if enters { peer } else { crate::net::Peer::Local }, session);
+        if !enters {
+            self.close(id, Some(Refused::PerAddress));
+        }
+        enters
+    }
+}
+
+/// What a session found in a window.
+pub(super) struct Found {
+    before: Vec<Part>,
+    last: Part,
+    pub dropped: Option<(Reason, Tally)>,
+    truncated: Tally,
+}
+
+impl Found {
+    pub fn in_window(window: Window<'_>) -> Found {
+        let last = window.last_part();
+        Found { before: window.before, last, dropped: window.dropped, truncated: window.truncated }
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.before.iter().chain(std::iter::once(&self.last)).filter(|part| part.lines > 0)
+    }
+
+    fn all(&self) -> Tally {
+        let mut all = Tally::default();
+        self.parts().for_each(|p| all.add(Tally { lines: u64::from(p.lines), bytes: p.bytes as u64 }));
+        all
+    }
+}

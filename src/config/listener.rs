@@ -210,7 +210,7 @@ impl Check<'_> {
             ("max_body_bytes", raw.max_body_bytes.is_some()),
             ("max_decoded_bytes", raw.max_decoded_bytes.is_some()),
             ("max_requests", raw.max_requests.is_some()),
-            ("header_timeout", raw.header_timeout.is_some()),
+            ("header_timeout", raw.header_timeout.is_some() && raw.tls_cert.is_none() && raw.proxy_protocol.is_none()),
             ("body_timeout", raw.body_timeout.is_some()),
             ("queue_timeout", raw.queue_timeout.is_some()),
             ("max_connection_age", raw.max_connection_age.is_some()),

@@ -53,6 +53,36 @@ fn errors_name_key_line_and_what_was_expected() {
         ("[placement]\nshards = \"many\"", "t.toml:2: `placement.shards`: expected \"auto\" or a whole number"),
         ("data_dir = \"${NOPE}\"", "t.toml:1: `data_dir`: the environment variable NOPE is not set"),
         ("= 1", "t.toml:1: "),
+        ("[listener.a]\nstreams = [\"b\"]", "t.toml:2: `listener.a.streams`: this belongs to protocol = \"http\""),
+        ("[listener.a]\nprotocol = \"http\"\nreply = \"count\"", "t.toml:3: `listener.a.reply`: this belongs to"),
+        (
+            "[listener.a]\nprotocol = \"http\"\naddress = \"unixgram:///tmp/x\"",
+            "t.toml:2: `listener.a.protocol`: http needs tcp:// or unix://",
+        ),
+        (
+            "[listener.a]\nprotocol = \"http\"\nwhen_full = \"drop_oldest\"",
+            "t.toml:3: `listener.a.when_full`: when_full = \"drop_oldest\" may evict",
+        ),
+        (
+            "[listener.a]\nprotocol = \"http\"\ntokens = [\"x\"]",
+            "t.toml:3: `listener.a.tokens`: there is no [token.x]",
+        ),
+        ("[listener.a]\nprotocol = \"http\"\ntokens = []", "t.toml:3: `listener.a.tokens`: expected at least one"),
+        ("[token.x]\nsha256 = \"00\"", "t.toml:1: `token.x`: no listener has it in its `tokens`"),
+        (
+            "[listener.a]\nprotocol = \"http\"\ntokens = [\"x\"]\n[token.x]\nsha256 = \"0g\"",
+            "t.toml:5: `token.x.sha256`: expected 64 hexadecimal digits",
+        ),
+        (
+            "[listener.a]\nprotocol = \"http\"\ntokens = [\"x\"]\n[token.x]",
+            "t.toml:4: `token.x`: expected `sha256` here",
+        ),
+        ("[listener.a]\ntls_cert = \"c\"", "t.toml:2: `listener.a.tls_cert`: this needs `tls_key` too"),
+        (
+            "[listener.a]\ntls_cert = \"c\"\ntls_key = \"k\"\ntls_client_subjects = [\"s\"]",
+            "t.toml:4: `listener.a.tls_client_subjects`: this needs `tls_client_ca` too",
+        ),
+        ("[listener.a]\ntls_client_ca = \"c\"", "t.toml:2: `listener.a.tls_client_ca`: this needs `tls_cert` too"),
         ("[sync_interval]", "t.toml:1: `sync_interval`: unknown key; did you mean `storage.sync_interval`?"),
     ];
     for (text, expected) in cases {
@@ -114,7 +144,7 @@ fn the_reference_file_documents_every_key_and_loads() {
         if let Some(name) = line.strip_prefix('[').and_then(|l| l.split(']').next()) {
             let parts: Vec<&str> = name.split('.').collect();
             section = match parts.as_slice() {
-                [kind @ ("stream" | "listener"), _] => format!("{kind}.NAME."),
+                [kind @ ("stream" | "listener" | "token"), _] => format!("{kind}.NAME."),
                 [name] => format!("{name}."),
                 _ => continue,
             };

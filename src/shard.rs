@@ -170,7 +170,7 @@ impl Shard {
     /// Tells a chunk's reactor that the chunk is written, before it has reached its level.
     pub fn announce_written(&self, chunk: &Chunk) {
         let port = &self.reactors[usize::from(chunk.reactor)];
-        port.written.store(chunk.number, Ordering::Release);
+        port.written.store(chunk.number, Ordering::SeqCst);
         port.wake();
     }
 

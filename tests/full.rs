@@ -2,87 +2,13 @@
 
 mod common;
 
-use common::faulty_disk::{Call, Faults, FaultyDisk};
-use common::{Metrics, await_that, lines_of, scratch};
-use logweir::clock::SystemClock;
-use logweir::config::{Overrides, load_text};
-use logweir::control::Notice;
-use logweir::metrics::render;
-use logweir::server::{self, Server};
+use common::faulty_disk::Call;
+use common::running::Running;
+use common::{await_that, scratch};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Sender, channel};
-use std::thread::JoinHandle;
-
-struct Running {
-    faults: Arc<Faults>,
-    metrics: Arc<render::Metrics>,
-    notices: Sender<Notice>,
-    thread: Option<JoinHandle<bool>>,
-    addresses: Vec<(String, SocketAddr)>,
-    data: PathBuf,
-}
-
-impl Running {
-    fn start(data: &Path, config: &str) -> Running {
-        let mut overrides = Overrides::default();
-        let mut set = |key: &str, value: &str| overrides.set.push((key.into(), value.into(), "test".into()));
-        set("data_dir", data.to_str().unwrap());
-        set("admin.address", "off");
-        let options = load_text(config, "test", &overrides, |_| None).unwrap();
-        let disk = Arc::new(FaultyDisk::new());
-        let faults = Arc::clone(&disk.faults);
-        let (notices, receiver) = channel();
-        let channel = (notices.clone(), receiver);
-        let server: Server = server::start_on(&options, channel, disk, Arc::new(SystemClock::new())).unwrap();
-        let address = |a: &String| a.trim_start_matches("tcp://").parse().unwrap();
-        let addresses = server.started.listeners.iter().map(|(name, a)| (name.clone(), address(a))).collect();
-        let metrics = server.metrics();
-        let thread = std::thread::spawn(move || server.run(|| {}));
-        Running { faults, metrics, notices, thread: Some(thread), addresses, data: data.to_path_buf() }
-    }
-
-    fn address(&self, name: &str) -> SocketAddr {
-        self.addresses.iter().find(|(n, _)| n == name).unwrap().1
-    }
-
-    fn connect(&self, name: &str) -> TcpStream {
-        TcpStream::connect(self.address(name)).unwrap()
-    }
-
-    fn scrape(&self) -> Metrics {
-        let metrics = Metrics::parse(&self.metrics.render());
-        metrics.check_accounts();
-        metrics
-    }
-
-    fn count(&self, name: &str, label: &str) -> f64 {
-        self.scrape().sum(name, label)
-    }
-
-    fn stop(&mut self) -> bool {
-        self.notices.send(Notice::Signal(signal_hook::consts::SIGTERM)).unwrap();
-        self.thread.take().unwrap().join().unwrap()
-    }
-
-    fn lines(&self) -> Vec<Vec<u8>> {
-        lines_of(&common::cat(&self.data)).into_iter().map(<[u8]>::to_vec).collect()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.faults.heal();
-        self.faults.open_gate();
-        let _ = self.notices.send(Notice::Signal(signal_hook::consts::SIGTERM));
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
 
 fn listener(name: &str, more: &str) -> String {
     format!("[listener.{name}]\naddress = \"tcp://127.0.0.1:0\"\nmax_line_bytes = \"16KiB\"\n{more}\n")

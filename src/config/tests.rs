@@ -63,10 +63,7 @@ fn errors_name_key_line_and_what_was_expected() {
             "[listener.a]\nprotocol = \"http\"\nwhen_full = \"drop_oldest\"",
             "t.toml:3: `listener.a.when_full`: when_full = \"drop_oldest\" may evict",
         ),
-        (
-            "[listener.a]\nprotocol = \"http\"\ntokens = [\"x\"]",
-            "t.toml:3: `listener.a.tokens`: there is no [token.x]",
-        ),
+        ("[listener.a]\nprotocol = \"http\"\ntokens = [\"x\"]", "t.toml:3: `listener.a.tokens`: there is no [token.x]"),
         ("[listener.a]\nprotocol = \"http\"\ntokens = []", "t.toml:3: `listener.a.tokens`: expected at least one"),
         ("[token.x]\nsha256 = \"00\"", "t.toml:1: `token.x`: no listener has it in its `tokens`"),
         (

@@ -38,8 +38,6 @@ pub struct Conn {
     pub handshaking: bool,
     /// Everything was said, and our side is shut down: what still comes is read past.
     pub shut: bool,
-    /// Bytes read past since then.
-    pub lingered: u64,
     /// When its entry among the line timers is due; 0: it has none.
     pub line_timer_ns: u64,
     /// What the session's mark was.
@@ -73,7 +71,6 @@ impl Conn {
             sending: false,
             handshaking: false,
             shut: false,
-            lingered: 0,
             line_timer_ns: 0,
             mark: 0,
             retires_ns: 0,

@@ -10,9 +10,6 @@ use crate::session::{End, Landing, Part, Refusal, Step, Turn, Window};
 use crate::transport::Source;
 use std::sync::Arc;
 
-/// Bytes that are read and thrown away of a connection that is over, while its last answer is on its way.
-const LINGER_BYTES: u64 = 1 << 20;
-
 /// What has landed in a chunk.
 struct Landed {
     landing: Landing,
@@ -147,13 +144,6 @@ impl<E: Engine> Reactor<E> {
         let Some(conn) = self.conns.get(id) else { return Served::Done(received) };
         if conn.session.has_output() || conn.session.is_over() || conn.stage.wants_to_send() {
             mark_dirty(&mut self.dirty, conn, id);
-        }
-        if conn.shut {
-            conn.lingered += received as u64;
-            if conn.lingered > LINGER_BYTES {
-                self.close(id, None);
-                return Served::Done(received);
-            }
         }
         let goes_on =
             conn.session.turn() == Turn::GoOn || (conn.session.turn() == Turn::Receive && conn.stage.pending());

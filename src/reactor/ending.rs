@@ -14,7 +14,7 @@ use std::collections::BinaryHeap;
 
 /// How long a client may take to read its last answer and end its side: a socket that is closed with unread input is
 /// reset, and the reset can overtake the answer (RFC 9112 section 9.6).
-const LINGER_NS: u64 = 2_000_000_000;
+const LINGER_NS: u64 = 5_000_000_000;
 
 impl<E: Engine> Reactor<E> {
     /// Keeps the time since which a connection owes the rest of what it began, and its timer.

@@ -281,6 +281,7 @@ impl<E: Engine> Reactor<E> {
         let port = self.port();
         !port.spent.is_empty()
             || !port.inbox.is_empty()
+            || self.writing.front().is_some_and(|(number, ..)| *number <= port.written.load(Ordering::SeqCst))
             || self.control.draining() != self.draining
             || (self.draining && self.control.reactors_abandoned())
             || (self.control.intake_stopped() && !self.stopped)

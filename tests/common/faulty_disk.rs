@@ -25,6 +25,8 @@ pub struct Faults {
     /// Appends wait while it is shut.
     shut: Mutex<bool>,
     opened: Condvar,
+    /// Syncs wait while it is shut.
+    sync_shut: Mutex<bool>,
     /// Appends that wait at the gate now.
     pub waiting: AtomicU64,
     /// Appends let through, one at a time, while it is shut.
@@ -48,8 +50,22 @@ impl Faults {
         *self.shut.lock().unwrap() = true;
     }
 
+    /// Syncs of data wait from now on.
+    pub fn shut_sync_gate(&self) {
+        *self.sync_shut.lock().unwrap() = true;
+    }
+
+    fn pass_sync_gate(&self) {
+        let mut shut = self.sync_shut.lock().unwrap();
+        while *shut {
+            shut = self.opened.wait(shut).unwrap();
+        }
+    }
+
+    /// Lets everything through again.
     pub fn open_gate(&self) {
         *self.shut.lock().unwrap() = false;
+        *self.sync_shut.lock().unwrap() = false;
         self.opened.notify_all();
     }
 
@@ -164,6 +180,7 @@ impl DiskFile for FaultyFile {
         self.file.read_at(into, offset)
     }
     fn sync_data(&self) -> io::Result<()> {
+        self.faults.pass_sync_gate();
         if self.sync_failed.load(Ordering::SeqCst) {
             self.faults.synced_after_failure.store(true, Ordering::SeqCst);
         }

@@ -2,6 +2,8 @@
 #![allow(dead_code)] // each test binary uses its part
 
 pub mod faulty_disk;
+pub mod http;
+pub mod running;
 pub mod sim_disk;
 
 use std::collections::HashMap;

@@ -437,7 +437,8 @@ fn old_versions_and_other_protocols_are_refused() {
 #[test]
 fn sessions_are_resumed_until_a_reload() {
     let site = Site::new();
-    let acceptor = site.acceptor();
+    let options = TlsOptions { alpn: vec![b"http/1.1".to_vec()], ..site.options() }; // tickets go with answers
+    let acceptor = TlsAcceptor::load(options).unwrap();
     for version in BOTH {
         let mut config = site.client_config(version, None);
         config.resumption = Resumption::in_memory_sessions(8);

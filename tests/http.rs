@@ -1,0 +1,262 @@
+//! HTTP through its public edge: what a 2xx means, what is refused and why, deadlines, overload, the orderly end.
+
+mod common;
+
+use common::http::{Client, request};
+use common::{Server, await_that, scratch};
+use nix::sys::signal::Signal;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::time::Duration;
+
+const WEB: &str = "[listener.web]\nprotocol = \"http\"\naddress = \"tcp://127.0.0.1:0\"\n";
+
+fn text(server: &Server) -> String {
+    String::from_utf8(server.cat()).unwrap()
+}
+
+#[test]
+fn a_204_means_that_the_lines_are_in_the_file() {
+    let dir = scratch();
+    let server = Server::with_config(&dir.path().join("d"), &format!("{WEB}streams = [\"other\"]\n"));
+    let mut client = Client::to(server.address("web"));
+    let answer = client.post("/", "", "one\ntwo");
+    assert_eq!((answer.status, answer.body.as_str()), (204, ""));
+    assert!(answer.head.contains("\r\nDate: ") && !answer.head.contains("Content-Length"), "{}", answer.head);
+    assert_eq!(client.post("/ingest/other", "", "three\n").status, 204);
+    assert_eq!(client.post("/ingest/default", "", "four\n").status, 204);
+    assert_eq!(client.post("/ingest/nowhere", "", "five\n").status, 404);
+    let cat = |stream: &str| {
+        let dir = server.data_dir.to_str().unwrap();
+        String::from_utf8(common::logweir(&["cat", "--data-dir", dir, "--stream", stream]).stdout).unwrap()
+    };
+    assert_eq!(cat("default"), "one\ntwo\nfour\n");
+    assert_eq!(cat("other"), "three\n");
+    let metrics = server.metrics();
+    metrics.check_accounts();
+    assert_eq!(metrics.sum("logweir_durable_lines_total", ""), 4.0, "a 204 at `durable` comes behind the sync");
+    assert_eq!(metrics.sum("logweir_http_responses_total", "204"), 3.0);
+    assert_eq!(metrics.sum("logweir_http_responses_total", "404"), 1.0);
+}
+
+#[test]
+fn a_request_may_ask_for_a_weaker_acknowledgement() {
+    let dir = scratch();
+    // Nothing is synced unless somebody waits for it.
+    let config = format!("[storage]\nsync_interval = \"1h\"\n{WEB}");
+    let server = Server::with_config(&dir.path().join("d"), &config);
+    let mut client = Client::to(server.address("web"));
+    for level in ["received", "written", "durable"] {
+        assert_eq!(client.post(&format!("/?ack={level}"), "", &format!("{level}\n")).status, 204);
+    }
+    assert_eq!(client.post("/", "X-Logweir-Ack: written\r\n", "x\n").status, 204);
+    assert_eq!(client.post("/?ack=all", "", "x\n").status, 400);
+    await_that("all four lines are there", || text(&server) == "received\nwritten\ndurable\nx\n");
+    server.metrics().check_accounts();
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let dir = scratch();
+    let server = Server::with_config(&dir.path().join("d"), WEB);
+    let mut client = Client::to(server.address("web"));
+    let mut all = String::new();
+    for i in 0..200 {
+        all += &request("/", "", &format!("line {i}\n"));
+        if i % 50 == 49 {
+            all += "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+        }
+    }
+    client.send(all.as_bytes());
+    client.stream.shutdown(Shutdown::Write).unwrap();
+    for i in 0..200 {
+        assert_eq!(client.answer().unwrap().status, 204, "{i}");
+        if i % 50 == 49 {
+            assert_eq!(client.answer().unwrap().body, "ok\n");
+        }
+    }
+    assert!(client.is_ended());
+    let expected: String = (0..200).map(|i| format!("line {i}\n")).collect();
+    assert_eq!(text(&server), expected);
+}
+
+#[test]
+fn a_refusal_reaches_a_client_that_is_still_sending() {
+    let dir = scratch();
+    let server = Server::with_config(&dir.path().join("d"), &format!("{WEB}max_body_bytes = \"1MiB\"\n"));
+    // Much more than the sockets hold: closed with input unread, the connection would be reset and the answer lost.
+    for _ in 0..20 {
+        let mut client = Client::to(server.address("web"));
+        let body = "x".repeat(8_000_000);
+        client.send(request("/", "", &body).as_bytes());
+        let answer = client.answer().expect("an answer");
+        assert_eq!(answer.status, 413);
+        assert!(answer.body.contains("body_too_large") && answer.head.contains("Connection: close"), "{answer:?}");
+        assert!(client.is_ended());
+    }
+    await_that("all are gone", || server.metrics().sum("logweir_connections", "") == 0.0);
+}
+
+#[test]
+fn heads_and_bodies_have_deadlines() {
+    let dir = scratch();
+    let config = format!("{WEB}header_timeout = \"300ms\"\nbody_timeout = \"300ms\"\nidle_timeout = \"700ms\"\n");
+    let server = Server::with_config(&dir.path().join("d"), &config);
+    let mut slow_head = Client::to(server.address("web"));
+    slow_head.send(b"POST / HTTP/1.1\r\nHost: x\r\n");
+    let mut slow_body = Client::to(server.address("web"));
+    slow_body.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nfirst\nsec");
+    let mut idle = Client::to(server.address("web"));
+    assert_eq!(idle.post("/", "", "x\n").status, 204);
+    for client in [&mut slow_head, &mut slow_body] {
+        let answer = client.answer().unwrap();
+        assert_eq!(answer.status, 408, "{answer:?}");
+        assert!(client.is_ended());
+    }
+    assert!(idle.is_ended(), "idle connections are closed without a word");
+    let metrics = server.metrics();
+    assert_eq!(metrics.sum("logweir_connections_refused_total", "line_timeout"), 2.0);
+    assert_eq!(metrics.sum("logweir_connections_refused_total", "idle_timeout"), 1.0);
+    let mut lines: Vec<String> = text(&server).lines().map(String::from).collect();
+    lines.sort();
+    assert_eq!(lines, ["first", "x"], "what was whole is kept, what was not is no line");
+    metrics.check_accounts();
+}
+
+#[test]
+fn a_trickle_is_not_progress() {
+    let dir = scratch();
+    let server = Server::with_config(&dir.path().join("d"), &format!("{WEB}body_timeout = \"300ms\"\n"));
+    let mut client = Client::to(server.address("web"));
+    client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n");
+    let mut reader = client.stream.try_clone().unwrap();
+    std::thread::scope(|scope| {
+        let answered = scope.spawn(move || {
+            let mut all = Vec::new();
+            let _ = reader.read_to_end(&mut all);
+            String::from_utf8_lossy(&all).starts_with("HTTP/1.1 408")
+        });
+        while !answered.is_finished() {
+            let _ = client.stream.write_all(b"x\n");
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        assert!(answered.join().unwrap());
+    });
+}
+
+#[test]
+fn requests_and_age_end_a_connection_in_order() {
+    let dir = scratch();
+    let server = Server::with_config(&dir.path().join("d"), &format!("{WEB}max_requests = 3\n"));
+    let mut client = Client::to(server.address("web"));
+    for i in 0..3 {
+        let answer = client.post("/", "", "x\n");
+        assert_eq!((answer.status, answer.head.contains("Connection: close")), (204, i == 2));
+    }
+    assert!(client.is_ended());
+    let server = Server::with_config(&dir.path().join("e"), &format!("{WEB}max_connection_age = \"200ms\"\n"));
+    let mut client = Client::to(server.address("web"));
+    let mut closed = false;
+    await_that("an old connection is ended", || {
+        closed = closed || client.post("/", "", "x\n").head.contains("Connection: close");
+        closed
+    });
+    assert!(client.is_ended());
+}
+
+#[test]
+fn readiness_fails_first_then_requests_are_finished_then_connections_end() {
+    let dir = scratch();
+    let config = format!("drain_delay = \"1s\"\n{WEB}");
+    let mut server = Server::with_config(&dir.path().join("d"), &config);
+    let (mut probe, mut idle, mut busy) =
+        (Client::to(server.address("web")), Client::to(server.address("web")), Client::to(server.address("web")));
+    let get = "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n";
+    probe.send(get.as_bytes());
+    assert_eq!(probe.answer().unwrap().status, 200);
+    assert_eq!(idle.post("/", "", "idle\n").status, 204);
+    busy.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nbusy\n");
+    await_that("the request has begun", || server.metrics().sum("logweir_received_lines_total", "") == 2.0);
+    server.signal(Signal::SIGTERM);
+    await_that("readiness fails on the admin address", || server.get("/readyz").0 == 503);
+    probe.send(get.as_bytes());
+    let answer = probe.answer().unwrap();
+    assert_eq!(answer.status, 503);
+    assert!(answer.head.contains("Connection: close"), "clients are asked to go: {}", answer.head);
+    assert_eq!(Client::to(server.address("web")).post("/", "", "new\n").status, 204, "still serving");
+    assert!(idle.is_ended(), "connections between requests end");
+    busy.send(b"done\n");
+    assert_eq!(busy.answer().unwrap().status, 204, "requests under way are finished");
+    assert!(server.wait().success());
+    let mut lines: Vec<String> =
+        String::from_utf8(common::cat(&server.data_dir)).unwrap().lines().map(String::from).collect();
+    lines.sort();
+    assert_eq!(lines, ["busy", "done", "idle", "new"]);
+}
+
+#[test]
+fn half_open_and_reset_clients_leave_nothing_behind() {
+    let dir = scratch();
+    let server = Server::with_config(&dir.path().join("d"), WEB);
+    let mut half = Client::to(server.address("web"));
+    half.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nwhole\nhal");
+    half.stream.shutdown(Shutdown::Write).unwrap();
+    let answer = half.answer().unwrap();
+    assert_eq!(answer.status, 400);
+    assert!(
+        answer.body.contains("\"code\":\"incomplete\"") && answer.body.contains("\"lines_received\":1"),
+        "{answer:?}"
+    );
+    let reset = Client::to(server.address("web"));
+    (&reset.stream).write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nalso\nlo").unwrap();
+    await_that("it was received", || server.metrics().sum("logweir_received_lines_total", "") >= 2.0);
+    socket2::SockRef::from(&reset.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(reset);
+    await_that("both are gone", || server.metrics().sum("logweir_connections", "") == 0.0);
+    await_that("the lines are there", || text(&server) == "whole\nalso\n");
+    server.metrics().check_accounts();
+}
+
+#[test]
+fn many_clients_with_all_encodings_at_once() {
+    let dir = scratch();
+    let server =
+        Server::with_config(&dir.path().join("d"), &format!("[placement]\nshards = 2\nreactors_per_shard = 2\n{WEB}"));
+    std::thread::scope(|scope| {
+        for c in 0..16 {
+            let server = &server;
+            scope.spawn(move || {
+                let mut client = Client::to(server.address("web"));
+                for i in 0..50 {
+                    let lines: String = (0..i * 7).map(|n| format!("{c} {i} {n}\n")).collect();
+                    let (coding, body) = match i % 3 {
+                        0 => ("identity", lines.into_bytes()),
+                        1 => {
+                            let mut e = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                            e.write_all(lines.as_bytes()).unwrap();
+                            ("gzip", e.finish().unwrap())
+                        }
+                        _ => ("zstd", zstd::stream::encode_all(lines.as_bytes(), 1).unwrap()),
+                    };
+                    let head = format!(
+                        "POST / HTTP/1.1\r\nHost: x\r\nContent-Encoding: {coding}\r\nContent-Length: {}\r\n\r\n",
+                        body.len()
+                    );
+                    client.send(head.as_bytes());
+                    client.send(&body);
+                    assert_eq!(client.answer().unwrap().status, 204);
+                }
+            });
+        }
+    });
+    let text = text(&server);
+    let mut next = std::collections::HashMap::new();
+    for line in text.lines() {
+        let numbers: Vec<u32> = line.split(' ').map(|n| n.parse().unwrap()).collect();
+        let expected = next.entry((numbers[0], numbers[1])).or_insert(0);
+        assert_eq!(numbers[2], *expected, "{line}");
+        *expected += 1;
+    }
+    assert_eq!(next.values().sum::<u32>(), 16 * (0..50).map(|i| i * 7).sum::<u32>());
+    server.metrics().check_accounts();
+}

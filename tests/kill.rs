@@ -16,27 +16,34 @@ struct Case {
     engine: &'static str,
     io: &'static str,
     longest_line: u64,
+    /// Where HTTP requests go; `None`: plain lines.
+    http: Option<&'static str>,
 }
 
-const CASE: Case = Case { ack: "durable", engine: "auto", io: "auto", longest_line: 80 };
+const CASE: Case = Case { ack: "durable", engine: "auto", io: "auto", longest_line: 80, http: None };
 
-fn rounds(Case { ack, engine, io, longest_line }: Case) {
+fn rounds(Case { ack, engine, io, longest_line, http }: Case) {
     let dir = scratch();
     let data = dir.path().join("data");
     let kills: u64 = std::env::var("LOGWEIR_KILLS").ok().and_then(|k| k.parse().ok()).unwrap_or(KILLS);
     let segment = (longest_line * 4096).next_multiple_of(1024);
+    let (protocol, name) = if http.is_some() { ("protocol = \"http\"", "web") } else { ("reply = \"count\"", "lines") };
     let config = format!(
-        "engine = \"{engine}\"\n[storage]\nio = \"{io}\"\nsegment_size = \"{segment}B\"\nsync_interval = \"10ms\"\n[listener.lines]\naddress = \"tcp://127.0.0.1:0\"\nreply = \"count\"\nack = \"{ack}\""
+        "engine = \"{engine}\"\n[storage]\nio = \"{io}\"\nsegment_size = \"{segment}B\"\nsync_interval = \"10ms\"\n[listener.{name}]\naddress = \"tcp://127.0.0.1:0\"\n{protocol}\nack = \"{ack}\""
     );
     let mut on_disk: HashMap<u32, u64> = HashMap::new();
     for round in 0..kills {
         let mut server = Server::with_config(&data, &config);
-        let address = server.address("lines");
+        let address = server.address(name);
         let replied: Vec<AtomicU64> = (0..4).map(|_| AtomicU64::new(0)).collect();
         std::thread::scope(|scope| {
             for (i, replied) in replied.iter().enumerate() {
                 let stream = TcpStream::connect(address).unwrap();
-                scope.spawn(move || common::acked_client(stream, round as u32 * 4 + i as u32, longest_line, replied));
+                let number = round as u32 * 4 + i as u32;
+                scope.spawn(move || match http {
+                    Some(path) => common::http::acked_client(stream, path, number, longest_line, replied),
+                    None => common::acked_client(stream, number, longest_line, replied),
+                });
             }
             // A random moment: a random number of acknowledged lines.
             let moment = (round * 7919 + 13) % (1_000_000 / longest_line);
@@ -84,4 +91,20 @@ fn durable_lines_survive_kills_with_epoll() {
 #[test]
 fn written_lines_survive_kills_with_direct_writes() {
     rounds(Case { ack: "written", io: "direct", longest_line: 40_000, ..CASE });
+}
+
+#[test]
+fn a_204_survives_kills() {
+    rounds(Case { http: Some("/"), longest_line: 300, ..CASE });
+}
+
+#[test]
+fn a_204_survives_kills_with_epoll_and_direct_writes() {
+    rounds(Case { engine: "epoll", io: "direct", http: Some("/"), longest_line: 9000, ..CASE });
+}
+
+/// `ack=written` of one request on a listener whose level is durable: survives a kill, if not a power cut.
+#[test]
+fn a_204_for_written_survives_kills() {
+    rounds(Case { http: Some("/?ack=written"), longest_line: 300, ..CASE });
 }

@@ -82,7 +82,7 @@ fn durable_lines_survive_power_cuts() {
     let data = image.mount.join("data");
     let config = dir.path().join("logweir.toml");
     // Both ways of writing, and rotations in between.
-    let text = "[buffer]\nmemory = \"16MiB\"\n[storage]\nsegment_size = \"2MiB\"\nreserve_step = \"1MiB\"\nsync_interval = \"5ms\"\n[listener.lines]\naddress = \"tcp://127.0.0.1:0\"\nreply = \"count\"\n[listener.plain]\naddress = \"tcp://127.0.0.1:0\"\n";
+    let text = "[buffer]\nmemory = \"16MiB\"\n[storage]\nsegment_size = \"2MiB\"\nreserve_step = \"1MiB\"\nsync_interval = \"5ms\"\n[listener.lines]\naddress = \"tcp://127.0.0.1:0\"\nreply = \"count\"\n[listener.web]\nprotocol = \"http\"\naddress = \"tcp://127.0.0.1:0\"\n[listener.plain]\naddress = \"tcp://127.0.0.1:0\"\n";
     std::fs::write(&config, text).unwrap();
     let start = |io: &str| {
         let args = ["--config", config.to_str().unwrap(), "--set", io];
@@ -94,14 +94,19 @@ fn durable_lines_survive_power_cuts() {
         let io = if cut % 2 == 0 { "storage.io=auto" } else { "storage.io=direct" };
         let mut server = start(io);
         assert_eq!(server.introduction.contains("direct, whole blocks"), cut % 2 == 1, "{}", server.introduction);
-        let (acked, plain) = (server.address("lines"), server.address("plain"));
+        let (acked, web, plain) = (server.address("lines"), server.address("web"), server.address("plain"));
         let replied: Vec<AtomicU64> = (0..4).map(|_| AtomicU64::new(0)).collect();
         let unheard = AtomicU64::new(0);
         let mut before = Vec::new();
         std::thread::scope(|scope| {
             for (i, replied) in replied.iter().enumerate() {
-                let stream = TcpStream::connect(acked).unwrap();
-                scope.spawn(move || common::acked_client(stream, i as u32, 3000, replied));
+                // Half of them by HTTP.
+                let (is_http, number) = (i % 2 == 1, i as u32);
+                let stream = TcpStream::connect(if is_http { web } else { acked }).unwrap();
+                scope.spawn(move || match is_http {
+                    true => common::http::acked_client(stream, "/", number, 3000, replied),
+                    false => common::acked_client(stream, number, 3000, replied),
+                });
             }
             let stream = TcpStream::connect(plain).unwrap();
             scope.spawn(|| common::acked_client(stream, 99, 3000, &unheard));

@@ -3,6 +3,8 @@
 use super::PATIENCE;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
 
 /// A connection of an HTTP client that knows little, but says exactly what it is told.
 pub struct Client {
@@ -60,4 +62,62 @@ impl Client {
 /// A POST.
 pub fn request(path: &str, headers: &str, body: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())
+}
+
+/// Posts numbered lines of many lengths, plain, chunked and compressed, pipelined, until the server is gone. `replied` is
+/// the number of lines that it was told are safe.
+pub fn acked_client(stream: TcpStream, path: &str, number: u32, longest: u64, replied: &AtomicU64) {
+    let mut reader =
+        Client { reader: BufReader::new(stream.try_clone().unwrap()), stream: stream.try_clone().unwrap() };
+    let (sent, awaited) = sync_channel::<u64>(8);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for lines in awaited {
+                match reader.answer() {
+                    Some(Answer { status: 204, .. }) => {}
+                    Some(Answer { status: 503, .. }) | None => return, // the disk is gone, or the server
+                    Some(answer) => panic!("{answer:?}"),
+                }
+                replied.fetch_add(lines, Ordering::SeqCst);
+            }
+        });
+        let mut stream = stream;
+        let (mut next, mut body, mut wire) = (0, Vec::new(), Vec::new());
+        for round in 0u64.. {
+            body.clear();
+            wire.clear();
+            let lines = 1 + round % 23;
+            for _ in 0..lines {
+                let length = 60 + (next * 7919 % longest) as usize;
+                logweir::bench::lines::numbered(number, next, length, &mut body);
+                next += 1;
+            }
+            let _ = write!(wire, "POST {path} HTTP/1.1\r\nHost: x\r\n");
+            match round % 4 {
+                0 => {
+                    let _ = write!(wire, "Transfer-Encoding: chunked\r\n\r\n");
+                    for chunk in body.chunks(1000) {
+                        let _ = write!(wire, "{:x}\r\n", chunk.len());
+                        wire.extend_from_slice(chunk);
+                        wire.extend_from_slice(b"\r\n");
+                    }
+                    wire.extend_from_slice(b"0\r\n\r\n");
+                }
+                1 => {
+                    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                    encoder.write_all(&body).unwrap();
+                    let body = encoder.finish().unwrap();
+                    let _ = write!(wire, "Content-Encoding: gzip\r\nContent-Length: {}\r\n\r\n", body.len());
+                    wire.extend_from_slice(&body);
+                }
+                _ => {
+                    let _ = write!(wire, "Content-Length: {}\r\n\r\n", body.len());
+                    wire.extend_from_slice(&body);
+                }
+            }
+            if sent.send(lines).is_err() || stream.write_all(&wire).is_err() {
+                return;
+            }
+        }
+    });
 }

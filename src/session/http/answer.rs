@@ -121,12 +121,15 @@ impl Answers {
         self.queue.front().is_some_and(|a| a.is_due(reached))
     }
 
-    /// What was not acknowledged yet never will be.
+    /// What was not acknowledged yet never will be; the connection ends behind it.
     pub fn fail(&mut self, problem: &'static Problem) {
         for answer in &mut self.queue {
             if answer.kind == Kind::Accepted {
                 answer.kind = Kind::Problem(problem);
             }
+        }
+        if let Some(last) = self.queue.back_mut() {
+            last.closes = true;
         }
     }
 

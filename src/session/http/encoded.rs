@@ -6,7 +6,8 @@ use super::decode::Decoder;
 use super::head::Coding;
 use super::options::HttpOptions;
 use super::problem::{self, Problem};
-use super::{HEAD_LANDING, Http, State, problem_of};
+use super::request::problem_of;
+use super::{HEAD_LANDING, Http, State};
 use crate::session::lines::MARKER_ROOM;
 use crate::session::{Session, Window};
 

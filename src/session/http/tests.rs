@@ -1,5 +1,6 @@
 use super::*;
 use crate::metrics::stats::StatusCells;
+use crate::session::Refusal;
 use crate::session::lines::{Format, TooLong};
 use crate::session::tail::{TailHandle, TailStore};
 use proptest::prelude::*;

@@ -1,0 +1,160 @@
+//! The beginning of a request: its head, and what is to be done with it.
+
+use super::answer::Kind;
+use super::body::Body;
+use super::encoded::Encoded;
+use super::head::{self, Coding, Framing, Head, Method};
+use super::options::HttpOptions;
+use super::problem::{self, Problem};
+use super::{Http, MAX_PIPELINED, Request, SKIP_MOST, State};
+use crate::session::{AckLevel, Refusal, Window};
+use memchr::{memchr_iter, memmem};
+use std::sync::Arc;
+
+/// What a head comes to.
+enum Verdict {
+    /// Lines follow.
+    Take { stream: usize, level: AckLevel, coding: Coding, expects: bool },
+    /// An answer at once.
+    Say(Kind),
+}
+
+impl Http {
+    /// Reads a head, if it is whole, and returns where it ends.
+    pub(super) fn head(&mut self, at: usize, end: usize, window: &mut Window<'_>) -> Option<usize> {
+        if self.answers.len() >= MAX_PIPELINED {
+            window.tail.append(&window.space[at..end]);
+            self.paused = true;
+            return None;
+        }
+        let bytes = &window.space[at..end];
+        if bytes.starts_with(b"\r\n") {
+            return Some(at + 2); // RFC 9112 section 2.2
+        }
+        let len = memmem::find(bytes, b"\r\n\r\n").map(|i| i + 4);
+        let most = self.options.max_header_bytes;
+        let Some(len) = len.filter(|len| *len <= most) else {
+            // What can never become a head is not waited for.
+            let begun = &bytes[..bytes.len().min(most)];
+            let is_bare = memchr_iter(b'\n', begun).any(|i| i == 0 || begun[i - 1] != b'\r');
+            if is_bare {
+                self.fatal(&problem::BARE_LINE_END, window);
+            } else if !(head::is_token(&bytes[..1]) || bytes == b"\r") {
+                self.fatal(&problem::NOT_HTTP, window);
+            } else if bytes.len() > most {
+                self.fatal(&problem::HEAD_TOO_LARGE, window);
+            } else {
+                window.tail.append(bytes);
+            }
+            return None;
+        };
+        let options = Arc::clone(&self.options);
+        match head::read(&bytes[..len], options.max_headers) {
+            Err(problem) => {
+                self.fatal(problem, window);
+                None
+            }
+            Ok(head) => {
+                let verdict = decide(&options, &head, window).unwrap_or_else(|p| Verdict::Say(Kind::Problem(p)));
+                let (framing, head_only) = (head.framing, head.method == Method::Head);
+                let expects = head.expects == Ok(true);
+                self.requests = self.requests.saturating_add(1);
+                self.mark = self.mark.wrapping_add(1);
+                let is_last = options.max_requests > 0 && self.requests >= options.max_requests;
+                self.request = Request {
+                    level: options.ack,
+                    stream: window.stream,
+                    start: self.total,
+                    wire: 0,
+                    closes: !head.keep_alive || is_last || window.closing,
+                    is_old: head.is_old,
+                    dropped: false,
+                };
+                self.begin(verdict, framing, head_only, expects, window);
+                Some(at + len)
+            }
+        }
+    }
+
+    fn begin(&mut self, verdict: Verdict, framing: Framing, head_only: bool, expects: bool, window: &mut Window<'_>) {
+        let body = Body::new(framing);
+        let kind = match verdict {
+            Verdict::Say(kind) => kind,
+            Verdict::Take { stream, level, coding, expects } => match self.encoded_for(coding) {
+                Err(problem) => Kind::Problem(problem),
+                Ok(()) => {
+                    let stream = &self.options.streams[stream];
+                    window.switch(stream.index);
+                    self.lines.set_format(stream.format);
+                    self.request.level = level;
+                    self.request.stream = Some(stream.index);
+                    self.awaits_writing |= level == AckLevel::Written && self.options.ack == AckLevel::Durable;
+                    if expects && body != Body::Over {
+                        self.answer(Kind::Continue, false, false);
+                    }
+                    self.state = State::Body(body);
+                    return;
+                }
+            },
+        };
+        // A client that waits for leave to send a body may send the next request instead: which, cannot be told.
+        let closes = self.request.closes || (expects && body != Body::Over) || body.surely() > SKIP_MOST;
+        self.answer(kind, closes, head_only);
+        self.state = match body {
+            _ if closes => State::Over,
+            Body::Over => State::Head,
+            body => State::Skip(body),
+        };
+    }
+
+    fn encoded_for(&mut self, coding: Coding) -> Result<(), &'static Problem> {
+        if coding != Coding::Identity {
+            let rest = self.encoded.take().map(|e| e.rest).unwrap_or_default();
+            self.encoded = Some(Encoded::new(coding, &self.options, rest)?);
+        }
+        Ok(())
+    }
+}
+
+/// What is to be done with a request.
+fn decide(options: &HttpOptions, head: &Head<'_>, window: &Window<'_>) -> Result<Verdict, &'static Problem> {
+    match (head.method, head.path) {
+        (Method::Options, _) => return Ok(Verdict::Say(Kind::Options)),
+        (Method::Get | Method::Head, "/") => {
+            return Ok(Verdict::Say(Kind::Text("logweir takes lines: POST / or POST /ingest/STREAM\n")));
+        }
+        (Method::Get | Method::Head, "/healthz") => return Ok(Verdict::Say(Kind::Text("ok\n"))),
+        (Method::Get | Method::Head, "/readyz") => {
+            let kind = window.not_ready.map_or(Kind::Text("ready\n"), Kind::NotReady);
+            return Ok(Verdict::Say(kind));
+        }
+        _ => {}
+    }
+    let route = options.route(head.path);
+    if head.method != Method::Post {
+        return Err(if route.is_ok() { &problem::NOT_ALLOWED } else { &problem::NOT_FOUND });
+    }
+    let stream = route.map(|place| options.streams[place].index).ok();
+    options.authorize(head, stream)?;
+    let stream = route?;
+    let coding = head.coding?;
+    let level = options.level(head)?;
+    match head.framing {
+        Framing::None => return Err(&problem::LENGTH_REQUIRED),
+        Framing::Length(n) if n > options.max_body_bytes => return Err(&problem::BODY_TOO_LARGE),
+        _ => {}
+    }
+    let expects = head.expects?;
+    match window.refuse {
+        Some(refusal) => Err(problem_of(refusal)),
+        None => Ok(Verdict::Take { stream, level, coding, expects }),
+    }
+}
+
+pub(super) fn problem_of(refusal: Refusal) -> &'static Problem {
+    match refusal {
+        Refusal::Overloaded => &problem::OVERLOADED,
+        Refusal::DiskFull => &problem::DISK_FULL,
+        Refusal::DiskFailed => &problem::DISK_FAILED,
+    }
+}

@@ -4,6 +4,7 @@
 mod compare;
 mod disk;
 mod generate;
+mod http;
 pub mod lines;
 mod null_sink;
 mod verify;
@@ -22,6 +23,8 @@ pub struct BenchArgs {
 enum BenchCommand {
     /// Send lines to a server and say how fast it took them.
     Send(generate::SendArgs),
+    /// POST lines at a constant rate and print the latency of the answers, corrected for coordinated omission.
+    Http(http::HttpArgs),
     /// Check the sequence-numbered lines of a data directory: nothing missing, doubled, changed or out of order.
     Verify(verify::VerifyArgs),
     /// Run the null sink: two threads, receive into chunks, ring, preallocated appends; no framing, trail, sync or limits.
@@ -36,6 +39,7 @@ enum BenchCommand {
 pub fn run(args: &BenchArgs) -> ExitCode {
     let result = match &args.command {
         BenchCommand::Send(args) => generate::run(args),
+        BenchCommand::Http(args) => http::run(args),
         BenchCommand::Verify(args) => verify::run(args),
         BenchCommand::NullSink(args) => null_sink::run(args),
         BenchCommand::Compare(args) => compare::run(args),

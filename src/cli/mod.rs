@@ -44,7 +44,8 @@ pub struct ConfigArgs {
     /// Configuration file (TOML). Without it the built-in defaults hold.
     #[arg(short, long, env = "LOGWEIR_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Listen here instead of where the file says; repeat for several. tcp://IP:PORT, unix://PATH, unixgram://PATH, stdin:
+    /// Listen here instead of where the file says; repeat for several. tcp://IP:PORT, http://IP:PORT,
+    /// unix://PATH, unixgram://PATH, stdin:
     #[arg(short, long, env = "LOGWEIR_LISTEN", value_name = "ADDRESS", value_delimiter = ',')]
     listen: Vec<String>,
     /// Where the files go.

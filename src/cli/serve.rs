@@ -2,6 +2,7 @@
 
 use super::{ConfigArgs, bad_configuration};
 use crate::config::Options;
+use crate::config::listener::ListenerOptions;
 use crate::config::units::{Size, Time};
 use crate::control::Notice;
 use crate::logging;
@@ -52,11 +53,22 @@ fn failed(message: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// An address with the scheme that a client would use.
+fn shown(address: &str, listener: &ListenerOptions) -> String {
+    let scheme = match (listener.http.is_some(), listener.tls.is_some()) {
+        (true, true) => "https://",
+        (true, false) => "http://",
+        (false, true) => "tls://",
+        (false, false) => "tcp://",
+    };
+    address.strip_prefix("tcp://").map_or(address.to_string(), |rest| format!("{scheme}{rest}"))
+}
+
 /// What a person wants to know first.
 fn introduce(options: &Options, started: &Started) -> String {
     let mut text = format!("logweir {} is ready\n", env!("CARGO_PKG_VERSION"));
-    for (name, address) in &started.listeners {
-        text += &format!("  lines from   {address}  (listener {name})\n");
+    for ((name, address), listener) in started.listeners.iter().zip(&options.listeners) {
+        text += &format!("  lines from   {}  (listener {name})\n", shown(address, listener));
     }
     text += &format!("  written to   {}\n", started.data_dir.display());
     text += &format!("  file mode    {}\n", started.io);
@@ -75,17 +87,24 @@ fn introduce(options: &Options, started: &Started) -> String {
     if let Some(admin) = &started.admin {
         text += &format!("  metrics      http://{admin}/metrics, health at /healthz and /readyz\n");
     }
-    text += &format!("  Ctrl-C ends  after at most {}\n", Time(options.shutdown_timeout));
-    if let Some((_, address)) = started.listeners.first() {
+    text += &format!("  Ctrl-C ends  after at most {}\n", Time(options.drain_delay + options.shutdown_timeout));
+    if let (Some((_, address)), Some(listener)) = (started.listeners.first(), options.listeners.first()) {
         let data = if options.data_dir.to_str() == Some("./logweir-data") {
             String::new()
         } else {
             format!(" --data-dir {}", options.data_dir.display())
         };
-        let send = match address.parse() {
-            Ok(Address::Tcp(tcp)) => Some(format!("echo 'hello, log' | nc -N {} {}", tcp.ip(), tcp.port())),
-            Ok(Address::Unix(path)) => Some(format!("echo 'hello, log' | nc -N -U {}", path.display())),
-            Ok(Address::UnixDatagram(path)) => Some(format!("echo 'hello, log' | nc -u -w0 -U {}", path.display())),
+        let is_plain = listener.tls.is_none() && !listener.proxy;
+        let send = match address.parse().ok().filter(|_| is_plain) {
+            Some(Address::Tcp(tcp)) if listener.http.is_some() => {
+                Some(format!("echo 'hello, log' | curl --data-binary @- http://{tcp}/"))
+            }
+            Some(Address::Unix(path)) if listener.http.is_some() => {
+                Some(format!("echo 'hello, log' | curl --data-binary @- --unix-socket {} http://x/", path.display()))
+            }
+            Some(Address::Tcp(tcp)) => Some(format!("echo 'hello, log' | nc -N {} {}", tcp.ip(), tcp.port())),
+            Some(Address::Unix(path)) => Some(format!("echo 'hello, log' | nc -N -U {}", path.display())),
+            Some(Address::UnixDatagram(path)) => Some(format!("echo 'hello, log' | nc -u -w0 -U {}", path.display())),
             _ => None,
         };
         if let Some(send) = send {

@@ -54,8 +54,12 @@ pub fn load_text(
     if !overrides.listen.is_empty() {
         document.remove("listener");
         for (i, address) in overrides.listen.iter().enumerate() {
-            let listener = if i == 0 { "lines".to_string() } else { format!("lines-{}", i + 1) };
-            document.set(&format!("listener.{listener}.address"), address, "--listen")?;
+            let rest = address.strip_prefix("http://");
+            let protocol = if rest.is_some() { "http" } else { "lines" };
+            let listener = if i == 0 { protocol.to_string() } else { format!("{protocol}-{}", i + 1) };
+            let address = rest.map_or(address.clone(), |rest| format!("tcp://{}", rest.trim_end_matches('/')));
+            document.set(&format!("listener.{listener}.address"), &address, "--listen")?;
+            document.set(&format!("listener.{listener}.protocol"), protocol, "--listen")?;
         }
     }
     for (key, value, origin) in &overrides.set {

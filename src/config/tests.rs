@@ -108,6 +108,11 @@ fn overrides_win_and_are_named() {
     assert_eq!(options.placement.shards, 2);
     assert_eq!(options.listeners.len(), 1);
     assert_eq!(options.listeners[0].address.to_string(), "stdin:");
+    let http = Overrides { listen: vec!["http://127.0.0.1:80".into(), "stdin:".into()], ..Overrides::default() };
+    let options = load_text("", "t", &http, |_| None).unwrap();
+    let names: Vec<(&str, bool)> = options.listeners.iter().map(|l| (l.name.as_str(), l.http.is_some())).collect();
+    assert_eq!(names, [("http", true), ("lines-2", false)]);
+    assert_eq!(options.listeners[0].address.to_string(), "tcp://127.0.0.1:80");
     let wrong = Overrides { set: vec![set("buffer.lingre", "7ms")], listen: vec![] };
     let message = load_text("", "t", &wrong, |_| None).unwrap_err().to_string();
     assert_eq!(message, "--set buffer.lingre: `buffer.lingre`: unknown key in [buffer]; did you mean `linger`?");

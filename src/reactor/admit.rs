@@ -116,7 +116,9 @@ impl<E: Engine> Reactor<E> {
             return self.refuse(listener, Refused::MaxConnections);
         }
         let run = &self.listeners[usize::from(listener)];
-        if peer.ip().is_some_and(|ip| !run.addresses.enter(ip)) {
+        // Behind a proxy the client's address counts, once it is known, and never the proxy's.
+        let counted = if run.options.proxy { Peer::Local } else { peer };
+        if counted.ip().is_some_and(|ip| !run.addresses.enter(ip)) {
             self.connections.leave();
             self.spread.leave(self.number);
             return self.refuse(listener, Refused::PerAddress);
@@ -128,10 +130,10 @@ impl<E: Engine> Reactor<E> {
         let session = self.session_for(listener, &peer);
         let stage = self.stage_for(listener);
         let Ok(id) = self.engine.open(socket) else {
-            self.forget(listener, peer.ip());
+            self.forget(listener, counted.ip());
             return self.refuse(listener, Refused::Descriptors);
         };
-        let mut conn = Conn::new(listener, kind, peer, session, stage);
+        let mut conn = Conn::new(listener, kind, counted, session, stage);
         conn.last_input_ns = self.now;
         conn.retires_ns = self.retirement(listener, id);
         if conn.stage.is_opening() {

@@ -16,7 +16,7 @@ pub struct Conn {
     pub listener: ListenerId,
     /// Stream or datagrams.
     pub kind: Kind,
-    /// The other end.
+    /// The other end, as limits count it.
     pub peer: Peer,
     /// Between the socket and the session.
     pub stage: Box<dyn Stage>,

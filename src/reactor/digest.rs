@@ -8,7 +8,6 @@ use crate::metrics::stats::Refused;
 use crate::net::{Engine, Kind, Lease, LeaseMark, Outcome, Received};
 use crate::session::{End, Landing, Part, Refusal, Step, Turn, Window};
 use crate::transport::Source;
-use std::sync::Arc;
 
 /// What has landed in a chunk.
 struct Landed {
@@ -213,13 +212,8 @@ impl<E: Engine> Reactor<E> {
     /// A PROXY header said where the client really is. False: it may not come in.
     fn comes_from(&mut self, id: ConnId, address: std::net::SocketAddr) -> bool {
         let Some(conn) = self.conns.get(id) else { return false };
-        let (listener, before) = (conn.listener, conn.peer);
-        let peer = crate::net::Peer::Ip(address);
-        let limit = Arc::clone(&self.listeners[usize::from(listener)].addresses);
-        if let Some(ip) = before.ip() {
-            limit.leave(ip);
-        }
-        let enters = limit.enter(address.ip());
+        let (listener, peer) = (conn.listener, crate::net::Peer::Ip(address));
+        let enters = self.listeners[usize::from(listener)].addresses.enter(address.ip());
         let session = self.session_for(listener, &peer);
         let Some(conn) = self.conns.get(id) else { return false };
         (conn.peer, conn.session) = (if enters { peer } else { crate::net::Peer::Local }, session);

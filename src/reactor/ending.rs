@@ -91,8 +91,9 @@ impl<E: Engine> Reactor<E> {
                 continue;
             }
             let due = conn.line_since_ns + timeout;
-            // What waits for us is not late, unless it holds the lane that others wait for.
-            if due > now || (conn.queued && (!is_lane || waits_for_chunk)) {
+            // What waits for us is not late, unless it holds the lane that others wait for, or stands in line with a flood.
+            let in_line = !conn.handshaking && self.listeners[usize::from(conn.listener)].tls.is_some();
+            if due > now || (conn.queued && !in_line && (!is_lane || waits_for_chunk)) {
                 let again = due.max(now + timeout / 8 + 1);
                 conn.line_timer_ns = again;
                 self.line_timers.push(Reverse((again, id)));

@@ -102,7 +102,7 @@ impl Server {
     }
 
     pub fn address(&self, listener: &str) -> SocketAddr {
-        self.listeners[listener].trim_start_matches("tcp://").parse().unwrap()
+        self.listeners[listener].rsplit("://").next().unwrap().parse().unwrap()
     }
 
     pub fn connect(&self) -> TcpStream {

@@ -1,0 +1,243 @@
+//! TLS and PROXY headers through the public edge, with a real TLS client.
+
+mod common;
+
+use common::{Server, await_that, scratch};
+use nix::sys::signal::Signal;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// An authority, and what it signs.
+struct Site {
+    dir: PathBuf,
+    authority: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Site {
+    fn new(dir: &Path) -> Site {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "authority");
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        std::fs::write(dir.join("ca.pem"), authority.pem()).unwrap();
+        let site = Site { dir: dir.to_path_buf(), authority };
+        site.renew("server.example");
+        site
+    }
+
+    /// A certificate and its key for a name.
+    fn sign(&self, name: &str) -> (String, String) {
+        let mut params = CertificateParams::new(vec![name.to_string()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().unwrap();
+        (params.signed_by(&key, &self.authority).unwrap().pem(), key.serialize_pem())
+    }
+
+    /// Puts a new certificate in the server's place.
+    fn renew(&self, name: &str) {
+        let (cert, key) = self.sign(name);
+        std::fs::write(self.dir.join("server.pem"), cert).unwrap();
+        std::fs::write(self.dir.join("server.key"), key).unwrap();
+    }
+
+    fn config(&self) -> String {
+        let path = |name: &str| self.dir.join(name).display().to_string();
+        format!("tls_cert = \"{}\"\ntls_key = \"{}\"\n", path("server.pem"), path("server.key"))
+    }
+
+    fn client(&self, server: &Server, listener: &str, name: &str, identity: Option<(String, String)>) -> Tls {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.authority.pem().as_bytes()).unwrap()).unwrap();
+        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let config = match identity {
+            None => builder.with_no_client_auth(),
+            Some((cert, key)) => {
+                let cert = CertificateDer::from_pem_slice(cert.as_bytes()).unwrap();
+                let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+                builder.with_client_auth_cert(vec![cert], key).unwrap()
+            }
+        };
+        let name = ServerName::try_from(name.to_string()).unwrap();
+        let connection = ClientConnection::new(Arc::new(config), name).unwrap();
+        let stream = TcpStream::connect(server.address(listener)).unwrap();
+        stream.set_read_timeout(Some(common::PATIENCE)).unwrap();
+        StreamOwned::new(connection, stream)
+    }
+}
+
+type Tls = StreamOwned<ClientConnection, TcpStream>;
+
+fn post(tls: &mut Tls, body: &str) -> std::io::Result<String> {
+    write!(tls, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len())?;
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        let mut byte = [0];
+        tls.read_exact(&mut byte)?;
+        head.push(byte[0] as char);
+    }
+    Ok(head)
+}
+
+const WEB: &str = "[listener.web]\nprotocol = \"http\"\naddress = \"tcp://127.0.0.1:0\"\n";
+const LINES: &str = "[listener.lines]\naddress = \"tcp://127.0.0.1:0\"\n";
+
+#[test]
+fn lines_and_requests_arrive_over_tls_and_certificates_are_renewed() {
+    let dir = scratch();
+    let site = Site::new(dir.path());
+    let config = [WEB, &site.config(), LINES, &site.config()].concat();
+    let server = Server::with_config(&dir.path().join("d"), &config);
+    assert!(
+        server.introduction.contains("https://") && server.introduction.contains("tls://"),
+        "{}",
+        server.introduction
+    );
+    let mut old = site.client(&server, "web", "server.example", None);
+    assert!(post(&mut old, "one\n").unwrap().starts_with("HTTP/1.1 204"));
+
+    let mut lines = site.client(&server, "lines", "server.example", None);
+    let many: String = (0..200_000).map(|i| format!("line {i}\n")).collect();
+    lines.write_all(many.as_bytes()).unwrap();
+    lines.conn.send_close_notify();
+    lines.flush().unwrap();
+    lines.sock.shutdown(Shutdown::Write).unwrap();
+    await_that("all lines", || server.metrics().sum("logweir_durable_lines_total", "\"lines\"") == 200_000.0);
+
+    site.renew("renewed.example");
+    server.signal(Signal::SIGHUP);
+    await_that("new connections get the new certificate", || {
+        let mut new = site.client(&server, "web", "renewed.example", None);
+        post(&mut new, "two\n").is_ok()
+    });
+    assert!(post(&mut old, "three\n").unwrap().starts_with("HTTP/1.1 204"), "old connections go on");
+    // A file that does not do changes nothing.
+    std::fs::write(site.dir.join("server.pem"), "no certificate").unwrap();
+    server.signal(Signal::SIGHUP);
+    let mut new = site.client(&server, "web", "renewed.example", None);
+    assert!(post(&mut new, "four\n").unwrap().starts_with("HTTP/1.1 204"));
+    let text = String::from_utf8(server.cat()).unwrap();
+    let count = |line: &str| text.lines().filter(|l| *l == line).count();
+    assert!(count("one") == 1 && count("two") == 1 && count("three") == 1 && count("four") == 1);
+    assert!(text.contains(&many), "in order, nothing missing");
+    server.metrics().check_accounts();
+}
+
+#[test]
+fn a_line_that_was_cut_off_is_not_taken_for_a_whole_one() {
+    let dir = scratch();
+    let site = Site::new(dir.path());
+    let server = Server::with_config(&dir.path().join("d"), &[LINES, &site.config()].concat());
+    // An end without close_notify can be anybody's doing (RFC 8446 section 6.1).
+    let mut cut = site.client(&server, "lines", "server.example", None);
+    cut.write_all(b"whole\npart").unwrap();
+    cut.flush().unwrap();
+    cut.sock.shutdown(Shutdown::Write).unwrap();
+    await_that("it is over", || server.metrics().sum("logweir_dropped_lines_total", "reset") == 1.0);
+    let mut clean = site.client(&server, "lines", "server.example", None);
+    clean.write_all(b"also whole").unwrap();
+    clean.conn.send_close_notify();
+    clean.flush().unwrap();
+    clean.sock.shutdown(Shutdown::Write).unwrap();
+    await_that("both lines", || server.metrics().sum("logweir_durable_lines_total", "") == 2.0);
+    assert_eq!(server.cat(), b"whole\nalso whole\n");
+}
+
+#[test]
+fn only_the_named_clients_come_in() {
+    let dir = scratch();
+    let site = Site::new(dir.path());
+    let ca = dir.path().join("ca.pem").display().to_string();
+    let mutual = format!("tls_client_ca = \"{ca}\"\ntls_client_subjects = [\"agent.example\"]\n");
+    let server = Server::with_config(&dir.path().join("d"), &[WEB, &site.config(), &mutual].concat());
+    let mut known = site.client(&server, "web", "server.example", Some(site.sign("agent.example")));
+    assert!(post(&mut known, "known\n").unwrap().starts_with("HTTP/1.1 204"));
+    let mut other = site.client(&server, "web", "server.example", Some(site.sign("other.example")));
+    assert!(post(&mut other, "other\n").is_err());
+    let mut nobody = site.client(&server, "web", "server.example", None);
+    assert!(post(&mut nobody, "nobody\n").is_err());
+    await_that("both were refused", || server.metrics().sum("logweir_connections_refused_total", "transport") == 2.0);
+    assert_eq!(server.cat(), b"known\n");
+}
+
+#[test]
+fn what_is_missing_is_said_before_the_start() {
+    let dir = scratch();
+    let config = dir.path().join("c.toml");
+    std::fs::write(&config, format!("{WEB}tls_cert = \"/nowhere/a.pem\"\ntls_key = \"/nowhere/a.key\"\n")).unwrap();
+    let output = common::logweir(&["check", "--config", config.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(78));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("listener.web") && message.contains("/nowhere/a.pem"), "{message}");
+}
+
+#[test]
+fn a_flood_of_handshakes_leaves_plain_lines_alone() {
+    let dir = scratch();
+    let site = Site::new(dir.path());
+    let config =
+        ["[limits]\ntls_handshakes_per_second = 1\n", WEB, "header_timeout = \"1s\"\n", &site.config(), LINES].concat();
+    let server = Server::with_config(&dir.path().join("d"), &config);
+    // A quarter of a second is saved up, which is less than one handshake: from the second on they wait in line.
+    let flood: Vec<TcpStream> = (0..50)
+        .map(|_| {
+            let mut stream = TcpStream::connect(server.address("web")).unwrap();
+            stream.write_all(b"\x16\x03\x01\x02\x00\x01").unwrap(); // the beginning of a ClientHello
+            stream
+        })
+        .collect();
+    await_that("all are in", || server.metrics().sum("logweir_connections", "") >= 50.0);
+    let mut plain = TcpStream::connect(server.address("lines")).unwrap();
+    for i in 0..1000 {
+        writeln!(plain, "line {i}").unwrap();
+    }
+    drop(plain);
+    await_that("plain lines", || server.metrics().sum("logweir_durable_lines_total", "\"lines\"") == 1000.0);
+    await_that("stalled handshakes end", || {
+        server.metrics().sum("logweir_connections_refused_total", "line_timeout") >= 1.0
+    });
+    drop(flood);
+    await_that("all are gone", || server.metrics().sum("logweir_connections", "") == 0.0);
+}
+
+#[test]
+fn proxy_headers_say_who_a_client_is() {
+    let dir = scratch();
+    let config = format!(
+        "[stream.default]\nformat = \"json\"\n{LINES}proxy_protocol = \"required\"\nmax_connections_per_address = 2\nheader_timeout = \"300ms\"\n"
+    );
+    let server = Server::with_config(&dir.path().join("d"), &config);
+    let connect = |header: &str| {
+        let mut stream = TcpStream::connect(server.address("lines")).unwrap();
+        stream.write_all(header.as_bytes()).unwrap();
+        stream
+    };
+    let mut first = connect("PROXY TCP4 192.0.2.7 192.0.2.1 4711 5170\r\nhello\n");
+    let _second = connect("PROXY TCP4 192.0.2.7 192.0.2.1 4712 5170\r\n");
+    await_that("the line", || server.metrics().sum("logweir_durable_lines_total", "") == 1.0);
+    let line: serde_json::Value = serde_json::from_slice(&server.cat()).unwrap();
+    assert_eq!((line["peer"].as_str(), line["msg"].as_str()), (Some("192.0.2.7:4711"), Some("hello")));
+    // Limits count the client, not the proxy; and nothing else than a header is taken for one.
+    let mut third = BufReader::new(connect("PROXY TCP4 192.0.2.7 192.0.2.1 4713 5170\r\nthird\n"));
+    let _other = connect("PROXY TCP4 192.0.2.8 192.0.2.1 4713 5170\r\n");
+    let _none = connect("no header\n");
+    let _slow = connect("PROX");
+    let mut said = String::new();
+    let _ = third.read_line(&mut said);
+    assert_eq!(said, "");
+    let refused = |reason: &str| server.metrics().sum("logweir_connections_refused_total", reason);
+    await_that("one for its address", || refused("max_connections_per_address") == 1.0);
+    await_that("one for its header", || refused("transport") == 1.0);
+    await_that("one for its slowness", || refused("line_timeout") == 1.0);
+    writeln!(first, "again").unwrap();
+    await_that("the first goes on", || server.metrics().sum("logweir_durable_lines_total", "") == 2.0);
+}

@@ -3,6 +3,7 @@
 
 pub mod faulty_disk;
 pub mod http;
+pub mod programs;
 pub mod running;
 pub mod sim_disk;
 

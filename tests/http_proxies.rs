@@ -142,6 +142,7 @@ fn nginx_in_front_keeps_its_connections() {
     assert!(accepted <= 8.0, "{accepted} connections for 302 requests: the upstream's were not kept");
 }
 
+/// Without retries: a request that meets a closed port or a closed connection would be a failed one.
 const HAPROXY: &str = "
 global
   maxconn 500
@@ -151,8 +152,8 @@ defaults
   timeout connect 5s
   timeout client 30s
   timeout server 30s
-  retries 3
-  option redispatch
+  timeout check 5s
+  retries 0
   option httpchk GET /readyz
   http-check expect status 200
 frontend in
@@ -173,7 +174,7 @@ fn haproxy_takes_a_server_out_without_one_failed_request() {
         return skipped(NAME, "haproxy is not installed");
     };
     let dir = scratch();
-    let config = "drain_delay = \"1s\"\n[listener.web]\nprotocol = \"http\"\naddress = \"tcp://127.0.0.1:0\"\nproxy_protocol = \"required\"\n";
+    let config = "drain_delay = \"2s\"\n[listener.web]\nprotocol = \"http\"\naddress = \"tcp://127.0.0.1:0\"\nproxy_protocol = \"required\"\n";
     let mut servers = ["one", "two"].map(|name| Server::with_config(&dir.path().join(name), config));
     let backends: String =
         servers.iter().enumerate().map(|(i, s)| format!("  server s{i} {}\n", s.address("web"))).collect();

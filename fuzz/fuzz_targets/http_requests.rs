@@ -10,6 +10,7 @@ fuzz_target!(|data: &[u8]| {
     let setup = Setup {
         format: if seed[2] & 1 == 0 { Format::Raw } else { Format::Json },
         too_long: [TooLong::Truncate, TooLong::Drop, TooLong::Close][usize::from(seed[2] / 2 % 3)],
+        chunk: if seed[2] & 1 == 0 { 16_000 } else { 70_000 },
         ..Setup::whole()
     };
     run_both(&setup, &seed, input);

@@ -27,12 +27,13 @@ pub struct Setup {
 }
 
 impl Setup {
+    /// In one piece, into a chunk that is large enough for raw lines (small ones are faster).
     pub fn whole() -> Setup {
         Setup {
             format: Format::Raw,
             too_long: TooLong::Truncate,
             pieces: vec![usize::MAX],
-            chunk: 100_000,
+            chunk: 16_000,
             budget: 1 << 20,
             late: false,
         }

@@ -9,14 +9,17 @@ use logweir::log::disk::{Caching, Disk};
 use logweir::log::names::SegmentId;
 use logweir::log::real_disk::RealDisk;
 use logweir::log::segment::{AppendOptions, Segment, Stamp};
+use logweir::metrics::stats::StatusCells;
 use logweir::net::Peer;
 use logweir::ring::Ring;
+use logweir::session::http::{Budget, Http, HttpOptions, Reply, StreamChoice};
 use logweir::session::lines::{Format, Lines, LinesOptions, TooLong};
 use logweir::session::tail::{TailHandle, TailStore};
-use logweir::session::{Landing, Session, Window};
+use logweir::session::{AckLevel, Landing, Session, Turn, Window};
 use std::hint::black_box;
-use std::io::IoSlice;
+use std::io::{IoSlice, Write};
 use std::sync::Arc;
+use zstd::stream::raw::{InBuffer, Operation, OutBuffer};
 
 const MIB: usize = 1 << 20;
 
@@ -116,9 +119,122 @@ fn append(c: &mut Criterion) {
     group.finish();
 }
 
+/// Requests through the whole session, as receives of 64 KiB bring them: small ones, and a compressed body beside its
+/// decompressor alone. Throughput is in bytes of lines.
+fn http(c: &mut Criterion) {
+    let lines = Arc::new(LinesOptions {
+        listener: "bench".into(),
+        max_line_bytes: MIB,
+        too_long: TooLong::Truncate,
+        strip_cr: false,
+        keep_unterminated: true,
+        reply_count: false,
+        format: Format::Raw,
+    });
+    let options = Arc::new(HttpOptions {
+        lines,
+        streams: vec![StreamChoice { name: "default".into(), index: 0, format: Format::Raw }],
+        ack: AckLevel::Received,
+        max_header_bytes: 16 << 10,
+        max_headers: 64,
+        max_body_bytes: 1 << 30,
+        max_decoded_bytes: 1 << 30,
+        max_requests: 0,
+        tokens: Vec::new(),
+        decoding: Budget::new(32 << 20),
+    });
+    let text: String = (0..4 * MIB / 100)
+        .map(|i| {
+            format!(
+                "2026-11-21T08:{:02}:{:02}Z host-{} app[{i}]: request {} took {} ms, status {}\n",
+                i / 60 % 60,
+                i % 60,
+                i % 7,
+                i * 7919 % 10_000,
+                i * 31 % 997,
+                200 + i % 5
+            )
+        })
+        .collect();
+    let gzip = {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    let request = |coding: &str, body: &[u8]| {
+        let head = format!(
+            "POST / HTTP/1.1\r\nHost: localhost:9880\r\nUser-Agent: bench\r\nContent-Encoding: {coding}\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        [head.as_bytes(), body].concat()
+    };
+    let mut group = c.benchmark_group("http");
+    let small = request("identity", &[&[b'x'; 199][..], b"\n"].concat());
+    let zstd = zstd::bulk::compress(text.as_bytes(), 3).unwrap();
+    let cases = [
+        ("one line of 200 B", small, 200),
+        ("4 MiB, gzip", request("gzip", &gzip), text.len()),
+        ("4 MiB, zstd", request("zstd", &zstd), text.len()),
+    ];
+    let mut memory = vec![0; MIB];
+    for (name, input, bytes) in cases {
+        group.throughput(Throughput::Bytes(bytes as u64));
+        let mut store = TailStore::new(MIB, MIB).unwrap();
+        let mut session = Http::new(Arc::clone(&options), &Peer::Local);
+        group.bench_function(name, |b| b.iter(|| http_request(&mut session, &mut store, &mut memory, &input)));
+    }
+    group.throughput(Throughput::Bytes(text.len() as u64));
+    group.bench_function("4 MiB, gzip, decompressor alone", |b| {
+        b.iter(|| {
+            let mut inflate = flate2::Decompress::new_gzip(15);
+            let mut status = flate2::Status::Ok;
+            while status != flate2::Status::StreamEnd {
+                let at = inflate.total_in() as usize;
+                status = inflate.decompress(&gzip[at..], &mut memory, flate2::FlushDecompress::None).unwrap();
+            }
+            inflate.total_out()
+        });
+    });
+    group.bench_function("4 MiB, zstd, decompressor alone", |b| {
+        b.iter(|| {
+            let mut decoder = zstd::stream::raw::Decoder::new().unwrap();
+            let (mut at, mut made) = (0, 0);
+            while made < text.len() {
+                let (mut from, mut to) = (InBuffer::around(&zstd[at..]), OutBuffer::around(&mut memory[..]));
+                decoder.run(&mut from, &mut to).unwrap();
+                (at, made) = (at + from.pos(), made + to.pos());
+            }
+            made
+        });
+    });
+    group.finish();
+}
+
+/// One request, received and answered.
+fn http_request(session: &mut Http, store: &mut TailStore, memory: &mut [u8], input: &[u8]) -> u32 {
+    let (mut tail, mut at, mut filled, mut lines) = (TailHandle::default(), 0, 0, 0);
+    let statuses = StatusCells::default();
+    while at < input.len() || session.turn() == Turn::GoOn {
+        if memory.len() - filled < 64 << 10 {
+            filled = 0; // as if the chunk had been pushed
+        }
+        let landing = session.landing(memory.len() - filled, tail.len(), 1).unwrap();
+        let n = if session.turn() == Turn::Receive { landing.len.min(64 << 10).min(input.len() - at) } else { 0 };
+        let space = &mut memory[filled..];
+        space[landing.start..landing.start + n].copy_from_slice(&input[at..at + n]);
+        let mut window = Window::new(space, store.tail(&mut tail), 0);
+        session.input(landing, n, &mut window);
+        (lines, filled, at) = (lines + window.lines, filled + window.committed, at + n);
+    }
+    let mut out = Vec::new();
+    session.output(&mut Reply { out: &mut out, date: "Sat, 21 Nov 2026 08:00:00 GMT", statuses: &statuses });
+    assert!(out.starts_with(b"HTTP/1.1 204"));
+    lines
+}
+
 criterion_group! {
     name = parts;
     config = Criterion::default().sample_size(20).measurement_time(std::time::Duration::from_secs(2));
-    targets = framing, ring, append
+    targets = framing, http, ring, append
 }
 criterion_main!(parts);

@@ -260,3 +260,47 @@ fn many_clients_with_all_encodings_at_once() {
     assert_eq!(next.values().sum::<u32>(), 16 * (0..50).map(|i| i * 7).sum::<u32>());
     server.metrics().check_accounts();
 }
+
+/// The high-water mark of a process's own memory, in KiB.
+fn most_memory(server: &Server) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_long_body_takes_no_more_memory_than_a_short_one() {
+    let dir = scratch();
+    let config = format!(
+        "[buffer]\nmemory = \"8MiB\"\n[storage]\nsegment_size = \"16MiB\"\n{WEB}max_line_bytes = \"16KiB\"\nmax_body_bytes = \"10GiB\"\n"
+    );
+    let server = Server::with_config(&dir.path().join("d"), &config);
+    let block = format!("{}\n", "x".repeat(1023)).repeat(1024);
+    let gzip = {
+        let mut e = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        for _ in 0..256 {
+            e.write_all(block.as_bytes()).unwrap();
+        }
+        e.finish().unwrap()
+    };
+    let mut client = Client::to(server.address("web"));
+    // All the buffers once, and the decoder.
+    client.send(request("/", "", &block.repeat(16)).as_bytes());
+    assert_eq!(client.answer().unwrap().status, 204);
+    let before = most_memory(&server);
+    client.send(format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", block.len() * 256).as_bytes());
+    for _ in 0..256 {
+        client.send(block.as_bytes());
+    }
+    assert_eq!(client.answer().unwrap().status, 204);
+    client.send(
+        format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n", gzip.len())
+            .as_bytes(),
+    );
+    client.send(&gzip);
+    assert_eq!(client.answer().unwrap().status, 204);
+    let after = most_memory(&server);
+    assert!(after < before + 2048, "{before} -> {after} KiB for two bodies of 256 MiB");
+    assert_eq!(server.metrics().sum("logweir_durable_lines_total", ""), (16 + 512) as f64 * 1024.0);
+    server.metrics().check_accounts();
+}

@@ -142,7 +142,7 @@ impl<E: Engine> Reactor<E> {
         if let Some(conn) = self.conns.get(id) {
             conn.ended = true;
             conn.line_since_ns = 0;
-            if conn.session.has_output() {
+            if conn.session.has_output() || conn.session.is_over() {
                 mark_dirty(&mut self.dirty, conn, id);
             }
         }

@@ -53,12 +53,20 @@ fn all_are_answered(waiting: &mut [Client]) -> (usize, usize) {
 fn block_refuses_what_has_waited_too_long() {
     let dir = scratch();
     let mut server = Running::start(dir.path(), &format!("{WEB}queue_timeout = \"200ms\"\n"));
+    // One that is in the middle of a request waits, and hides nobody behind it.
+    let mut begun = Client::to(server.address("web"));
+    begun.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf\n");
+    await_that("it has begun", || server.count("logweir_received_lines_total", "") == 1.0);
     server.faults.shut_gate();
     let (mut waiting, refused) = until_refused(&server);
+    begun.send(b"done\n");
+    let mut late = Client::to(server.address("web"));
+    assert_eq!(late.post("/", "", "late\n").status, 429);
     assert_eq!(refused.status, 429, "{refused:?}");
     assert!(refused.head.contains("Retry-After: 1\r\n") && refused.body.contains("overloaded"), "{refused:?}");
     assert!(!refused.head.contains("Connection: close"), "the connection can go on");
     server.faults.open_gate();
+    assert_eq!(begun.answer().unwrap().status, 204);
     let (taken, _) = all_are_answered(&mut waiting);
     assert!(taken > 3, "{taken}");
     assert_eq!(server.count("logweir_dropped_lines_total", ""), 0.0, "what is refused was never received");

@@ -241,3 +241,24 @@ fn proxy_headers_say_who_a_client_is() {
     writeln!(first, "again").unwrap();
     await_that("the first goes on", || server.metrics().sum("logweir_durable_lines_total", "") == 2.0);
 }
+
+/// Found by review: where lines grow as they are written, a receive brings less than a record, and its rest had no room.
+#[test]
+fn records_larger_than_a_receive_come_through() {
+    let dir = scratch();
+    let site = Site::new(dir.path());
+    let config =
+        ["[stream.default]\nformat = \"json\"\n", LINES, "max_line_bytes = \"16KiB\"\n", &site.config()].concat();
+    let server = Server::with_config(&dir.path().join("d"), &config);
+    let mut client = site.client(&server, "lines", "server.example", None);
+    let many: String = (0..20_000).map(|i| format!("line {i} \u{1}\n")).collect();
+    client.write_all(many.as_bytes()).unwrap();
+    client.conn.send_close_notify();
+    client.flush().unwrap();
+    client.sock.shutdown(Shutdown::Write).unwrap();
+    await_that("all lines", || server.metrics().sum("logweir_durable_lines_total", "") == 20_000.0);
+    let text = String::from_utf8(server.cat()).unwrap();
+    let message =
+        |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["msg"].as_str().unwrap().to_string();
+    assert!(text.lines().map(message).eq(many.lines().map(String::from)));
+}

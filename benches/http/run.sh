@@ -107,7 +107,7 @@ TOML
         kill -0 "$server" 2>/dev/null || break
         sleep 0.05
     done
-    url=http://$(sed -n 's|^ *lines from  *tcp://\([^ ]*\) .*|\1|p' "$run_dir/introduction")/
+    url=http://$(sed -n 's|^ *lines from  *http://\([^ ]*\) .*|\1|p' "$run_dir/introduction")/
     admin=$(sed -n 's|^ *metrics  *\(http://[^/ ]*\)/.*|\1|p' "$run_dir/introduction")
     if [[ -z $admin ]] || ! answers "${url}readyz"; then
         cat "$run_dir/log" >&2

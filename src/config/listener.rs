@@ -6,7 +6,7 @@ use super::raw::{self, Ack, Protocol, ProxyWord, Reply, TlsVersion, TooLongWord,
 use crate::chunk::{Class, Level};
 use crate::net::listen::Address;
 use crate::session::AckLevel;
-use crate::session::http::{Budget, HttpOptions, MOST_HEADERS, StreamChoice, Token};
+use crate::session::http::{Budget, HEAD_LANDING, HttpOptions, MOST_HEADERS, StreamChoice, Token};
 use crate::session::lines::{self, Format, LinesOptions, TooLong};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -76,13 +76,14 @@ impl ListenerOptions {
     /// Bytes that a connection may leave in its tail at most: a line, or a head.
     #[must_use]
     pub fn longest_tail(&self) -> usize {
-        self.lines.max_line_bytes.max(self.http.as_ref().map_or(0, |h| h.max_header_bytes))
+        // Of requests: a head, and what came with it while those before it wait for their answers.
+        self.lines.max_line_bytes.max(self.http.as_ref().map_or(0, |h| h.max_header_bytes + HEAD_LANDING))
     }
 
     /// Bytes that a chunk must have at least for this listener.
     #[must_use]
     pub fn least_chunk_bytes(&self) -> usize {
-        lines::least_chunk_bytes(&self.lines) + self.http.as_ref().map_or(0, |h| h.max_header_bytes)
+        lines::least_chunk_bytes(self.longest_tail(), self.lines.format)
     }
 }
 

@@ -38,7 +38,8 @@ impl<E: Engine> Reactor<E> {
             Outcome::Bytes { len, more, cut } => (len, more, cut),
             Outcome::Empty => {
                 // Nothing more was sent so far: with the orderly end, this is the end of the input, between requests.
-                let over = self.draining && conn.session.is_between(conn.tail.len()) && !conn.stage.is_opening();
+                let is_opening = conn.stage.is_opening() && !conn.stage.is_clean_end();
+                let over = self.draining && conn.session.is_between(conn.tail.len()) && !is_opening;
                 self.put_back(chunk, mark);
                 let done = !over || self.finish_input(id, End::Clean);
                 return if done { Served::Done(0) } else { Served::More(0) };
@@ -66,10 +67,23 @@ impl<E: Engine> Reactor<E> {
         self.stats().receives.add(1);
         let Some(conn) = self.conns.get(id) else { return Served::Done(0) };
         let held = conn.stage.held();
-        let landing = Landing { start: start - held, len: held + leased };
-        let most = self.tails.allowance(&conn.tail, self.tail_lane == Some(id));
-        let space = &mut chunk.free()[landing.start..][..landing.len];
-        let decoded = conn.stage.decode(space, len, most);
+        let allowance = self.tails.allowance(&conn.tail, self.tail_lane == Some(id));
+        let (base, landing) = match held {
+            0 => (start, Landing { start, len: leased }),
+            // As it was when the lease was made: nothing has come in since.
+            _ => match conn.session.landing(chunk.room(), conn.tail.len(), 1) {
+                Some(landing) => (start - held, landing),
+                None => (start - held, Landing { start: start - held, len: 0 }),
+            },
+        };
+        let most = allowance.min(landing.len);
+        let free = chunk.free();
+        let decoded = conn.stage.decode(&mut free[base..][..held + leased], len, most);
+        if base != landing.start
+            && let Ok(decoded) = decoded
+        {
+            free.copy_within(base..base + decoded, landing.start);
+        }
         let source = conn.stage.take_source();
         match decoded {
             Ok(decoded) => {
@@ -136,6 +150,7 @@ impl<E: Engine> Reactor<E> {
         if conn.kind == Kind::Datagram {
             conn.session.end_of_datagram(landed.cut, &mut window);
         }
+        let received = received.max(window.worked); // decoding is work too, for which others wait
         let found = Found::in_window(window);
         self.book(id, &mut chunk, &found, landed.mark);
         self.put_back(chunk, landed.mark);
@@ -198,10 +213,16 @@ impl<E: Engine> Reactor<E> {
                 mark_dirty(&mut self.dirty, conn, id);
             }
         }
-        if let (Some(lines), LeaseMark::Lane(lane)) = (conn.session.awaits_writing(), mark) {
-            let number = self.lanes[lane].number_of_last(chunk);
+        if let LeaseMark::Lane(lane) = mark
+            && kept.lines > 0
+            && let Some(lines) = conn.session.awaits_writing()
+        {
+            let number = self.lanes[lane].number;
             chunk.announce = true;
-            self.writing.push_back((number, id, lines));
+            match self.writing.back_mut() {
+                Some((n, c, l)) if (*n, *c) == (number, id) => *l = lines,
+                _ => self.writing.push_back((number, id, lines)),
+            }
         }
         if found.truncated.lines > 0 {
             self.stats().truncated_lines.add(found.truncated.lines);

@@ -24,7 +24,8 @@ impl<E: Engine> Reactor<E> {
         let (mark, waiting) = (conn.session.mark(), conn.waiting());
         let went_on = mark != conn.mark;
         conn.mark = mark;
-        if (went_on || conn.tail.is_empty()) && self.tail_lane == Some(id) {
+        // The lane must leave no more behind than it found, or the store would fill up beyond its reserve.
+        if self.tail_lane == Some(id) && conn.tail.blocks() <= self.lane_found {
             self.tail_lane = None;
         }
         if waiting == Waiting::Nothing {
@@ -69,11 +70,14 @@ impl<E: Engine> Reactor<E> {
                 self.close(id, None);
                 continue;
             }
+            let stuck = conn.ended && conn.unacked == 0; // its last answers are not read
             let timeout = self.listeners[usize::from(conn.listener)].options.idle_timeout.as_nanos() as u64;
             let due = conn.last_input_ns + timeout;
             // Input that waits for us is not idleness, nor is waiting for an acknowledgement.
             if due > now || conn.queued || conn.unacked > 0 {
                 self.idle_timers.push(Reverse((due.max(now + timeout / 8 + 1), id)));
+            } else if stuck {
+                self.close(id, Some(Refused::Idle));
             } else {
                 self.break_off(id, Reason::LineTimeout, Some(Refused::Idle));
             }
@@ -164,6 +168,7 @@ impl<E: Engine> Reactor<E> {
             if let Some(why) = why {
                 self.stats().refused[why as usize].add(1);
             }
+            self.idle_timers.push(Reverse((self.now + LINGER_NS, id)));
             return; // closed behind its last answer, or when the client has long not read it
         }
         self.close(id, why);

@@ -7,6 +7,9 @@ use std::collections::VecDeque;
 /// Turns that may be saved up, as a part of those of a second: short bursts need not wait.
 const BURST_PART: u64 = 4;
 
+/// A line that takes longer than this is served from its end.
+const HOPELESS_NS: u64 = 4_000_000_000;
+
 /// A bucket of turns, and who waits for one.
 #[derive(Debug)]
 pub struct Handshakes {
@@ -44,15 +47,23 @@ impl Handshakes {
         false
     }
 
-    /// The first in line, if there is a turn for it now. It is taken.
-    pub fn next(&mut self, now: u64) -> Option<ConnId> {
+    /// The next in line that is still there, if there is a turn for it now. It is taken.
+    pub fn next(&mut self, now: u64, mut is_there: impl FnMut(ConnId) -> bool) -> Option<ConnId> {
         self.refill(now);
-        if self.saved_ns < self.each_ns {
-            return None;
+        while self.waiting.front().is_some_and(|id| !is_there(*id)) {
+            self.waiting.pop_front();
         }
-        let id = self.waiting.pop_front()?;
-        self.saved_ns -= self.each_ns;
-        Some(id)
+        while self.saved_ns >= self.each_ns {
+            // In a line that takes longer than clients wait, the first would all be served too late: the last then, who may
+            // be somebody who means it.
+            let is_hopeless = self.waiting.len() as u64 * self.each_ns > HOPELESS_NS;
+            let id = if is_hopeless { self.waiting.pop_back()? } else { self.waiting.pop_front()? };
+            if is_there(id) {
+                self.saved_ns -= self.each_ns;
+                return Some(id);
+            }
+        }
+        None
     }
 
     /// When the first in line has its turn.
@@ -69,16 +80,26 @@ mod tests {
     #[test]
     fn a_flood_gets_its_share_in_order_and_no_more() {
         let id = |index| ConnId { index, generation: 0 };
-        let mut handshakes = Handshakes::new(100, 0);
-        let at_once = (0..1000).filter(|i| handshakes.take_turn(id(*i), 0)).count();
-        assert_eq!(at_once, 25, "a quarter of a second saved up");
+        let mut handshakes = Handshakes::new(1000, 0);
+        let at_once = (0..4000).filter(|i| handshakes.take_turn(id(*i), 0)).count();
+        assert_eq!(at_once, 250, "a quarter of a second saved up");
         let mut served = Vec::new();
         let mut now = 0;
         while now < 1_000_000_000 {
             now = handshakes.next_turn().unwrap();
-            served.extend(std::iter::from_fn(|| handshakes.next(now)));
+            served.extend(std::iter::from_fn(|| handshakes.next(now, |_| true)));
         }
-        assert_eq!(served.len(), 100);
-        assert!(served.is_sorted() && served[0] == id(25));
+        assert_eq!(served.len(), 1000);
+        assert!(served.is_sorted() && served[0] == id(250));
+    }
+
+    #[test]
+    fn the_dead_take_no_turns_and_a_hopeless_line_is_served_from_its_end() {
+        let id = |index| ConnId { index, generation: 0 };
+        let mut handshakes = Handshakes::new(10, 0);
+        (0..100).for_each(|i| drop(handshakes.take_turn(id(i), 0)));
+        assert_eq!(handshakes.next(100_000_000, |_| true), Some(id(99)), "98 in line, ten a second");
+        assert_eq!(handshakes.next(100_000_000, |_| true), None);
+        assert_eq!(handshakes.next(200_000_000, |i| i.index > 80), Some(id(81)), "those before are gone");
     }
 }

@@ -22,8 +22,8 @@ pub struct Lane {
     /// No chunk is free, and who needs one waits.
     pub blocked: bool,
     blocked_since_ns: u64,
-    /// Number of its next chunk: what was written is told by it.
-    number: u64,
+    /// Number of its open chunk: what was written is told by it.
+    pub number: u64,
 }
 
 impl Lane {
@@ -35,11 +35,6 @@ impl Lane {
     /// When its chunk is to be pushed though it is not full; `None`: it is empty.
     pub fn due_at(&self, linger_ns: u64) -> Option<u64> {
         self.open.as_ref().filter(|c| !c.is_empty()).map(|_| self.opened_ns + linger_ns)
-    }
-
-    /// Number of the chunk that holds the last record of this lane; `open` is its open one.
-    pub fn number_of_last(&self, open: &Chunk) -> u64 {
-        if open.is_empty() { self.number - 1 } else { self.number }
     }
 
     /// Notes the time of the first record.

@@ -120,6 +120,10 @@ pub struct Reactor<E: Engine> {
     starved: VecDeque<ConnId>,
     /// The one that may go on when that room is spent.
     tail_lane: Option<ConnId>,
+    /// Blocks of the tail of that one when it was given the lane.
+    lane_found: usize,
+    /// Connections in the middle of a request that wait for a chunk, out of the way of those that may be refused.
+    parked: Vec<ConnId>,
     /// Connections with something to send or to end, once acknowledgements of this turn are in.
     dirty: Vec<ConnId>,
     idle_timers: BinaryHeap<Reverse<(u64, ConnId)>>,
@@ -182,6 +186,8 @@ impl<E: Engine> Reactor<E> {
             ready,
             starved: VecDeque::new(),
             tail_lane: None,
+            lane_found: 0,
+            parked: Vec::new(),
             dirty: Vec::new(),
             idle_timers: BinaryHeap::new(),
             line_timers: BinaryHeap::new(),
@@ -404,6 +410,7 @@ impl<E: Engine> Reactor<E> {
             let mut buffer = self.spare_buffers.pop().unwrap_or_default();
             let statuses = &self.shard.reactors[self.index].stats.statuses;
             let Some(conn) = self.conns.get(id) else { return };
+            let waited = conn.session.turn() == Turn::Wait;
             conn.session.output(&mut Reply { out: &mut buffer, date: self.date.at(self.wall), statuses });
             let is_over = conn.session.is_over();
             if (!buffer.is_empty() || conn.stage.wants_to_send()) && conn.stage.encode(&mut buffer).is_err() {
@@ -412,13 +419,17 @@ impl<E: Engine> Reactor<E> {
             if is_over && !conn.shut {
                 conn.stage.close(&mut buffer);
             }
-            let goes_on = conn.session.turn() == Turn::GoOn;
+            let turn = conn.session.turn();
+            let goes_on = turn == Turn::GoOn || (waited && turn != Turn::Wait);
+            if goes_on && !conn.queued && !conn.ended {
+                // Whatever came while it waited was not looked at.
+                conn.queued = true;
+                self.ready.push(conn.listener, id, self.now);
+            }
             if buffer.is_empty() {
                 self.keep_buffer(buffer);
                 if is_over {
                     self.part(id);
-                } else if goes_on {
-                    self.pending(id);
                 }
                 return self.nudge(id);
             }
@@ -466,6 +477,7 @@ impl<E: Engine> Reactor<E> {
         // Everybody is looked at once more: what is empty then is ended.
         for id in self.conns.ids() {
             self.pending(id);
+            self.close_if_done(id); // whoever does not read is not waited for
         }
     }
 

@@ -273,6 +273,7 @@ impl<E: Engine> Reactor<E> {
         conn.tail = tail;
         (conn.last_input_ns, conn.line_since_ns) = (moved.last_input_ns, moved.line_since_ns);
         conn.retires_ns = moved.retires_ns;
+        (conn.handshaking, conn.mark) = (!conn.stage.is_opening(), conn.session.mark());
         conn.share.stays_until = self.meter.window + STAY;
         self.conns.insert(id, conn);
         self.stats().open.add(1);

@@ -3,13 +3,18 @@
 use super::Reactor;
 use crate::chunk::{Chunk, ConnId};
 use crate::config::raw::WhenFull;
+use crate::metrics::accounting::Reason;
+use crate::metrics::stats::Refused;
 use crate::net::{Engine, Kind, Lease, LeaseMark};
-use crate::session::{End, Landing, Refusal, Turn};
+use crate::session::{End, Landing, Refusal, Turn, Waiting};
 
 /// Bytes received before the engine is asked for events again, so that new connections and answers have their turn.
 const SERVE_BYTES: usize = 4 << 20;
 /// Largest datagram that is received whole (Linux's default `net.core.wmem_default` is 208 KiB).
 pub const DATAGRAM_MAX: usize = 256 * 1024;
+
+/// Room for the rest of a unit of a stage: a TLS record has 18 KiB at most (RFC 8446 section 5.2).
+const WIRE_ROOM: usize = 20 << 10;
 
 /// What a turn came to.
 pub(super) enum Served {
@@ -29,8 +34,10 @@ impl<E: Engine> Reactor<E> {
     /// Serves ready connections, listeners in turn.
     pub(super) fn serve_ready(&mut self) {
         self.feed_starved();
-        while let Some(id) = self.handshakes.next(self.now) {
-            if let Some(conn) = self.conns.get(id) {
+        self.unpark();
+        let conns = &mut self.conns;
+        while let Some(id) = self.handshakes.next(self.now, |id| conns.get(id).is_some()) {
+            if let Some(conn) = conns.get(id) {
                 conn.handshaking = true;
                 self.ready.push(conn.listener, id, self.now);
             }
@@ -49,7 +56,7 @@ impl<E: Engine> Reactor<E> {
                     let blocked = self.lanes[self.lane_of[usize::from(listener)]].blocked;
                     if blocked && self.refuses(usize::from(listener), since) {
                         // In the middle of a request that goes on when there is a chunk; those behind it may be refused.
-                        self.ready.push(listener, id, u64::MAX);
+                        self.parked.push(id);
                         continue;
                     }
                     self.ready.push_front(listener, id, since);
@@ -78,6 +85,18 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
+    /// Lets those in the middle of a request go on whose lane has a chunk again.
+    fn unpark(&mut self) {
+        for id in std::mem::take(&mut self.parked) {
+            let Some(listener) = self.conns.get(id).map(|c| c.listener) else { continue };
+            if self.lanes[self.lane_of[usize::from(listener)]].blocked {
+                self.parked.push(id);
+            } else {
+                self.ready.push(listener, id, self.now);
+            }
+        }
+    }
+
     /// Lets those who wait for tail room try again when there is some; else the oldest partial line gets the lane.
     ///
     /// Whoever has no partial line waits for room then: the lane never leaves more behind than it found, so that the store
@@ -95,6 +114,7 @@ impl<E: Engine> Reactor<E> {
         {
             self.ready.push(conn.listener, id, self.now);
             self.tail_lane = Some(id);
+            self.lane_found = conn.tail.blocks();
         }
     }
 
@@ -105,7 +125,8 @@ impl<E: Engine> Reactor<E> {
         }
         let mut oldest: Option<(u64, usize)> = None;
         for (place, id) in self.starved.iter().enumerate() {
-            let since = self.conns.get(*id).map_or(0, |c| c.line_since_ns);
+            let begun = |c: &super::conns::Conn| !c.tail.is_empty() || c.waiting() == Waiting::Line;
+            let since = self.conns.get(*id).filter(|c| begun(c)).map_or(0, |c| c.line_since_ns);
             if since > 0 && oldest.is_none_or(|(o, _)| since < o) {
                 oldest = Some((since, place));
             }
@@ -187,7 +208,8 @@ impl<E: Engine> Reactor<E> {
             return Served::Done(0); // its answers call again
         }
         let allowance = self.tails.allowance(&conn.tail, self.tail_lane == Some(id));
-        if allowance == 0 {
+        let frees_tail = turn == Turn::GoOn && conn.session.frees_tail();
+        if allowance == 0 && !frees_tail {
             return Served::NoTail;
         }
         let is_datagram = conn.kind == Kind::Datagram;
@@ -197,18 +219,23 @@ impl<E: Engine> Reactor<E> {
         let goes_on = turn == Turn::GoOn || conn.stage.pending();
         let refused = conn.session.is_between(conn.tail.len()) || self.control.intake_stopped();
         let Some((chunk, landing, mark)) = self.space_for(id, listener, refused.then_some(since), wanted) else {
-            return Served::NoChunk;
+            let is_over = self.conns.get(id).is_none_or(|c| c.ended);
+            return if is_over { Served::Done(0) } else { Served::NoChunk };
         };
         if goes_on {
             return self.go_on(id, chunk, mark, landing, allowance);
         }
         let held = self.conns.get(id).map_or(0, |c| c.stage.held());
-        let len = if is_datagram {
-            landing.len.saturating_sub(closing).clamp(1, DATAGRAM_MAX)
+        let (start, len) = if is_datagram {
+            (landing.start, landing.len.saturating_sub(closing).clamp(1, DATAGRAM_MAX))
+        } else if held == 0 {
+            (landing.start, landing.len.min(allowance))
         } else {
-            landing.len.saturating_sub(held).min(allowance)
+            // An unfinished unit needs room for its rest, wherever the session wants what becomes of it.
+            let base = wire_base(&chunk, &landing, held);
+            (base + held, (chunk.room() - base - held).min(allowance))
         };
-        match self.engine.recv(id, Lease { chunk, start: landing.start + held, len, mark }) {
+        match self.engine.recv(id, Lease { chunk, start, len, mark }) {
             Some(received) => self.took(received),
             None => Served::Done(0), // the event brings the chunk back
         }
@@ -227,12 +254,17 @@ impl<E: Engine> Reactor<E> {
         for _ in 0..2 {
             let (chunk, mark) = self.space(listener, between)?;
             let conn = self.conns.get(id)?;
-            let held = conn.stage.held();
             // A format that grows lands little in any chunk: never ask for more than half of what a fresh one gives.
             let fresh = conn.session.landing(chunk.room_when_empty(), conn.tail.len(), 1).map_or(1, |l| l.len);
-            let least = held + if chunk.is_empty() { 1 } else { wanted(&chunk).min(fresh.div_ceil(2)) };
+            let least = if chunk.is_empty() { 1 } else { wanted(&chunk).min(fresh.div_ceil(2)) };
             match conn.session.landing(chunk.room(), conn.tail.len(), least) {
                 Some(landing) => return Some((chunk, landing, mark)),
+                None if chunk.is_empty() => {
+                    // Its size is derived so that this cannot be; were it so, waiting would not help.
+                    self.put_back(chunk, mark);
+                    self.break_off(id, Reason::TooLong, Some(Refused::TooLong));
+                    return None;
+                }
                 None => self.retire(chunk, mark),
             }
         }
@@ -267,4 +299,10 @@ impl<E: Engine> Reactor<E> {
         }
         None
     }
+}
+
+/// Where what lands begins, so that what the stage holds and a whole record fit in front of the end of the chunk: where the
+/// session wants it if there is so much room, else at the beginning of what is free.
+pub(super) fn wire_base(chunk: &Chunk, landing: &Landing, held: usize) -> usize {
+    if chunk.room() >= landing.start + held + WIRE_ROOM { landing.start } else { 0 }
 }

@@ -53,12 +53,12 @@ pub struct LinesOptions {
     pub format: Format,
 }
 
-/// Bytes that a chunk must have at least for a listener with these options: one line of the greatest length always fits.
+/// Bytes that a chunk must have at least: where the tail is `longest`, something more can still land.
 #[must_use]
-pub fn least_chunk_bytes(options: &LinesOptions) -> usize {
-    match options.format {
-        Format::Raw => options.max_line_bytes + 16 * 1024,
-        Format::Json => (json::GROWTH + 1) * options.max_line_bytes + 128 * 1024,
+pub fn least_chunk_bytes(longest: usize, format: Format) -> usize {
+    match format {
+        Format::Raw => longest + 16 * 1024,
+        Format::Json => (json::GROWTH + 1) * longest + 128 * 1024,
     }
 }
 

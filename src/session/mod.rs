@@ -101,6 +101,8 @@ pub struct Window<'a> {
     pub not_ready: Option<&'static str>,
     /// The connection should end behind its present request.
     pub closing: bool,
+    /// Bytes that were worked through beside those received: what a decoder made.
+    pub worked: usize,
     /// This connection may go on though the room for partial lines is used up.
     pub is_lane: bool,
 }
@@ -132,6 +134,7 @@ impl<'a> Window<'a> {
             refuse: None,
             not_ready: None,
             closing: false,
+            worked: 0,
             is_lane: false,
         }
     }
@@ -193,6 +196,11 @@ pub trait Session: Send {
     /// What the next turn needs.
     fn turn(&self) -> Turn {
         Turn::Receive
+    }
+
+    /// True where going on leaves no more in the tail than there is.
+    fn frees_tail(&self) -> bool {
+        false
     }
 
     /// True where ending the connection cuts nothing off.

@@ -38,6 +38,12 @@ impl TailHandle {
         self.len == 0
     }
 
+    /// Blocks that it takes.
+    #[must_use]
+    pub fn blocks(&self) -> usize {
+        self.len().div_ceil(BLOCK)
+    }
+
     fn slack(&self) -> usize {
         (BLOCK - self.len() % BLOCK) % BLOCK
     }

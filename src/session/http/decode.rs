@@ -107,13 +107,12 @@ pub struct Progress {
 }
 
 impl Decoder {
-    /// A decoder for a body that becomes `most` bytes at most; `kept` bytes beside it are leased with it.
+    /// A decoder for a body that becomes `most` bytes at most.
     ///
     /// # Errors
     /// There is no memory for it, now or at all.
-    pub fn new(coding: Coding, budget: &Arc<Budget>, most: u64, kept: usize) -> Result<Decoder, &'static Problem> {
+    pub fn new(coding: Coding, budget: &Arc<Budget>, most: u64) -> Result<Decoder, &'static Problem> {
         let mut lease = Lease::new(budget);
-        lease.grow(kept)?;
         let inner = match coding {
             Coding::Gzip => {
                 lease.grow(INFLATE_BYTES)?;

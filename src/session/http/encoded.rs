@@ -2,7 +2,7 @@
 //! chunk, as far as the chunk and the tail have room.
 
 use super::body::{Body, Part};
-use super::decode::Decoder;
+use super::decode::{Decoder, Lease};
 use super::head::Coding;
 use super::options::HttpOptions;
 use super::problem::{self, Problem};
@@ -13,6 +13,8 @@ use crate::session::{Session, Window};
 
 /// Output that is worth a step of its own, where the chunk is not fresh.
 const STEP_LEAST: usize = 512;
+/// Output of one turn: what leaves no line behind fills no chunk that would end it.
+const WORK_MOST: usize = 1 << 20;
 
 /// What waits of a body, and behind it.
 pub struct Encoded {
@@ -26,13 +28,34 @@ pub struct Encoded {
     more: bool,
     /// Received behind the body: the beginning of the next request.
     pub rest: Vec<u8>,
+    /// For what waits here: all of it landed in one receive, and vectors double.
+    _kept: Lease,
 }
 
 impl Encoded {
-    /// For one body. `rest` was received behind the one before.
-    pub fn new(coding: Coding, options: &HttpOptions, rest: Vec<u8>) -> Result<Box<Encoded>, &'static Problem> {
-        let decoder = Decoder::new(coding, &options.decoding, options.max_decoded_bytes, HEAD_LANDING)?;
-        Ok(Box::new(Encoded { decoder: Some(decoder), input: Vec::new(), at: 0, is_last: false, more: false, rest }))
+    /// For one body.
+    pub fn new(coding: Coding, options: &HttpOptions) -> Result<Box<Encoded>, &'static Problem> {
+        let mut kept = Lease::new(&options.decoding);
+        kept.grow(2 * HEAD_LANDING)?;
+        let mut encoded = Box::new(Encoded {
+            decoder: None,
+            input: Vec::new(),
+            at: 0,
+            is_last: false,
+            more: false,
+            rest: Vec::new(),
+            _kept: kept,
+        });
+        encoded.begin(coding, options)?;
+        Ok(encoded)
+    }
+
+    /// For the next body. Where there is no memory for it, everything stays as it was.
+    pub fn begin(&mut self, coding: Coding, options: &HttpOptions) -> Result<(), &'static Problem> {
+        self.decoder = Some(Decoder::new(coding, &options.decoding, options.max_decoded_bytes)?);
+        (self.at, self.is_last, self.more) = (0, false, false);
+        self.input.clear();
+        Ok(())
     }
 
     /// True while its body is not over.
@@ -115,9 +138,13 @@ impl Http {
                 encoded.at = 0;
             }
             let (is_last, is_whole) = (encoded.is_last, decoder.is_whole());
+            window.worked += progress.made;
             if progress.made > 0 {
                 if !self.take_lines(at, progress.made, window) {
                     return;
+                }
+                if window.worked > WORK_MOST {
+                    return; // others have their turn
                 }
                 continue;
             }

@@ -35,7 +35,7 @@ use std::sync::Arc;
 /// Answers owed to one connection at most; requests behind them wait. Bounds what a connection that pipelines can hold.
 const MAX_PIPELINED: usize = 16;
 /// Received at once at most while it is not known whose bytes they are.
-const HEAD_LANDING: usize = 64 << 10;
+pub const HEAD_LANDING: usize = 32 << 10;
 /// Bytes of a refused body that are read, so that the connection can go on; a longer one ends it.
 const SKIP_MOST: u64 = 1 << 20;
 /// A body that brings so much within `body_timeout` is alive.
@@ -232,7 +232,11 @@ impl Http {
                 Ok(Part::Frame(n)) => at += n,
                 Ok(Part::Content(n)) => {
                     at += n;
+                    let before = self.request.wire;
                     self.request.wire += n as u64;
+                    self.mark = self
+                        .mark
+                        .wrapping_add(u32::from(before / PROGRESS_BYTES != self.request.wire / PROGRESS_BYTES));
                 }
                 Err(_) => self.request.wire = u64::MAX,
             }
@@ -279,7 +283,7 @@ impl Session for Http {
             State::Body(body) if self.encoded.is_none() => body.surely(),
             _ => 0,
         };
-        let (start, len) = match len as u64 <= surely || self.lines.grows() {
+        let (start, len) = match (len as u64) < surely || self.lines.grows() {
             true => (start, len),
             false => {
                 let shifted = start.max(tail_len + MARKER_ROOM + 2);
@@ -338,11 +342,17 @@ impl Session for Http {
 
     fn turn(&self) -> Turn {
         match &self.encoded {
-            Some(encoded) if !encoded.is_empty() || !encoded.rest.is_empty() => Turn::GoOn,
-            _ if self.paused && self.answers.len() >= MAX_PIPELINED => Turn::Wait,
+            Some(encoded) if !encoded.is_empty() => Turn::GoOn,
+            // What would be received could only be kept.
+            _ if self.state == State::Head && self.answers.len() >= MAX_PIPELINED => Turn::Wait,
+            Some(encoded) if !encoded.rest.is_empty() => Turn::GoOn,
             _ if self.paused => Turn::GoOn,
             _ => Turn::Receive,
         }
+    }
+
+    fn frees_tail(&self) -> bool {
+        self.paused && self.encoded.is_none()
     }
 
     fn is_between(&self, tail_len: usize) -> bool {
@@ -350,8 +360,11 @@ impl Session for Http {
     }
 
     fn finish(&mut self, end: End, window: &mut Window<'_>) {
+        if self.state == State::Head {
+            self.request.start = self.total; // nothing of it was received
+        }
         let inside = match self.state {
-            State::Head => !window.tail.is_empty(),
+            State::Head => !window.tail.is_empty() && !self.paused,
             State::Body(_) => true,
             State::Skip(_) | State::Over => false,
         };
@@ -389,7 +402,7 @@ impl Session for Http {
     }
 
     fn awaits_writing(&mut self) -> Option<u64> {
-        let awaits = self.awaits_writing;
+        let awaits = self.awaits_writing && self.reached.level < self.total;
         let goes_on = matches!(self.state, State::Body(_)) && self.request.level == AckLevel::Written;
         self.awaits_writing = awaits && goes_on;
         awaits.then_some(self.total)

@@ -109,8 +109,10 @@ impl Http {
 
     fn encoded_for(&mut self, coding: Coding) -> Result<(), &'static Problem> {
         if coding != Coding::Identity {
-            let rest = self.encoded.take().map(|e| e.rest).unwrap_or_default();
-            self.encoded = Some(Encoded::new(coding, &self.options, rest)?);
+            match &mut self.encoded {
+                Some(encoded) => encoded.begin(coding, &self.options)?,
+                none => *none = Some(Encoded::new(coding, &self.options)?),
+            }
         }
         Ok(())
     }
@@ -132,7 +134,9 @@ fn decide(options: &HttpOptions, head: &Head<'_>, window: &Window<'_>) -> Result
     }
     let route = options.route(head.path);
     if head.method != Method::Post {
-        return Err(if route.is_ok() { &problem::NOT_ALLOWED } else { &problem::NOT_FOUND });
+        // With tokens, who has none learns nothing of the names of streams.
+        let is_known = route.is_ok() || (!options.tokens.is_empty() && head.path.starts_with("/ingest/"));
+        return Err(if is_known { &problem::NOT_ALLOWED } else { &problem::NOT_FOUND });
     }
     let stream = route.map(|place| options.streams[place].index).ok();
     options.authorize(head, stream)?;

@@ -441,4 +441,4 @@ fn continue_comes_when_asked_for_and_only_then() {
     assert!(out.answers.contains("Connection: close"), "whether a body follows cannot be told");
 }
 
-mod limits;
+mod limits_tests;

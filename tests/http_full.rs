@@ -102,6 +102,12 @@ fn a_full_disk_refuses_and_what_was_taken_waits_for_room() {
         assert_eq!(answer.status, 503, "{answer:?}");
         assert!(answer.head.contains("Retry-After: 10\r\n") && answer.body.contains("disk_full"), "{answer:?}");
     }
+    // One whose head comes in two parts, the first of them with what is left of a refused body.
+    let (head, rest) = ("POST / HTTP/1.1\r\nHo", "st: x\r\nContent-Length: 5\r\n\r\nlate\n");
+    client.send([request("/", "", &body(300)).as_bytes(), head.as_bytes()].concat().as_slice());
+    assert_eq!(client.answer().unwrap().status, 503);
+    client.send(rest.as_bytes());
+    assert_eq!(client.answer().unwrap().status, 503);
     client.send(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(client.answer().unwrap().body, "disk full\n");
     server.faults.heal();

@@ -262,3 +262,48 @@ fn records_larger_than_a_receive_come_through() {
         |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["msg"].as_str().unwrap().to_string();
     assert!(text.lines().map(message).eq(many.lines().map(String::from)));
 }
+
+/// Found by review: what was held of a record could be more than the open chunk had room for.
+#[test]
+fn records_in_pieces_find_room_in_small_chunks() {
+    let dir = scratch();
+    let site = Site::new(dir.path());
+    let config = ["[buffer]\nmemory = \"4MiB\"\n", LINES, "max_line_bytes = \"4KiB\"\n", &site.config()].concat();
+    let server = Server::with_config(&dir.path().join("d"), &config);
+    std::thread::scope(|scope| {
+        for c in 0..8 {
+            let mut client = site.client(&server, "lines", "server.example", None);
+            scope.spawn(move || {
+                let mut wire = Vec::new();
+                client.flush().unwrap();
+                while client.conn.is_handshaking() {
+                    client.conn.complete_io(&mut client.sock).unwrap();
+                }
+                for part in 0..40 {
+                    let text: String = (0..1500).map(|i| format!("{c} {}\n", part * 1500 + i)).collect();
+                    client.conn.writer().write_all(text.as_bytes()).unwrap();
+                    while client.conn.wants_write() {
+                        client.conn.write_tls(&mut wire).unwrap();
+                    }
+                    for piece in wire.chunks(6007) {
+                        client.sock.write_all(piece).unwrap();
+                    }
+                    wire.clear();
+                }
+                client.conn.send_close_notify();
+                client.flush().unwrap();
+                client.sock.shutdown(Shutdown::Write).unwrap();
+            });
+        }
+    });
+    await_that("all lines", || server.metrics().sum("logweir_durable_lines_total", "") == 480_000.0);
+    server.metrics().check_accounts();
+    let text = String::from_utf8(server.cat()).unwrap();
+    let mut next = [0; 8];
+    for line in text.lines() {
+        let (c, i) = line.split_once(' ').unwrap();
+        let next = &mut next[c.parse::<usize>().unwrap()];
+        assert_eq!(i.parse::<usize>().unwrap(), *next);
+        *next += 1;
+    }
+}

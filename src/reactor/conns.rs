@@ -34,6 +34,8 @@ pub struct Conn {
     pub dirty: bool,
     /// A send is out.
     pub sending: bool,
+    /// It has not read its last answers for a while.
+    pub stuck: bool,
     /// Its TLS handshake has had its turn.
     pub handshaking: bool,
     /// Everything was said, and our side is shut down: what still comes is read past.
@@ -69,6 +71,7 @@ impl Conn {
             ending: false,
             dirty: false,
             sending: false,
+            stuck: false,
             handshaking: false,
             shut: false,
             line_timer_ns: 0,

@@ -41,6 +41,9 @@ impl<E: Engine> Reactor<E> {
                 let is_opening = conn.stage.is_opening() && !conn.stage.is_clean_end();
                 let over = self.draining && conn.session.is_between(conn.tail.len()) && !is_opening;
                 self.put_back(chunk, mark);
+                if self.tail_lane == Some(id) {
+                    self.watch(id); // the lane is not for those who have nothing to say
+                }
                 let done = !over || self.finish_input(id, End::Clean);
                 return if done { Served::Done(0) } else { Served::More(0) };
             }

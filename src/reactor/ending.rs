@@ -70,14 +70,20 @@ impl<E: Engine> Reactor<E> {
                 self.close(id, None);
                 continue;
             }
-            let stuck = conn.ended && conn.unacked == 0; // its last answers are not read
+            if conn.ended {
+                // Only its last answers are left. Once they can all be given, the client has a while to read them.
+                if conn.unacked == 0 && std::mem::replace(&mut conn.stuck, conn.unacked == 0) {
+                    self.close(id, Some(Refused::Idle));
+                } else {
+                    self.idle_timers.push(Reverse((now + LINGER_NS, id)));
+                }
+                continue;
+            }
             let timeout = self.listeners[usize::from(conn.listener)].options.idle_timeout.as_nanos() as u64;
             let due = conn.last_input_ns + timeout;
             // Input that waits for us is not idleness, nor is waiting for an acknowledgement.
             if due > now || conn.queued || conn.unacked > 0 {
                 self.idle_timers.push(Reverse((due.max(now + timeout / 8 + 1), id)));
-            } else if stuck {
-                self.close(id, Some(Refused::Idle));
             } else {
                 self.break_off(id, Reason::LineTimeout, Some(Refused::Idle));
             }

@@ -114,7 +114,7 @@ impl<E: Engine> Reactor<E> {
         {
             self.ready.push(conn.listener, id, self.now);
             self.tail_lane = Some(id);
-            self.lane_found = conn.tail.blocks();
+            self.lane_found = conn.tail.blocks().max(1); // a store has a block for it, see `blocks_of`
         }
     }
 
@@ -217,15 +217,16 @@ impl<E: Engine> Reactor<E> {
         let closing = if is_datagram { conn.session.finish_room(0) } else { 0 };
         let wanted = move |chunk: &Chunk| if is_datagram { DATAGRAM_MAX } else { chunk.room_when_empty() / 16 };
         let goes_on = turn == Turn::GoOn || conn.stage.pending();
-        let refused = conn.session.is_between(conn.tail.len()) || self.control.intake_stopped();
-        let Some((chunk, landing, mark)) = self.space_for(id, listener, refused.then_some(since), wanted) else {
+        let refused = conn.session.may_be_refused() || self.control.intake_stopped();
+        let held = if goes_on { 0 } else { conn.stage.held() };
+        let between = refused.then_some(since);
+        let Some((chunk, landing, mark)) = self.space_for(id, listener, between, held, wanted) else {
             let is_over = self.conns.get(id).is_none_or(|c| c.ended);
             return if is_over { Served::Done(0) } else { Served::NoChunk };
         };
         if goes_on {
             return self.go_on(id, chunk, mark, landing, allowance);
         }
-        let held = self.conns.get(id).map_or(0, |c| c.stage.held());
         let (start, len) = if is_datagram {
             (landing.start, landing.len.saturating_sub(closing).clamp(1, DATAGRAM_MAX))
         } else if held == 0 {
@@ -233,7 +234,8 @@ impl<E: Engine> Reactor<E> {
         } else {
             // An unfinished unit needs room for its rest, wherever the session wants what becomes of it.
             let base = wire_base(&chunk, &landing, held);
-            (base + held, (chunk.room() - base - held).min(allowance))
+            // Never much more than the session takes: what it does not take waits in the stage.
+            (base + held, (chunk.room() - base - held).min(landing.len.max(WIRE_ROOM)).min(allowance))
         };
         match self.engine.recv(id, Lease { chunk, start, len, mark }) {
             Some(received) => self.took(received),
@@ -242,17 +244,22 @@ impl<E: Engine> Reactor<E> {
     }
 
     /// A chunk with room for this connection's next bytes: the open one, a fresh one, or the one for what is dropped or
-    /// refused. `between`: no request of it is under way, and it waits since then.
+    /// refused. `between`: no request of it is under way, and it waits since then. `held`: what its stage holds.
     fn space_for(
         &mut self,
         id: ConnId,
         listener: usize,
         between: Option<u64>,
+        held: usize,
         wanted: impl Fn(&Chunk) -> usize,
     ) -> Option<(Box<Chunk>, Landing, LeaseMark)> {
         // The second time the chunk is fresh, and a fresh one is always large enough: its size is derived so.
         for _ in 0..2 {
             let (chunk, mark) = self.space(listener, between)?;
+            if held > 0 && !chunk.is_empty() && chunk.room() < held + WIRE_ROOM {
+                self.retire(chunk, mark); // what the stage holds must have its rest in one piece; a fresh chunk has room
+                continue;
+            }
             let conn = self.conns.get(id)?;
             // A format that grows lands little in any chunk: never ask for more than half of what a fresh one gives.
             let fresh = conn.session.landing(chunk.room_when_empty(), conn.tail.len(), 1).map_or(1, |l| l.len);

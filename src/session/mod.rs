@@ -203,6 +203,11 @@ pub trait Session: Send {
         false
     }
 
+    /// True where no request is being taken: what comes next may be refused.
+    fn may_be_refused(&self) -> bool {
+        true
+    }
+
     /// True where ending the connection cuts nothing off.
     fn is_between(&self, _tail_len: usize) -> bool {
         true

@@ -67,9 +67,9 @@ pub const fn memory_of_store(budget_bytes: usize, line_bytes: usize) -> usize {
 }
 
 const fn blocks_of(budget_bytes: usize, line_bytes: usize) -> usize {
-    // Three more than the line: its terminator, the block in which the lane's last receive begins, and what a connection
-    // that comes from another reactor brings.
-    budget_bytes.div_ceil(BLOCK) + line_bytes.div_ceil(BLOCK) + 3
+    // Four more than the line: its terminator, the block in which the lane's last receive begins, one that the lane may
+    // leave where it found none, and what a connection that comes from another reactor brings.
+    budget_bytes.div_ceil(BLOCK) + line_bytes.div_ceil(BLOCK) + 4
 }
 
 impl TailStore {

@@ -216,6 +216,9 @@ impl Http {
         if let Some(encoded) = &mut self.encoded {
             encoded.stop();
         }
+        if self.encoded.as_ref().is_some_and(|e| e.rest.is_empty()) {
+            self.encoded = None;
+        }
         let closes = self.request.closes || body.surely() > SKIP_MOST;
         self.answer(Kind::Problem(problem), closes, false);
         self.request.wire = 0;
@@ -352,7 +355,11 @@ impl Session for Http {
     }
 
     fn frees_tail(&self) -> bool {
-        self.paused && self.encoded.is_none()
+        self.paused
+    }
+
+    fn may_be_refused(&self) -> bool {
+        !matches!(self.state, State::Body(_))
     }
 
     fn is_between(&self, tail_len: usize) -> bool {
@@ -410,6 +417,7 @@ impl Session for Http {
 
     fn failed(&mut self) -> bool {
         self.answers.fail(&problem::DISK_FAILED);
+        (self.encoded, self.paused) = (None, false);
         if matches!(self.state, State::Body(_)) {
             self.answer(Kind::Problem(&problem::DISK_FAILED), true, false);
         }

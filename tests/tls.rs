@@ -268,7 +268,7 @@ fn records_larger_than_a_receive_come_through() {
 fn records_in_pieces_find_room_in_small_chunks() {
     let dir = scratch();
     let site = Site::new(dir.path());
-    let config = ["[buffer]\nmemory = \"4MiB\"\n", LINES, "max_line_bytes = \"4KiB\"\n", &site.config()].concat();
+    let config = ["[buffer]\nmemory = \"1MiB\"\n", LINES, "max_line_bytes = \"4KiB\"\n", &site.config()].concat();
     let server = Server::with_config(&dir.path().join("d"), &config);
     std::thread::scope(|scope| {
         for c in 0..8 {

@@ -147,3 +147,33 @@ fn a_thousand_halves_of_lines_in_a_small_budget_all_get_done() {
         assert!(*line == format!("{i:04}").repeat(1000).as_bytes(), "line {i}");
     }
 }
+
+/// Found by review: each of those who brought no partial line to the lane left one behind, beyond what the store has.
+#[test]
+fn lines_that_were_too_long_leave_no_more_behind_than_there_is_room_for() {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    let config = "[buffer]\nmemory = \"1MiB\"\n[listener.lines]\naddress = \"tcp://127.0.0.1:0\"\nmax_line_bytes = \"2KiB\"\ntoo_long = \"drop\"\nline_timeout = \"0s\"";
+    let mut server = Server::with_config(&data, config);
+    let received = |server: &Server| server.metrics().sum("logweir_network_received_bytes_total", "");
+    let mut droppers: Vec<TcpStream> = (0..20).map(|_| server.connect()).collect();
+    droppers.iter_mut().for_each(|d| d.write_all(&[b'x'; 5000]).unwrap());
+    await_that("lines that are too long", || received(&server) == 100_000.0);
+    // One block each, more than there are.
+    let mut fillers: Vec<TcpStream> = (0..300).map(|_| server.connect()).collect();
+    fillers.iter_mut().for_each(|f| f.write_all(&[b'f'; 500]).unwrap());
+    await_that("the budget to be spent", || server.metrics().sum("logweir_partial_line_waits_total", "") > 0.0);
+    droppers.iter_mut().for_each(|d| d.write_all(b"x\nabc").unwrap());
+    for filler in &mut fillers {
+        filler.write_all(&[b'f'; 1400]).unwrap();
+        filler.write_all(b"\n").unwrap();
+    }
+    droppers.iter_mut().for_each(|d| d.write_all(b"def\n").unwrap());
+    await_that("all lines", || server.metrics().sum("logweir_durable_lines_total", "") == 320.0);
+    server.metrics().check_accounts();
+    drop((droppers, fillers));
+    assert!(server.stop().success());
+    let out = common::cat(&data);
+    let count = |line: &[u8]| common::lines_of(&out).iter().filter(|l| **l == line).count();
+    assert_eq!((count(b"abcdef"), count(&[b'f'; 1900])), (20, 300));
+}

@@ -34,8 +34,8 @@ pub struct Conn {
     pub dirty: bool,
     /// A send is out.
     pub sending: bool,
-    /// It has not read its last answers for a while.
-    pub stuck: bool,
+    /// Until when it may read its last answers; 0: they are not all given yet.
+    pub linger_until_ns: u64,
     /// Its TLS handshake has had its turn.
     pub handshaking: bool,
     /// Everything was said, and our side is shut down: what still comes is read past.
@@ -71,7 +71,7 @@ impl Conn {
             ending: false,
             dirty: false,
             sending: false,
-            stuck: false,
+            linger_until_ns: 0,
             handshaking: false,
             shut: false,
             line_timer_ns: 0,

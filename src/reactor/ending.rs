@@ -66,16 +66,18 @@ impl<E: Engine> Reactor<E> {
         let now = self.now;
         while let Some(Reverse((_, id))) = pop_due(&mut self.idle_timers, now) {
             let Some(conn) = self.conns.get(id) else { continue };
-            if conn.shut {
-                self.close(id, None);
-                continue;
-            }
-            if conn.ended {
+            if conn.shut || conn.ended {
                 // Only its last answers are left. Once they can all be given, the client has a while to read them.
-                if conn.unacked == 0 && std::mem::replace(&mut conn.stuck, conn.unacked == 0) {
-                    self.close(id, Some(Refused::Idle));
-                } else {
-                    self.idle_timers.push(Reverse((now + LINGER_NS, id)));
+                if conn.linger_until_ns == 0 && conn.unacked == 0 {
+                    conn.linger_until_ns = now + LINGER_NS;
+                }
+                match conn.linger_until_ns {
+                    0 => self.idle_timers.push(Reverse((now + LINGER_NS, id))),
+                    until if now < until => self.idle_timers.push(Reverse((until, id))),
+                    _ => {
+                        let why = (!conn.shut).then_some(Refused::Idle);
+                        self.close(id, why);
+                    }
                 }
                 continue;
             }
@@ -215,6 +217,7 @@ impl<E: Engine> Reactor<E> {
         }
         if !conn.shut {
             conn.shut = true;
+            conn.linger_until_ns = self.now + LINGER_NS;
             conn.line_since_ns = 0;
             self.engine.shut_down_sending(id);
             self.idle_timers.push(Reverse((self.now + LINGER_NS, id)));

@@ -114,7 +114,8 @@ impl<E: Engine> Reactor<E> {
         {
             self.ready.push(conn.listener, id, self.now);
             self.tail_lane = Some(id);
-            self.lane_found = conn.tail.blocks().max(1); // a store has a block for it, see `blocks_of`
+            // A store has one block for those that bring none (see `blocks_of`): while it is not taken, one may be left.
+            self.lane_found = conn.tail.blocks().max(usize::from(!self.tails.is_overdrawn()));
         }
     }
 

@@ -105,6 +105,12 @@ impl TailStore {
         self.used >= self.budget
     }
 
+    /// True while more than the budget is in use.
+    #[must_use]
+    pub fn is_overdrawn(&self) -> bool {
+        self.used > self.budget
+    }
+
     /// Bytes in blocks that are in use.
     #[must_use]
     pub fn used_bytes(&self) -> usize {

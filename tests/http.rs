@@ -362,3 +362,43 @@ fn clients_that_never_read_are_let_go() {
     });
     await_that("it is let go", || server.metrics().sum("logweir_connections", "") == 0.0);
 }
+
+/// What two implementations could read differently ends the connection, and nothing behind it is taken for a request.
+#[test]
+fn the_smuggling_corpus_is_answered_with_400_and_close() {
+    let dir = scratch();
+    let server = Server::with_config(&dir.path().join("d"), WEB);
+    let hidden = request("/", "", "smuggled\n");
+    let with = |lines: &str, body: &str| format!("POST / HTTP/1.1\r\nHost: x\r\n{lines}\r\n{body}");
+    let chunks = "0\r\n\r\n";
+    for (input, status) in [
+        (with("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", chunks), 400),
+        (with("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", chunks), 400),
+        (with("Transfer-Encoding : chunked\r\n", chunks), 400),
+        (with("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", chunks), 501),
+        (with("Transfer-Encoding: xchunked\r\n", chunks), 501),
+        (with("Transfer-Encoding:\r\n chunked\r\n", chunks), 400),
+        (with("Content-Length: 0\r\nContent-Length: 0\r\n", ""), 400),
+        (with("Content-Length: 0, 0\r\n", ""), 400),
+        (with("Content-Length: +0\r\n", ""), 400),
+        (with("X: a\nContent-Length: 0\r\n", ""), 400),
+        (with("X: a\r\n folded\r\nContent-Length: 0\r\n", ""), 400),
+        (with("Host: y\r\nContent-Length: 0\r\n", ""), 400),
+        (with("Transfer-Encoding: chunked\r\n", "0;extension=x\r\n\r\n"), 400),
+        (with("Transfer-Encoding: chunked\r\n", "0\n\n"), 400),
+        (with("Transfer-Encoding: chunked\r\n", "2\r\na\n0\r\n\r\n"), 400),
+        ("POST / HTTP/1.1\nHost: x\nContent-Length: 0\n\n".into(), 400),
+        ("POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n".into(), 400),
+        ("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into(), 400),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), 505),
+    ] {
+        let mut client = Client::to(server.address("web"));
+        client.send(format!("{input}{hidden}").as_bytes());
+        let answer = client.answer().expect("an answer");
+        assert_eq!(answer.status, status, "{input:?}");
+        assert!(answer.head.contains("Connection: close"), "{input:?}");
+        assert!(client.is_ended(), "{input:?}");
+    }
+    assert!(!text(&server).contains("smuggled"));
+    server.metrics().check_accounts();
+}

@@ -196,13 +196,16 @@ impl Http {
         true
     }
 
+    /// More of the body has come; enough of it, and the deadline begins anew.
+    fn progress(&mut self, n: usize) {
+        let before = self.request.wire / PROGRESS_BYTES;
+        self.request.wire += n as u64;
+        self.mark = self.mark.wrapping_add(u32::from(before != self.request.wire / PROGRESS_BYTES));
+    }
+
     /// Counts bytes of the body. False: there are too many.
     fn count_body(&mut self, n: usize, window: &mut Window<'_>) -> bool {
-        let before = self.request.wire;
-        self.request.wire += n as u64;
-        if before / PROGRESS_BYTES != self.request.wire / PROGRESS_BYTES {
-            self.mark = self.mark.wrapping_add(1);
-        }
+        self.progress(n);
         if self.request.wire > self.options.max_body_bytes {
             self.fatal(&problem::BODY_TOO_LARGE, window);
             return false;
@@ -235,11 +238,7 @@ impl Http {
                 Ok(Part::Frame(n)) => at += n,
                 Ok(Part::Content(n)) => {
                     at += n;
-                    let before = self.request.wire;
-                    self.request.wire += n as u64;
-                    self.mark = self
-                        .mark
-                        .wrapping_add(u32::from(before / PROGRESS_BYTES != self.request.wire / PROGRESS_BYTES));
+                    self.progress(n);
                 }
                 Err(_) => self.request.wire = u64::MAX,
             }

@@ -24,6 +24,7 @@ pub mod ring;
 pub mod server;
 pub mod session;
 pub mod shard;
+pub mod sleep;
 pub mod spread;
 pub mod sys;
 pub mod topology;

@@ -3,11 +3,12 @@
 //! Same boot and same mount: the process died, the page cache is whole, every whole line stays. Otherwise (power cut,
 //! kernel crash, unmount): up to the last sync mark everything must match its checksum, else it is damage and stays as it
 //! is; after the mark whole lines stay as far as records match; past the last record up to the first hole of NULs.
-//! The rest goes to `NAME.torn`. A segment whose sync failed is judged like one after a power cut. Doing it twice is the same as doing it once, also when it is interrupted anywhere.
+//! The rest goes to `NAME.torn`. A segment whose sync failed is judged like one after a power cut. Doing it twice is the same
+//! as doing it once, also when it is interrupted anywhere.
 
 use super::disk::{Disk, DiskFile, read_full, replace_file};
 use super::names::{Kind, SegmentId};
-use super::segment::BLOCK;
+use super::segment::SECTOR;
 use super::trail::{Header, Record, Trail, What};
 use super::{Context, LogError};
 use crate::clock::{BootId, Clock};
@@ -230,8 +231,8 @@ fn whole_lines(file: &dyn DiskFile, start: u64, len: u64, stop_at_holes: bool, b
     let mut open_crc = 0; // of the bytes behind `past.end`, which may turn out to belong to a line
     let mut at = start;
     while at < len {
-        // Reads end on block boundaries, so that no block is looked at in two parts.
-        let until = len.min((at + buffer.len() as u64) / BLOCK * BLOCK).max(at + 1);
+        // Reads end on sector boundaries, so that no sector is looked at in two parts.
+        let until = len.min((at + buffer.len() as u64) / SECTOR * SECTOR).max(at + 1);
         let n = read_full(file, &mut buffer[..(until - at) as usize], at)?;
         if n == 0 {
             break;
@@ -256,27 +257,22 @@ fn whole_lines(file: &dyn DiskFile, start: u64, len: u64, stop_at_holes: bool, b
     Ok(past)
 }
 
-/// Where in `bytes`, which begin at `offset` of the file and there at a line or a block, the first hole begins.
+/// Where in `bytes`, which begin at `offset` of the file and there at a line or a sector, the first hole begins.
 ///
-/// Unsynced writes reach the disk block by block and in any order. A block that did not is NUL from its beginning or, if
-/// an earlier write had filled a part of it, from behind a newline; and always up to its end.
+/// Unsynced writes reach the disk sector by sector and in any order. A sector that did not is as it was before: what an
+/// earlier write had put there, which may end anywhere (a short write ends inside a line), and NULs up to its end. So a
+/// sector that ends in a NUL has a hole from its last other byte on. What the file ends with has no newline behind the hole.
 fn first_hole(bytes: &[u8], offset: u64) -> Option<usize> {
-    let block = BLOCK as usize;
-    let mut end = block - (offset % BLOCK) as usize;
-    loop {
-        let start = end.saturating_sub(block);
-        let bounded = end.min(bytes.len());
-        if start >= bounded {
-            return None;
+    let sector = SECTOR as usize;
+    let mut end = sector - (offset % SECTOR) as usize;
+    while end <= bytes.len() {
+        if bytes[end - 1] == 0 {
+            let start = end.saturating_sub(sector);
+            return Some(bytes[start..end].iter().rposition(|b| *b != 0).map_or(start, |i| start + i + 1));
         }
-        // Before a whole block's end stands its last byte; where the file ends earlier there is no newline to keep anyway.
-        let last_other = bytes[start..bounded].iter().rposition(|b| *b != 0);
-        match last_other {
-            None => return Some(start),
-            Some(i) if start + i + 1 < bounded && bytes[start + i] == b'\n' => return Some(start + i + 1),
-            Some(_) => end += block,
-        }
+        end += sector;
     }
+    None
 }
 
 fn checksum(file: &dyn DiskFile, start: u64, end: u64, buffer: &mut [u8]) -> io::Result<u32> {
@@ -326,16 +322,30 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_may_begin_inside_a_block_that_was_written_in_part_before() {
+    fn a_hole_may_begin_inside_a_sector_that_was_written_in_part_before() {
         let mut content = b"durable\n".to_vec();
-        content.resize(4096, 0);
+        content.resize(512, 0);
         content.extend_from_slice(b"rest of a lost line\nlater\n");
         assert_eq!(lines_of(&content, 0, true, READ).end, 8);
         assert_eq!(lines_of(&content, 8, true, READ).end, 8);
         let mut line = b"\0\0 not a hole".to_vec();
-        line.resize(4095, 0);
+        line.resize(511, 0);
         line.extend_from_slice(b"x\n");
-        assert_eq!(lines_of(&line, 0, true, READ).end, 4097);
+        assert_eq!(lines_of(&line, 0, true, READ).end, 513);
+    }
+
+    /// A device with sectors of 512 bytes may lose one of a page, and the write before may have been a short one.
+    #[test]
+    fn a_lost_sector_inside_a_page_is_a_hole_wherever_the_write_before_ended() {
+        for written in [0, 1, 200, 511] {
+            let mut content = b"first\n".to_vec();
+            content.resize(512 + written, b'x');
+            content.resize(1024, 0);
+            content.extend_from_slice(b"the rest of it\nlater\n");
+            content.resize(4096, b'y');
+            content.push(b'\n');
+            assert_eq!(lines_of(&content, 0, true, READ).end, 6, "{written}");
+        }
     }
 
     proptest! {

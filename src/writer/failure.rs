@@ -111,7 +111,7 @@ impl Writer {
             match active.append(&mut slices, total.lines, stream.options.append, stamp, || dir.free_bytes()) {
                 Err(AppendError::Full(_)) if !self.control.writers_abandoned() => {
                     slices = slices_of(held.clone(), index);
-                    self.steward.pause(&self.parker, Duration::from_nanos(super::FULL_AGAIN_NS));
+                    self.steward.pause(&*self.sleeper, Duration::from_nanos(super::FULL_AGAIN_NS));
                 }
                 other => break other,
             }

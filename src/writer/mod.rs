@@ -17,8 +17,8 @@ use crate::log::LogError;
 use crate::log::segment::{AppendError, Stamp};
 use crate::metrics::accounting::{Ledger, Reason, Term};
 use crate::shard::Shard;
+use crate::sleep::Sleep;
 use batch::{Batch, Gatherer};
-use crossbeam_utils::sync::Parker;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,7 +54,7 @@ pub struct Writer {
     control: Arc<Control>,
     clock: Arc<dyn Clock>,
     steward: Box<dyn Steward>,
-    parker: Parker,
+    sleeper: Box<dyn Sleep>,
     ledger: Arc<Ledger>,
     listeners: usize,
     streams: Vec<StreamWriter>,
@@ -87,8 +87,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Its helper.
     pub steward: Box<dyn Steward>,
-    /// What it sleeps on; the shard holds the other end.
-    pub parker: Parker,
+    /// What it sleeps on; the shard has what wakes it.
+    pub sleeper: Box<dyn Sleep>,
     /// What it counts.
     pub ledger: Arc<Ledger>,
     /// How many listeners there are.
@@ -108,7 +108,7 @@ impl Writer {
             control: parts.control,
             clock: parts.clock,
             steward: parts.steward,
-            parker: parts.parker,
+            sleeper: parts.sleeper,
             ledger: parts.ledger,
             listeners: parts.listeners,
             streams: parts.streams,
@@ -126,7 +126,7 @@ impl Writer {
         loop {
             match self.turn() {
                 Turn::Again => {}
-                Turn::Sleep(None) => self.parker.park(),
+                Turn::Sleep(None) => self.sleeper.sleep(None),
                 Turn::Sleep(Some(at)) => self.park_until(at),
                 Turn::Ended(clean) => return clean,
             }
@@ -136,7 +136,7 @@ impl Writer {
     fn park_until(&self, at: u64) {
         let now = self.clock.mono_ns();
         if at > now {
-            self.parker.park_timeout(Duration::from_nanos(at - now));
+            self.sleeper.sleep(Some(Duration::from_nanos(at - now)));
         }
     }
 
@@ -478,7 +478,7 @@ impl Writer {
             if self.control.writers_abandoned() {
                 return false;
             }
-            self.steward.pause(&self.parker, Duration::from_nanos(BLOCKED_NS));
+            self.steward.pause(&*self.sleeper, Duration::from_nanos(BLOCKED_NS));
         }
         true
     }

@@ -7,8 +7,8 @@ use crate::log::disk::DiskFile;
 use crate::log::names::SegmentId;
 use crate::log::segment::{SealedParts, Segment, Stamp};
 use crate::log::stream_dir::StreamDir;
+use crate::sleep::{Sleep, Waker};
 use crossbeam_queue::ArrayQueue;
-use crossbeam_utils::sync::{Parker, Unparker};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -97,7 +97,7 @@ pub trait Steward: Send {
     /// A result, if there is one.
     fn poll(&mut self) -> Option<Done>;
     /// Sleeps until there may be a result, at most so long. Not at all where jobs are done on the spot.
-    fn pause(&self, parker: &Parker, at_most: Duration);
+    fn pause(&self, sleeper: &dyn Sleep, at_most: Duration);
 }
 
 /// Does one job, handing results on as they come.
@@ -171,7 +171,7 @@ impl Threaded {
     ///
     /// # Errors
     /// No thread can be had.
-    pub fn start(shard: u16, streams: usize, clock: Arc<dyn Clock>, writer: Unparker) -> io::Result<Self> {
+    pub fn start(shard: u16, streams: usize, clock: Arc<dyn Clock>, writer: Waker) -> io::Result<Self> {
         let (sender, receiver) = sync_channel::<Job>(streams * JOBS_PER_STREAM);
         let done = Arc::new(ArrayQueue::new(streams * JOBS_PER_STREAM * 2));
         let results = Arc::clone(&done);
@@ -180,7 +180,7 @@ impl Threaded {
                 work(job, &*clock, |result| {
                     // Cannot be full: each job has at most two results, and the writer gives no new ones before.
                     let _ = results.push(result);
-                    writer.unpark();
+                    writer();
                 });
             }
         })?;
@@ -200,8 +200,8 @@ impl Steward for Threaded {
         self.done.pop()
     }
 
-    fn pause(&self, parker: &Parker, at_most: Duration) {
-        parker.park_timeout(at_most);
+    fn pause(&self, sleeper: &dyn Sleep, at_most: Duration) {
+        sleeper.sleep(Some(at_most));
     }
 }
 
@@ -238,5 +238,5 @@ impl Steward for Inline {
         self.done.pop_front()
     }
 
-    fn pause(&self, _parker: &Parker, _at_most: Duration) {}
+    fn pause(&self, _sleeper: &dyn Sleep, _at_most: Duration) {}
 }

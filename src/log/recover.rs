@@ -1,6 +1,7 @@
 //! What is done with segments that a crash left active, before the server is ready.
 //!
-//! Same boot and same mount: the process died, the page cache is whole, every whole line stays. Otherwise (power cut,
+//! Same boot and same mount: the process died, the page cache is whole, every whole line stays (unless a record says that it is
+//! not whole after all: a write-back has failed). Otherwise (power cut,
 //! kernel crash, unmount): up to the last sync mark everything must match its checksum, else it is damage and stays as it
 //! is; after the mark whole lines stay as far as records match; past the last record up to the first hole of NULs.
 //! The rest goes to `NAME.torn`. A segment whose sync failed is judged like one after a power cut. Doing it twice is the same
@@ -117,7 +118,9 @@ fn recover_segment(
         }
         disk.remove(&path).context("remove", &path)?;
     } else {
-        // No sync of it has failed before, or the trail would say so.
+        // A sync of it may have failed without a mark in the trail, where the process died in between: the kernel takes the
+        // pages for clean then. Written again, they are synced or known not to be.
+        write_again(&*file, trail.synced_to().min(keep.bytes), keep.bytes).context("write", &path)?;
         file.truncate(keep.bytes).context("truncate", &path)?;
         if let Err(error) = file.sync_all() {
             // The next try must not sync this file again.
@@ -129,6 +132,22 @@ fn recover_segment(
     }
     disk.sync_dir(dir).context("sync directory", dir)?;
     Ok(Recovered { id, lines: keep.lines, bytes: keep.bytes, torn_bytes: len - keep.bytes, damage: keep.damage })
+}
+
+/// Makes what was not synced dirty again.
+fn write_again(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
+    let mut buffer = vec![0; READ.min((to - from) as usize)];
+    let mut at = from;
+    while at < to {
+        let want = buffer.len().min((to - at) as usize);
+        let n = read_full(file, &mut buffer[..want], at)?;
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        file.rewrite(&buffer[..n], at)?;
+        at += n as u64;
+    }
+    Ok(())
 }
 
 fn with_suspect_mark(trail: &Trail, clock: &dyn Clock) -> Vec<u8> {
@@ -182,7 +201,7 @@ impl Keep {
     }
 }
 
-fn judge(file: &dyn DiskFile, len: u64, trail: &Trail, cache_is_whole: bool) -> io::Result<Keep> {
+fn judge(file: &dyn DiskFile, len: u64, trail: &Trail, mut cache_is_whole: bool) -> io::Result<Keep> {
     let synced = trail.synced_to();
     let mut damage = None;
     if len < synced {
@@ -196,8 +215,10 @@ fn judge(file: &dyn DiskFile, len: u64, trail: &Trail, cache_is_whole: bool) -> 
             if record.offset != at || end > len {
                 break;
             }
-            if !cache_is_whole && checksum(file, record.offset, end, &mut buffer)? != record.crc {
-                if record.offset >= synced {
+            let unsynced = record.offset >= synced;
+            if (!cache_is_whole || unsynced) && checksum(file, record.offset, end, &mut buffer)? != record.crc {
+                if unsynced {
+                    cache_is_whole = false; // a page that could not be written has left the cache
                     break; // written, never synced: lost in the crash, and all behind it is in doubt
                 }
                 let detail = || format!("bytes {}..{end} were synced and do not match their checksum", record.offset);

@@ -88,12 +88,16 @@ struct Inode {
     device: Vec<u8>,
     /// What is on the platter.
     platter: Vec<u8>,
-    sync_failed: bool,
+    /// Pages whose write-back has failed and that are clean since: a sync says nothing about them.
+    lost: BTreeSet<usize>,
 }
 
 impl Inode {
     fn touch(&mut self, from: usize, to: usize) {
-        self.dirty.extend(from / PAGE..to.div_ceil(PAGE).max(from / PAGE + 1));
+        for page in from / PAGE..to.div_ceil(PAGE).max(from / PAGE + 1) {
+            self.dirty.insert(page);
+            self.lost.remove(&page);
+        }
     }
 
     /// Gives a page to the device.
@@ -267,7 +271,7 @@ impl SimDisk {
     pub fn remount(&self) {
         let mut state = self.lock();
         state.inodes.iter_mut().for_each(Inode::flush);
-        state.inodes.iter_mut().for_each(|i| i.sync_failed = false);
+        state.inodes.iter_mut().for_each(|i| i.lost.clear());
         state.durable_names = state.names.clone();
         state.mount += 1;
     }
@@ -451,7 +455,7 @@ impl SimFile {
         let failed = match self.disk.call(Call::Sync) {
             Ok(mut state) => {
                 let inode = &mut state.inodes[self.inode];
-                let again = inode.sync_failed;
+                let again = !inode.lost.is_empty();
                 inode.flush();
                 state.synced_after_failure |= again;
                 return Ok(());
@@ -462,8 +466,8 @@ impl SimFile {
         let mut state = self.disk.lock();
         let State { inodes, chance, .. } = &mut *state;
         let inode = &mut inodes[self.inode];
-        inode.sync_failed = true;
         for page in std::mem::take(&mut inode.dirty) {
+            inode.lost.insert(page);
             if chance.coin() {
                 inode.write_back(page);
             }
@@ -520,6 +524,14 @@ impl DiskFile for SimFile {
         self.disk.call(Call::Reserve).map(|_| ())
     }
 
+    fn rewrite(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut state = self.disk.call(Call::Append)?;
+        let (inode, offset) = (&mut state.inodes[self.inode], offset as usize);
+        inode.now[offset..offset + bytes.len()].copy_from_slice(bytes);
+        inode.touch(offset, offset + bytes.len());
+        Ok(())
+    }
+
     fn truncate(&self, len: u64) -> io::Result<()> {
         let mut state = self.disk.call(Call::Truncate)?;
         let inode = &mut state.inodes[self.inode];
@@ -527,6 +539,7 @@ impl DiskFile for SimFile {
             inode.now.truncate(len as usize);
             let last = inode.now.len().div_ceil(PAGE);
             inode.dirty.retain(|page| *page < last);
+            inode.lost.retain(|page| *page < last);
             inode.touch(inode.now.len(), inode.now.len());
         }
         Ok(())

@@ -87,8 +87,19 @@ fn recover_segment(
         !suspect && trail.header.is_some_and(|h| h.boot == clock.boot_id() && h.mount == mount && mount != 0);
     let mut keep = judge(&*file, len, &trail, cache_is_whole).context("read", &path)?;
     let sealed = dir.join(id.file_name(Kind::Sealed));
+    let copy = if suspect { None } else { disk.open(&sealed).ok() };
+    if let Some(copy) = &copy
+        && let Some(kept) =
+            finished_copy(disk, &*file, &**copy, &dir.join(id.file_name(Kind::Torn))).context("read", &path)?
+    {
+        // The recovery of a suspect segment that was interrupted when all but this was done.
+        let lines = judge(&**copy, kept, &trail, false).context("read", &sealed)?.lines;
+        disk.remove(&path).context("remove", &path)?;
+        disk.sync_dir(dir).context("sync directory", dir)?;
+        return Ok(Recovered { id, lines, bytes: kept, torn_bytes: len - kept, damage: None });
+    }
     // Somebody copied files about; neither is ours to throw away.
-    let twice = !suspect && disk.open(&sealed).is_ok();
+    let twice = copy.is_some();
     if twice {
         keep.damage = Some("it is there as sealed and as active; both stay as they are".into());
     }
@@ -132,6 +143,41 @@ fn recover_segment(
     }
     disk.sync_dir(dir).context("sync directory", dir)?;
     Ok(Recovered { id, lines: keep.lines, bytes: keep.bytes, torn_bytes: len - keep.bytes, damage: keep.damage })
+}
+
+/// Length of the sealed copy of an active segment, if it is the beginning of it and the rest is in `.torn`: nothing is lost
+/// with the original then.
+fn finished_copy(disk: &dyn Disk, file: &dyn DiskFile, copy: &dyn DiskFile, torn: &Path) -> io::Result<Option<u64>> {
+    let (len, kept) = (file.len()?, copy.len()?);
+    if kept > len || !are_equal(file, 0, copy, kept)? {
+        return Ok(None);
+    }
+    if kept == len {
+        return Ok(Some(kept));
+    }
+    let rest = match disk.open(torn) {
+        Ok(rest) => rest,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let is_whole = rest.len()? == len - kept && are_equal(file, kept, &*rest, len - kept)?;
+    Ok(is_whole.then_some(kept))
+}
+
+/// True if `len` bytes of one file from an offset on are those that the other begins with.
+fn are_equal(one: &dyn DiskFile, offset: u64, other: &dyn DiskFile, len: u64) -> io::Result<bool> {
+    let (mut a, mut b) = (vec![0; READ], vec![0; READ]);
+    let mut at = 0;
+    while at < len {
+        let want = READ.min((len - at) as usize);
+        let n = read_full(one, &mut a[..want], offset + at)?;
+        let m = read_full(other, &mut b[..want], at)?;
+        if n != want || a[..n] != b[..m] {
+            return Ok(false);
+        }
+        at += n as u64;
+    }
+    Ok(true)
 }
 
 /// Makes what was not synced dirty again.

@@ -46,7 +46,10 @@ impl Writer {
         if self.failures >= 2 {
             self.stop_intake(&error.to_string(), &rewrite);
         } else if rewrite.total().lines > 0 {
+            // Until that is done nobody who waits for it is told anything, whatever else is synced meanwhile.
+            self.streams[index].lost_from = Some(lost.first_write);
             self.write_again(index, &lost, rewrite);
+            self.streams[index].lost_from = None;
         }
     }
 
@@ -90,6 +93,9 @@ impl Writer {
     fn write_again(&mut self, index: usize, lost: &Unsynced, lines: PerListener) {
         while self.streams[index].active.is_none() {
             let waited = self.wait_for_steward();
+            if self.control.intake_stopped() {
+                return lines.book(&self.ledger, &[Term::AtRisk, Term::Left], &[]); // another stream has failed too
+            }
             let now = self.clock.mono_ns();
             let stream = &mut self.streams[index];
             stream.prepare_if_due(now, &mut *self.steward);
@@ -122,6 +128,7 @@ impl Writer {
         }
         stream.first_line_ns = stamp.mono_ns;
         stream.fresh.add(self.writes, stamp.mono_ns, total.bytes, &lines);
+        stream.lost_from = None;
         lines.book(&self.ledger, &[Term::Left, Term::Written], &[]);
         // The new write holds the last of all of them now.
         let writes = self.writes;

@@ -79,6 +79,7 @@ impl Ledger {
         let account = self.accounts.get_mut(&conn).unwrap();
         assert!(to <= account.sent, "connection {conn}: {to} lines acknowledged, {} sent", account.sent);
         if from < to {
+            super::fiber::note(["received", "written", "durable"][promise as usize], u64::from(conn) << 32 | to);
             account.promised.push((from, to, promise));
         }
     }

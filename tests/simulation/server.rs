@@ -207,6 +207,9 @@ pub fn start(disk: &SimDisk, sizes: Sizes) -> Result<Serving, LogError> {
     for stream in &options.streams {
         let dir = Path::new(DATA).join(&stream.name);
         for one in recover_dir(&*disk_too, &*clock, &dir, false)? {
+            if machine(|m| m.talks) {
+                eprintln!("{} {one:?}", stream.name);
+            }
             assert_eq!(one.damage, None, "no crash damages what was synced: {one:?}");
         }
         let before = disk.contents("");

@@ -197,7 +197,7 @@ impl World {
         let wire = serving.net.borrow_mut().connect(listener as u16);
         let speaks = speaks(&options().listeners[listener]);
         let client = Client::new(wire, listener, speaks, false, &mut self.ledger);
-        note("connects", u64::from(client.conn));
+        note(&options().listeners[listener].name, u64::from(client.conn));
         self.clients.push(client);
     }
 
@@ -258,6 +258,9 @@ impl World {
 
     /// Everything promised must be there, whatever the next start makes of it; so it is judged behind one.
     fn judge(&mut self, least: Promise) -> BTreeMap<u32, u64> {
+        if machine(|m| m.talks) {
+            self.disk.contents("").iter().for_each(|(path, bytes)| eprintln!("{} {}", path.display(), bytes.len()));
+        }
         let mut files = self.disk.contents(".log");
         files.extend(self.disk.contents(".log.active"));
         files.sort();

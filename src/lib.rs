@@ -17,6 +17,7 @@ pub mod limits;
 pub mod log;
 pub mod logging;
 pub mod metrics;
+pub mod mutants;
 pub mod net;
 pub mod rate;
 pub mod reactor;

@@ -4,6 +4,7 @@
 //! both ways: publish first, then wake; the sleeper announces that it sleeps first, then looks once more.
 
 use crate::chunk::Chunk;
+use crate::mutants::mutant;
 use crate::sleep::Waker;
 use crossbeam_queue::ArrayQueue;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,8 +27,11 @@ impl Ring {
     /// # Panics
     /// If the ring is full, which it cannot be: it holds every chunk of its pool.
     pub fn push(&self, chunk: Box<Chunk>) {
+        let was_empty = self.queue.is_empty();
         assert!(self.queue.push(chunk).is_ok(), "a ring holds all chunks of its pool");
-        (self.writer)();
+        if was_empty || !mutant!("wake_up_lost") {
+            (self.writer)();
+        }
     }
 
     /// The oldest chunk. For the writer, and for `drop_oldest`, which evicts it.

@@ -13,6 +13,7 @@ use super::segment::SECTOR;
 use super::trail::{Header, Record, Trail, What};
 use super::{Context, LogError};
 use crate::clock::{BootId, Clock};
+use crate::mutants::mutant;
 use std::io;
 use std::path::Path;
 
@@ -131,9 +132,12 @@ fn recover_segment(
     } else {
         // A sync of it may have failed without a mark in the trail, where the process died in between: the kernel takes the
         // pages for clean then. Written again, they are synced or known not to be.
-        write_again(&*file, trail.synced_to().min(keep.bytes), keep.bytes).context("write", &path)?;
+        if !mutant!("failed_pages_taken_for_synced") {
+            write_again(&*file, trail.synced_to().min(keep.bytes), keep.bytes).context("write", &path)?;
+        }
         file.truncate(keep.bytes).context("truncate", &path)?;
-        if let Err(error) = file.sync_all() {
+        let synced = if mutant!("recovery_does_not_sync") { Ok(()) } else { file.sync_all() };
+        if let Err(error) = synced {
             // The next try must not sync this file again.
             let _ = replace_file(disk, &trail_path, &with_suspect_mark(&trail, clock));
             return Err(LogError::Io { what: "sync", path, error });
@@ -263,6 +267,9 @@ fn judge(file: &dyn DiskFile, len: u64, trail: &Trail, mut cache_is_whole: bool)
             }
             let unsynced = record.offset >= synced;
             if (!cache_is_whole || unsynced) && checksum(file, record.offset, end, &mut buffer)? != record.crc {
+                if unsynced && mutant!("corrupt_tail_stops_the_start") {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
                 if unsynced {
                     cache_is_whole = false; // a page that could not be written has left the cache
                     break; // written, never synced: lost in the crash, and all behind it is in doubt
@@ -279,10 +286,16 @@ fn judge(file: &dyn DiskFile, len: u64, trail: &Trail, mut cache_is_whole: bool)
     let past = if unmatched && !cache_is_whole {
         Past { end: at, lines: 0, crc: 0 }
     } else {
-        whole_lines(file, at, len, !cache_is_whole, &mut buffer)?
+        whole_lines(file, at, len, !cache_is_whole && !mutant!("holes_kept"), &mut buffer)?
     };
     let past_is = (at, past.lines, past.crc);
-    let bytes = past.end.max(synced.min(len)); // damaged or not: what was durable is never moved aside
+    let mut bytes = past.end.max(synced.min(len)); // damaged or not: what was durable is never moved aside
+    if mutant!("torn_tail_shown") {
+        bytes = len;
+    }
+    if mutant!("good_tail_thrown_away") {
+        bytes = synced.min(len);
+    }
     Ok(Keep { bytes, lines: lines + past.lines, records, past: past_is, damage })
 }
 

@@ -4,6 +4,7 @@ use super::disk::{Caching, DiskFile};
 use super::names::SegmentId;
 use super::trail::{Record, TrailWriter, What};
 use super::{LogError, is_full};
+use crate::mutants::mutant;
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -155,7 +156,8 @@ impl Segment {
         self.trail_must_sync |= ends_sector_in_nul(slices, self.len);
         let caching = if bytes >= LARGE_FROM_BYTES { options.large } else { Caching::Keep };
         if let Err(error) = append_slices(&*self.file, slices, caching) {
-            let cut_back = self.file.truncate(self.len);
+            let cut_back =
+                if mutant!("half_a_batch_left_by_a_full_disk") { Ok(()) } else { self.file.truncate(self.len) };
             self.reserved_to = self.len; // truncate(2) gave the reservation back
             return Err(match cut_back {
                 Ok(()) if is_full(&error) => AppendError::Full(error),
@@ -183,7 +185,7 @@ impl Segment {
     /// # Errors
     /// The trail cannot be written or synced; nothing may be acknowledged then.
     pub fn secure_trail(&mut self, durable: bool) -> io::Result<()> {
-        if !self.trail_must_sync {
+        if !self.trail_must_sync || mutant!("trail_not_synced") {
             return Ok(());
         }
         if durable {
@@ -218,6 +220,7 @@ fn append_slices(file: &dyn DiskFile, mut slices: &mut [IoSlice<'_>], caching: C
     while !slices.is_empty() {
         match file.append(slices, caching) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(_) if mutant!("short_write_taken_for_whole") => return Ok(()),
             Ok(n) => IoSlice::advance_slices(&mut slices, n),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock && tries_again > 0 => tries_again -= 1,

@@ -11,6 +11,7 @@ use crate::chunk::Level;
 use crate::log::LogError;
 use crate::log::segment::AppendError;
 use crate::metrics::accounting::{Reason, Tally, Term};
+use crate::mutants::mutant;
 use std::time::Duration;
 
 impl Writer {
@@ -30,7 +31,8 @@ impl Writer {
         let mut at_risk = lost.tally.clone();
         at_risk.sub_all(&rewrite);
         at_risk.sub_all(&again);
-        at_risk.book(&self.ledger, &[Term::AtRisk], &[Term::Written]);
+        let counted: &[Term] = if mutant!("at_risk_not_counted") { &[] } else { &[Term::AtRisk] };
+        at_risk.book(&self.ledger, counted, &[Term::Written]);
         rewrite.book(&self.ledger, &[], &[Term::Written, Term::Left]);
         again.book(&self.ledger, &[], &[Term::Written, Term::Left]);
         tracing::error!(
@@ -45,9 +47,11 @@ impl Writer {
         self.streams[index].give_up_active(stamp, &mut *self.steward);
         if self.failures >= 2 {
             self.stop_intake(&error.to_string(), &rewrite);
-        } else if rewrite.total().lines > 0 {
+        } else if rewrite.total().lines > 0 && !mutant!("held_lines_forgotten_by_a_failure") {
             // Until that is done nobody who waits for it is told anything, whatever else is synced meanwhile.
-            self.streams[index].lost_from = Some(lost.first_write);
+            if !mutant!("another_streams_sync_releases_what_failed") {
+                self.streams[index].lost_from = Some(lost.first_write);
+            }
             self.write_again(index, &lost, rewrite);
             self.streams[index].lost_from = None;
         }

@@ -16,6 +16,7 @@ use crate::control::Control;
 use crate::log::LogError;
 use crate::log::segment::{AppendError, Stamp};
 use crate::metrics::accounting::{Ledger, Reason, Term};
+use crate::mutants::mutant;
 use crate::shard::Shard;
 use crate::sleep::Sleep;
 use batch::{Batch, Gatherer};
@@ -279,6 +280,7 @@ impl Writer {
         for (class, chunk) in batch.chunks {
             match chunk.level {
                 Level::None => self.shard.release(class, chunk),
+                Level::Durable if mutant!("ack_before_sync") => self.shard.give_back(chunk),
                 Level::Written if self.trails_are_secure() => self.shard.give_back(chunk),
                 Level::Written | Level::Durable => {
                     if chunk.announce && self.trails_are_secure() {
@@ -322,7 +324,14 @@ impl Writer {
         if stream.fresh.is_none() {
             return true;
         }
-        let synced = sync_linked(&*active.file, &active.path);
+        if mutant!("mark_before_sync") {
+            active.note_synced(active.len(), stamp);
+            let _ = active.trail().sync();
+        }
+        let mut synced = sync_linked(&*active.file, &active.path);
+        if mutant!("sync_error_ignored") {
+            synced = Ok(());
+        }
         self.shard.writer_stats.sync_latency.record(self.clock.mono_ns() - stamp.mono_ns);
         if synced.is_ok() && active.secure_trail(true).is_err_and(|e| crate::log::is_full(&e)) {
             self.sync_again_at = Some(stamp.mono_ns + FULL_AGAIN_NS);

@@ -7,6 +7,7 @@ use crate::log::disk::DiskFile;
 use crate::log::names::SegmentId;
 use crate::log::segment::{SealedParts, Segment, Stamp};
 use crate::log::stream_dir::StreamDir;
+use crate::mutants::mutant;
 use crate::sleep::{Sleep, Waker};
 use crossbeam_queue::ArrayQueue;
 use std::io;
@@ -114,6 +115,9 @@ pub fn work(job: Job, clock: &dyn Clock, mut done: impl FnMut(Done)) {
             if !parts.suspect {
                 let start = clock.mono_ns();
                 let stamp = Stamp { mono_ns: start, wall_ns: clock.wall_ns() };
+                if mutant!("rename_before_sync") {
+                    let _ = dir.seal(&parts);
+                }
                 let synced = parts.make_durable(stamp);
                 if synced.is_err() {
                     parts.give_up(stamp);
@@ -128,11 +132,15 @@ pub fn work(job: Job, clock: &dyn Clock, mut done: impl FnMut(Done)) {
 
 fn seal(dir: &StreamDir, parts: &mut SealedParts, next: Option<SegmentId>) -> Result<(), LogError> {
     // A suspect segment keeps its active name: what of it reached the disk is for the next start's recovery to judge.
-    let sealed = if parts.suspect {
+    let sealed = if parts.suspect && mutant!("suspect_sealed_as_sound") {
+        dir.seal(parts)
+    } else if parts.suspect {
         Ok(())
     } else {
         let tidied = parts.tidy();
-        dir.seal(parts)?;
+        if !mutant!("rename_before_sync") {
+            dir.seal(parts)?;
+        }
         parts.segment.file.forget_cache();
         tidied
     };
@@ -148,7 +156,11 @@ fn seal(dir: &StreamDir, parts: &mut SealedParts, next: Option<SegmentId>) -> Re
 /// The sync failed, or the file was deleted.
 pub fn sync_linked(file: &dyn DiskFile, path: &std::path::Path) -> Result<(), LogError> {
     let io = |what, error| LogError::Io { what, path: path.to_path_buf(), error };
-    file.sync_data().map_err(|e| io("sync", e))?;
+    let mut synced = file.sync_data();
+    if synced.is_err() && mutant!("sync_retried") {
+        synced = file.sync_data();
+    }
+    synced.map_err(|e| io("sync", e))?;
     match file.links() {
         Ok(0) => Err(io("find (somebody deleted it)", io::ErrorKind::NotFound.into())),
         Ok(_) => Ok(()),

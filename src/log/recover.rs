@@ -88,19 +88,8 @@ fn recover_segment(
         !suspect && trail.header.is_some_and(|h| h.boot == clock.boot_id() && h.mount == mount && mount != 0);
     let mut keep = judge(&*file, len, &trail, cache_is_whole).context("read", &path)?;
     let sealed = dir.join(id.file_name(Kind::Sealed));
-    let copy = if suspect { None } else { disk.open(&sealed).ok() };
-    if let Some(copy) = &copy
-        && let Some(kept) =
-            finished_copy(disk, &*file, &**copy, &dir.join(id.file_name(Kind::Torn))).context("read", &path)?
-    {
-        // The recovery of a suspect segment that was interrupted when all but this was done.
-        let lines = judge(&**copy, kept, &trail, false).context("read", &sealed)?.lines;
-        disk.remove(&path).context("remove", &path)?;
-        disk.sync_dir(dir).context("sync directory", dir)?;
-        return Ok(Recovered { id, lines, bytes: kept, torn_bytes: len - kept, damage: None });
-    }
     // Somebody copied files about; neither is ours to throw away.
-    let twice = copy.is_some();
+    let twice = disk.open(&sealed).is_ok();
     if twice {
         keep.damage = Some("it is there as sealed and as active; both stay as they are".into());
     }
@@ -121,20 +110,20 @@ fn recover_segment(
         if trail.header.is_some() || disk.open(&trail_path).is_ok() {
             disk.remove(&trail_path).context("remove", &trail_path)?;
         }
-    } else if suspect {
-        // Its sync failed once, so a sync of it proves nothing any more: what stays goes to a file of its own.
-        if disk.open(&sealed).is_err() {
-            let kept = read_range(&*file, 0, keep.bytes).context("read", &path)?;
-            replace_file(disk, &sealed, &kept).context("write", &sealed)?;
-            replace_trail(disk, clock, &trail_path, &trail, &keep)?;
-        }
-        disk.remove(&path).context("remove", &path)?;
     } else {
-        // A sync of it may have failed without a mark in the trail, where the process died in between: the kernel takes the
-        // pages for clean then. Written again, they are synced or known not to be.
-        if !mutant!("failed_pages_taken_for_synced") {
-            write_again(&*file, trail.synced_to().min(keep.bytes), keep.bytes).context("write", &path)?;
-        }
+        let file = if suspect {
+            // Its sync failed once, so a sync of it proves nothing any more: what stays becomes a new file of the same name.
+            let kept = read_range(&*file, 0, keep.bytes).context("read", &path)?;
+            replace_file(disk, &path, &kept).context("write", &path)?;
+            disk.open(&path).context("open", &path)?
+        } else {
+            // A sync of it may have failed without a mark in the trail, where the process died in between: the kernel takes
+            // the pages for clean then. Written again, they are synced or known not to be.
+            if !mutant!("failed_pages_taken_for_synced") {
+                write_again(&*file, trail.synced_to().min(keep.bytes), keep.bytes).context("write", &path)?;
+            }
+            file
+        };
         file.truncate(keep.bytes).context("truncate", &path)?;
         let synced = if mutant!("recovery_does_not_sync") { Ok(()) } else { file.sync_all() };
         if let Err(error) = synced {
@@ -147,41 +136,6 @@ fn recover_segment(
     }
     disk.sync_dir(dir).context("sync directory", dir)?;
     Ok(Recovered { id, lines: keep.lines, bytes: keep.bytes, torn_bytes: len - keep.bytes, damage: keep.damage })
-}
-
-/// Length of the sealed copy of an active segment, if it is the beginning of it and the rest is in `.torn`: nothing is lost
-/// with the original then.
-fn finished_copy(disk: &dyn Disk, file: &dyn DiskFile, copy: &dyn DiskFile, torn: &Path) -> io::Result<Option<u64>> {
-    let (len, kept) = (file.len()?, copy.len()?);
-    if kept > len || !are_equal(file, 0, copy, kept)? {
-        return Ok(None);
-    }
-    if kept == len {
-        return Ok(Some(kept));
-    }
-    let rest = match disk.open(torn) {
-        Ok(rest) => rest,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e),
-    };
-    let is_whole = rest.len()? == len - kept && are_equal(file, kept, &*rest, len - kept)?;
-    Ok(is_whole.then_some(kept))
-}
-
-/// True if `len` bytes of one file from an offset on are those that the other begins with.
-fn are_equal(one: &dyn DiskFile, offset: u64, other: &dyn DiskFile, len: u64) -> io::Result<bool> {
-    let (mut a, mut b) = (vec![0; READ], vec![0; READ]);
-    let mut at = 0;
-    while at < len {
-        let want = READ.min((len - at) as usize);
-        let n = read_full(one, &mut a[..want], offset + at)?;
-        let m = read_full(other, &mut b[..want], at)?;
-        if n != want || a[..n] != b[..m] {
-            return Ok(false);
-        }
-        at += n as u64;
-    }
-    Ok(true)
 }
 
 /// Makes what was not synced dirty again.
@@ -209,7 +163,7 @@ fn with_suspect_mark(trail: &Trail, clock: &dyn Clock) -> Vec<u8> {
         previous: 0,
         wall_ns: clock.wall_ns(),
     };
-    let mut bytes = trail.header.unwrap_or(unknown).encode_whole(&trail.records);
+    let mut bytes = trail.header.unwrap_or(unknown).encode_whole(trail.records.iter());
     let (wall_ns, mono_ns) = (clock.wall_ns(), clock.mono_ns());
     Record { what: What::Suspect, offset: 0, len: 0, lines: 0, crc: 0, wall_ns, mono_ns }.append_to(&mut bytes);
     bytes
@@ -237,7 +191,9 @@ impl Keep {
     /// The trail as it should be from now on, or `None` where there was none to begin with.
     fn trail_after(&self, trail: &Trail, clock: &dyn Clock) -> Option<Vec<u8>> {
         let header = trail.header?;
-        let mut bytes = header.encode_whole(&trail.records[..self.records]);
+        // What was suspect has a file of its own now.
+        let holds = trail.records[..self.records].iter().filter(|r| r.what != What::Suspect);
+        let mut bytes = header.encode_whole(holds);
         let (wall_ns, mono_ns) = (clock.wall_ns(), clock.mono_ns());
         let (offset, lines, crc) = self.past;
         let len = self.bytes.saturating_sub(offset);

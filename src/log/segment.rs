@@ -250,11 +250,12 @@ pub struct SealedParts {
 }
 
 impl SealedParts {
-    /// Sync, give the unused room back, and sync again with the metadata. Everything in the file is durable after it.
+    /// Syncs. Everything in the file is durable after it; where the answer is false only once it has its sealed name, since its
+    /// trail has no room and recovery could take some of it for holes.
     ///
     /// # Errors
     /// The step that failed. After a failed sync the segment is suspect.
-    pub fn make_durable(&mut self, stamp: Stamp) -> Result<(), LogError> {
+    pub fn make_durable(&mut self, stamp: Stamp) -> Result<bool, LogError> {
         use super::Context;
         let segment = &mut self.segment;
         let path = segment.path.clone();
@@ -266,12 +267,12 @@ impl SealedParts {
         if segment.file.links().context("look at", &path)? == 0 {
             return Err(LogError::Io { what: "find", path, error: io::ErrorKind::NotFound.into() });
         }
-        match segment.secure_trail(true) {
+        let is_secure = match segment.secure_trail(true) {
             Err(error) if !is_full(&error) => return Err(LogError::Io { what: "sync trail of", path, error }),
-            _ => {}
-        }
+            other => other.is_ok(),
+        };
         segment.note_synced(segment.len, stamp);
-        Ok(())
+        Ok(is_secure)
     }
 
     /// Marks the segment as suspect, in its trail too: that is another file, and its mark should survive.

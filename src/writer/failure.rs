@@ -31,6 +31,7 @@ impl Writer {
         let mut at_risk = lost.tally.clone();
         at_risk.sub_all(&rewrite);
         at_risk.sub_all(&again);
+        self.any_at_risk |= at_risk.total().lines > 0;
         let counted: &[Term] = if mutant!("at_risk_not_counted") { &[] } else { &[Term::AtRisk] };
         at_risk.book(&self.ledger, counted, &[Term::Written]);
         rewrite.book(&self.ledger, &[], &[Term::Written, Term::Left]);
@@ -61,6 +62,7 @@ impl Writer {
     pub(super) fn fail_sealed(&mut self, index: usize, lost: &Unsynced, error: &LogError) {
         self.failures += 1;
         lost.tally.book(&self.ledger, &[Term::AtRisk], &[Term::Written]);
+        self.any_at_risk |= lost.tally.total().lines > 0;
         tracing::error!(
             stream = self.streams[index].options.name,
             %error,

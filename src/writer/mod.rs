@@ -68,6 +68,8 @@ pub struct Writer {
     rotations_seen: u64,
     /// Segments that failed. The second one stops intake.
     failures: u32,
+    /// Some lines were written, and may be gone: nobody may call the end clean.
+    any_at_risk: bool,
     /// When to try again what waits for room in a trail.
     sync_again_at: Option<u64>,
 }
@@ -118,6 +120,7 @@ impl Writer {
             held_bytes: 0,
             writes: 0,
             failures: 0,
+            any_at_risk: false,
             sync_again_at: None,
         }
     }
@@ -511,7 +514,7 @@ impl Writer {
                 return Turn::Ended(false);
             }
         }
-        Turn::Ended(!self.control.intake_stopped())
+        Turn::Ended(!self.control.intake_stopped() && !self.any_at_risk)
     }
 
     /// The end without the disk: what is still in memory is counted as dropped.

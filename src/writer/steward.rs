@@ -122,7 +122,19 @@ pub fn work(job: Job, clock: &dyn Clock, mut done: impl FnMut(Done)) {
                 if synced.is_err() {
                     parts.give_up(stamp);
                 }
-                done(Done::SealSynced { stream, took_ns: clock.mono_ns() - start, result: synced });
+                let mut sealed = None;
+                let result = match synced {
+                    Ok(true) => Ok(()),
+                    Ok(false) => {
+                        sealed = Some(Ok(()));
+                        seal(&dir, &mut parts, next)
+                    }
+                    Err(error) => Err(error),
+                };
+                done(Done::SealSynced { stream, took_ns: clock.mono_ns() - start, result });
+                if let Some(result) = sealed {
+                    return done(Done::Sealed { stream, result });
+                }
             }
             let result = seal(&dir, &mut parts, next);
             done(Done::Sealed { stream, result });

@@ -56,6 +56,9 @@ pub fn run(seed: u64, talks: bool) -> Report {
 
 /// Disk calls are where threads get ahead of each other, and where time goes.
 fn hook(call: Call) {
+    if machine(|m| m.talks) {
+        eprintln!("             {call:?}");
+    }
     fiber::point();
     let odds = if matches!(call, Call::Sync | Call::SyncDir | Call::Append) { 6 } else { 60 };
     if once_in(odds) {

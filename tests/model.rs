@@ -332,10 +332,10 @@ impl World {
             let process = self.process.as_mut().unwrap();
             match process.writer.turn() {
                 Turn::Ended(clean) => {
-                    assert!(clean || stopped, "an orderly end that was not clean");
                     let account = process.accounting.snapshot()[0];
+                    assert_eq!(clean, !stopped && account.at_risk.is_zero(), "{account:?}");
                     assert!(account.residual().is_zero(), "{account:?}");
-                    assert!(account.in_flight.is_zero() && (stopped || account.written.is_zero()), "{account:?}");
+                    assert!(account.in_flight.is_zero() && (!clean || account.written.is_zero()), "{account:?}");
                     assert_eq!(account.received.lines, self.sent);
                     self.process = None;
                     return self.check(Level::Written);

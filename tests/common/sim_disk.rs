@@ -112,6 +112,12 @@ impl Inode {
         }
     }
 
+    /// True if what processes see of a page is not what the platter has.
+    fn differs(&self, page: usize) -> bool {
+        let part = |of: &[u8]| of.get(page * PAGE..).map(|rest| rest[..rest.len().min(PAGE)].to_vec());
+        part(&self.now) != part(&self.platter)
+    }
+
     /// `fsync`, and the size with it.
     fn flush(&mut self) {
         for page in std::mem::take(&mut self.dirty) {
@@ -455,7 +461,7 @@ impl SimFile {
         let failed = match self.disk.call(Call::Sync) {
             Ok(mut state) => {
                 let inode = &mut state.inodes[self.inode];
-                let again = !inode.lost.is_empty();
+                let again = inode.lost.iter().any(|page| inode.differs(*page));
                 inode.flush();
                 state.synced_after_failure |= again;
                 return Ok(());

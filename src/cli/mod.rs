@@ -3,6 +3,7 @@
 mod cat;
 mod check;
 mod serve;
+mod verify;
 
 use crate::config::{self, ConfigError, Options, Overrides};
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -29,6 +30,8 @@ enum Command {
     Check(ConfigArgs),
     /// Print the lines of a data directory, oldest first, also while a server runs on it.
     Cat(cat::CatArgs),
+    /// Prove that the files are what was written: checksums, missing files, gaps. Exit code 1 on damage.
+    Verify(verify::VerifyArgs),
     /// Measure: send lines, verify what arrived, or find this machine's limit.
     Bench(crate::bench::BenchArgs),
     /// Print completions for a shell.
@@ -85,6 +88,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Cat(args) => cat::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Bench(args) => crate::bench::run(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "logweir", &mut io::stdout());

@@ -12,6 +12,7 @@ pub mod recover;
 pub mod segment;
 pub mod stream_dir;
 pub mod trail;
+pub mod verify;
 
 use std::io;
 use std::path::PathBuf;

@@ -104,6 +104,10 @@ fn recover_segment(
         let torn = dir.join(id.file_name(Kind::Torn));
         let rest = read_range(&*file, keep.bytes, len).context("read", &path)?;
         replace_file(disk, &torn, &rest).context("write", &torn)?;
+    } else if keep.bytes == 0 && is_named_by_a_later_one(disk, dir, id)? {
+        // Nothing of it is left, but it was there: or `verify` would take it for one that somebody has deleted.
+        let torn = dir.join(id.file_name(Kind::Torn));
+        replace_file(disk, &torn, &[]).context("write", &torn)?;
     }
     if keep.bytes == 0 {
         disk.remove(&path).context("remove", &path)?;
@@ -136,6 +140,22 @@ fn recover_segment(
     }
     disk.sync_dir(dir).context("sync directory", dir)?;
     Ok(Recovered { id, lines: keep.lines, bytes: keep.bytes, torn_bytes: len - keep.bytes, damage: keep.damage })
+}
+
+/// True if the trail of a later segment says that this one came before it.
+fn is_named_by_a_later_one(disk: &dyn Disk, dir: &Path, id: SegmentId) -> Result<bool, LogError> {
+    let later = |(other, kind): &(SegmentId, Kind)| *kind == Kind::Trail && other.shard == id.shard && *other > id;
+    for name in disk.list(dir).context("list", dir)? {
+        if SegmentId::parse(&name).as_ref().is_none_or(|parsed| !later(parsed)) {
+            continue;
+        }
+        let path = dir.join(name);
+        let trail = Trail::read(&*disk.open(&path).context("open", &path)?).context("read", &path)?;
+        if trail.header.is_some_and(|h| h.previous == id.sequence) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Makes what was not synced dirty again.
@@ -191,8 +211,8 @@ impl Keep {
     /// The trail as it should be from now on, or `None` where there was none to begin with.
     fn trail_after(&self, trail: &Trail, clock: &dyn Clock) -> Option<Vec<u8>> {
         let header = trail.header?;
-        // What was suspect has a file of its own now.
-        let holds = trail.records[..self.records].iter().filter(|r| r.what != What::Suspect);
+        // What was suspect has a file of its own now, and it ends elsewhere.
+        let holds = trail.records[..self.records].iter().filter(|r| !matches!(r.what, What::Suspect | What::End));
         let mut bytes = header.encode_whole(holds);
         let (wall_ns, mono_ns) = (clock.wall_ns(), clock.mono_ns());
         let (offset, lines, crc) = self.past;
@@ -203,6 +223,7 @@ impl Keep {
         }
         let mark = Record { what: What::Sync, offset: self.bytes, len: 0, lines: 0, crc: 0, wall_ns, mono_ns };
         mark.append_to(&mut bytes);
+        Record { what: What::End, ..mark }.append_to(&mut bytes);
         Some(bytes)
     }
 }

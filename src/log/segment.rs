@@ -288,12 +288,13 @@ impl SealedParts {
     ///
     /// # Errors
     /// The step that failed.
-    pub fn tidy(&mut self) -> Result<(), LogError> {
+    pub fn tidy(&mut self, stamp: Stamp) -> Result<(), LogError> {
         use super::Context;
         let segment = &mut self.segment;
         let path = segment.path.clone();
         segment.file.truncate(segment.len).context("truncate", &path)?;
         segment.file.sync_all().context("sync", &path)?;
+        segment.note(What::End, segment.len, stamp);
         if let Err(error) = segment.trail.sync() {
             tracing::warn!(file = %path.display(), %error, "the trail of this segment is not whole");
         }

@@ -46,6 +46,8 @@ pub enum What {
     Sync,
     /// A write or sync failed; bytes at and after `offset` may not be what was sent.
     Suspect,
+    /// The segment is finished: it ends at `offset`.
+    End,
 }
 
 /// One record.
@@ -118,6 +120,7 @@ impl Record {
             What::Write => 1,
             What::Sync => 2,
             What::Suspect => 3,
+            What::End => 4,
         };
         b[4..8].copy_from_slice(&self.lines.to_le_bytes());
         b[8..16].copy_from_slice(&self.offset.to_le_bytes());
@@ -138,6 +141,7 @@ impl Record {
             1 => What::Write,
             2 => What::Sync,
             3 => What::Suspect,
+            4 => What::End,
             _ => return None,
         };
         Some(Record {
@@ -186,6 +190,12 @@ impl Trail {
         let mut bytes = vec![0; file.len()? as usize];
         let n = read_full(file, &mut bytes, 0)?;
         Ok(Trail::parse(&bytes[..n]))
+    }
+
+    /// Where the finished segment ends; `None`: it is not finished, or the mark had no room.
+    #[must_use]
+    pub fn end(&self) -> Option<u64> {
+        self.records.iter().find(|r| r.what == What::End).map(|r| r.offset)
     }
 
     /// Everything before this offset was synced, as far as the trail knows.

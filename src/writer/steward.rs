@@ -127,7 +127,7 @@ pub fn work(job: Job, clock: &dyn Clock, mut done: impl FnMut(Done)) {
                     Ok(true) => Ok(()),
                     Ok(false) => {
                         sealed = Some(Ok(()));
-                        seal(&dir, &mut parts, next)
+                        seal(&dir, clock, &mut parts, next)
                     }
                     Err(error) => Err(error),
                 };
@@ -136,20 +136,20 @@ pub fn work(job: Job, clock: &dyn Clock, mut done: impl FnMut(Done)) {
                     return done(Done::Sealed { stream, result });
                 }
             }
-            let result = seal(&dir, &mut parts, next);
+            let result = seal(&dir, clock, &mut parts, next);
             done(Done::Sealed { stream, result });
         }
     }
 }
 
-fn seal(dir: &StreamDir, parts: &mut SealedParts, next: Option<SegmentId>) -> Result<(), LogError> {
+fn seal(dir: &StreamDir, clock: &dyn Clock, parts: &mut SealedParts, next: Option<SegmentId>) -> Result<(), LogError> {
     // A suspect segment keeps its active name: what of it reached the disk is for the next start's recovery to judge.
     let sealed = if parts.suspect && mutant!("suspect_sealed_as_sound") {
         dir.seal(parts)
     } else if parts.suspect {
         Ok(())
     } else {
-        let tidied = parts.tidy();
+        let tidied = parts.tidy(Stamp { mono_ns: clock.mono_ns(), wall_ns: clock.wall_ns() });
         if !mutant!("rename_before_sync") {
             dir.seal(parts)?;
         }

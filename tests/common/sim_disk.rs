@@ -7,6 +7,7 @@
 //! were written, as Linux does: syncing again succeeds, and the data are not there.
 
 use logweir::log::disk::{Caching, Disk, DiskFile};
+use logweir::log::verify::{Content, Files};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
@@ -561,4 +562,35 @@ impl DiskFile for SimFile {
     }
 
     fn forget_cache(&self) {}
+}
+
+/// For `logweir verify`: reads what is there, without faults.
+impl Files for SimDisk {
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let state = self.lock();
+        let names = state.names.keys().filter(|path| path.parent() == Some(dir));
+        Ok(names.filter_map(|path| Some(path.file_name()?.to_str()?.to_string())).collect())
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Content>> {
+        let state = self.lock();
+        match state.names.get(path) {
+            Some(Entry::File(inode)) => Ok(Box::new(Bytes(state.inodes[*inode].now.clone()))),
+            _ => not_found(),
+        }
+    }
+}
+
+struct Bytes(Vec<u8>);
+
+impl Content for Bytes {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.0.len() as u64)
+    }
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        let from = self.0.get(offset as usize..).unwrap_or_default();
+        let n = from.len().min(into.len());
+        into[..n].copy_from_slice(&from[..n]);
+        Ok(n)
+    }
 }

@@ -4,9 +4,11 @@ use super::client::Client;
 use super::common::sim_disk::{Call, Chance, SimDisk};
 use super::fiber::{self, below, machine, note, now, once_in};
 use super::ledger::{Findings, Ledger, Promise};
-use super::server::{Process, Serving, Sizes, options, speaks};
+use super::server::{DATA, Process, Serving, Sizes, options, speaks};
+use logweir::log::verify;
 use logweir::metrics::accounting::{Account, Reason};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Steps that a healthy server may take to say and store all that it was given.
@@ -259,6 +261,14 @@ impl World {
         self.ledger.forget_below(Promise::Durable);
     }
 
+    /// What `logweir verify` says after all of this.
+    fn verify(&self) {
+        for stream in &options().streams {
+            let report = verify::stream(&self.disk, Path::new(DATA), &stream.name).unwrap();
+            assert_eq!(report.problems, [], "{report:?}");
+        }
+    }
+
     /// Everything promised must be there, whatever the next start makes of it; so it is judged behind one.
     fn judge(&mut self, least: Promise) -> BTreeMap<u32, u64> {
         if machine(|m| m.talks) {
@@ -351,6 +361,7 @@ impl World {
         let clients: Vec<Sent> = self.clients.iter().map(|c| Sent::by(c, &self.ledger)).collect();
         let (clean, accounts) = self.end_in_order();
         assert!(clean, "the last end was not clean");
+        self.verify();
         let counts = self.judge(Promise::Received);
         self.report.lines = counts.values().sum();
         for (listener, account) in accounts.iter().enumerate() {

@@ -1,0 +1,344 @@
+//! Holds segments against their trails: is every byte on disk what was written, is every file there, is every segment that a
+//! later one names? Reads only; a server may run on the directory.
+
+use super::names::{Kind, SegmentId, is_stream_name};
+use super::trail::{Record, Trail, What};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// Bytes read at a time.
+const READ: usize = 1 << 20;
+/// A trail larger than this is not one: it would belong to a segment of more than a terabyte.
+const TRAIL_MOST: u64 = 1 << 30;
+
+/// Where the files are: a directory of this machine, or something else in tests.
+pub trait Files {
+    /// The names in a directory.
+    ///
+    /// # Errors
+    /// It cannot be listed.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// A file for reading.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Content>>;
+}
+
+/// An open file.
+pub trait Content {
+    /// Bytes in it.
+    ///
+    /// # Errors
+    /// It cannot be looked at.
+    fn size(&self) -> io::Result<u64>;
+    /// Reads at an offset; 0 at the end.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize>;
+}
+
+/// The files of this machine, opened for reading only.
+#[derive(Debug, Clone, Copy)]
+pub struct OnDisk;
+
+impl Files for OnDisk {
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        std::fs::read_dir(dir)?
+            .filter_map(|entry| entry.map(|e| e.file_name().into_string().ok()).transpose())
+            .collect()
+    }
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Content>> {
+        Ok(Box::new(File::open(path)?))
+    }
+}
+
+impl Content for File {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        FileExt::read_at(self, into, offset)
+    }
+}
+
+/// What is wrong with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Problem {
+    /// Bytes that do not match their checksum: a bit has changed, or somebody wrote into the file.
+    Changed,
+    /// Fewer bytes than the trail says were synced, or than a sealed segment had.
+    Short,
+    /// A segment that its trail or a later segment names is not there, or a trail is not.
+    Missing,
+    /// The trail belongs to another segment, or its records do not follow each other.
+    WrongTrail,
+    /// A segment is there as sealed and as active.
+    Twice,
+    /// The file cannot be read.
+    Unreadable,
+}
+
+/// One problem.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Found {
+    /// The file, relative to the data directory.
+    pub file: String,
+    /// What is wrong.
+    pub problem: Problem,
+    /// First byte concerned.
+    pub from: u64,
+    /// Byte behind the last one concerned; as `from` where that means nothing.
+    pub to: u64,
+    /// In words.
+    pub detail: String,
+}
+
+/// What a stream's directory is like.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct StreamReport {
+    /// Its name.
+    pub stream: String,
+    /// Segments, sealed and active.
+    pub segments: u64,
+    /// Of them, those that are being written or wait for recovery.
+    pub active: u64,
+    /// Lines that match their checksums.
+    pub lines: u64,
+    /// Their bytes.
+    pub bytes_proven: u64,
+    /// Bytes that no checksum covers: the trail was lost in a crash, had no room, or is not written so far yet.
+    pub bytes_unproven: u64,
+    /// Files with what crashes cut off.
+    pub torn_files: u64,
+    /// Files that logweir does not write.
+    pub foreign_files: u64,
+    /// What is wrong.
+    pub problems: Vec<Found>,
+}
+
+/// The names of the streams in a data directory, sorted.
+///
+/// # Errors
+/// It cannot be listed.
+pub fn streams(files: &dyn Files, data_dir: &Path) -> io::Result<Vec<String>> {
+    let mut names = files.list(data_dir)?;
+    names.retain(|name| is_stream_name(name));
+    names.sort();
+    Ok(names)
+}
+
+/// Looks at every file of one stream.
+///
+/// # Errors
+/// The directory cannot be listed. A file that cannot be read is a problem of its own.
+pub fn stream(files: &dyn Files, data_dir: &Path, name: &str) -> io::Result<StreamReport> {
+    let dir = data_dir.join(name);
+    let mut found: BTreeMap<SegmentId, BTreeSet<&'static str>> = BTreeMap::new();
+    let mut report = StreamReport { stream: name.into(), ..StreamReport::default() };
+    for file in files.list(&dir)? {
+        match SegmentId::parse(&file) {
+            Some((_, Kind::Torn)) => report.torn_files += 1,
+            Some((id, kind)) => drop(found.entry(id).or_default().insert(word(kind))),
+            None if file.starts_with("current-") || file.ends_with(".tmp") => {}
+            None => report.foreign_files += 1,
+        }
+    }
+    let mut look = Look { files, dir: &dir, report, buffer: vec![0; READ] };
+    for (id, kinds) in &found {
+        look.segment(*id, kinds);
+    }
+    let there: BTreeSet<SegmentId> = found
+        .iter()
+        .filter(|(_, kinds)| kinds.contains("log") || kinds.contains("active"))
+        .map(|(id, _)| *id)
+        .collect();
+    look.gaps(&there);
+    Ok(look.report)
+}
+
+fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Sealed => "log",
+        Kind::Active => "active",
+        Kind::Trail => "trail",
+        Kind::Torn => "torn",
+    }
+}
+
+struct Look<'a> {
+    files: &'a dyn Files,
+    dir: &'a Path,
+    report: StreamReport,
+    buffer: Vec<u8>,
+}
+
+impl Look<'_> {
+    fn complain(&mut self, id: SegmentId, kind: Kind, problem: Problem, range: (u64, u64), detail: String) {
+        let file = format!("{}/{}", self.report.stream, id.file_name(kind));
+        self.report.problems.push(Found { file, problem, from: range.0, to: range.1, detail });
+    }
+
+    fn open(&self, id: SegmentId, kind: Kind) -> io::Result<Option<Box<dyn Content>>> {
+        match self.files.open(&self.dir.join(id.file_name(kind))) {
+            Ok(file) => Ok(Some(file)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn trail(&self, id: SegmentId) -> io::Result<Option<Trail>> {
+        let Some(file) = self.open(id, Kind::Trail)? else { return Ok(None) };
+        let mut bytes = vec![0; file.size()?.min(TRAIL_MOST) as usize];
+        let n = read_full(&*file, &mut bytes, 0)?;
+        Ok(Some(Trail::parse(&bytes[..n])))
+    }
+
+    fn segment(&mut self, id: SegmentId, kinds: &BTreeSet<&str>) {
+        // The trail first: what it says was in the segment by then.
+        let trail = match self.trail(id) {
+            Ok(trail) => trail,
+            Err(e) => return self.complain(id, Kind::Trail, Problem::Unreadable, (0, 0), e.to_string()),
+        };
+        // It may be sealed, or taken away as empty, between the two looks.
+        let opened =
+            [Kind::Active, Kind::Sealed, Kind::Active].into_iter().find_map(|kind| match self.open(id, kind) {
+                Ok(file) => file.map(|file| Ok((file, kind))),
+                Err(e) => Some(Err((e, kind))),
+            });
+        let (file, kind) = match opened {
+            Some(Ok(opened)) => opened,
+            Some(Err((e, kind))) => return self.complain(id, kind, Problem::Unreadable, (0, 0), e.to_string()),
+            // One that never held anything durable may have been removed by a start that was killed at just this point.
+            None if trail.is_some_and(|t| t.synced_to() > 0) && self.trail(id).is_ok_and(|t| t.is_some()) => {
+                let detail = "its trail is there and it is not".into();
+                return self.complain(id, Kind::Sealed, Problem::Missing, (0, 0), detail);
+            }
+            None => return,
+        };
+        self.report.segments += 1;
+        self.report.active += u64::from(kind == Kind::Active);
+        if kinds.contains("log") && kinds.contains("active") && self.open(id, Kind::Active).is_ok_and(|f| f.is_some()) {
+            let detail = "it is there as sealed and as active".into();
+            self.complain(id, Kind::Active, Problem::Twice, (0, 0), detail);
+        }
+        let Some(trail) = trail else {
+            let detail = "its trail is not there: nothing of it can be proven".into();
+            self.report.bytes_unproven += file.size().unwrap_or(0);
+            return self.complain(id, Kind::Trail, Problem::Missing, (0, 0), detail);
+        };
+        if trail.header.is_some_and(|h| h.id != id) {
+            let detail = "the trail says that it belongs to another segment".into();
+            self.report.bytes_unproven += file.size().unwrap_or(0);
+            return self.complain(id, Kind::Trail, Problem::WrongTrail, (0, 0), detail);
+        }
+        if let Err(e) = self.content(id, kind, &*file, &trail) {
+            self.complain(id, kind, Problem::Unreadable, (0, 0), e.to_string());
+        }
+    }
+
+    /// Holds the bytes of a segment against the records of its trail.
+    fn content(&mut self, id: SegmentId, kind: Kind, file: &dyn Content, trail: &Trail) -> io::Result<()> {
+        let len = file.size()?;
+        let synced = trail.synced_to();
+        // What a crash leaves active is for the next start to judge, as far as it was not synced.
+        let is_open = kind == Kind::Active;
+        let (mut at, mut unproven) = (0, 0);
+        for record in trail.records.iter().filter(|r| r.what == What::Write) {
+            let end = record.offset.saturating_add(record.len);
+            if record.offset != at {
+                let detail = format!("a record begins at {} where {at} was expected", record.offset);
+                self.complain(id, Kind::Trail, Problem::WrongTrail, (at, record.offset), detail);
+                break;
+            }
+            if end > len {
+                if !is_open || record.offset < synced {
+                    let detail = format!("{len} bytes are left of {end} that were written");
+                    self.complain(id, kind, Problem::Short, (len, end), detail);
+                }
+                break;
+            }
+            match self.record(file, record)? {
+                Some(lines) => {
+                    self.report.lines += lines;
+                    self.report.bytes_proven += record.len;
+                }
+                None if is_open && record.offset >= synced => unproven += record.len,
+                None => {
+                    let detail = format!("bytes {at}..{end} do not match their checksum");
+                    self.complain(id, kind, Problem::Changed, (at, end), detail);
+                }
+            }
+            at = end;
+        }
+        let past = len.saturating_sub(at);
+        if let Some(end) = trail.end().filter(|end| *end < len && !is_open) {
+            let detail = format!("{} bytes behind its end at {end}", len - end);
+            self.complain(id, kind, Problem::Changed, (end, len), detail);
+        }
+        let most = synced.max(trail.end().unwrap_or(0));
+        if most > len && self.report.problems.last().is_none_or(|p| p.problem != Problem::Short) {
+            let detail = format!("{len} bytes are left of {most} that were synced");
+            self.complain(id, kind, Problem::Short, (len, most), detail);
+        }
+        self.report.bytes_unproven += unproven + past;
+        Ok(())
+    }
+
+    /// The lines of a record whose bytes match; `None`: they do not.
+    fn record(&mut self, file: &dyn Content, record: &Record) -> io::Result<Option<u64>> {
+        let (mut at, mut crc, mut lines, mut last) = (record.offset, 0, 0, b'\n');
+        let end = record.offset + record.len;
+        while at < end {
+            let want = self.buffer.len().min((end - at) as usize);
+            let n = read_full(file, &mut self.buffer[..want], at)?;
+            if n == 0 {
+                return Ok(None);
+            }
+            let bytes = &self.buffer[..n];
+            crc = crate::checksum::crc32c_append(crc, bytes);
+            lines += memchr::memchr_iter(b'\n', bytes).count() as u64;
+            last = bytes[n - 1];
+            at += n as u64;
+        }
+        let is_whole = crc == record.crc && last == b'\n' && lines.min(u32::MAX.into()) == u64::from(record.lines);
+        Ok(is_whole.then_some(lines))
+    }
+
+    /// Each trail names the segment before its own: is it there?
+    fn gaps(&mut self, there: &BTreeSet<SegmentId>) {
+        for id in there {
+            let Ok(Some(Trail { header: Some(header), .. })) = self.trail(*id) else { continue };
+            let before = SegmentId { shard: id.shard, sequence: header.previous };
+            if header.previous == 0 || header.id != *id || there.contains(&before) {
+                continue;
+            }
+            // Crashes leave what they cut off; and a segment before that has been reported already where its trail is there.
+            let is_known =
+                [Kind::Torn, Kind::Trail].into_iter().any(|kind| self.open(before, kind).is_ok_and(|f| f.is_some()));
+            if !is_known {
+                let detail = format!("the trail of {} names it as the one before", id.file_name(Kind::Sealed));
+                self.complain(before, Kind::Sealed, Problem::Missing, (0, 0), detail);
+            }
+        }
+    }
+}
+
+fn read_full(file: &dyn Content, into: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < into.len() {
+        match file.read_at(&mut into[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
+}

@@ -6,17 +6,15 @@
 //! the order of the writes, and each changed name as it was or as it is. A failed sync marks pages clean whether or not they
 //! were written, as Linux does: syncing again succeeds, and the data are not there.
 
+mod inode;
+
+use inode::{Inode, PAGE};
 use logweir::log::disk::{Caching, Disk, DiskFile};
 use logweir::log::verify::{Content, Files};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
-
-/// What the page cache writes back at once.
-const PAGE: usize = 4096;
-/// What a device writes whole or not at all.
-const SECTOR: usize = 512;
 
 /// A small generator of its own: a seed is the whole story of a run.
 #[derive(Debug, Clone)]
@@ -77,98 +75,6 @@ pub enum Call {
     Reserve,
     Truncate,
     Look,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Inode {
-    /// What processes see.
-    now: Vec<u8>,
-    /// Pages of `now` that were not written back.
-    dirty: BTreeSet<usize>,
-    /// What the device was given.
-    device: Vec<u8>,
-    /// What is on the platter.
-    platter: Vec<u8>,
-    /// Pages whose write-back has failed and that are clean since: a sync says nothing about them.
-    lost: BTreeSet<usize>,
-}
-
-impl Inode {
-    fn touch(&mut self, from: usize, to: usize) {
-        for page in from / PAGE..to.div_ceil(PAGE).max(from / PAGE + 1) {
-            self.dirty.insert(page);
-            self.lost.remove(&page);
-        }
-    }
-
-    /// Gives a page to the device.
-    fn write_back(&mut self, page: usize) {
-        self.dirty.remove(&page);
-        let (start, end) = (page * PAGE, ((page + 1) * PAGE).min(self.now.len()));
-        if start < end {
-            if self.device.len() < end {
-                self.device.resize(end, 0);
-            }
-            self.device[start..end].copy_from_slice(&self.now[start..end]);
-        }
-    }
-
-    /// True if what processes see of a page is not what the platter has.
-    fn differs(&self, page: usize) -> bool {
-        let part = |of: &[u8]| of.get(page * PAGE..).map(|rest| rest[..rest.len().min(PAGE)].to_vec());
-        part(&self.now) != part(&self.platter)
-    }
-
-    /// `fsync`, and the size with it.
-    fn flush(&mut self) {
-        for page in std::mem::take(&mut self.dirty) {
-            self.write_back(page);
-        }
-        self.device.resize(self.now.len(), 0);
-        self.platter.clone_from(&self.device);
-    }
-
-    fn cut(&mut self, chance: &mut Chance) {
-        let (synced, most) = (self.platter.len(), self.now.len().max(self.platter.len()));
-        // The size on the platter is somewhere between what was synced and what was written.
-        let mut size = match chance.below(3) {
-            0 => synced,
-            1 => most,
-            _ => {
-                synced.min(self.now.len()) + chance.below(most.abs_diff(synced.min(self.now.len())) as u64 + 1) as usize
-            }
-        };
-        if chance.coin() {
-            size = size.next_multiple_of(PAGE).min(most.max(size));
-        }
-        if self.now.len() < synced && chance.coin() {
-            size = self.now.len();
-        }
-        let mut after = vec![0; size];
-        // Whole pages now and then, else each sector by itself: devices differ.
-        let unit = if chance.coin() { SECTOR } else { PAGE };
-        for start in (0..size).step_by(unit) {
-            let end = (start + unit).min(size);
-            let layer = match chance.below(3) {
-                0 => &self.platter,
-                1 => &self.device,
-                _ if self.dirty.contains(&(start / PAGE)) => &self.now,
-                _ => &self.device,
-            };
-            let there = layer.len().min(end);
-            if start < there {
-                after[start..there].copy_from_slice(&layer[start..there]);
-            }
-        }
-        self.platter.clone_from(&after);
-        self.device.clone_from(&after);
-        *self = Inode {
-            now: after,
-            device: std::mem::take(&mut self.device),
-            platter: std::mem::take(&mut self.platter),
-            ..Inode::default()
-        };
-    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

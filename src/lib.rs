@@ -27,6 +27,7 @@ pub mod session;
 pub mod shard;
 pub mod sleep;
 pub mod spread;
+pub mod sync;
 pub mod sys;
 pub mod topology;
 pub mod transport;

@@ -6,8 +6,7 @@
 use crate::chunk::Chunk;
 use crate::mutants::mutant;
 use crate::sleep::Waker;
-use crossbeam_queue::ArrayQueue;
-use std::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{ArrayQueue, AtomicBool, Ordering};
 
 /// A ring of one class into one writer.
 pub struct Ring {

@@ -7,11 +7,10 @@ use crate::net::{ListenerId, Peer, Socket};
 use crate::ring::{Ring, Wake};
 use crate::session::Session;
 use crate::sleep::Waker;
+use crate::sync::{ArrayQueue, AtomicBool, AtomicU64, Ordering};
 use crate::transport::Stage;
-use crossbeam_queue::ArrayQueue;
 use crossbeam_utils::CachePadded;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// Connections that may wait for a reactor to take them from an acceptor.

@@ -2,11 +2,10 @@
 
 use super::{Chunk, Class};
 use crate::mutants::mutant;
+use crate::sync::{ArrayQueue, AtomicBool, Ordering};
 use crate::sys::pieces;
-use crossbeam_queue::ArrayQueue;
 use crossbeam_utils::CachePadded;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Pools from this size on ask for huge pages; smaller ones would grow by the part of a huge page that they do not use.
 const HUGE_FROM: usize = 32 << 20;

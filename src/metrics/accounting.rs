@@ -4,9 +4,9 @@
 //! sequence lock: a reader sees all terms of one update or none. A snapshot reads the ledgers downstream first, so that a
 //! line moving on in between shows up as in flight, never as missing twice.
 
+use crate::sync::{AtomicU64, Ordering, fence, yield_now};
 use crossbeam_utils::CachePadded;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// Why a received line is not in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,7 +147,7 @@ impl Ledger {
                     return;
                 }
             }
-            std::thread::yield_now(); // the writer may have been preempted inside its update
+            yield_now(); // the writer may have been preempted inside its update
         }
     }
 }

@@ -235,8 +235,11 @@ impl Writer {
         };
         let was_empty = active.is_empty();
         let dir = &stream.dir;
-        let result =
-            active.append(&mut batch.slices(index), total.lines, stream.options.append, stamp, || dir.free_bytes());
+        let mut slices = batch.slices(index);
+        if mutant!("rotation_loses_the_next_lines") && was_empty && slices.len() > 1 {
+            slices.remove(0);
+        }
+        let result = active.append(&mut slices, total.lines, stream.options.append, stamp, || dir.free_bytes());
         match result {
             Ok(()) => {
                 if was_empty {

@@ -1,0 +1,76 @@
+//! Atomics and queues of what threads share without locks. Behind one name, so that loom (`--cfg model_loom`) and shuttle
+//! (`--cfg model_shuttle`) can put theirs here and try the ways in which threads can get ahead of each other
+//! (`tests/interleavings.rs`). Otherwise these are std's and crossbeam's.
+
+#[cfg(not(any(model_loom, model_shuttle)))]
+pub use crossbeam_queue::ArrayQueue;
+#[cfg(model_loom)]
+pub use loom::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering, fence},
+    thread::yield_now,
+};
+#[cfg(any(model_loom, model_shuttle))]
+pub use model::ArrayQueue;
+#[cfg(model_shuttle)]
+pub use shuttle::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering, fence},
+    thread::yield_now,
+};
+#[cfg(not(any(model_loom, model_shuttle)))]
+pub use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering, fence},
+    thread::yield_now,
+};
+
+/// crossbeam's queue knows neither loom nor shuttle; what is tried is how ours is used, not how theirs is made.
+#[cfg(any(model_loom, model_shuttle))]
+mod model {
+    #[cfg(model_loom)]
+    use loom::sync::Mutex;
+    #[cfg(model_shuttle)]
+    use shuttle::sync::Mutex;
+    use std::collections::VecDeque;
+    use std::sync::PoisonError;
+
+    /// A bounded queue for any number of producers and consumers.
+    pub struct ArrayQueue<T> {
+        items: Mutex<VecDeque<T>>,
+        most: usize,
+    }
+
+    impl<T> ArrayQueue<T> {
+        /// With room for so many.
+        #[must_use]
+        pub fn new(most: usize) -> Self {
+            ArrayQueue { items: Mutex::new(VecDeque::new()), most }
+        }
+
+        /// Puts one at the end.
+        ///
+        /// # Errors
+        /// The item, where there is no room.
+        pub fn push(&self, item: T) -> Result<(), T> {
+            let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
+            if items.len() == self.most {
+                return Err(item);
+            }
+            items.push_back(item);
+            Ok(())
+        }
+
+        /// Takes the first.
+        pub fn pop(&self) -> Option<T> {
+            self.items.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        }
+
+        /// How many there are.
+        pub fn len(&self) -> usize {
+            self.items.lock().unwrap_or_else(PoisonError::into_inner).len()
+        }
+
+        /// True where there is none.
+        pub fn is_empty(&self) -> bool {
+            self.len() == 0
+        }
+    }
+}

@@ -3,6 +3,7 @@
 
 pub mod faulty_disk;
 pub mod http;
+pub mod ledger;
 pub mod programs;
 pub mod running;
 pub mod sim_disk;
@@ -12,7 +13,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_logweir");
@@ -231,14 +232,14 @@ pub fn scratch() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("t-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
-/// Sends numbered lines of many lengths until the server is gone; `replied` is the last count it heard.
-pub fn acked_client(mut stream: TcpStream, number: u32, longest: u64, replied: &AtomicU64) {
+/// Sends numbered lines of many lengths until the server is gone, and keeps the ledger by the counts it hears.
+pub fn acked_client(mut stream: TcpStream, account: &ledger::Account) {
     let reader = stream.try_clone().unwrap();
     std::thread::scope(|scope| {
         scope.spawn(move || {
             for line in BufReader::new(reader).lines() {
                 match line.ok().and_then(|l| l.parse().ok()) {
-                    Some(count) => replied.store(count, Ordering::SeqCst),
+                    Some(count) => account.acked.store(count, Ordering::SeqCst),
                     None => return,
                 }
             }
@@ -247,10 +248,10 @@ pub fn acked_client(mut stream: TcpStream, number: u32, longest: u64, replied: &
         loop {
             buffer.clear();
             for _ in 0..20 {
-                let length = 60 + (next * 7919 % longest) as usize;
-                logweir::bench::lines::numbered(number, next, length, &mut buffer);
+                account.line(next, &mut buffer);
                 next += 1;
             }
+            account.sent.store(next, Ordering::SeqCst);
             if stream.write_all(&buffer).is_err() {
                 return;
             }

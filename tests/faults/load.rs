@@ -1,0 +1,75 @@
+//! What the rows share: a small configuration with both protocols, and clients that keep the ledger.
+
+use crate::common::ledger::Account;
+use crate::common::{self, Server};
+use std::net::TcpStream;
+
+pub const ENGINES: [&str; 2] = ["io_uring", "epoll"];
+pub const MODES: [&str; 4] = ["append", "dontcache", "direct", "auto"];
+
+/// Little memory, small segments, and three listeners: `lines` with counts, `web`, and `plain` without a promise.
+pub fn config(engine: &str, io: &str, ack: &str, storage: &str) -> String {
+    format!(
+        "engine = \"{engine}\"
+[buffer]
+memory = \"16MiB\"
+[limits]
+max_connections = 64
+[storage]
+io = \"{io}\"
+reserve_step = \"1MiB\"
+{storage}
+[listener.lines]
+address = \"tcp://127.0.0.1:0\"
+reply = \"count\"
+ack = \"{ack}\"
+max_line_bytes = \"64KiB\"
+[listener.web]
+protocol = \"http\"
+address = \"tcp://127.0.0.1:0\"
+max_line_bytes = \"64KiB\"
+ack = \"{ack}\"
+[listener.plain]
+address = \"tcp://127.0.0.1:0\"
+max_line_bytes = \"64KiB\"
+"
+    )
+}
+
+/// Who talks to which listener.
+pub struct Client {
+    pub listener: &'static str,
+    pub account: Account,
+}
+
+impl Client {
+    pub fn new(listener: &'static str, connection: u32, longest: u64) -> Client {
+        Client { listener, account: Account::new(connection, longest) }
+    }
+}
+
+/// Two connections with lines and two with HTTP.
+pub fn four(longest: u64) -> Vec<Client> {
+    ["lines", "web", "lines", "web"].iter().zip(0..).map(|(l, i)| Client::new(l, i, longest)).collect()
+}
+
+pub fn accounts(clients: &[Client]) -> impl Iterator<Item = &Account> + Clone {
+    clients.iter().map(|c| &c.account)
+}
+
+/// Has the clients send until the server is gone, which `fault` sees to.
+pub fn under_load<T>(server: &mut Server, clients: &[Client], fault: impl FnOnce(&mut Server) -> T) -> T {
+    std::thread::scope(|scope| {
+        for Client { listener, account } in clients {
+            let stream = TcpStream::connect(server.address(listener)).unwrap();
+            scope.spawn(move || match *listener {
+                "web" => common::http::acked_client(stream, "/", account),
+                _ => common::acked_client(stream, account),
+            });
+        }
+        // A check that fails must not leave the clients at work for ever.
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| fault(server)));
+        server.kill();
+        result.unwrap_or_else(|wrong| std::panic::resume_unwind(wrong))
+    })
+}

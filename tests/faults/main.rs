@@ -1,0 +1,10 @@
+//! Faults from outside: a whole server, real files, real sockets; and a ledger that says what had to survive
+//! (`tests/common/ledger.rs`). `tests/faults/run` runs it at length and prints the table.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod cuts;
+mod kills;
+mod load;
+mod oracle;

@@ -7,7 +7,7 @@
 
 use super::disk::{Disk, DiskFile, read_full, replace_file};
 use super::names::{Kind, SegmentId};
-use super::segment::BLOCK;
+use super::segment::SECTOR;
 use super::trail::{Header, Record, Trail, What};
 use super::{Context, LogError};
 use crate::clock::{BootId, Clock};
@@ -230,8 +230,8 @@ fn whole_lines(file: &dyn DiskFile, start: u64, len: u64, stop_at_holes: bool, b
     let mut open_crc = 0; // of the bytes behind `past.end`, which may turn out to belong to a line
     let mut at = start;
     while at < len {
-        // Reads end on block boundaries, so that no block is looked at in two parts.
-        let until = len.min((at + buffer.len() as u64) / BLOCK * BLOCK).max(at + 1);
+        // Reads end on sector boundaries, so that no sector is looked at in two parts.
+        let until = len.min((at + buffer.len() as u64) / SECTOR * SECTOR).max(at + 1);
         let n = read_full(file, &mut buffer[..(until - at) as usize], at)?;
         if n == 0 {
             break;
@@ -256,25 +256,25 @@ fn whole_lines(file: &dyn DiskFile, start: u64, len: u64, stop_at_holes: bool, b
     Ok(past)
 }
 
-/// Where in `bytes`, which begin at `offset` of the file and there at a line or a block, the first hole begins.
+/// Where in `bytes`, which begin at `offset` of the file and there at a line or a sector, the first hole begins.
 ///
-/// Unsynced writes reach the disk block by block and in any order. A block that did not is NUL from its beginning or, if
+/// Unsynced writes reach the disk sector by sector and in any order. A sector that did not is NUL from its beginning or, if
 /// an earlier write had filled a part of it, from behind a newline; and always up to its end.
 fn first_hole(bytes: &[u8], offset: u64) -> Option<usize> {
-    let block = BLOCK as usize;
-    let mut end = block - (offset % BLOCK) as usize;
+    let sector = SECTOR as usize;
+    let mut end = sector - (offset % SECTOR) as usize;
     loop {
-        let start = end.saturating_sub(block);
+        let start = end.saturating_sub(sector);
         let bounded = end.min(bytes.len());
         if start >= bounded {
             return None;
         }
-        // Before a whole block's end stands its last byte; where the file ends earlier there is no newline to keep anyway.
+        // Before a whole sector's end stands its last byte; where the file ends earlier there is no newline to keep anyway.
         let last_other = bytes[start..bounded].iter().rposition(|b| *b != 0);
         match last_other {
             None => return Some(start),
             Some(i) if start + i + 1 < bounded && bytes[start + i] == b'\n' => return Some(start + i + 1),
-            Some(_) => end += block,
+            Some(_) => end += sector,
         }
     }
 }
@@ -333,9 +333,21 @@ mod tests {
         assert_eq!(lines_of(&content, 0, true, READ).end, 8);
         assert_eq!(lines_of(&content, 8, true, READ).end, 8);
         let mut line = b"\0\0 not a hole".to_vec();
-        line.resize(4095, 0);
+        line.resize(511, 0);
         line.extend_from_slice(b"x\n");
-        assert_eq!(lines_of(&line, 0, true, READ).end, 4097);
+        assert_eq!(lines_of(&line, 0, true, READ).end, 513);
+    }
+
+    /// Seen on ext4 with blocks of 1 KiB: the first of a page's blocks was there, the rest was NUL, in the middle of a line.
+    #[test]
+    fn a_hole_may_begin_at_any_sector_in_the_middle_of_a_line() {
+        for (start, end) in [(512, 1024), (1024, 4096), (1024, 1536), (3584, 8192)] {
+            let mut content = b"good\n".to_vec();
+            content.resize(start, b'x');
+            content.resize(end, 0);
+            content.extend_from_slice(b"rest of the lost line\nlater\n");
+            assert_eq!(lines_of(&content, 0, true, READ).end, 5, "{start}..{end}");
+        }
     }
 
     proptest! {

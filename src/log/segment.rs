@@ -13,8 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// (0.22 and 0.08 against 0.8 GB/s at 4 KiB, 2.9 and 1.9 against 2.4 at 256 KiB, measured on ext4 and Linux 6.18).
 pub const LARGE_FROM_BYTES: u64 = 256 * 1024;
 
-/// Unit in which recovery looks for holes: file systems lose unsynced data in whole blocks of at least this size.
-pub const BLOCK: u64 = 4096;
+/// Unit in which recovery looks for holes: what is not synced is lost in whole sectors. File systems have blocks of 1 KiB too
+/// (ext4 below 512 MiB), and a disk that loses power tears a block between its sectors.
+pub const SECTOR: u64 = 512;
 
 /// An open segment.
 pub struct Segment {
@@ -151,7 +152,7 @@ impl Segment {
         for slice in slices.iter() {
             crc = crate::checksum::crc32c_append(crc, slice);
         }
-        self.trail_must_sync |= ends_block_in_nul(slices, self.len);
+        self.trail_must_sync |= ends_sector_in_nul(slices, self.len);
         let caching = if bytes >= LARGE_FROM_BYTES { options.large } else { Caching::Keep };
         if let Err(error) = append_slices(&*self.file, slices, caching) {
             let cut_back = self.file.truncate(self.len);
@@ -226,14 +227,14 @@ fn append_slices(file: &dyn DiskFile, mut slices: &mut [IoSlice<'_>], caching: C
     Ok(())
 }
 
-/// True if, in this batch, a 4 KiB block of the file ends in a NUL: recovery could take such a line for a hole, which
-/// reaches to the end of its block (see [`super::recover`]). Most such lines are no holes; a needless yes costs one sync.
-fn ends_block_in_nul(slices: &[IoSlice<'_>], offset: u64) -> bool {
+/// True if, in this batch, a sector of the file ends in a NUL: recovery could take such a line for a hole, which
+/// reaches to the end of its sector (see [`super::recover`]). Most such lines are no holes; a needless yes costs one sync.
+fn ends_sector_in_nul(slices: &[IoSlice<'_>], offset: u64) -> bool {
     let mut at = offset;
     slices.iter().any(|slice| {
-        let first = (BLOCK - 1 - at % BLOCK) as usize;
+        let first = (SECTOR - 1 - at % SECTOR) as usize;
         at += slice.len() as u64;
-        slice.iter().skip(first).step_by(BLOCK as usize).any(|b| *b == 0)
+        slice.iter().skip(first).step_by(SECTOR as usize).any(|b| *b == 0)
     })
 }
 
@@ -301,7 +302,7 @@ mod tests {
     use super::*;
 
     fn found(parts: &[&[u8]], offset: u64) -> bool {
-        ends_block_in_nul(&parts.iter().map(|p| IoSlice::new(p)).collect::<Vec<_>>(), offset)
+        ends_sector_in_nul(&parts.iter().map(|p| IoSlice::new(p)).collect::<Vec<_>>(), offset)
     }
 
     #[test]
@@ -311,8 +312,8 @@ mod tests {
         assert!(found(&[&line], 0) && found(&[&line], 4095) && found(&[b"x\n", &line], 100));
         assert!(!found(&[&[b'x'; 9000]], 0));
         assert!(found(&[b"x\n", &[0; 4094]], 0), "a hole may begin anywhere behind a newline");
-        assert!(!found(&[b"x\n", &[0; 4093], b"\n"], 0), "and reaches to the end of its block");
-        assert!(found(&[&[0; 3000], &[0; 2000]], 0));
-        assert!(!found(&[&[0; 3000], &[b'x'; 2000]], 0));
+        assert!(!found(&[b"x\n", &[0; 509], b"\n"], 0), "and reaches to the end of its sector");
+        assert!(found(&[&[0; 300], &[0; 212]], 0));
+        assert!(!found(&[&[0; 300], &[b'x'; 2000]], 0));
     }
 }

@@ -76,11 +76,21 @@ impl Server {
             command.args(["--listen", "tcp://127.0.0.1:0"]);
         }
         change(&mut command);
-        let mut child = command.stdin(stdin).stdout(Stdio::piped()).spawn().unwrap();
+        match Server::launch(command.stdin(stdin), data_dir) {
+            Ok(server) => server,
+            Err((status, said)) => panic!("the server did not start, {status}: {said}"),
+        }
+    }
+
+    /// Runs a command that becomes a server, and reads how it introduces itself; or says how it ended instead.
+    pub fn launch(command: &mut Command, data_dir: &Path) -> Result<Server, (ExitStatus, String)> {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut introduction = String::new();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         while !introduction.contains("Read it back") {
-            assert!(out.read_line(&mut introduction).unwrap() > 0, "the server did not start: {introduction}");
+            if out.read_line(&mut introduction).unwrap() == 0 {
+                return Err((child.wait().unwrap(), introduction));
+            }
         }
         let mut listeners = HashMap::new();
         let mut admin = None;
@@ -96,7 +106,12 @@ impl Server {
                 _ => {}
             }
         }
-        Server { child, listeners, admin, data_dir: data_dir.to_path_buf(), introduction }
+        Ok(Server { child, listeners, admin, data_dir: data_dir.to_path_buf(), introduction })
+    }
+
+    /// True once it has ended.
+    pub fn is_gone(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     pub fn pid(&self) -> u32 {
@@ -128,7 +143,7 @@ impl Server {
 
     /// kill -9.
     pub fn kill(&mut self) {
-        self.child.kill().unwrap();
+        let _ = self.child.kill(); // it may be gone already
         self.child.wait().unwrap();
     }
 

@@ -6,6 +6,9 @@ mod common;
 
 mod calls;
 mod cuts;
+mod forgetful;
+mod fuse;
 mod kills;
 mod load;
+mod memory_disk;
 mod oracle;

@@ -1,0 +1,109 @@
+//! Power cuts on a file system that forgets everything that was not synced, directory entries too.
+
+use crate::common::ledger::{self, Dice, Findings, Watch, clear, row};
+use crate::common::{Server, await_that, scratch, skipped};
+use crate::fuse::Mounted;
+use crate::load::{Client, ENGINES, accounts, config, four, under_load};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+/// Cuts for each way to run a server in `cargo test`; LOGWEIR_FORGETFUL_CUTS asks for more.
+const CUTS: u64 = 3;
+
+const STORAGE: &str = "segment_size = \"1MiB\"\nsync_interval = \"5ms\"\n";
+
+/// One cut under load, and what is there after it. `None` for the seed of a cut that nothing came of: the server was refused.
+fn cut(mounted: &mut Mounted, dir: &Path, text: &str, dice: &mut Dice, seen: &mut Seen) -> Findings {
+    let data = mounted.mount.join("data");
+    let path = dir.join("logweir.toml");
+    std::fs::write(&path, text).unwrap();
+    let start = || Server::start(&data, &["--config", path.to_str().unwrap()]);
+    let longest = [80, 300, 3000, 40_000][dice.below(4) as usize];
+    let mut clients = four(longest);
+    clients.push(Client::new("plain", 99, longest));
+    let mut server = start();
+    seen.cap = ledger::memory_cap(&server.introduction);
+    seen.mode = server.introduction.lines().find(|l| l.contains("file mode")).unwrap_or_default().trim().to_string();
+    let watch = Watch::over(server.admin.unwrap(), server.pid());
+    let moment = dice.below(3_000_000 / longest);
+    let before = under_load(&mut server, &clients, |server| {
+        await_that("acknowledgements", || ledger::acked_in_all(accounts(&clients)) > moment);
+        let before = ledger::acked_now(accounts(&clients));
+        mounted.disk.cut();
+        server.kill();
+        before
+    });
+    drop(server);
+    seen.memory = seen.memory.most(watch.end().memory);
+    mounted.reboot(dice);
+    let mut server = start();
+    let metrics = server.metrics();
+    seen.damaged += metrics.sum("logweir_recovered_damaged_segments", "") as u64;
+    seen.torn_bytes += metrics.sum("logweir_recovered_torn_bytes", "") as u64;
+    assert!(server.stop().success());
+    let found = ledger::check(&data, accounts(&clients), &before);
+    clear(&data);
+    found
+}
+
+#[derive(Default)]
+struct Seen {
+    memory: ledger::Memory,
+    cap: u64,
+    torn_bytes: u64,
+    damaged: u64,
+    mode: String,
+}
+
+#[test]
+fn durable_lines_survive_a_file_system_that_forgets() {
+    let test = "durable_lines_survive_a_file_system_that_forgets";
+    let dir = scratch();
+    let cuts = ledger::times("LOGWEIR_FORGETFUL_CUTS", CUTS);
+    for (which, (engine, io)) in ENGINES.iter().flat_map(|e| ["append", "direct", "auto"].map(|io| (e, io))).enumerate()
+    {
+        let mut mounted = match Mounted::new(&dir.path().join("mount")) {
+            Ok(mounted) => mounted,
+            Err(why) => return skipped(test, &why),
+        };
+        let text = config(engine, io, "durable", STORAGE);
+        let (mut found, mut seen) = (Findings::default(), Seen::default());
+        for round in 0..cuts {
+            let mut dice = Dice::new(test, (which as u64) << 20 | round);
+            let now = cut(&mut mounted, dir.path(), &text, &mut dice, &mut seen);
+            now.must_be_honest(&format!("{engine}, {io}, cut {round}"));
+            assert_eq!((now.duplicate, now.gaps), (0, 0), "{engine}, {io}, cut {round}: {now:?}");
+            assert_eq!(seen.damaged, 0, "{engine}, {io}, cut {round}");
+            found.add(&now);
+        }
+        assert!(!mounted.disk.knobs.synced_after_failure.load(Ordering::SeqCst));
+        assert!(seen.memory.own_kib << 10 <= seen.cap, "{:?} of {}", seen.memory, seen.cap);
+        let note = format!("{}; {} KiB moved to .torn", seen.mode, seen.torn_bytes >> 10);
+        row("power cut C", &format!("FUSE, {engine}, {io}"), cuts, &found, Some((seen.memory, seen.cap)), &note);
+    }
+}
+
+/// The same on a disk that says yes to each sync and does nothing: the ledger must see what is lost then.
+#[test]
+fn durable_lines_do_not_survive_a_disk_that_lies() {
+    let dir = scratch();
+    let mut mounted = match Mounted::new(&dir.path().join("mount")) {
+        Ok(mounted) => mounted,
+        Err(why) => return skipped("durable_lines_do_not_survive_a_disk_that_lies", &why),
+    };
+    let text = config("auto", "append", "durable", STORAGE);
+    let mut found = Findings::default();
+    for round in 0..3 {
+        // What the server needs for itself is there; then the lies begin.
+        let data = mounted.mount.join("data");
+        let path = dir.path().join("logweir.toml");
+        std::fs::write(&path, &text).unwrap();
+        assert!(Server::start(&data, &["--config", path.to_str().unwrap()]).stop().success());
+        mounted.disk.knobs.lies.store(true, Ordering::SeqCst);
+        let mut dice = Dice::new("a disk that lies", round);
+        found.add(&cut(&mut mounted, dir.path(), &text, &mut dice, &mut Seen::default()));
+        mounted.disk.knobs.lies.store(false, Ordering::SeqCst);
+    }
+    assert!(found.acked_lost > 0, "{found:?}");
+    row("oracle", "FUSE that lies about syncs, power cut C: must lose", 3, &found, None, "proves that losses are seen");
+}

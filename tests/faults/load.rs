@@ -2,7 +2,9 @@
 
 use crate::common::ledger::Account;
 use crate::common::{self, Server};
+use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::Ordering;
 
 pub const ENGINES: [&str; 2] = ["io_uring", "epoll"];
 pub const MODES: [&str; 4] = ["append", "dontcache", "direct", "auto"];
@@ -72,4 +74,20 @@ pub fn under_load<T>(server: &mut Server, clients: &[Client], fault: impl FnOnce
         server.kill();
         result.unwrap_or_else(|wrong| std::panic::resume_unwind(wrong))
     })
+}
+
+/// Sends exactly so many lines, ends the connection, and waits until the server has read them all.
+pub fn send_exactly(server: &Server, listener: &str, account: &Account, lines: u64) {
+    let mut stream = TcpStream::connect(server.address(listener)).unwrap();
+    account.sent.store(lines, Ordering::SeqCst);
+    let mut buffer = Vec::new();
+    for number in 0..lines {
+        account.line(number, &mut buffer);
+        if buffer.len() > 1 << 16 || number + 1 == lines {
+            stream.write_all(&buffer).unwrap();
+            buffer.clear();
+        }
+    }
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let _ = stream.read_to_end(&mut buffer);
 }

@@ -5,6 +5,7 @@
 mod common;
 
 mod calls;
+mod clients;
 mod cuts;
 mod forgetful;
 mod fuse;
@@ -12,3 +13,5 @@ mod kills;
 mod load;
 mod memory_disk;
 mod oracle;
+mod process;
+mod room;

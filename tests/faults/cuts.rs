@@ -21,6 +21,7 @@ pub enum FileSystem {
     /// With blocks of 1 KiB, as mkfs makes it below 512 MiB: a page is lost in parts.
     Ext4SmallBlocks,
     Xfs,
+    Btrfs,
 }
 
 /// A mounted image; unmounted when dropped.
@@ -42,20 +43,27 @@ pub fn run(command: &str, args: &[&str]) -> Result<String, String> {
 }
 
 impl Image {
-    pub fn new(kind: FileSystem, dir: &Path, bytes: u64) -> Result<Image, String> {
+    pub fn new(kind: FileSystem, dir: &Path, mount: &Path, bytes: u64) -> Result<Image, String> {
         if !nix::unistd::geteuid().is_root() {
             return Err("needs root to mount".into());
         }
-        let (file, mount) = (dir.join("image"), dir.join("mount"));
+        let file = dir.join("image");
         let made = std::fs::File::create(&file).map_err(|e| e.to_string())?;
         made.set_len(bytes).map_err(|e| e.to_string())?;
-        std::fs::create_dir(&mount).map_err(|e| e.to_string())?;
+        let name = file.to_str().unwrap();
         match kind {
-            FileSystem::Ext4 => run("mkfs.ext4", &["-q", "-F", "-b", "4096", file.to_str().unwrap()])?,
-            FileSystem::Ext4SmallBlocks => run("mkfs.ext4", &["-q", "-F", "-b", "1024", file.to_str().unwrap()])?,
-            FileSystem::Xfs => run("mkfs.xfs", &["-q", "-f", file.to_str().unwrap()])?,
+            FileSystem::Ext4 => run("mkfs.ext4", &["-q", "-F", "-b", "4096", name])?,
+            FileSystem::Ext4SmallBlocks => run("mkfs.ext4", &["-q", "-F", "-b", "1024", name])?,
+            FileSystem::Xfs => run("mkfs.xfs", &["-q", "-f", "-K", name])?,
+            FileSystem::Btrfs => run("mkfs.btrfs", &["-q", "-f", "-K", name])?,
         };
-        let image = Image { kind, file, mount };
+        Image::of(kind, &file, mount)
+    }
+
+    /// Mounts what is there already.
+    pub fn of(kind: FileSystem, file: &Path, mount: &Path) -> Result<Image, String> {
+        std::fs::create_dir_all(mount).map_err(|e| e.to_string())?;
+        let image = Image { kind, file: file.to_path_buf(), mount: mount.to_path_buf() };
         image.mount()?;
         Ok(image)
     }
@@ -85,6 +93,7 @@ impl Image {
         match self.kind {
             FileSystem::Ext4 | FileSystem::Ext4SmallBlocks => run("fsck.ext4", &["-f", "-n", file]).unwrap(),
             FileSystem::Xfs => run("xfs_repair", &["-n", "-f", file]).unwrap(),
+            FileSystem::Btrfs => run("btrfs", &["check", "--readonly", file]).unwrap(),
         };
         self.mount().unwrap();
     }
@@ -146,7 +155,7 @@ struct Seen {
 
 fn cuts(test: &str, kind: FileSystem) {
     let dir = scratch();
-    let image = match Image::new(kind, dir.path(), 320 << 20) {
+    let image = match Image::new(kind, dir.path(), &dir.path().join("mount"), 320 << 20) {
         Ok(image) => image,
         Err(why) => return skipped(test, &why),
     };
@@ -188,7 +197,7 @@ fn durable_lines_survive_power_cuts_on_xfs() {
 #[test]
 fn written_lines_do_not_all_survive_power_cuts() {
     let dir = scratch();
-    let image = match Image::new(FileSystem::Ext4, dir.path(), 320 << 20) {
+    let image = match Image::new(FileSystem::Ext4, dir.path(), &dir.path().join("mount"), 320 << 20) {
         Ok(image) => image,
         Err(why) => return skipped("written_lines_do_not_all_survive_power_cuts", &why),
     };

@@ -46,7 +46,8 @@ pub struct Client {
 
 impl Client {
     pub fn new(listener: &'static str, connection: u32, longest: u64) -> Client {
-        Client { listener, account: Account::new(connection, longest) }
+        let unpromised = matches!(listener, "plain" | "lossy");
+        Client { listener, account: Account { unpromised, ..Account::new(connection, longest) } }
     }
 }
 

@@ -4,6 +4,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod block_fuse;
+mod blocks;
 mod calls;
 mod clients;
 mod cuts;

@@ -72,7 +72,7 @@ fn a_full_disk_stops_intake_and_resumes_and_splits_no_line() {
     let test = "a_full_disk_stops_intake_and_resumes_and_splits_no_line";
     for kind in [FileSystem::Ext4, FileSystem::Ext4SmallBlocks, FileSystem::Xfs] {
         let dir = scratch();
-        let image = match Image::new(kind, dir.path(), 320 << 20) {
+        let image = match Image::new(kind, dir.path(), &dir.path().join("mount"), 320 << 20) {
             Ok(image) => image,
             Err(why) => return skipped(test, &why),
         };
@@ -94,7 +94,7 @@ fn a_full_disk_stops_intake_and_resumes_and_splits_no_line() {
 #[test]
 fn a_server_on_a_full_disk_says_so_and_loses_nothing() {
     let dir = scratch();
-    let image = match Image::new(FileSystem::Ext4, dir.path(), 64 << 20) {
+    let image = match Image::new(FileSystem::Ext4, dir.path(), &dir.path().join("mount"), 64 << 20) {
         Ok(image) => image,
         Err(why) => return skipped("a_server_on_a_full_disk_says_so_and_loses_nothing", &why),
     };

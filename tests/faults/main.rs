@@ -15,5 +15,6 @@ mod kills;
 mod load;
 mod memory_disk;
 mod oracle;
+mod peers;
 mod process;
 mod room;

@@ -107,3 +107,79 @@ fn durable_lines_do_not_survive_a_disk_that_lies() {
     assert!(found.acked_lost > 0, "{found:?}");
     row("oracle", "FUSE that lies about syncs, power cut C: must lose", 3, &found, None, "proves that losses are seen");
 }
+
+/// The Nth write or sync fails, once or for good, whatever engine runs; what could not be synced is gone, and then the power.
+#[test]
+fn errors_and_then_a_power_cut_lose_nothing_acknowledged() {
+    let test = "errors_and_then_a_power_cut_lose_nothing_acknowledged";
+    let up_to = ledger::times("LOGWEIR_FUSE_ERRORS", 2);
+    let dir = scratch();
+    let path = dir.path().join("logweir.toml");
+    for (which, (engine, call)) in ENGINES.iter().flat_map(|e| ["write", "fsync"].map(|c| (e, c))).enumerate() {
+        let (mut found, mut runs, mut stopped) = (Findings::default(), 0, 0);
+        for n in 0..up_to {
+            let mut mounted = match Mounted::new(&dir.path().join("mount")) {
+                Ok(mounted) => mounted,
+                Err(why) => return skipped(test, &why),
+            };
+            let mut dice = Dice::new(test, (which as u64) << 20 | n);
+            let io = ["append", "direct", "auto"][n as usize % 3];
+            std::fs::write(
+                &path,
+                config(engine, io, "durable", "segment_size = \"512KiB\"\nsync_interval = \"20ms\"\n"),
+            )
+            .unwrap();
+            let data = mounted.mount.join("data");
+            let start = || Server::start(&data, &["--config", path.to_str().unwrap()]);
+            let mut clients = four([300, 3000][n as usize % 2]);
+            clients.push(Client::new("plain", 99, 300));
+            let mut server = start();
+            let watch = Watch::over(server.admin.unwrap(), server.pid());
+            let (disk, admin) = (&mounted.disk, server.admin.unwrap());
+            let errno = [libc::EIO, libc::ENOSPC, libc::EDQUOT, libc::EROFS][dice.below(4) as usize];
+            disk.knobs.errno.store(errno.into(), Ordering::SeqCst);
+            disk.knobs.fail_for.store(
+                [1, 1, 2, ledger::times("LOGWEIR_FUSE_ERRORS_FOR", 20) as i64][dice.below(4) as usize],
+                Ordering::SeqCst,
+            );
+            let knob = if call == "write" { &disk.knobs.fail_write } else { &disk.knobs.fail_sync };
+            knob.store(n as i64, Ordering::SeqCst);
+            let begun = std::time::Instant::now();
+            let before = under_load(&mut server, &clients, |server| {
+                await_that("the failure", || knob.load(Ordering::SeqCst) < 0);
+                let acked = ledger::acked_in_all(accounts(&clients));
+                let mut end = false;
+                await_that("more, or the end of intake", || {
+                    end = ledger::scrape(admin).is_some_and(|m| m.sum("logweir_intake_stopped", "") == 1.0);
+                    let late = begun.elapsed() > std::time::Duration::from_secs(3);
+                    end || late || ledger::acked_in_all(accounts(&clients)) > acked + 400
+                });
+                stopped += u64::from(end);
+                let before = ledger::acked_now(accounts(&clients));
+                disk.cut();
+                server.kill();
+                before
+            });
+            drop(server);
+            watch.end();
+            knob.store(crate::memory_disk::NEVER, Ordering::SeqCst);
+            assert!(!disk.knobs.synced_after_failure.load(Ordering::SeqCst), "{engine}, {call} {n}: a second sync");
+            mounted.reboot(&mut dice);
+            assert!(start().stop().success());
+            let now = ledger::check(&data, accounts(&clients), &before);
+            now.must_be_honest(&format!("{engine}, {call} {n}, {io}, errno {errno}"));
+            assert!(now.gaps == 0, "{engine}, {call} {n}, {io}, errno {errno}: {now:?}");
+            found.add(&now);
+            runs += 1;
+        }
+        let note = format!("intake stopped {stopped} times; no second sync of a failed file");
+        row(
+            "an error at the Nth call, then power cut C",
+            &format!("FUSE, {call}, {engine}"),
+            runs,
+            &found,
+            None,
+            &note,
+        );
+    }
+}

@@ -13,6 +13,9 @@ pub const ROOT: u64 = 1;
 
 pub type Errno = i32;
 
+/// So many calls are never made.
+pub const NEVER: i64 = i64::MAX;
+
 #[derive(Debug, Default)]
 pub struct File {
     pub data: Vec<u8>,
@@ -57,9 +60,10 @@ pub struct Knobs {
     pub slow: Mutex<String>,
     /// Bytes that all files together may have.
     pub capacity: AtomicU64,
-    /// The write, or sync, after so many more fails with that; negative: none does.
+    /// The write, or sync, after so many more fails with that, and some after it: [`Knobs::fail_for`] in all.
     pub fail_write: AtomicI64,
     pub fail_sync: AtomicI64,
+    pub fail_for: AtomicI64,
     pub errno: AtomicI64,
     /// Says yes to every sync of a segment and does nothing.
     pub lies: AtomicBool,
@@ -84,8 +88,9 @@ impl MemoryDisk {
             sync_delay_ms: AtomicU64::new(0),
             slow: Mutex::default(),
             capacity: AtomicU64::new(u64::MAX),
-            fail_write: AtomicI64::new(-1),
-            fail_sync: AtomicI64::new(-1),
+            fail_write: AtomicI64::new(NEVER),
+            fail_sync: AtomicI64::new(NEVER),
+            fail_for: AtomicI64::new(1),
             errno: AtomicI64::new(libc::EIO.into()),
             lies: AtomicBool::new(false),
             is_cut: AtomicBool::new(false),
@@ -162,7 +167,8 @@ impl MemoryDisk {
     }
 
     fn fails(&self, countdown: &AtomicI64) -> Result<(), Errno> {
-        if countdown.load(Ordering::SeqCst) >= 0 && countdown.fetch_sub(1, Ordering::SeqCst) == 0 {
+        let left = countdown.fetch_sub(1, Ordering::SeqCst);
+        if left <= 0 && left > -self.knobs.fail_for.load(Ordering::SeqCst) {
             return Err(self.knobs.errno.load(Ordering::SeqCst) as Errno);
         }
         Ok(())
@@ -214,7 +220,12 @@ impl MemoryDisk {
                     if file.sync_failed {
                         self.knobs.synced_after_failure.store(true, Ordering::SeqCst);
                     }
-                    file.sync_failed |= result.is_err();
+                    if result.is_err() {
+                        // As in the kernel: what could not be written counts as clean from now on. A later sync says yes
+                        // and does not bring it back.
+                        file.sync_failed = true;
+                        file.dirty.clear();
+                    }
                     result?;
                     if !(self.knobs.lies.load(Ordering::SeqCst) && file.name.ends_with(".log.active")) {
                         file.sync();

@@ -18,7 +18,7 @@ fn relp_client(stream: TcpStream, account: &Account) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut stream = stream;
     let offers = "relp_version=0\nrelp_software=logweir-tests,1\ncommands=syslog";
-    if write!(stream, "1 open {} {offers}\n", offers.len()).is_err() || !relp_answer(&mut reader) {
+    if writeln!(stream, "1 open {} {offers}", offers.len()).is_err() || !relp_answer(&mut reader) {
         return;
     }
     std::thread::scope(|scope| {

@@ -92,7 +92,9 @@ fn run(dir: &Path, io: &str, ack: &str, call: &str, inject: &str, fail_at_end: &
     std::fs::write(data.with_extension("toml"), text.replace("reserve_step = \"1MiB\"", "reserve_step = \"128KiB\""))
         .unwrap();
     let longest = if io == "direct" { 6000 } else { 600 };
-    let clients = [Client::new("lines", 0, longest), Client::new("web", 1, longest), Client::new("plain", 2, longest)];
+    let mut clients =
+        [Client::new("lines", 0, longest), Client::new("web", 1, longest), Client::new("plain", 2, longest)];
+    clients.iter_mut().for_each(|c| c.durable = ack == "durable");
     let mut command = traced(&data, &log, call, inject);
     command.stderr(std::fs::File::create(&said).unwrap());
     let what = format!("{io}, {ack}, {call}, {inject}");

@@ -120,6 +120,7 @@ fn cut(image: &Image, dir: &Path, text: &str, dice: &mut Dice, seen: &mut Seen) 
     let longest = [300, 3000, 40_000][dice.below(3) as usize];
     let mut clients = four(longest);
     clients.push(Client::new("plain", 99, longest));
+    clients.iter_mut().for_each(|c| c.durable = !text.contains("ack = \"written\""));
     let mut server = start();
     seen.cap = ledger::memory_cap(&server.introduction);
     seen.introduction.clone_from(&server.introduction);

@@ -52,7 +52,8 @@ fn rounds(Case { test, listener, ack }: Case) {
             let mut dice = Dice::new(test, (which as u64) << 20 | round);
             // Lines so long that batches are large enough for direct writes, and short ones.
             let longest = [80, 3000, 40_000][dice.below(3) as usize];
-            let clients: Vec<Client> = (0..4).map(|i| Client::new(listener, i, longest)).collect();
+            let clients: Vec<Client> =
+                (0..4).map(|i| Client { durable: ack == "durable", ..Client::new(listener, i, longest) }).collect();
             let begun = Instant::now();
             let mut server = Server::with_config(&data, &text);
             let start_time = begun.elapsed();

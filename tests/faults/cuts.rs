@@ -3,10 +3,12 @@
 
 use crate::common::ledger::{self, Dice, Findings, Watch, clear, row};
 use crate::common::{Server, await_that, scratch, skipped};
+use crate::kills::killed_early;
 use crate::load::{Client, ENGINES, MODES, accounts, config, four, under_load};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// Cuts for each way to run a server in `cargo test`; LOGWEIR_POWER_CUTS asks for more.
 const CUTS: u64 = 1;
@@ -121,7 +123,9 @@ fn cut(image: &Image, dir: &Path, text: &str, dice: &mut Dice, seen: &mut Seen) 
     let mut clients = four(longest);
     clients.push(Client::new("plain", 99, longest));
     clients.iter_mut().for_each(|c| c.durable = !text.contains("ack = \"written\""));
+    let begun = Instant::now();
     let mut server = start();
+    let start_time = begun.elapsed();
     seen.cap = ledger::memory_cap(&server.introduction);
     seen.introduction.clone_from(&server.introduction);
     let watch = Watch::over(server.admin.unwrap(), server.pid());
@@ -136,6 +140,13 @@ fn cut(image: &Image, dir: &Path, text: &str, dice: &mut Dice, seen: &mut Seen) 
     drop(server);
     seen.memory = seen.memory.most(watch.end().memory);
     image.reboot();
+    // The power fails again while the next server recovers.
+    for _ in 0..dice.below(3) {
+        let after = Duration::from_micros(dice.below(start_time.as_micros() as u64 * 5 / 4));
+        killed_early(&data, &path, after, || image.cut_power());
+        image.reboot();
+        seen.in_recovery += 1;
+    }
     let mut server = start();
     let metrics = server.metrics();
     assert_eq!(metrics.sum("logweir_recovered_damaged_segments", ""), 0.0);
@@ -151,6 +162,7 @@ struct Seen {
     memory: ledger::Memory,
     cap: u64,
     torn_bytes: u64,
+    in_recovery: u64,
     introduction: String,
 }
 
@@ -174,7 +186,11 @@ fn cuts(test: &str, kind: FileSystem) {
         }
         assert!(seen.memory.own_kib << 10 <= seen.cap, "{:?} of {}", seen.memory, seen.cap);
         let variant = format!("{kind:?}, {engine}, {io}");
-        let note = format!("fsck clean; {} KiB moved to .torn", seen.torn_bytes >> 10);
+        let note = format!(
+            "and {} cuts during recovery; fsck clean; {} KiB moved to .torn",
+            seen.in_recovery,
+            seen.torn_bytes >> 10
+        );
         row("power cut A", &variant, cuts, &found, Some((seen.memory, seen.cap)), &note);
     }
 }

@@ -3,9 +3,12 @@
 use crate::common::ledger::{self, Dice, Findings, Watch, clear, row};
 use crate::common::{Server, await_that, scratch, skipped};
 use crate::fuse::Mounted;
+use crate::kills::killed_early;
 use crate::load::{Client, ENGINES, accounts, config, four, under_load};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 /// Cuts for each way to run a server in `cargo test`; LOGWEIR_FORGETFUL_CUTS asks for more.
 const CUTS: u64 = 3;
@@ -21,9 +24,18 @@ fn cut(mounted: &mut Mounted, dir: &Path, text: &str, dice: &mut Dice, seen: &mu
     let longest = [80, 300, 3000, 40_000][dice.below(4) as usize];
     let mut clients = four(longest);
     clients.push(Client::new("plain", 99, longest));
+    let begun = Instant::now();
     let mut server = start();
+    let start_time = begun.elapsed();
     seen.cap = ledger::memory_cap(&server.introduction);
-    seen.mode = server.introduction.lines().find(|l| l.contains("file mode")).unwrap_or_default().trim().to_string();
+    seen.mode = server
+        .introduction
+        .lines()
+        .find(|l| l.contains("file mode"))
+        .unwrap_or_default()
+        .replace("file mode", "")
+        .trim()
+        .to_string();
     let watch = Watch::over(server.admin.unwrap(), server.pid());
     let moment = dice.below(3_000_000 / longest);
     let before = under_load(&mut server, &clients, |server| {
@@ -36,6 +48,14 @@ fn cut(mounted: &mut Mounted, dir: &Path, text: &str, dice: &mut Dice, seen: &mu
     drop(server);
     seen.memory = seen.memory.most(watch.end().memory);
     mounted.reboot(dice);
+    // The power fails again while the next server recovers.
+    for _ in 0..dice.below(3) {
+        let after = Duration::from_micros(dice.below(start_time.as_micros() as u64 * 5 / 4));
+        let disk = Arc::clone(&mounted.disk);
+        killed_early(&data, &path, after, || disk.cut());
+        mounted.reboot(dice);
+        seen.in_recovery += 1;
+    }
     let mut server = start();
     let metrics = server.metrics();
     seen.damaged += metrics.sum("logweir_recovered_damaged_segments", "") as u64;
@@ -51,6 +71,7 @@ struct Seen {
     memory: ledger::Memory,
     cap: u64,
     torn_bytes: u64,
+    in_recovery: u64,
     damaged: u64,
     mode: String,
 }
@@ -78,7 +99,12 @@ fn durable_lines_survive_a_file_system_that_forgets() {
         }
         assert!(!mounted.disk.knobs.synced_after_failure.load(Ordering::SeqCst));
         assert!(seen.memory.own_kib << 10 <= seen.cap, "{:?} of {}", seen.memory, seen.cap);
-        let note = format!("{}; {} KiB moved to .torn", seen.mode, seen.torn_bytes >> 10);
+        let note = format!(
+            "and {} cuts during recovery; {}; {} KiB moved to .torn",
+            seen.in_recovery,
+            seen.mode,
+            seen.torn_bytes >> 10
+        );
         row("power cut C", &format!("FUSE, {engine}, {io}"), cuts, &found, Some((seen.memory, seen.cap)), &note);
     }
 }
@@ -144,14 +170,14 @@ fn errors_and_then_a_power_cut_lose_nothing_acknowledged() {
             );
             let knob = if call == "write" { &disk.knobs.fail_write } else { &disk.knobs.fail_sync };
             knob.store(n as i64, Ordering::SeqCst);
-            let begun = std::time::Instant::now();
+            let begun = Instant::now();
             let before = under_load(&mut server, &clients, |server| {
                 await_that("the failure", || knob.load(Ordering::SeqCst) < 0);
                 let acked = ledger::acked_in_all(accounts(&clients));
                 let mut end = false;
                 await_that("more, or the end of intake", || {
                     end = ledger::scrape(admin).is_some_and(|m| m.sum("logweir_intake_stopped", "") == 1.0);
-                    let late = begun.elapsed() > std::time::Duration::from_secs(3);
+                    let late = begun.elapsed() > Duration::from_secs(3);
                     end || late || ledger::acked_in_all(accounts(&clients)) > acked + 400
                 });
                 stopped += u64::from(end);

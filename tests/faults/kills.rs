@@ -19,8 +19,8 @@ struct Case {
     ack: &'static str,
 }
 
-/// Starts a server and kills it so long after that, whatever it does then.
-pub fn killed_early(data: &Path, config: &Path, after: Duration) {
+/// Starts a server and kills it so long after that, whatever it does then; right after `cut`.
+pub fn killed_early(data: &Path, config: &Path, after: Duration, cut: impl FnOnce()) {
     let mut child = Command::new(BINARY)
         .args([
             "serve",
@@ -37,6 +37,7 @@ pub fn killed_early(data: &Path, config: &Path, after: Duration) {
         .spawn()
         .unwrap();
     ledger::pass(after);
+    cut();
     child.kill().unwrap();
     child.wait().unwrap();
 }
@@ -69,7 +70,7 @@ fn rounds(Case { test, listener, ack }: Case) {
             memory = memory.most(watch.end().memory);
             for _ in 0..KILLS_IN_RECOVERY {
                 let after = Duration::from_micros(dice.below(start_time.as_micros() as u64 * 5 / 4));
-                killed_early(&data, &data.with_extension("toml"), after);
+                killed_early(&data, &data.with_extension("toml"), after, || {});
             }
             let mut server = Server::with_config(&data, &text);
             assert_eq!(server.metrics().sum("logweir_recovered_damaged_segments", ""), 0.0, "round {round}");

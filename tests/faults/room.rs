@@ -44,7 +44,7 @@ fn fills_up(image: &Image, dir: &Path, leave: u64, found: &mut Findings) -> (led
     let cap = ledger::memory_cap(&server.introduction);
     let watch = Watch::over(server.admin.unwrap(), server.pid());
     let before = under_load(&mut server, &clients, |server| {
-        await_that("a beginning", || accounts(&clients).all(|a| a.acked() > 200));
+        await_that("a beginning", || accounts(&clients).all(|a| a.acked() > 20));
         fill(&image.mount, leave);
         await_that("the disk to be full", || full(server));
         let acked = ledger::acked_in_all(accounts(&clients));

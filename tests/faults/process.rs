@@ -227,12 +227,14 @@ fn a_stopped_server_acknowledges_nothing() {
             server.signal(Signal::SIGSTOP);
             let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
             await_that("the stop", || state().rsplit(") ").next().unwrap().starts_with('T'));
-            // What was answered before is still on its way.
-            let mut acked = u64::MAX;
+            // What was answered before is still on its way, and on a busy machine its readers may be too.
+            let (mut acked, mut quiet) = (0, 0);
             await_that("the last answers", || {
-                let now = ledger::acked_in_all(accounts(&clients));
                 ledger::pass(Duration::from_millis(100));
-                std::mem::replace(&mut acked, now) == now
+                let now = ledger::acked_in_all(accounts(&clients));
+                quiet = if now == acked { quiet + 1 } else { 0 };
+                acked = now;
+                quiet >= 8
             });
             ledger::pass(Duration::from_secs(seconds));
             assert_eq!(ledger::acked_in_all(accounts(&clients)), acked, "no acknowledgement while it is stopped");

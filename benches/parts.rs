@@ -3,7 +3,6 @@
 //! `cargo bench --bench parts`
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use crossbeam_utils::sync::Parker;
 use logweir::chunk::Chunk;
 use logweir::log::disk::{Caching, Disk};
 use logweir::log::names::SegmentId;
@@ -61,8 +60,8 @@ fn framing(c: &mut Criterion) {
 
 /// A chunk through the ring and back, on one thread: what a reactor and a writer pay per chunk, less the cache misses.
 fn ring(c: &mut Criterion) {
-    let parker = Parker::new();
-    let ring = Ring::new(16, parker.unparker().clone());
+    let (_sleeper, waker) = logweir::sleep::parking();
+    let ring = Ring::new(16, waker);
     let mut chunk = Some(Box::new(Chunk::new(4096).unwrap()));
     c.bench_function("ring push and pop", |b| {
         b.iter(|| {

@@ -4,20 +4,21 @@
 //! both ways: publish first, then wake; the sleeper announces that it sleeps first, then looks once more.
 
 use crate::chunk::Chunk;
+use crate::mutants::mutant;
+use crate::sleep::Waker;
 use crossbeam_queue::ArrayQueue;
-use crossbeam_utils::sync::Unparker;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A ring of one class into one writer.
 pub struct Ring {
     queue: ArrayQueue<Box<Chunk>>,
-    writer: Unparker,
+    writer: Waker,
 }
 
 impl Ring {
     /// A ring for a pool of `chunks` chunks.
     #[must_use]
-    pub fn new(chunks: usize, writer: Unparker) -> Ring {
+    pub fn new(chunks: usize, writer: Waker) -> Ring {
         Ring { queue: ArrayQueue::new(chunks.max(1)), writer }
     }
 
@@ -26,8 +27,11 @@ impl Ring {
     /// # Panics
     /// If the ring is full, which it cannot be: it holds every chunk of its pool.
     pub fn push(&self, chunk: Box<Chunk>) {
+        let was_empty = self.queue.is_empty();
         assert!(self.queue.push(chunk).is_ok(), "a ring holds all chunks of its pool");
-        self.writer.unpark();
+        if was_empty || !mutant!("wake_up_lost") {
+            (self.writer)();
+        }
     }
 
     /// The oldest chunk. For the writer, and for `drop_oldest`, which evicts it.
@@ -83,14 +87,14 @@ impl Wake {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crossbeam_utils::sync::Parker;
+    use crate::sleep::parking;
     use std::sync::Arc;
 
     /// Many chunks through a tiny ring with a consumer that sleeps whenever it finds nothing: a lost wake-up hangs here.
     #[test]
     fn no_wake_up_is_lost_and_order_holds() {
-        let parker = Parker::new();
-        let ring = Arc::new(Ring::new(2, parker.unparker().clone()));
+        let (sleeper, waker) = parking();
+        let ring = Arc::new(Ring::new(2, waker));
         let free = Arc::new(ArrayQueue::new(2));
         for _ in 0..2 {
             free.push(Box::new(Chunk::new(4096).unwrap())).unwrap();
@@ -113,7 +117,7 @@ mod tests {
             let chunk = loop {
                 match ring.pop() {
                     Some(chunk) => break chunk,
-                    None => parker.park(),
+                    None => sleeper.sleep(None),
                 }
             };
             assert_eq!(chunk.runs()[0].lines, expected);

@@ -6,10 +6,10 @@ use crate::metrics::stats::{ReactorStats, WriterStats};
 use crate::net::{ListenerId, Peer, Socket};
 use crate::ring::{Ring, Wake};
 use crate::session::Session;
+use crate::sleep::Waker;
 use crate::transport::Stage;
 use crossbeam_queue::ArrayQueue;
 use crossbeam_utils::CachePadded;
-use crossbeam_utils::sync::Unparker;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -100,7 +100,7 @@ pub struct Shard {
     /// The writer's counts.
     pub writer_stats: WriterStats,
     /// Wakes the writer.
-    pub writer: Unparker,
+    pub writer: Waker,
 }
 
 /// How large a shard is; derived in `config::memory`.
@@ -121,11 +121,11 @@ impl Shard {
     ///
     /// # Errors
     /// The memory cannot be mapped.
-    pub fn new(index: u16, size: &ShardSize, writer: Unparker) -> io::Result<Arc<Shard>> {
+    pub fn new(index: u16, size: &ShardSize, writer: Waker) -> io::Result<Arc<Shard>> {
         let mut channels = Vec::new();
         for (class, chunks) in &size.chunks {
             let pool = Pool::new(*class, *chunks, size.chunk_bytes, size.reactors, size.node)?;
-            channels.push(Channel { pool, ring: Ring::new(*chunks, writer.clone()) });
+            channels.push(Channel { pool, ring: Ring::new(*chunks, Arc::clone(&writer)) });
         }
         let all: usize = size.chunks.iter().map(|(_, n)| n).sum();
         let port = || ReactorPort {

@@ -4,7 +4,6 @@
 mod common;
 
 use common::sim_disk::{Chance, SimDisk};
-use crossbeam_utils::sync::Parker;
 use logweir::chunk::{Chunk, Class, ConnId, Level};
 use logweir::clock::{BootId, Clock};
 use logweir::control::Control;
@@ -154,9 +153,9 @@ impl World {
         assert_eq!(recover_dir(&*disk, &*clock, &stream, false)?, [], "once is enough");
         assert_eq!(before, self.disk.contents(""), "and twice is the same");
         let control = Arc::new(Control::default());
-        let parker = Parker::new();
+        let (sleeper, waker) = logweir::sleep::parking();
         let size = ShardSize { reactors: 1, chunks: vec![(Class::Lossless, CHUNKS)], chunk_bytes: CHUNK, node: None };
-        let shard = Shard::new(0, &size, parker.unparker().clone()).unwrap();
+        let shard = Shard::new(0, &size, waker).unwrap();
         let mut steward = Box::new(Inline::new(Arc::clone(&clock)));
         let dir = StreamDir::open(disk, Arc::clone(&clock), Path::new(DATA), [0; 16], "s", 0, 8192)?;
         let options = StreamOptions {
@@ -178,7 +177,7 @@ impl World {
             control: control2,
             clock,
             steward,
-            parker,
+            sleeper,
             ledger: downstream,
             listeners: 1,
             streams: vec![stream],
@@ -211,7 +210,7 @@ impl World {
             }
             Op::PowerCut(seed) => {
                 self.process = None;
-                self.disk.power_cut(&mut Chance(*seed));
+                self.disk.power_cut(&mut Chance::new(*seed));
                 // What was acknowledged as written only may be gone for good now.
                 self.acked.retain(|_, level| *level == Level::Durable);
                 self.start();
@@ -333,10 +332,10 @@ impl World {
             let process = self.process.as_mut().unwrap();
             match process.writer.turn() {
                 Turn::Ended(clean) => {
-                    assert!(clean || stopped, "an orderly end that was not clean");
                     let account = process.accounting.snapshot()[0];
+                    assert_eq!(clean, !stopped && account.at_risk.is_zero(), "{account:?}");
                     assert!(account.residual().is_zero(), "{account:?}");
-                    assert!(account.in_flight.is_zero() && (stopped || account.written.is_zero()), "{account:?}");
+                    assert!(account.in_flight.is_zero() && (!clean || account.written.is_zero()), "{account:?}");
                     assert_eq!(account.received.lines, self.sent);
                     self.process = None;
                     return self.check(Level::Written);

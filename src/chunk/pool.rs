@@ -1,6 +1,7 @@
 //! A fixed number of chunks and where the free ones wait.
 
 use super::{Chunk, Class};
+use crate::mutants::mutant;
 use crate::sys::pieces;
 use crossbeam_queue::ArrayQueue;
 use crossbeam_utils::CachePadded;
@@ -64,7 +65,7 @@ impl Pool {
         }
         // The flag goes up before the second look: whoever puts a chunk back in between sees one or the other.
         self.waiting[reactor].store(true, Ordering::SeqCst);
-        let chunk = self.take();
+        let chunk = if mutant!("second_look_left_out") { None } else { self.take() };
         if chunk.is_some() {
             self.waiting[reactor].store(false, Ordering::SeqCst);
         }

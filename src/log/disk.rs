@@ -63,6 +63,9 @@ pub trait DiskFile: Send + Sync {
     fn reserve(&self, offset: u64, len: u64) -> io::Result<()>;
     /// Cuts to `len` and gives reserved room past it back.
     fn truncate(&self, len: u64) -> io::Result<()>;
+    /// Writes bytes over those at an offset, within the file. For recovery only, while nobody appends: writing the same bytes
+    /// again makes their pages dirty, so that a sync means something though an earlier one may have failed.
+    fn rewrite(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Size in bytes.
     fn len(&self) -> io::Result<u64>;
     /// True where the size is 0.

@@ -3,7 +3,7 @@
 use super::direct::{self, BLOCK, Direct, Way};
 use super::disk::{Caching, Disk, DiskFile};
 use crate::sys;
-use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, RenameFlags};
+use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, PosixFadviseAdvice, RenameFlags, fcntl};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
@@ -264,6 +264,15 @@ impl DiskFile for RealFile {
         self.file.set_len(len)
     }
 
+    fn rewrite(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        // pwrite(2), BUGS: with O_APPEND it appends, whatever the offset.
+        let flags = OFlag::from_bits_retain(fcntl(&self.file, FcntlArg::F_GETFL)?);
+        fcntl(&self.file, FcntlArg::F_SETFL(flags - OFlag::O_APPEND))?;
+        let result = self.file.write_all_at(bytes, offset);
+        fcntl(&self.file, FcntlArg::F_SETFL(flags))?;
+        result
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }
@@ -337,6 +346,17 @@ mod tests {
         file.append(&[IoSlice::new(b"behind\n")], Caching::Bypass).unwrap();
         assert_eq!(&fs::read(&path).unwrap()[5000..], b"behind\n");
         file.sync_data().unwrap();
+    }
+
+    #[test]
+    fn bytes_are_written_over_in_place_and_appends_go_to_the_end_as_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let file = RealDisk::new().create_new(&path).unwrap();
+        file.append(&[IoSlice::new(b"one\ntwo\n")], Caching::Keep).unwrap();
+        file.rewrite(b"TW", 4).unwrap();
+        file.append(&[IoSlice::new(b"three\n")], Caching::Keep).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"one\nTWo\nthree\n");
     }
 
     #[test]

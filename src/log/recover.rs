@@ -1,9 +1,11 @@
 //! What is done with segments that a crash left active, before the server is ready.
 //!
-//! Same boot and same mount: the process died, the page cache is whole, every whole line stays. Otherwise (power cut,
+//! Same boot and same mount: the process died, the page cache is whole, every whole line stays (unless a record says that it is
+//! not whole after all: a write-back has failed). Otherwise (power cut,
 //! kernel crash, unmount): up to the last sync mark everything must match its checksum, else it is damage and stays as it
 //! is; after the mark whole lines stay as far as records match; past the last record up to the first hole of NULs.
-//! The rest goes to `NAME.torn`. A segment whose sync failed is judged like one after a power cut. Doing it twice is the same as doing it once, also when it is interrupted anywhere.
+//! The rest goes to `NAME.torn`. A segment whose sync failed is judged like one after a power cut. Doing it twice is the same
+//! as doing it once, also when it is interrupted anywhere.
 
 use super::disk::{Disk, DiskFile, read_full, replace_file};
 use super::names::{Kind, SegmentId};
@@ -11,6 +13,7 @@ use super::segment::SECTOR;
 use super::trail::{Header, Record, Trail, What};
 use super::{Context, LogError};
 use crate::clock::{BootId, Clock};
+use crate::mutants::mutant;
 use std::io;
 use std::path::Path;
 
@@ -86,7 +89,7 @@ fn recover_segment(
     let mut keep = judge(&*file, len, &trail, cache_is_whole).context("read", &path)?;
     let sealed = dir.join(id.file_name(Kind::Sealed));
     // Somebody copied files about; neither is ours to throw away.
-    let twice = !suspect && disk.open(&sealed).is_ok();
+    let twice = disk.open(&sealed).is_ok();
     if twice {
         keep.damage = Some("it is there as sealed and as active; both stay as they are".into());
     }
@@ -107,18 +110,23 @@ fn recover_segment(
         if trail.header.is_some() || disk.open(&trail_path).is_ok() {
             disk.remove(&trail_path).context("remove", &trail_path)?;
         }
-    } else if suspect {
-        // Its sync failed once, so a sync of it proves nothing any more: what stays goes to a file of its own.
-        if disk.open(&sealed).is_err() {
-            let kept = read_range(&*file, 0, keep.bytes).context("read", &path)?;
-            replace_file(disk, &sealed, &kept).context("write", &sealed)?;
-            replace_trail(disk, clock, &trail_path, &trail, &keep)?;
-        }
-        disk.remove(&path).context("remove", &path)?;
     } else {
-        // No sync of it has failed before, or the trail would say so.
+        let file = if suspect {
+            // Its sync failed once, so a sync of it proves nothing any more: what stays becomes a new file of the same name.
+            let kept = read_range(&*file, 0, keep.bytes).context("read", &path)?;
+            replace_file(disk, &path, &kept).context("write", &path)?;
+            disk.open(&path).context("open", &path)?
+        } else {
+            // A sync of it may have failed without a mark in the trail, where the process died in between: the kernel takes
+            // the pages for clean then. Written again, they are synced or known not to be.
+            if !mutant!("failed_pages_taken_for_synced") {
+                write_again(&*file, trail.synced_to().min(keep.bytes), keep.bytes).context("write", &path)?;
+            }
+            file
+        };
         file.truncate(keep.bytes).context("truncate", &path)?;
-        if let Err(error) = file.sync_all() {
+        let synced = if mutant!("recovery_does_not_sync") { Ok(()) } else { file.sync_all() };
+        if let Err(error) = synced {
             // The next try must not sync this file again.
             let _ = replace_file(disk, &trail_path, &with_suspect_mark(&trail, clock));
             return Err(LogError::Io { what: "sync", path, error });
@@ -130,6 +138,22 @@ fn recover_segment(
     Ok(Recovered { id, lines: keep.lines, bytes: keep.bytes, torn_bytes: len - keep.bytes, damage: keep.damage })
 }
 
+/// Makes what was not synced dirty again.
+fn write_again(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
+    let mut buffer = vec![0; READ.min((to - from) as usize)];
+    let mut at = from;
+    while at < to {
+        let want = buffer.len().min((to - at) as usize);
+        let n = read_full(file, &mut buffer[..want], at)?;
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        file.rewrite(&buffer[..n], at)?;
+        at += n as u64;
+    }
+    Ok(())
+}
+
 fn with_suspect_mark(trail: &Trail, clock: &dyn Clock) -> Vec<u8> {
     let unknown = Header {
         boot: BootId::default(),
@@ -139,7 +163,7 @@ fn with_suspect_mark(trail: &Trail, clock: &dyn Clock) -> Vec<u8> {
         previous: 0,
         wall_ns: clock.wall_ns(),
     };
-    let mut bytes = trail.header.unwrap_or(unknown).encode_whole(&trail.records);
+    let mut bytes = trail.header.unwrap_or(unknown).encode_whole(trail.records.iter());
     let (wall_ns, mono_ns) = (clock.wall_ns(), clock.mono_ns());
     Record { what: What::Suspect, offset: 0, len: 0, lines: 0, crc: 0, wall_ns, mono_ns }.append_to(&mut bytes);
     bytes
@@ -167,7 +191,9 @@ impl Keep {
     /// The trail as it should be from now on, or `None` where there was none to begin with.
     fn trail_after(&self, trail: &Trail, clock: &dyn Clock) -> Option<Vec<u8>> {
         let header = trail.header?;
-        let mut bytes = header.encode_whole(&trail.records[..self.records]);
+        // What was suspect has a file of its own now.
+        let holds = trail.records[..self.records].iter().filter(|r| r.what != What::Suspect);
+        let mut bytes = header.encode_whole(holds);
         let (wall_ns, mono_ns) = (clock.wall_ns(), clock.mono_ns());
         let (offset, lines, crc) = self.past;
         let len = self.bytes.saturating_sub(offset);
@@ -181,7 +207,7 @@ impl Keep {
     }
 }
 
-fn judge(file: &dyn DiskFile, len: u64, trail: &Trail, cache_is_whole: bool) -> io::Result<Keep> {
+fn judge(file: &dyn DiskFile, len: u64, trail: &Trail, mut cache_is_whole: bool) -> io::Result<Keep> {
     let synced = trail.synced_to();
     let mut damage = None;
     if len < synced {
@@ -195,8 +221,13 @@ fn judge(file: &dyn DiskFile, len: u64, trail: &Trail, cache_is_whole: bool) -> 
             if record.offset != at || end > len {
                 break;
             }
-            if !cache_is_whole && checksum(file, record.offset, end, &mut buffer)? != record.crc {
-                if record.offset >= synced {
+            let unsynced = record.offset >= synced;
+            if (!cache_is_whole || unsynced) && checksum(file, record.offset, end, &mut buffer)? != record.crc {
+                if unsynced && mutant!("corrupt_tail_stops_the_start") {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
+                if unsynced {
+                    cache_is_whole = false; // a page that could not be written has left the cache
                     break; // written, never synced: lost in the crash, and all behind it is in doubt
                 }
                 let detail = || format!("bytes {}..{end} were synced and do not match their checksum", record.offset);
@@ -211,10 +242,16 @@ fn judge(file: &dyn DiskFile, len: u64, trail: &Trail, cache_is_whole: bool) -> 
     let past = if unmatched && !cache_is_whole {
         Past { end: at, lines: 0, crc: 0 }
     } else {
-        whole_lines(file, at, len, !cache_is_whole, &mut buffer)?
+        whole_lines(file, at, len, !cache_is_whole && !mutant!("holes_kept"), &mut buffer)?
     };
     let past_is = (at, past.lines, past.crc);
-    let bytes = past.end.max(synced.min(len)); // damaged or not: what was durable is never moved aside
+    let mut bytes = past.end.max(synced.min(len)); // damaged or not: what was durable is never moved aside
+    if mutant!("torn_tail_shown") {
+        bytes = len;
+    }
+    if mutant!("good_tail_thrown_away") {
+        bytes = synced.min(len);
+    }
     Ok(Keep { bytes, lines: lines + past.lines, records, past: past_is, damage })
 }
 
@@ -258,25 +295,20 @@ fn whole_lines(file: &dyn DiskFile, start: u64, len: u64, stop_at_holes: bool, b
 
 /// Where in `bytes`, which begin at `offset` of the file and there at a line or a sector, the first hole begins.
 ///
-/// Unsynced writes reach the disk sector by sector and in any order. A sector that did not is NUL from its beginning or, if
-/// an earlier write had filled a part of it, from behind a newline; and always up to its end.
+/// Unsynced writes reach the disk sector by sector and in any order. A sector that did not is as it was before: what an
+/// earlier write had put there, which may end anywhere (a short write ends inside a line), and NULs up to its end. So a
+/// sector that ends in a NUL has a hole from its last other byte on. What the file ends with has no newline behind the hole.
 fn first_hole(bytes: &[u8], offset: u64) -> Option<usize> {
     let sector = SECTOR as usize;
     let mut end = sector - (offset % SECTOR) as usize;
-    loop {
-        let start = end.saturating_sub(sector);
-        let bounded = end.min(bytes.len());
-        if start >= bounded {
-            return None;
+    while end <= bytes.len() {
+        if bytes[end - 1] == 0 {
+            let start = end.saturating_sub(sector);
+            return Some(bytes[start..end].iter().rposition(|b| *b != 0).map_or(start, |i| start + i + 1));
         }
-        // Before a whole sector's end stands its last byte; where the file ends earlier there is no newline to keep anyway.
-        let last_other = bytes[start..bounded].iter().rposition(|b| *b != 0);
-        match last_other {
-            None => return Some(start),
-            Some(i) if start + i + 1 < bounded && bytes[start + i] == b'\n' => return Some(start + i + 1),
-            Some(_) => end += sector,
-        }
+        end += sector;
     }
+    None
 }
 
 fn checksum(file: &dyn DiskFile, start: u64, end: u64, buffer: &mut [u8]) -> io::Result<u32> {
@@ -326,9 +358,9 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_may_begin_inside_a_block_that_was_written_in_part_before() {
+    fn a_hole_may_begin_inside_a_sector_that_was_written_in_part_before() {
         let mut content = b"durable\n".to_vec();
-        content.resize(4096, 0);
+        content.resize(512, 0);
         content.extend_from_slice(b"rest of a lost line\nlater\n");
         assert_eq!(lines_of(&content, 0, true, READ).end, 8);
         assert_eq!(lines_of(&content, 8, true, READ).end, 8);
@@ -347,6 +379,20 @@ mod tests {
             content.resize(end, 0);
             content.extend_from_slice(b"rest of the lost line\nlater\n");
             assert_eq!(lines_of(&content, 0, true, READ).end, 5, "{start}..{end}");
+        }
+    }
+
+    /// A device with sectors of 512 bytes may lose one of a page, and the write before may have been a short one.
+    #[test]
+    fn a_lost_sector_inside_a_page_is_a_hole_wherever_the_write_before_ended() {
+        for written in [0, 1, 200, 511] {
+            let mut content = b"first\n".to_vec();
+            content.resize(512 + written, b'x');
+            content.resize(1024, 0);
+            content.extend_from_slice(b"the rest of it\nlater\n");
+            content.resize(4096, b'y');
+            content.push(b'\n');
+            assert_eq!(lines_of(&content, 0, true, READ).end, 6, "{written}");
         }
     }
 

@@ -6,6 +6,7 @@ use super::segment::{SealedParts, Segment};
 use super::trail::Header;
 use super::{Context, LogError};
 use crate::clock::Clock;
+use crate::mutants::mutant;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -87,7 +88,10 @@ impl StreamDir {
         let sequence = highest
             .checked_add(1)
             .ok_or_else(|| LogError::State { path: self.state.clone(), expected: "a sequence that can go on" })?;
-        replace_file(&*self.disk, &self.state, format!("{sequence}\n").as_bytes()).context("replace", &self.state)?;
+        if !mutant!("sequence_restarts") {
+            replace_file(&*self.disk, &self.state, format!("{sequence}\n").as_bytes())
+                .context("replace", &self.state)?;
+        }
         self.highest.store(sequence, Ordering::Relaxed);
         let id = SegmentId { shard: self.shard, sequence };
         let (path, trail_path) = (self.file(id, Kind::Active), self.file(id, Kind::Trail));
@@ -104,7 +108,9 @@ impl StreamDir {
         let trail = self.disk.create_new(trail_path).context("create", trail_path)?;
         let mut segment = Segment::new(id, path.to_path_buf(), file, trail);
         segment.reserve(1, self.reserve_step, || self.free_bytes()).context("reserve room for", path)?;
-        self.disk.sync_dir(&self.dir).context("sync directory", &self.dir)?;
+        if !mutant!("no_directory_sync") {
+            self.disk.sync_dir(&self.dir).context("sync directory", &self.dir)?;
+        }
         Ok(segment)
     }
 

@@ -70,9 +70,9 @@ pub struct Record {
 impl Header {
     /// A whole trail: this header and these records.
     #[must_use]
-    pub fn encode_whole(&self, records: &[Record]) -> Vec<u8> {
+    pub fn encode_whole<'a>(&self, records: impl Iterator<Item = &'a Record>) -> Vec<u8> {
         let mut bytes = self.encode().to_vec();
-        records.iter().for_each(|r| r.append_to(&mut bytes));
+        records.for_each(|r| r.append_to(&mut bytes));
         bytes
     }
 

@@ -5,6 +5,7 @@ use super::{Reactor, mark_dirty, ticket};
 use crate::chunk::{Chunk, ConnId};
 use crate::metrics::accounting::{Reason, Tally, Term};
 use crate::metrics::stats::Refused;
+use crate::mutants::mutant;
 use crate::net::{Engine, Kind, Lease, LeaseMark, Outcome, Received};
 use crate::session::{End, Landing, Part, Refusal, Step, Turn, Window};
 use crate::transport::Source;
@@ -193,7 +194,9 @@ impl<E: Engine> Reactor<E> {
         let options = &self.listeners[usize::from(index)].options;
         let kept = found.all();
         let mut entry = self.upstream.entry();
-        if let Some((reason, tally)) = found.dropped {
+        if let Some((reason, tally)) = found.dropped
+            && !mutant!("dropped_not_counted")
+        {
             entry.add(index, Term::Received, tally);
             entry.add(index, Term::Dropped(reason), tally);
         }
@@ -204,14 +207,14 @@ impl<E: Engine> Reactor<E> {
         }
         drop(entry);
         if kept.lines > 0 && !discard {
-            let ticket = ticket(options.level, id);
+            let ticket = ticket(options.level, id).filter(|_| !mutant!("ack_on_receipt"));
             for part in found.parts() {
                 let stream = part.stream.unwrap_or(options.stream);
                 chunk.commit(stream, index, ticket, part.bytes, part.lines, self.now);
             }
             if ticket.is_some() {
                 conn.unacked += kept.lines;
-            } else if options.ack_on_receipt {
+            } else if options.ack_on_receipt || mutant!("ack_on_receipt") {
                 conn.session.acked(kept.lines);
                 mark_dirty(&mut self.dirty, conn, id);
             }

@@ -6,6 +6,7 @@ use super::{Reactor, mark_dirty};
 use crate::chunk::ConnId;
 use crate::metrics::accounting::{Reason, Term};
 use crate::metrics::stats::Refused;
+use crate::mutants::mutant;
 use crate::net::Engine;
 use crate::session::{End, Waiting, Window};
 use crate::transport::StageError;
@@ -131,6 +132,8 @@ impl<E: Engine> Reactor<E> {
             return true;
         }
         let listener = usize::from(conn.listener);
+        let is_kept = mutant!("fragment_kept_after_a_reset") && end == End::Broken(Reason::Reset);
+        let end = if is_kept { End::Clean } else { end };
         let room = if end == End::Clean { conn.session.finish_room(conn.tail.len()) } else { 0 };
         if room > 0 {
             conn.ending = true;

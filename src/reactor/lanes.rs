@@ -5,6 +5,7 @@ use super::Reactor;
 use crate::chunk::{Chunk, Class, Level};
 use crate::config::raw::WhenFull;
 use crate::metrics::accounting::{Reason, Tally, Term};
+use crate::mutants::mutant;
 use crate::net::{Engine, LeaseMark};
 
 /// One open chunk, or the wait for one.
@@ -110,12 +111,15 @@ impl<E: Engine> Reactor<E> {
 
     /// The oldest chunk of the lossy ring, emptied, its lines counted as dropped.
     fn evict(&mut self) -> Option<Box<Chunk>> {
-        let mut chunk = self.shard.channel(Class::Lossy).ring.pop()?;
+        let class = if mutant!("acked_chunk_evicted") { Class::Lossless } else { Class::Lossy };
+        let mut chunk = self.shard.channel(class).ring.pop()?;
         let mut entry = self.evictions.entry();
         for run in chunk.runs() {
             let tally = Tally { lines: u64::from(run.lines), bytes: u64::from(run.len) };
             entry.add(run.listener, Term::Left, tally);
-            entry.add(run.listener, Term::Dropped(Reason::Evicted), tally);
+            if !mutant!("evicted_not_counted") {
+                entry.add(run.listener, Term::Dropped(Reason::Evicted), tally);
+            }
         }
         drop(entry);
         chunk.clear();

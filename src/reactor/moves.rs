@@ -11,6 +11,7 @@ use super::conns::Conn;
 use crate::chunk::ConnId;
 use crate::metrics::accounting::{Reason, Tally, Term};
 use crate::metrics::stats::Refused;
+use crate::mutants::mutant;
 use crate::net::{Engine, Kind, ListenerId};
 use crate::session::Turn;
 use crate::session::tail::{BLOCK, TailHandle};
@@ -199,7 +200,9 @@ impl<E: Engine> Reactor<E> {
         // Not yet: the engine has something of it still, which is to be received here.
         let Some(socket) = self.engine.detach(id) else { return Step::Serve };
         let Some(mut conn) = self.conns.remove(id) else { return Step::Wait };
-        self.push_open(lane);
+        if !mutant!("moved_without_its_chunk") {
+            self.push_open(lane);
+        }
         let mut tail = vec![0; conn.tail.len()];
         let mut held = self.tails.tail(&mut conn.tail);
         held.copy_to(&mut tail);

@@ -28,7 +28,6 @@ use crate::writer::steward::Threaded;
 use crate::writer::stream::{StreamOptions, StreamWriter};
 use crate::writer::unsynced::SyncPolicy;
 use crate::writer::{Parts, Writer};
-use crossbeam_utils::sync::Parker;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -70,21 +69,21 @@ pub fn build(
     let listeners = options.listeners.len();
     let mut accounting = Accounting::new(listeners);
     let mut shards = Vec::new();
-    let mut parkers = Vec::new();
+    let mut sleepers = Vec::new();
     for (index, place) in plan.iter().enumerate() {
-        let parker = Parker::new();
+        let (sleeper, waker) = crate::sleep::parking();
         let size = ShardSize {
             reactors: placement.reactors_per_shard,
             chunks: options.memory.chunks.clone(),
             chunk_bytes: options.memory.chunk_bytes,
             node: place.node,
         };
-        let shard = placed(place.writer_place(), || Shard::new(index as u16, &size, parker.unparker().clone()))
-            .map_err(resource("map chunks"))?;
+        let shard =
+            placed(place.writer_place(), || Shard::new(index as u16, &size, waker)).map_err(resource("map chunks"))?;
         accounting.capacity_bytes += shard.capacity_bytes();
         accounting.downstream.push(Ledger::new(listeners));
         shards.push(shard);
-        parkers.push(parker);
+        sleepers.push(sleeper);
     }
     let writers = accounting.downstream.clone();
     let reactors = placement.shards * placement.reactors_per_shard;
@@ -110,9 +109,10 @@ pub fn build(
     let node = data_dir::node_id(&**disk, &options.data_dir)?;
     let modes = FileModes::probe(&**disk, &options.data_dir.join(data_dir::STATE_DIR));
 
-    for (i, parker) in parkers.into_iter().enumerate() {
+    for (i, sleeper) in sleepers.into_iter().enumerate() {
         let shard = Arc::clone(&shards[i]);
-        let start = || Threaded::start(shard.index, options.streams.len(), Arc::clone(clock), shard.writer.clone());
+        let start =
+            || Threaded::start(shard.index, options.streams.len(), Arc::clone(clock), Arc::clone(&shard.writer));
         let mut steward = placed(plan[i].writer_place(), start).map_err(resource("start a steward"))?;
         let streams = open_streams(options, disk, clock, node, shard.index, modes, &mut steward)?;
         let writer = Writer::new(Parts {
@@ -120,7 +120,7 @@ pub fn build(
             control: Arc::clone(&control),
             clock: Arc::clone(clock),
             steward: Box::new(steward),
-            parker,
+            sleeper,
             ledger: Arc::clone(&writers[i]),
             listeners,
             streams,

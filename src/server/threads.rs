@@ -35,7 +35,7 @@ impl Threads {
     }
 
     pub fn wake_writers(&self) {
-        self.shards.iter().for_each(|s| s.writer.unpark());
+        self.shards.iter().for_each(|s| (s.writer)());
     }
 
     pub fn reactor_ended(&mut self, result: &Result<(), String>) {

@@ -3,6 +3,7 @@
 use super::unsynced::PerListener;
 use crate::chunk::{Chunk, Class};
 use crate::metrics::accounting::Tally;
+use crate::mutants::mutant;
 use crate::shard::Shard;
 use std::io::IoSlice;
 
@@ -69,6 +70,9 @@ impl Batch {
         }
         if chunks.is_empty() {
             return None;
+        }
+        if mutant!("batches_out_of_order") {
+            chunks.reverse();
         }
         let mut pending: Vec<usize> = Vec::new();
         for run in chunks.iter().flat_map(|(_, c)| c.runs()) {

@@ -16,9 +16,10 @@ use crate::control::Control;
 use crate::log::LogError;
 use crate::log::segment::{AppendError, Stamp};
 use crate::metrics::accounting::{Ledger, Reason, Term};
+use crate::mutants::mutant;
 use crate::shard::Shard;
+use crate::sleep::Sleep;
 use batch::{Batch, Gatherer};
-use crossbeam_utils::sync::Parker;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,7 +55,7 @@ pub struct Writer {
     control: Arc<Control>,
     clock: Arc<dyn Clock>,
     steward: Box<dyn Steward>,
-    parker: Parker,
+    sleeper: Box<dyn Sleep>,
     ledger: Arc<Ledger>,
     listeners: usize,
     streams: Vec<StreamWriter>,
@@ -67,6 +68,8 @@ pub struct Writer {
     rotations_seen: u64,
     /// Segments that failed. The second one stops intake.
     failures: u32,
+    /// Some lines were written, and may be gone: nobody may call the end clean.
+    any_at_risk: bool,
     /// When to try again what waits for room in a trail.
     sync_again_at: Option<u64>,
 }
@@ -87,8 +90,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Its helper.
     pub steward: Box<dyn Steward>,
-    /// What it sleeps on; the shard holds the other end.
-    pub parker: Parker,
+    /// What it sleeps on; the shard has what wakes it.
+    pub sleeper: Box<dyn Sleep>,
     /// What it counts.
     pub ledger: Arc<Ledger>,
     /// How many listeners there are.
@@ -108,7 +111,7 @@ impl Writer {
             control: parts.control,
             clock: parts.clock,
             steward: parts.steward,
-            parker: parts.parker,
+            sleeper: parts.sleeper,
             ledger: parts.ledger,
             listeners: parts.listeners,
             streams: parts.streams,
@@ -117,6 +120,7 @@ impl Writer {
             held_bytes: 0,
             writes: 0,
             failures: 0,
+            any_at_risk: false,
             sync_again_at: None,
         }
     }
@@ -126,7 +130,7 @@ impl Writer {
         loop {
             match self.turn() {
                 Turn::Again => {}
-                Turn::Sleep(None) => self.parker.park(),
+                Turn::Sleep(None) => self.sleeper.sleep(None),
                 Turn::Sleep(Some(at)) => self.park_until(at),
                 Turn::Ended(clean) => return clean,
             }
@@ -136,7 +140,7 @@ impl Writer {
     fn park_until(&self, at: u64) {
         let now = self.clock.mono_ns();
         if at > now {
-            self.parker.park_timeout(Duration::from_nanos(at - now));
+            self.sleeper.sleep(Some(Duration::from_nanos(at - now)));
         }
     }
 
@@ -279,6 +283,7 @@ impl Writer {
         for (class, chunk) in batch.chunks {
             match chunk.level {
                 Level::None => self.shard.release(class, chunk),
+                Level::Durable if mutant!("ack_before_sync") => self.shard.give_back(chunk),
                 Level::Written if self.trails_are_secure() => self.shard.give_back(chunk),
                 Level::Written | Level::Durable => {
                     if chunk.announce && self.trails_are_secure() {
@@ -322,7 +327,14 @@ impl Writer {
         if stream.fresh.is_none() {
             return true;
         }
-        let synced = sync_linked(&*active.file, &active.path);
+        if mutant!("mark_before_sync") {
+            active.note_synced(active.len(), stamp);
+            let _ = active.trail().sync();
+        }
+        let mut synced = sync_linked(&*active.file, &active.path);
+        if mutant!("sync_error_ignored") {
+            synced = Ok(());
+        }
         self.shard.writer_stats.sync_latency.record(self.clock.mono_ns() - stamp.mono_ns);
         if synced.is_ok() && active.secure_trail(true).is_err_and(|e| crate::log::is_full(&e)) {
             self.sync_again_at = Some(stamp.mono_ns + FULL_AGAIN_NS);
@@ -478,7 +490,7 @@ impl Writer {
             if self.control.writers_abandoned() {
                 return false;
             }
-            self.steward.pause(&self.parker, Duration::from_nanos(BLOCKED_NS));
+            self.steward.pause(&*self.sleeper, Duration::from_nanos(BLOCKED_NS));
         }
         true
     }
@@ -502,7 +514,7 @@ impl Writer {
                 return Turn::Ended(false);
             }
         }
-        Turn::Ended(!self.control.intake_stopped())
+        Turn::Ended(!self.control.intake_stopped() && !self.any_at_risk)
     }
 
     /// The end without the disk: what is still in memory is counted as dropped.

@@ -7,8 +7,9 @@ use crate::log::disk::DiskFile;
 use crate::log::names::SegmentId;
 use crate::log::segment::{SealedParts, Segment, Stamp};
 use crate::log::stream_dir::StreamDir;
+use crate::mutants::mutant;
+use crate::sleep::{Sleep, Waker};
 use crossbeam_queue::ArrayQueue;
-use crossbeam_utils::sync::{Parker, Unparker};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -97,7 +98,7 @@ pub trait Steward: Send {
     /// A result, if there is one.
     fn poll(&mut self) -> Option<Done>;
     /// Sleeps until there may be a result, at most so long. Not at all where jobs are done on the spot.
-    fn pause(&self, parker: &Parker, at_most: Duration);
+    fn pause(&self, sleeper: &dyn Sleep, at_most: Duration);
 }
 
 /// Does one job, handing results on as they come.
@@ -114,11 +115,26 @@ pub fn work(job: Job, clock: &dyn Clock, mut done: impl FnMut(Done)) {
             if !parts.suspect {
                 let start = clock.mono_ns();
                 let stamp = Stamp { mono_ns: start, wall_ns: clock.wall_ns() };
+                if mutant!("rename_before_sync") {
+                    let _ = dir.seal(&parts);
+                }
                 let synced = parts.make_durable(stamp);
                 if synced.is_err() {
                     parts.give_up(stamp);
                 }
-                done(Done::SealSynced { stream, took_ns: clock.mono_ns() - start, result: synced });
+                let mut sealed = None;
+                let result = match synced {
+                    Ok(true) => Ok(()),
+                    Ok(false) => {
+                        sealed = Some(Ok(()));
+                        seal(&dir, &mut parts, next)
+                    }
+                    Err(error) => Err(error),
+                };
+                done(Done::SealSynced { stream, took_ns: clock.mono_ns() - start, result });
+                if let Some(result) = sealed {
+                    return done(Done::Sealed { stream, result });
+                }
             }
             let result = seal(&dir, &mut parts, next);
             done(Done::Sealed { stream, result });
@@ -128,11 +144,15 @@ pub fn work(job: Job, clock: &dyn Clock, mut done: impl FnMut(Done)) {
 
 fn seal(dir: &StreamDir, parts: &mut SealedParts, next: Option<SegmentId>) -> Result<(), LogError> {
     // A suspect segment keeps its active name: what of it reached the disk is for the next start's recovery to judge.
-    let sealed = if parts.suspect {
+    let sealed = if parts.suspect && mutant!("suspect_sealed_as_sound") {
+        dir.seal(parts)
+    } else if parts.suspect {
         Ok(())
     } else {
         let tidied = parts.tidy();
-        dir.seal(parts)?;
+        if !mutant!("rename_before_sync") {
+            dir.seal(parts)?;
+        }
         parts.segment.file.forget_cache();
         tidied
     };
@@ -148,7 +168,11 @@ fn seal(dir: &StreamDir, parts: &mut SealedParts, next: Option<SegmentId>) -> Re
 /// The sync failed, or the file was deleted.
 pub fn sync_linked(file: &dyn DiskFile, path: &std::path::Path) -> Result<(), LogError> {
     let io = |what, error| LogError::Io { what, path: path.to_path_buf(), error };
-    file.sync_data().map_err(|e| io("sync", e))?;
+    let mut synced = file.sync_data();
+    if synced.is_err() && mutant!("sync_retried") {
+        synced = file.sync_data();
+    }
+    synced.map_err(|e| io("sync", e))?;
     match file.links() {
         Ok(0) => Err(io("find (somebody deleted it)", io::ErrorKind::NotFound.into())),
         Ok(_) => Ok(()),
@@ -171,7 +195,7 @@ impl Threaded {
     ///
     /// # Errors
     /// No thread can be had.
-    pub fn start(shard: u16, streams: usize, clock: Arc<dyn Clock>, writer: Unparker) -> io::Result<Self> {
+    pub fn start(shard: u16, streams: usize, clock: Arc<dyn Clock>, writer: Waker) -> io::Result<Self> {
         let (sender, receiver) = sync_channel::<Job>(streams * JOBS_PER_STREAM);
         let done = Arc::new(ArrayQueue::new(streams * JOBS_PER_STREAM * 2));
         let results = Arc::clone(&done);
@@ -180,7 +204,7 @@ impl Threaded {
                 work(job, &*clock, |result| {
                     // Cannot be full: each job has at most two results, and the writer gives no new ones before.
                     let _ = results.push(result);
-                    writer.unpark();
+                    writer();
                 });
             }
         })?;
@@ -200,8 +224,8 @@ impl Steward for Threaded {
         self.done.pop()
     }
 
-    fn pause(&self, parker: &Parker, at_most: Duration) {
-        parker.park_timeout(at_most);
+    fn pause(&self, sleeper: &dyn Sleep, at_most: Duration) {
+        sleeper.sleep(Some(at_most));
     }
 }
 
@@ -238,5 +262,5 @@ impl Steward for Inline {
         self.done.pop_front()
     }
 
-    fn pause(&self, _parker: &Parker, _at_most: Duration) {}
+    fn pause(&self, _sleeper: &dyn Sleep, _at_most: Duration) {}
 }

@@ -36,6 +36,8 @@ pub struct StreamWriter {
     pub(super) first_line_ns: u64,
     /// Written since the last sync began.
     pub(super) fresh: Unsynced,
+    /// Writes from this number on were in a segment that has failed, and what of them is held is not written again yet.
+    pub(super) lost_from: Option<u64>,
     /// Being synced by the steward, and the length it covers.
     pub(super) syncing: Option<(Unsynced, u64)>,
     /// In the segment being sealed, not synced yet. Never awaited: a rotation syncs first what somebody waits for.
@@ -87,6 +89,7 @@ impl StreamWriter {
             active: Some(active),
             first_line_ns: 0,
             fresh: Unsynced::none(listeners),
+            lost_from: None,
             syncing: None,
             sealing: None,
             seals_running: 0,
@@ -182,12 +185,11 @@ impl StreamWriter {
         self.fresh.bytes + syncing + sealing
     }
 
-    /// Number of the first write to the active segment that is not synced.
+    /// Number of the first write that is not synced, in the active segment or in one that has failed.
     pub fn first_unsynced_write(&self) -> Option<u64> {
-        match &self.syncing {
-            Some((syncing, _)) => Some(syncing.first_write),
-            None => (!self.fresh.is_none()).then_some(self.fresh.first_write),
-        }
+        let syncing = self.syncing.as_ref().map(|(syncing, _)| syncing.first_write);
+        let fresh = (!self.fresh.is_none()).then_some(self.fresh.first_write);
+        [self.lost_from, syncing, fresh].into_iter().flatten().min()
     }
 
     /// Exchanges the active segment for the spare and has the old one sealed. Nobody may wait for what is in it.

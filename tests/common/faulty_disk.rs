@@ -201,6 +201,9 @@ impl DiskFile for FaultyFile {
     fn truncate(&self, len: u64) -> io::Result<()> {
         self.file.truncate(len)
     }
+    fn rewrite(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.rewrite(bytes, offset)
+    }
     fn len(&self) -> io::Result<u64> {
         self.file.len()
     }

@@ -1,20 +1,42 @@
-//! A disk in memory that can lose its power: what was not synced survives block by block, by chance, with holes of NULs;
-//! names that were not synced survive by chance too. A process that dies leaves everything as the kernel has it.
+//! A disk in memory that knows what would be left if the power went now.
+//!
+//! Three layers, each apart. *Page cache*: what processes read; dirty pages of 4 KiB. *Device cache*: what was written back
+//! and not flushed. *Platter*: what was flushed. Directory entries have two: as processes see them, and as they are after a
+//! sync of the directory. A power cut leaves each 512-byte sector of a file as it is in one of the three layers, whatever
+//! the order of the writes, and each changed name as it was or as it is. A failed sync marks pages clean whether or not they
+//! were written, as Linux does: syncing again succeeds, and the data are not there.
 
 use logweir::log::disk::{Caching, Disk, DiskFile};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Blocks in which unsynced data survives or not.
-const BLOCK: usize = 4096;
+/// What the page cache writes back at once.
+const PAGE: usize = 4096;
+/// What a device writes whole or not at all.
+const SECTOR: usize = 512;
 
 /// A small generator of its own: a seed is the whole story of a run.
 #[derive(Debug, Clone)]
 pub struct Chance(pub u64);
 
+impl Default for Chance {
+    fn default() -> Self {
+        Chance::new(1)
+    }
+}
+
 impl Chance {
+    /// Seeds that lie side by side give runs that have nothing in common.
+    pub fn new(seed: u64) -> Chance {
+        // splitmix64, Steele et al. 2014
+        let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        Chance((z ^ (z >> 31)) | 1)
+    }
+
     pub fn next(&mut self) -> u64 {
         // xorshift64*, Vigna 2016
         self.0 ^= self.0 >> 12;
@@ -24,21 +46,128 @@ impl Chance {
     }
 
     pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
+        (self.next() >> 11) % n.max(1)
     }
 
     pub fn coin(&mut self) -> bool {
         self.next() >> 63 == 1
     }
+
+    /// True once in so many.
+    pub fn once_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+}
+
+/// Which call; for hooks and for faults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    MakeDir,
+    Create,
+    Open,
+    List,
+    Rename,
+    Remove,
+    Link,
+    SyncDir,
+    Append,
+    Read,
+    Sync,
+    Reserve,
+    Truncate,
+    Look,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Inode {
     /// What processes see.
     now: Vec<u8>,
+    /// Pages of `now` that were not written back.
+    dirty: BTreeSet<usize>,
+    /// What the device was given.
+    device: Vec<u8>,
     /// What is on the platter.
-    durable: Vec<u8>,
-    sync_failed: bool,
+    platter: Vec<u8>,
+    /// Pages whose write-back has failed and that are clean since: a sync says nothing about them.
+    lost: BTreeSet<usize>,
+}
+
+impl Inode {
+    fn touch(&mut self, from: usize, to: usize) {
+        for page in from / PAGE..to.div_ceil(PAGE).max(from / PAGE + 1) {
+            self.dirty.insert(page);
+            self.lost.remove(&page);
+        }
+    }
+
+    /// Gives a page to the device.
+    fn write_back(&mut self, page: usize) {
+        self.dirty.remove(&page);
+        let (start, end) = (page * PAGE, ((page + 1) * PAGE).min(self.now.len()));
+        if start < end {
+            if self.device.len() < end {
+                self.device.resize(end, 0);
+            }
+            self.device[start..end].copy_from_slice(&self.now[start..end]);
+        }
+    }
+
+    /// True if what processes see of a page is not what the platter has.
+    fn differs(&self, page: usize) -> bool {
+        let part = |of: &[u8]| of.get(page * PAGE..).map(|rest| rest[..rest.len().min(PAGE)].to_vec());
+        part(&self.now) != part(&self.platter)
+    }
+
+    /// `fsync`, and the size with it.
+    fn flush(&mut self) {
+        for page in std::mem::take(&mut self.dirty) {
+            self.write_back(page);
+        }
+        self.device.resize(self.now.len(), 0);
+        self.platter.clone_from(&self.device);
+    }
+
+    fn cut(&mut self, chance: &mut Chance) {
+        let (synced, most) = (self.platter.len(), self.now.len().max(self.platter.len()));
+        // The size on the platter is somewhere between what was synced and what was written.
+        let mut size = match chance.below(3) {
+            0 => synced,
+            1 => most,
+            _ => {
+                synced.min(self.now.len()) + chance.below(most.abs_diff(synced.min(self.now.len())) as u64 + 1) as usize
+            }
+        };
+        if chance.coin() {
+            size = size.next_multiple_of(PAGE).min(most.max(size));
+        }
+        if self.now.len() < synced && chance.coin() {
+            size = self.now.len();
+        }
+        let mut after = vec![0; size];
+        // Whole pages now and then, else each sector by itself: devices differ.
+        let unit = if chance.coin() { SECTOR } else { PAGE };
+        for start in (0..size).step_by(unit) {
+            let end = (start + unit).min(size);
+            let layer = match chance.below(3) {
+                0 => &self.platter,
+                1 => &self.device,
+                _ if self.dirty.contains(&(start / PAGE)) => &self.now,
+                _ => &self.device,
+            };
+            let there = layer.len().min(end);
+            if start < there {
+                after[start..there].copy_from_slice(&layer[start..there]);
+            }
+        }
+        self.platter.clone_from(&after);
+        self.device.clone_from(&after);
+        *self = Inode {
+            now: after,
+            device: std::mem::take(&mut self.device),
+            platter: std::mem::take(&mut self.platter),
+            ..Inode::default()
+        };
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,26 +185,43 @@ struct State {
     durable_names: BTreeMap<PathBuf, Entry>,
     /// Fail the n-th call from now (0: the next), with this errno.
     fail_at: Option<(u64, i32)>,
+    /// There is no room.
+    full: bool,
     /// Mounts made so far: a power cut makes a new one.
     mount: u64,
     /// Calls so far.
     calls: u64,
+    /// Calls that failed by injection, of each errno.
+    failures: u64,
     synced_after_failure: bool,
+    chance: Chance,
 }
 
+/// Called before each call, outside any lock: where the simulation lets other threads go on.
+pub type Hook = Arc<dyn Fn(Call) + Send + Sync>;
+
 /// See the module. Clones are the same disk.
-#[derive(Debug, Clone, Default)]
-pub struct SimDisk(Arc<Mutex<State>>);
+#[derive(Clone, Default)]
+pub struct SimDisk {
+    state: Arc<Mutex<State>>,
+    hook: Option<Hook>,
+}
 
 impl SimDisk {
     pub fn new() -> SimDisk {
-        let disk = SimDisk::default();
-        disk.lock().mount = 1;
+        SimDisk::seeded(1, None)
+    }
+
+    pub fn seeded(seed: u64, hook: Option<Hook>) -> SimDisk {
+        let disk = SimDisk { hook, ..SimDisk::default() };
+        let mut state = disk.lock();
+        (state.mount, state.chance) = (1, Chance::new(seed));
+        drop(state);
         disk
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+        self.state.lock().unwrap()
     }
 
     /// The n-th call from now fails.
@@ -83,9 +229,16 @@ impl SimDisk {
         self.lock().fail_at = Some((n, errno));
     }
 
-    /// No more failures. True if one was still to come.
+    /// No more failures, and room again. True if a failure was still to come.
     pub fn heal(&self) -> bool {
-        self.lock().fail_at.take().is_some()
+        let mut state = self.lock();
+        state.full = false;
+        state.fail_at.take().is_some()
+    }
+
+    /// There is no room from now on, or there is again.
+    pub fn set_full(&self, full: bool) {
+        self.lock().full = full;
     }
 
     /// Takes the failure that is still to come away, for [`SimDisk::put_failure`].
@@ -101,38 +254,38 @@ impl SimDisk {
         self.lock().calls
     }
 
+    /// Calls that failed by injection so far, "no room" among them.
+    pub fn failures(&self) -> u64 {
+        self.lock().failures
+    }
+
     pub fn synced_after_failure(&self) -> bool {
         self.lock().synced_after_failure
+    }
+
+    /// The page cache writes some pages back by itself.
+    pub fn write_back_some(&self) {
+        let mut state = self.lock();
+        let State { inodes, chance, .. } = &mut *state;
+        for inode in inodes.iter_mut().filter(|i| !i.dirty.is_empty()) {
+            let pages: Vec<usize> = inode.dirty.iter().copied().filter(|_| chance.coin()).collect();
+            pages.into_iter().for_each(|page| inode.write_back(page));
+        }
+    }
+
+    /// Unmounts in order and mounts again: everything is there, in a page cache that remembers nothing.
+    pub fn remount(&self) {
+        let mut state = self.lock();
+        state.inodes.iter_mut().for_each(Inode::flush);
+        state.inodes.iter_mut().for_each(|i| i.lost.clear());
+        state.durable_names = state.names.clone();
+        state.mount += 1;
     }
 
     /// Takes the power away.
     pub fn power_cut(&self, chance: &mut Chance) {
         let mut state = self.lock();
-        for inode in &mut state.inodes {
-            let (old, now) = (inode.durable.clone(), std::mem::take(&mut inode.now));
-            // The size on the platter is somewhere between what was synced and what was written.
-            let most = now.len().max(old.len());
-            let size = if now.len() >= old.len() && chance.coin() {
-                old.len() + chance.below((now.len() - old.len()) as u64 + 1) as usize
-            } else {
-                old.len()
-            };
-            let size = if chance.coin() { most.min(size.next_multiple_of(BLOCK)) } else { size };
-            let mut after = vec![0; size];
-            let keep = old.len().min(size);
-            after[..keep].copy_from_slice(&old[..keep]);
-            let mut at = keep;
-            while at < size {
-                let end = ((at / BLOCK + 1) * BLOCK).min(size);
-                if chance.coin() && end <= now.len() {
-                    after[at..end].copy_from_slice(&now[at..end]);
-                }
-                at = end;
-            }
-            inode.durable.clone_from(&after);
-            inode.now = after;
-            inode.sync_failed = false;
-        }
+        state.inodes.iter_mut().for_each(|inode| inode.cut(chance));
         // Each changed name is as before or as after.
         let paths: Vec<PathBuf> = state.names.keys().chain(state.durable_names.keys()).cloned().collect();
         let mut names = BTreeMap::new();
@@ -144,7 +297,7 @@ impl SimDisk {
             }
         }
         // A rename moves one file: it is under one of its names, never under both.
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         let durable = state.durable_names.clone();
         names.retain(|_, entry| match entry {
             Entry::File(i) => seen.insert(*i),
@@ -161,6 +314,7 @@ impl SimDisk {
         state.durable_names = names;
         state.mount += 1;
         state.fail_at = None;
+        state.full = false;
     }
 
     /// Content of all files with such an ending, in the order of their names.
@@ -173,13 +327,30 @@ impl SimDisk {
         state.names.iter().filter_map(content).collect()
     }
 
-    fn call(&self) -> io::Result<MutexGuard<'_, State>> {
+    /// Changes the content of a file, as a failing device or a careless hand does.
+    pub fn tamper(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut state = self.lock();
+        let Some(Entry::File(inode)) = state.names.get(path).cloned() else { panic!("no file {}", path.display()) };
+        change(&mut state.inodes[inode].now);
+        state.inodes[inode].touch(0, usize::MAX / PAGE);
+        state.inodes[inode].flush();
+    }
+
+    fn call(&self, call: Call) -> io::Result<MutexGuard<'_, State>> {
+        if let Some(hook) = &self.hook {
+            hook(call);
+        }
         let mut state = self.lock();
         state.calls += 1;
+        if state.full && matches!(call, Call::Append | Call::Reserve | Call::Create | Call::MakeDir | Call::Link) {
+            state.failures += 1;
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
         match &mut state.fail_at {
             Some((0, errno)) => {
                 let error = io::Error::from_raw_os_error(*errno);
                 state.fail_at = None;
+                state.failures += 1;
                 Err(error)
             }
             Some((n, _)) => {
@@ -201,7 +372,7 @@ impl Disk for SimDisk {
     }
 
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let mut state = self.call()?;
+        let mut state = self.call(Call::Create)?;
         if state.names.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -212,7 +383,7 @@ impl Disk for SimDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let state = self.call()?;
+        let state = self.call(Call::Open)?;
         match state.names.get(path) {
             Some(Entry::File(inode)) => Ok(Arc::new(SimFile { disk: self.clone(), inode: *inode })),
             _ => not_found(),
@@ -220,7 +391,7 @@ impl Disk for SimDisk {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let state = self.call()?;
+        let state = self.call(Call::List)?;
         let name = |path: &PathBuf| {
             let inside = path.strip_prefix(dir).ok()?;
             Some(inside.components().next()?.as_os_str().to_str()?.to_string())
@@ -238,7 +409,7 @@ impl Disk for SimDisk {
     }
 
     fn rename_over(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut state = self.call()?;
+        let mut state = self.call(Call::Rename)?;
         match state.names.remove(from) {
             Some(entry) => {
                 state.names.insert(to.to_path_buf(), entry);
@@ -249,12 +420,12 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.call()?;
+        let mut state = self.call(Call::Remove)?;
         state.names.remove(path).map_or_else(not_found, |_| Ok(()))
     }
 
     fn symlink(&self, target: &str, link: &Path) -> io::Result<()> {
-        let mut state = self.call()?;
+        let mut state = self.call(Call::Link)?;
         if state.names.contains_key(link) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -263,7 +434,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut state = self.call()?;
+        let mut state = self.call(Call::SyncDir)?;
         let State { names, durable_names, .. } = &mut *state;
         durable_names.retain(|path, _| path.parent() != Some(dir));
         durable_names
@@ -287,20 +458,26 @@ struct SimFile {
 
 impl SimFile {
     fn sync(&self) -> io::Result<()> {
-        // A failed sync loses what was not on the platter, and says so once.
-        let failed = match self.disk.call() {
+        let failed = match self.disk.call(Call::Sync) {
             Ok(mut state) => {
                 let inode = &mut state.inodes[self.inode];
-                let again = inode.sync_failed;
-                if !again {
-                    inode.durable = inode.now.clone();
-                }
+                let again = inode.lost.iter().any(|page| inode.differs(*page));
+                inode.flush();
                 state.synced_after_failure |= again;
                 return Ok(());
             }
             Err(error) => error,
         };
-        self.disk.lock().inodes[self.inode].sync_failed = true;
+        // The pages are clean from now on, written or not, and the failure is said once.
+        let mut state = self.disk.lock();
+        let State { inodes, chance, .. } = &mut *state;
+        let inode = &mut inodes[self.inode];
+        for page in std::mem::take(&mut inode.dirty) {
+            inode.lost.insert(page);
+            if chance.coin() {
+                inode.write_back(page);
+            }
+        }
         Err(failed)
     }
 }
@@ -308,26 +485,32 @@ impl SimFile {
 impl DiskFile for SimFile {
     fn append(&self, slices: &[IoSlice<'_>], _caching: Caching) -> io::Result<usize> {
         let bytes: Vec<u8> = slices.iter().flat_map(|s| s.iter().copied()).collect();
-        match self.disk.call() {
+        let (mut state, n, result) = match self.disk.call(Call::Append) {
             Ok(mut state) => {
                 // Now and then fewer than offered.
-                let n = if state.calls.is_multiple_of(7) { bytes.len().div_ceil(2) } else { bytes.len() };
-                state.inodes[self.inode].now.extend_from_slice(&bytes[..n]);
-                Ok(n)
+                let short = state.chance.once_in(7);
+                let n = if short { 1 + state.chance.below(bytes.len() as u64) as usize } else { bytes.len() };
+                (state, n.min(bytes.len()), Ok(()))
             }
             Err(error) => {
                 let mut state = self.disk.lock();
                 // write(2): interrupted means that nothing was written; other errors may come with a part of it.
                 let nothing = matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN));
-                let n = if !nothing && state.calls.is_multiple_of(2) { bytes.len() / 2 } else { 0 };
-                state.inodes[self.inode].now.extend_from_slice(&bytes[..n]);
-                Err(error)
+                let n = if !nothing && state.chance.coin() { bytes.len() / 2 } else { 0 };
+                (state, n, Err(error))
             }
+        };
+        let inode = &mut state.inodes[self.inode];
+        let from = inode.now.len();
+        inode.now.extend_from_slice(&bytes[..n]);
+        if n > 0 {
+            inode.touch(from, from + n);
         }
+        result.map(|()| n)
     }
 
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
-        let state = self.disk.call()?;
+        let state = self.disk.call(Call::Read)?;
         let now = &state.inodes[self.inode].now;
         let from = now.get(offset as usize..).unwrap_or_default();
         let n = from.len().min(into.len());
@@ -344,22 +527,36 @@ impl DiskFile for SimFile {
     }
 
     fn reserve(&self, _offset: u64, _len: u64) -> io::Result<()> {
-        self.disk.call().map(|_| ())
+        self.disk.call(Call::Reserve).map(|_| ())
+    }
+
+    fn rewrite(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut state = self.disk.call(Call::Append)?;
+        let (inode, offset) = (&mut state.inodes[self.inode], offset as usize);
+        inode.now[offset..offset + bytes.len()].copy_from_slice(bytes);
+        inode.touch(offset, offset + bytes.len());
+        Ok(())
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
-        let mut state = self.disk.call()?;
+        let mut state = self.disk.call(Call::Truncate)?;
         let inode = &mut state.inodes[self.inode];
-        inode.now.truncate(len as usize);
+        if (len as usize) < inode.now.len() {
+            inode.now.truncate(len as usize);
+            let last = inode.now.len().div_ceil(PAGE);
+            inode.dirty.retain(|page| *page < last);
+            inode.lost.retain(|page| *page < last);
+            inode.touch(inode.now.len(), inode.now.len());
+        }
         Ok(())
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.disk.call()?.inodes[self.inode].now.len() as u64)
+        Ok(self.disk.call(Call::Look)?.inodes[self.inode].now.len() as u64)
     }
 
     fn links(&self) -> io::Result<u64> {
-        let state = self.disk.call()?;
+        let state = self.disk.call(Call::Look)?;
         Ok(state.names.values().filter(|e| **e == Entry::File(self.inode)).count() as u64)
     }
 

@@ -1,0 +1,369 @@
+//! One simulated process: the real sessions, reactors, rings, writers, stewards, log and recovery, on simulated threads.
+
+use super::client::Speaks;
+use super::common::sim_disk::SimDisk;
+use super::fiber::{Fiber, Flag, SimClock, below, machine, note, now, once_in, point, sleep};
+use super::ledger::Promise;
+use super::net::{Net, SharedNet, SimEngine};
+use logweir::chunk::{Chunk, Class};
+use logweir::clock::Clock;
+use logweir::config::listener::ListenerOptions;
+use logweir::config::{Options, Overrides, load_text};
+use logweir::control::Control;
+use logweir::log::LogError;
+use logweir::log::disk::{Caching, Disk};
+use logweir::log::recover::recover_dir;
+use logweir::log::segment::AppendOptions;
+use logweir::log::stream_dir::StreamDir;
+use logweir::metrics::accounting::{Accounting, Ledger};
+use logweir::reactor::{AddressLimit, ConnectionLimit, ListenerRun, Reactor, Setup};
+use logweir::session::tail::TailStore;
+use logweir::shard::{Shard, ShardSize};
+use logweir::sleep::Sleep;
+use logweir::spread::Spread;
+use logweir::writer::steward::{Done, Job, Steward, work};
+use logweir::writer::stream::{StreamOptions, StreamWriter};
+use logweir::writer::unsynced::SyncPolicy;
+use logweir::writer::{Parts, Writer};
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+pub const DATA: &str = "/data";
+
+/// Every kind of listener; their streams by turns. Times are short, since nobody waits for them.
+const CONFIG: &str = r#"
+[placement]
+shards = 1
+reactors_per_shard = 1
+[storage]
+segment_size = "64KiB"
+[listener.plain]
+address = "tcp://127.0.0.1:1"
+unterminated = "drop"
+[listener.evicted]
+address = "tcp://127.0.0.1:2"
+unterminated = "drop"
+when_full = "drop_oldest"
+stream = "other"
+[listener.dropped]
+address = "tcp://127.0.0.1:3"
+unterminated = "drop"
+when_full = "drop_newest"
+[listener.durable]
+address = "tcp://127.0.0.1:4"
+reply = "count"
+unterminated = "drop"
+[listener.written]
+address = "tcp://127.0.0.1:5"
+reply = "count"
+ack = "written"
+unterminated = "drop"
+stream = "other"
+[listener.received]
+address = "tcp://127.0.0.1:6"
+reply = "count"
+ack = "received"
+unterminated = "drop"
+[listener.web]
+protocol = "http"
+address = "tcp://127.0.0.1:7"
+max_header_bytes = "1KiB"
+[listener.webwritten]
+protocol = "http"
+address = "tcp://127.0.0.1:8"
+ack = "written"
+max_header_bytes = "1KiB"
+stream = "other"
+"#;
+
+/// The options; read once, since reading looks at the machine.
+pub fn options() -> &'static Options {
+    static OPTIONS: OnceLock<Options> = OnceLock::new();
+    OPTIONS.get_or_init(|| {
+        let mut overrides = Overrides::default();
+        for name in ["plain", "evicted", "dropped", "durable", "written", "received", "web", "webwritten"] {
+            let set = |key: &str, value: &str| (format!("listener.{name}.{key}"), value.into(), "test".into());
+            overrides.set.push(set("max_line_bytes", "4KiB"));
+            overrides.set.push(set("idle_timeout", "0s"));
+            overrides.set.push(set("max_connections_per_address", "0"));
+        }
+        load_text(CONFIG, "simulation", &overrides, |_| None).unwrap()
+    })
+}
+
+/// What clients of a listener speak.
+pub fn speaks(listener: &ListenerOptions) -> Speaks {
+    match listener.name.as_str() {
+        "durable" => Speaks::Counted(Promise::Durable),
+        "written" => Speaks::Counted(Promise::Written),
+        "received" => Speaks::Counted(Promise::Received),
+        "web" => Speaks::Http(Promise::Durable),
+        "webwritten" => Speaks::Http(Promise::Written),
+        _ => Speaks::Lines,
+    }
+}
+
+/// How large this run's processes are.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    pub shards: usize,
+    pub reactors: usize,
+    /// Chunks beyond the least.
+    pub spare_chunks: usize,
+    pub segment_bytes: u64,
+    pub segment_age_ns: u64,
+    pub sync_bytes: u64,
+    pub sync_interval_ns: u64,
+    pub tail_budget: usize,
+}
+
+impl Sizes {
+    pub fn any() -> Sizes {
+        Sizes {
+            shards: 1 + usize::from(once_in(3)),
+            reactors: 1 + below(3) as usize,
+            spare_chunks: below(6) as usize,
+            segment_bytes: [8_000, 20_000, 60_000][below(3) as usize],
+            segment_age_ns: [20_000_000, 1_000_000_000_000][below(2) as usize],
+            sync_bytes: [4_000, 30_000, 1 << 20][below(3) as usize],
+            sync_interval_ns: [1_000_000, 30_000_000, 10_000_000_000][below(3) as usize],
+            tail_budget: [2 << 10, 16 << 10][below(2) as usize],
+        }
+    }
+}
+
+/// What a process shows to the scheduler once it serves.
+pub struct Serving {
+    pub control: Arc<Control>,
+    pub shards: Vec<Arc<Shard>>,
+    pub accounting: Accounting,
+    pub net: SharedNet,
+    pub fibers: Vec<Fiber>,
+    pub reactors_over: Rc<Cell<usize>>,
+    /// Writers that have ended; and whether all of them ended clean.
+    pub writers_over: Rc<Cell<(usize, bool)>>,
+}
+
+struct SimSleep(Flag);
+
+impl Sleep for SimSleep {
+    fn sleep(&self, at_most: Option<Duration>) {
+        point();
+        if !self.0.swap(false, Ordering::SeqCst) {
+            sleep(at_most.map(|t| now() + t.as_nanos() as u64));
+            self.0.store(false, Ordering::SeqCst);
+        }
+    }
+}
+
+#[derive(Clone)]
+struct SimSteward {
+    jobs: Arc<Mutex<VecDeque<Job>>>,
+    done: Arc<Mutex<VecDeque<Done>>>,
+    flag: Flag,
+}
+
+impl Steward for SimSteward {
+    fn submit(&mut self, job: Job) {
+        self.jobs.lock().unwrap().push_back(job);
+        self.flag.store(true, Ordering::SeqCst);
+    }
+    fn poll(&mut self) -> Option<Done> {
+        self.done.lock().unwrap().pop_front()
+    }
+    fn pause(&self, sleeper: &dyn Sleep, at_most: Duration) {
+        sleeper.sleep(Some(at_most));
+    }
+}
+
+impl SimSteward {
+    /// The steward's thread: jobs in their order, for ever.
+    fn run(self, writer: &Flag) {
+        loop {
+            let job = self.jobs.lock().unwrap().pop_front();
+            match job {
+                Some(job) => work(job, &SimClock, |result| {
+                    note("steward", 0);
+                    self.done.lock().unwrap().push_back(result);
+                    writer.store(true, Ordering::SeqCst);
+                }),
+                None if self.flag.swap(false, Ordering::SeqCst) => {}
+                None => sleep(None),
+            }
+        }
+    }
+}
+
+/// Starts a process: recovers, opens the streams, makes the threads. Runs in a fiber itself.
+pub fn start(disk: &SimDisk, sizes: Sizes) -> Result<Serving, LogError> {
+    let options = options();
+    let clock: Arc<dyn Clock> = Arc::new(SimClock);
+    let disk_too: Arc<dyn Disk> = Arc::new(disk.clone());
+    for stream in &options.streams {
+        let dir = Path::new(DATA).join(&stream.name);
+        for one in recover_dir(&*disk_too, &*clock, &dir, false)? {
+            if machine(|m| m.talks) {
+                eprintln!("{} {one:?}", stream.name);
+            }
+            assert_eq!(one.damage, None, "no crash damages what was synced: {one:?}");
+        }
+        let before = disk.contents("");
+        assert_eq!(recover_dir(&*disk_too, &*clock, &dir, false)?, [], "once is enough");
+        assert_eq!(before, disk.contents(""), "and twice is the same");
+    }
+    let listeners = options.listeners.len();
+    let control = Arc::new(Control::default());
+    let mut accounting = Accounting::new(listeners);
+    let least = options.listeners.iter().map(ListenerOptions::least_chunk_bytes).max().unwrap();
+    // A lane for each pair of class and level, of each reactor.
+    let count = |lanes: usize| lanes * sizes.reactors + 3 + sizes.spare_chunks;
+    let size = ShardSize {
+        reactors: sizes.reactors,
+        chunks: vec![(Class::Lossless, count(3)), (Class::Lossy, count(1))],
+        chunk_bytes: least.next_multiple_of(4096),
+        node: None,
+    };
+    let (mut shards, mut fibers) = (Vec::new(), Vec::new());
+    let writers_over = Rc::new(Cell::new((0, true)));
+    for index in 0..sizes.shards {
+        let flag = Flag::default();
+        let waker = Arc::clone(&flag);
+        let shard = Shard::new(index as u16, &size, Arc::new(move || waker.store(true, Ordering::SeqCst))).unwrap();
+        accounting.capacity_bytes += shard.capacity_bytes();
+        let ledger = Ledger::new(listeners);
+        accounting.downstream.push(Arc::clone(&ledger));
+        let mut steward = SimSteward { jobs: Arc::default(), done: Arc::default(), flag: Flag::default() };
+        let mut streams = Vec::new();
+        for (i, settings) in options.streams.iter().enumerate() {
+            let (disk, clock) = (Arc::clone(&disk_too), Arc::clone(&clock));
+            let dir = StreamDir::open(disk, clock, Path::new(DATA), [7; 16], &settings.name, index as u16, 8192)?;
+            let stream = StreamOptions {
+                name: settings.name.clone(),
+                append: AppendOptions { large: Caching::Keep, reserve_step: 8192 },
+                segment_bytes: sizes.segment_bytes,
+                segment_age_ns: sizes.segment_age_ns,
+                sync: SyncPolicy { interval_ns: sizes.sync_interval_ns, bytes: sizes.sync_bytes },
+            };
+            streams.push(StreamWriter::open(i, Arc::new(dir), stream, listeners, &mut steward)?);
+        }
+        let (body, woken) = (steward.clone(), Arc::clone(&flag));
+        fibers.push(Fiber::new("steward", Arc::clone(&steward.flag), move || body.run(&woken)));
+        let writer = Writer::new(Parts {
+            shard: Arc::clone(&shard),
+            control: Arc::clone(&control),
+            clock: Arc::clone(&clock),
+            steward: Box::new(steward),
+            sleeper: Box::new(SimSleep(Arc::clone(&flag))),
+            ledger,
+            listeners,
+            streams,
+        });
+        let over = Rc::clone(&writers_over);
+        fibers.push(Fiber::new("writer", Arc::clone(&flag), move || {
+            let clean = writer.run();
+            over.set((over.get().0 + 1, over.get().1 && clean));
+        }));
+        shards.push(shard);
+    }
+    let reactors: Vec<Flag> = (0..sizes.shards * sizes.reactors).map(|_| Flag::default()).collect();
+    let net = Net::new(&reactors);
+    let spread = Arc::new(Spread::new(shards.clone()));
+    let connections = Arc::new(ConnectionLimit::new(1000));
+    let reactors_over = Rc::new(Cell::new(0));
+    let (notices, _) = std::sync::mpsc::channel();
+    let tail = options.listeners.iter().map(ListenerOptions::longest_tail).max().unwrap();
+    for (number, flag) in reactors.iter().enumerate() {
+        let (upstream, evictions) = (Ledger::new(listeners), Ledger::new(listeners));
+        accounting.upstream.push(Arc::clone(&upstream));
+        accounting.downstream.push(Arc::clone(&evictions));
+        let run = |options: &ListenerOptions| ListenerRun {
+            options: options.clone(),
+            addresses: Arc::new(AddressLimit::new(0)),
+            tls: None,
+        };
+        let reactor = Reactor::new(Setup {
+            engine: SimEngine { net: Rc::clone(&net), number },
+            index: number % sizes.reactors,
+            number,
+            spread: Arc::clone(&spread),
+            shard: Arc::clone(&shards[number / sizes.reactors]),
+            control: Arc::clone(&control),
+            clock: Arc::clone(&clock),
+            listeners: options.listeners.iter().map(run).collect(),
+            upstream,
+            evictions,
+            connections: Arc::clone(&connections),
+            tails: TailStore::new(sizes.tail_budget, tail).unwrap(),
+            discard: Some(Box::new(Chunk::new(size.chunk_bytes).unwrap())),
+            handshakes_per_second: 100,
+            linger: Duration::from_millis(5),
+            notices: notices.clone(),
+        });
+        let over = Rc::clone(&reactors_over);
+        fibers.push(Fiber::new("reactor", Arc::clone(flag), move || {
+            reactor.run().unwrap();
+            over.set(over.get() + 1);
+        }));
+    }
+    control.start();
+    Ok(Serving { control, shards, accounting, net, fibers, reactors_over, writers_over })
+}
+
+impl Serving {
+    /// Raises the flags of all reactors, as the control thread does.
+    pub fn wake_reactors(&self) {
+        self.shards.iter().flat_map(|s| &s.reactors).for_each(logweir::shard::ReactorPort::wake);
+    }
+
+    pub fn wake_writers(&self) {
+        self.shards.iter().for_each(|s| (s.writer)());
+    }
+
+    /// The account of the moment: it must balance, always.
+    pub fn scrape(&self) -> Vec<logweir::metrics::accounting::Account> {
+        let accounts = self.accounting.snapshot();
+        let mut in_flight = 0;
+        for (listener, account) in options().listeners.iter().zip(&accounts) {
+            assert!(account.residual().is_zero(), "listener {}: {account:?}", listener.name);
+            for level in [account.in_flight, account.written] {
+                assert!(level.bytes < 1 << 60 && level.lines < 1 << 60, "listener {}: {account:?}", listener.name);
+            }
+            in_flight += account.in_flight.bytes;
+        }
+        assert!(in_flight <= self.accounting.capacity_bytes, "{in_flight} bytes in flight");
+        accounts
+    }
+}
+
+/// A process that may not have come far yet.
+pub struct Process {
+    boot: Fiber,
+    result: Rc<RefCell<Option<Result<Serving, LogError>>>>,
+}
+
+impl Process {
+    pub fn new(disk: &SimDisk, sizes: Sizes) -> Process {
+        let (disk, result) = (disk.clone(), Rc::new(RefCell::new(None)));
+        let slot = Rc::clone(&result);
+        let body = move || {
+            let started = start(&disk, sizes);
+            *slot.borrow_mut() = Some(started);
+        };
+        Process { boot: Fiber::new("boot", Arc::new(AtomicBool::new(false)), body), result }
+    }
+
+    /// Goes on with starting. The result, once there is one.
+    pub fn step(&mut self) -> Option<Result<Serving, LogError>> {
+        if !self.boot.is_runnable() {
+            let at = self.boot.wakes_at().expect("starting waits for nobody");
+            machine(|m| m.now = m.now.max(at));
+        }
+        self.boot.run();
+        self.result.borrow_mut().take()
+    }
+}

@@ -76,7 +76,9 @@ pub fn acked_client(stream: TcpStream, path: &str, account: &Account) {
             for lines in awaited {
                 match reader.answer() {
                     Some(Answer { status: 204, .. }) => {}
-                    Some(Answer { status: 503, .. }) | None => return, // the disk is gone, or the server
+                    None => return,
+                    // The disk is gone, or does not keep up. What was sent behind it may be taken all the same.
+                    Some(Answer { status: 503 | 429, .. }) => return account.refused.store(true, Ordering::SeqCst),
                     Some(answer) => panic!("{answer:?}"),
                 }
                 account.acked.fetch_add(lines, Ordering::SeqCst);

@@ -26,6 +26,8 @@ pub struct Account {
     pub sent: AtomicU64,
     /// As many from the first on are safe, by the server's word.
     pub acked: AtomicU64,
+    /// Some of it was refused in so many words while more was under way behind it: gaps are the client's own affair then.
+    pub refused: AtomicBool,
 }
 
 impl Account {
@@ -188,7 +190,7 @@ pub fn check<'a>(data: &Path, accounts: impl IntoIterator<Item = &'a Account>, a
         }
         let end = there.iter().rposition(|t| *t).map_or(0, |last| last + 1);
         let gaps = there[..end].iter().filter(|t| !**t).count() as u64;
-        if gaps > 0 && !account.unpromised {
+        if gaps > 0 && !account.unpromised && !account.refused.load(Ordering::SeqCst) {
             found.gaps += gaps;
             found.first.get_or_insert_with(|| format!("connection {connection}: {gaps} missing before {end}"));
         }

@@ -20,9 +20,9 @@ fn fill(mount: &Path, leave: u64) {
     let stat = nix::sys::statvfs::statvfs(mount).unwrap();
     let mut len = (stat.blocks_available() * stat.fragment_size()).saturating_sub(leave);
     // Not all that is free can be had in one file; and somebody else takes of it meanwhile.
-    while run("fallocate", &["-l", &len.to_string(), ballast.to_str().unwrap()]).is_err() {
+    while let Err(why) = run("fallocate", &["-l", &len.to_string(), ballast.to_str().unwrap()]) {
         len -= len / 50;
-        assert!(len > 1 << 20, "the disk cannot be filled");
+        assert!(len > 1 << 20, "the disk cannot be filled: {why}, {stat:?}");
     }
     if leave == 0 {
         // What fallocate left over.
@@ -72,7 +72,8 @@ fn a_full_disk_stops_intake_and_resumes_and_splits_no_line() {
     let test = "a_full_disk_stops_intake_and_resumes_and_splits_no_line";
     for kind in [FileSystem::Ext4, FileSystem::Ext4SmallBlocks, FileSystem::Xfs] {
         let dir = scratch();
-        let image = match Image::new(kind, dir.path(), &dir.path().join("mount"), 320 << 20) {
+        // Large enough that a busy machine's load does not fill it by itself.
+        let image = match Image::new(kind, dir.path(), &dir.path().join("mount"), 768 << 20) {
             Ok(image) => image,
             Err(why) => return skipped(test, &why),
         };

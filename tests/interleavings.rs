@@ -179,12 +179,10 @@ fn no_announcement_is_slept_through() {
 fn a_scrape_sees_whole_updates() {
     explore(|| {
         let (reactor, writer) = (Ledger::new(1), Ledger::new(1));
-        let accounting = Accounting {
-            downstream: vec![Arc::clone(&writer)],
-            upstream: vec![Arc::clone(&reactor)],
-            capacity_bytes: u64::MAX,
-            ..Accounting::new(1)
-        };
+        let mut accounting = Accounting::new(1);
+        accounting.downstream.push(Arc::clone(&writer));
+        accounting.upstream.push(Arc::clone(&reactor));
+        accounting.capacity_bytes = u64::MAX;
         let one = Tally { lines: 1, bytes: 10 };
         let counting = thread::spawn(move || {
             let mut entry = reactor.entry();

@@ -391,6 +391,18 @@ mod tests {
         assert_eq!(lines_of(&line, 0, true, READ).end, 513);
     }
 
+    /// Seen on ext4 with blocks of 1 KiB: the first of a page's blocks was there, the rest was NUL, in the middle of a line.
+    #[test]
+    fn a_hole_may_begin_at_any_sector_in_the_middle_of_a_line() {
+        for (start, end) in [(512, 1024), (1024, 4096), (1024, 1536), (3584, 8192)] {
+            let mut content = b"good\n".to_vec();
+            content.resize(start, b'x');
+            content.resize(end, 0);
+            content.extend_from_slice(b"rest of the lost line\nlater\n");
+            assert_eq!(lines_of(&content, 0, true, READ).end, 5, "{start}..{end}");
+        }
+    }
+
     /// A device with sectors of 512 bytes may lose one of a page, and the write before may have been a short one.
     #[test]
     fn a_lost_sector_inside_a_page_is_a_hole_wherever_the_write_before_ended() {

@@ -1,9 +1,10 @@
 //! HTTP by hand.
 
 use super::PATIENCE;
+use super::ledger::Account;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::sync_channel;
 
 /// A connection of an HTTP client that knows little, but says exactly what it is told.
@@ -64,9 +65,9 @@ pub fn request(path: &str, headers: &str, body: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())
 }
 
-/// Posts numbered lines of many lengths, plain, chunked and compressed, pipelined, until the server is gone. `replied` is
-/// the number of lines that it was told are safe.
-pub fn acked_client(stream: TcpStream, path: &str, number: u32, longest: u64, replied: &AtomicU64) {
+/// Posts numbered lines of many lengths, plain, chunked and compressed, pipelined, until the server is gone, and keeps the
+/// ledger by the answers.
+pub fn acked_client(stream: TcpStream, path: &str, account: &Account) {
     let mut reader =
         Client { reader: BufReader::new(stream.try_clone().unwrap()), stream: stream.try_clone().unwrap() };
     let (sent, awaited) = sync_channel::<u64>(8);
@@ -75,10 +76,12 @@ pub fn acked_client(stream: TcpStream, path: &str, number: u32, longest: u64, re
             for lines in awaited {
                 match reader.answer() {
                     Some(Answer { status: 204, .. }) => {}
-                    Some(Answer { status: 503, .. }) | None => return, // the disk is gone, or the server
+                    None => return,
+                    // The disk is gone, or does not keep up. What was sent behind it may be taken all the same.
+                    Some(Answer { status: 503 | 429, .. }) => return account.refused.store(true, Ordering::SeqCst),
                     Some(answer) => panic!("{answer:?}"),
                 }
-                replied.fetch_add(lines, Ordering::SeqCst);
+                account.acked.fetch_add(lines, Ordering::SeqCst);
             }
         });
         let mut stream = stream;
@@ -88,10 +91,10 @@ pub fn acked_client(stream: TcpStream, path: &str, number: u32, longest: u64, re
             wire.clear();
             let lines = 1 + round % 23;
             for _ in 0..lines {
-                let length = 60 + (next * 7919 % longest) as usize;
-                logweir::bench::lines::numbered(number, next, length, &mut body);
+                account.line(next, &mut body);
                 next += 1;
             }
+            account.sent.store(next, Ordering::SeqCst);
             let _ = write!(wire, "POST {path} HTTP/1.1\r\nHost: x\r\n");
             match round % 4 {
                 0 => {

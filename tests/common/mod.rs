@@ -3,6 +3,7 @@
 
 pub mod faulty_disk;
 pub mod http;
+pub mod ledger;
 pub mod programs;
 pub mod running;
 pub mod sim_disk;
@@ -12,7 +13,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_logweir");
@@ -75,11 +76,21 @@ impl Server {
             command.args(["--listen", "tcp://127.0.0.1:0"]);
         }
         change(&mut command);
-        let mut child = command.stdin(stdin).stdout(Stdio::piped()).spawn().unwrap();
+        match Server::launch(command.stdin(stdin), data_dir) {
+            Ok(server) => server,
+            Err((status, said)) => panic!("the server did not start, {status}: {said}"),
+        }
+    }
+
+    /// Runs a command that becomes a server, and reads how it introduces itself; or says how it ended instead.
+    pub fn launch(command: &mut Command, data_dir: &Path) -> Result<Server, (ExitStatus, String)> {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut introduction = String::new();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         while !introduction.contains("Read it back") {
-            assert!(out.read_line(&mut introduction).unwrap() > 0, "the server did not start: {introduction}");
+            if out.read_line(&mut introduction).unwrap() == 0 {
+                return Err((child.wait().unwrap(), introduction));
+            }
         }
         let mut listeners = HashMap::new();
         let mut admin = None;
@@ -95,7 +106,12 @@ impl Server {
                 _ => {}
             }
         }
-        Server { child, listeners, admin, data_dir: data_dir.to_path_buf(), introduction }
+        Ok(Server { child, listeners, admin, data_dir: data_dir.to_path_buf(), introduction })
+    }
+
+    /// True once it has ended.
+    pub fn is_gone(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     pub fn pid(&self) -> u32 {
@@ -127,7 +143,7 @@ impl Server {
 
     /// kill -9.
     pub fn kill(&mut self) {
-        self.child.kill().unwrap();
+        let _ = self.child.kill(); // it may be gone already
         self.child.wait().unwrap();
     }
 
@@ -231,14 +247,14 @@ pub fn scratch() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("t-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
-/// Sends numbered lines of many lengths until the server is gone; `replied` is the last count it heard.
-pub fn acked_client(mut stream: TcpStream, number: u32, longest: u64, replied: &AtomicU64) {
+/// Sends numbered lines of many lengths until the server is gone, and keeps the ledger by the counts it hears.
+pub fn acked_client(mut stream: TcpStream, account: &ledger::Account) {
     let reader = stream.try_clone().unwrap();
     std::thread::scope(|scope| {
         scope.spawn(move || {
             for line in BufReader::new(reader).lines() {
                 match line.ok().and_then(|l| l.parse().ok()) {
-                    Some(count) => replied.store(count, Ordering::SeqCst),
+                    Some(count) => account.acked.store(count, Ordering::SeqCst),
                     None => return,
                 }
             }
@@ -247,10 +263,10 @@ pub fn acked_client(mut stream: TcpStream, number: u32, longest: u64, replied: &
         loop {
             buffer.clear();
             for _ in 0..20 {
-                let length = 60 + (next * 7919 % longest) as usize;
-                logweir::bench::lines::numbered(number, next, length, &mut buffer);
+                account.line(next, &mut buffer);
                 next += 1;
             }
+            account.sent.store(next, Ordering::SeqCst);
             if stream.write_all(&buffer).is_err() {
                 return;
             }

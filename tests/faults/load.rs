@@ -1,0 +1,118 @@
+//! What the rows share: a small configuration with both protocols, and clients that keep the ledger.
+
+use crate::common::ledger::{self, Account};
+use crate::common::{self, Server};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub const ENGINES: [&str; 2] = ["io_uring", "epoll"];
+pub const MODES: [&str; 4] = ["append", "dontcache", "direct", "auto"];
+
+/// Little memory, small segments, and three listeners: `lines` with counts, `web`, and `plain` without a promise.
+pub fn config(engine: &str, io: &str, ack: &str, storage: &str) -> String {
+    format!(
+        "engine = \"{engine}\"
+[buffer]
+memory = \"16MiB\"
+[limits]
+max_connections = 64
+[storage]
+io = \"{io}\"
+reserve_step = \"1MiB\"
+{storage}
+[listener.lines]
+address = \"tcp://127.0.0.1:0\"
+reply = \"count\"
+ack = \"{ack}\"
+max_line_bytes = \"64KiB\"
+[listener.web]
+protocol = \"http\"
+address = \"tcp://127.0.0.1:0\"
+max_line_bytes = \"64KiB\"
+ack = \"{ack}\"
+[listener.plain]
+address = \"tcp://127.0.0.1:0\"
+max_line_bytes = \"64KiB\"
+"
+    )
+}
+
+/// Who talks to which listener.
+pub struct Client {
+    pub listener: &'static str,
+    pub account: Account,
+    /// What is acknowledged to it is durable; otherwise written.
+    pub durable: bool,
+}
+
+impl Client {
+    pub fn new(listener: &'static str, connection: u32, longest: u64) -> Client {
+        let unpromised = matches!(listener, "plain" | "lossy");
+        Client { listener, account: Account { unpromised, ..Account::new(connection, longest) }, durable: true }
+    }
+}
+
+/// Two connections with lines and two with HTTP.
+pub fn four(longest: u64) -> Vec<Client> {
+    ["lines", "web", "lines", "web"].iter().zip(0..).map(|(l, i)| Client::new(l, i, longest)).collect()
+}
+
+pub fn accounts(clients: &[Client]) -> impl Iterator<Item = &Account> + Clone {
+    clients.iter().map(|c| &c.account)
+}
+
+/// Has the clients send until the server is gone, which `fault` sees to. Meanwhile what the server counts is held against the
+/// ledger: it has received no more than was sent, and what it has acknowledged it counts as durable (or written).
+pub fn under_load<T>(server: &mut Server, clients: &[Client], fault: impl FnOnce(&mut Server) -> T) -> T {
+    let over = AtomicBool::new(false);
+    let admin = server.admin.unwrap();
+    std::thread::scope(|scope| {
+        for Client { listener, account, .. } in clients {
+            let Ok(stream) = TcpStream::connect(server.address(listener)) else { continue }; // it may be gone already
+            scope.spawn(move || match *listener {
+                "web" => common::http::acked_client(stream, "/", account),
+                _ => common::acked_client(stream, account),
+            });
+        }
+        scope.spawn(|| {
+            while !over.load(Ordering::SeqCst) {
+                hold_to_ledger(admin, clients);
+                std::thread::park_timeout(std::time::Duration::from_millis(3));
+            }
+        });
+        // A check that fails must not leave the clients at work for ever.
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| fault(server)));
+        server.kill();
+        over.store(true, Ordering::SeqCst);
+        result.unwrap_or_else(|wrong| std::panic::resume_unwind(wrong))
+    })
+}
+
+fn hold_to_ledger(admin: std::net::SocketAddr, clients: &[Client]) {
+    let acked = ledger::acked_in_all(accounts(clients)) as f64;
+    let Some(metrics) = ledger::scrape(admin) else { return };
+    let sent = accounts(clients).map(Account::sent).sum::<u64>() as f64;
+    let received = metrics.sum("logweir_received_lines_total", "");
+    assert!(received <= sent, "received {received} of {sent} sent");
+    let durable = metrics.sum("logweir_durable_lines_total", "");
+    let written = metrics.sum("logweir_written_lines", "") + metrics.sum("logweir_at_risk_lines_total", "");
+    let safe = if clients.iter().all(|c| c.durable) { durable } else { durable + written };
+    assert!(safe >= acked, "acknowledged {acked}, but counted {durable} durable and {written} written");
+}
+
+/// Sends exactly so many lines, ends the connection, and waits until the server has read them all.
+pub fn send_exactly(server: &Server, listener: &str, account: &Account, lines: u64) {
+    let mut stream = TcpStream::connect(server.address(listener)).unwrap();
+    account.sent.store(lines, Ordering::SeqCst);
+    let mut buffer = Vec::new();
+    for number in 0..lines {
+        account.line(number, &mut buffer);
+        if buffer.len() > 1 << 16 || number + 1 == lines {
+            stream.write_all(&buffer).unwrap();
+            buffer.clear();
+        }
+    }
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let _ = stream.read_to_end(&mut buffer);
+}

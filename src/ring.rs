@@ -74,7 +74,8 @@ impl Wake {
 
     /// Called by the sleeper, before its last look at what others publish.
     pub fn about_to_sleep(&self) {
-        self.asleep.store(true, Ordering::SeqCst);
+        // A swap, not a store: it reads what `wake` wrote before, and with it sees what was published before that.
+        self.asleep.swap(true, Ordering::SeqCst);
     }
 
     /// Called by the sleeper once it is awake again.

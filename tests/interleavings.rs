@@ -21,7 +21,9 @@ use std::sync::Arc;
 
 #[cfg(model_loom)]
 fn explore(run: impl Fn() + Send + Sync + 'static) {
-    loom::model::Builder { preemption_bound: Some(3), ..loom::model::Builder::new() }.check(run);
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(run);
 }
 
 #[cfg(model_shuttle)]

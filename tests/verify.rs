@@ -144,6 +144,11 @@ fn cut_lengthened_and_missing_files_are_found() {
     expect(&format!("twice default/{}.active", name(third)));
     std::fs::remove_file(third.with_extension("log.active")).unwrap();
     assert!(verify(&data).0);
+
+    // Who needs room takes the oldest away, with its trail.
+    std::fs::remove_file(first).unwrap();
+    std::fs::remove_file(first.with_extension("trail")).unwrap();
+    assert!(verify(&data).0);
 }
 
 #[test]

@@ -316,7 +316,9 @@ impl Look<'_> {
         for id in there {
             let Ok(Some(Trail { header: Some(header), .. })) = self.trail(*id) else { continue };
             let before = SegmentId { shard: id.shard, sequence: header.previous };
-            if header.previous == 0 || header.id != *id || there.contains(&before) {
+            // The oldest segments may have been taken away, with their trails; one from the middle may not.
+            let is_oldest = !there.iter().any(|other| other.shard == id.shard && other < id);
+            if header.previous == 0 || header.id != *id || there.contains(&before) || is_oldest {
                 continue;
             }
             // Crashes leave what they cut off; and a segment before that has been reported already where its trail is there.

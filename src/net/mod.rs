@@ -189,7 +189,8 @@ pub trait Engine {
     fn detach(&mut self, conn: ConnId) -> Option<Socket>;
     /// Takes an [`Engine::detach`] back that is not over: the connection stays.
     fn retain(&mut self, conn: ConnId);
-    /// Receives into the lease; one receive at a time per connection. `None`: an event will bring the lease back.
+    /// Receives into the lease; one receive at a time per connection. `None`: an event will bring the lease back. Both engines
+    /// finish at once, and the reactor leans on that: room for partial lines is not set aside while a receive is out.
     fn recv(&mut self, conn: ConnId, lease: Lease) -> Option<Received>;
     /// Sends all of `buffer`; one send at a time per connection. `None`: an event will bring the buffer back.
     fn send(&mut self, conn: ConnId, buffer: Vec<u8>) -> Option<Sent>;

@@ -132,7 +132,7 @@ fn recover_segment(
         let synced = if mutant!("recovery_does_not_sync") { Ok(()) } else { file.sync_all() };
         if let Err(error) = synced {
             // The next try must not sync this file again.
-            let _ = replace_file(disk, &trail_path, &with_suspect_mark(&trail, clock));
+            let _ = replace_file(disk, &trail_path, &with_suspect_mark(&trail, id, clock));
             return Err(LogError::Io { what: "sync", path, error });
         }
         replace_trail(disk, clock, &trail_path, &trail, &keep)?;
@@ -174,15 +174,9 @@ fn write_again(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
     Ok(())
 }
 
-fn with_suspect_mark(trail: &Trail, clock: &dyn Clock) -> Vec<u8> {
-    let unknown = Header {
-        boot: BootId::default(),
-        node: [0; 16],
-        mount: 0,
-        id: SegmentId { shard: 0, sequence: 0 },
-        previous: 0,
-        wall_ns: clock.wall_ns(),
-    };
+fn with_suspect_mark(trail: &Trail, id: SegmentId, clock: &dyn Clock) -> Vec<u8> {
+    let unknown =
+        Header { boot: BootId::default(), node: [0; 16], mount: 0, id, previous: 0, wall_ns: clock.wall_ns() };
     let mut bytes = trail.header.unwrap_or(unknown).encode_whole(trail.records.iter());
     let (wall_ns, mono_ns) = (clock.wall_ns(), clock.mono_ns());
     Record { what: What::Suspect, offset: 0, len: 0, lines: 0, crc: 0, wall_ns, mono_ns }.append_to(&mut bytes);

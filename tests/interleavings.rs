@@ -2,6 +2,7 @@
 //! back of tickets, the accounts.
 //!
 //!     cargo test --test interleavings                                            real threads, many times
+//!     cargo +nightly miri test --test interleavings                              under Miri: races, weak memory
 //!     RUSTFLAGS="--cfg model_loom" cargo test --release --test interleavings     every order, exhaustively (loom)
 //!     RUSTFLAGS="--cfg model_shuttle" cargo test --release --test interleavings  LOGWEIR_SCHEDULES random ones (shuttle)
 
@@ -34,7 +35,8 @@ fn explore(run: impl Fn() + Send + Sync + 'static) {
 
 #[cfg(not(any(model_loom, model_shuttle)))]
 fn explore(run: impl Fn() + Send + Sync + 'static) {
-    (0..300).for_each(|_| run());
+    let rounds = if cfg!(miri) { 20 } else { 300 };
+    (0..rounds).for_each(|_| run());
 }
 
 /// Wakes the calling thread.

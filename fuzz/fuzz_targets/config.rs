@@ -17,7 +17,7 @@ extern "C" fn __lsan_is_turned_off() -> i32 {
     1
 }
 
-const VALUES: [&str; 56] = [
+const VALUES: [&str; 57] = [
     "\"tcp://127.0.0.1:0\"",
     "\"tcp://localhost:514\"",
     "\"tcp://[::1]:5170\"",
@@ -74,6 +74,7 @@ const VALUES: [&str; 56] = [
     "\"0640\"",
     "\"${SET}\"",
     "\"${NOT:-5s}$$\"",
+    "[\"${SET}\", \"${NOT:-a}\"]",
 ];
 
 const NAMES: [&str; 6] = ["a", "b", "default", "x-1", "\"B\"", "\"\""];
@@ -108,7 +109,7 @@ fn document(input: &mut Bytes<'_>) -> String {
     text
 }
 
-fn promises(options: &Options, has_tokens: bool) {
+fn promises(options: &Options, is_made: bool, has_tokens: bool) {
     let memory = &options.memory;
     assert!(memory.total() as u64 <= options.buffer_bytes, "{memory} of {}", options.buffer_bytes);
     assert_eq!(memory.shards, options.placement.shards);
@@ -132,6 +133,9 @@ fn promises(options: &Options, has_tokens: bool) {
         assert!(memory.tail_reserve >= listener.longest_tail(), "a tail holds the longest partial line");
         assert!(memory.chunks.iter().any(|(class, n)| *class == listener.class && *n > 1), "it has chunks");
         assert!(own.format == Format::Raw || listener.lines.format == Format::Json, "there is room for JSON");
+        if let (true, Some(tls)) = (is_made, &listener.tls) {
+            assert!(tls.client_subjects.iter().all(|s| !s.contains("${")), "variables are expanded everywhere");
+        }
         let Some(http) = &listener.http else { continue };
         assert_eq!(http.streams[0].name, own.name, "its own stream first");
         for choice in &http.streams {
@@ -149,7 +153,8 @@ fn promises(options: &Options, has_tokens: bool) {
 fuzz_target!(|data: &[u8]| {
     let [choice, rest @ ..] = data else { return };
     let mut overrides = Overrides::default();
-    let text = if choice & 1 == 0 {
+    let is_made = choice & 1 == 1;
+    let text = if !is_made {
         let Ok(text) = std::str::from_utf8(rest) else { return };
         text.to_string()
     } else {
@@ -167,7 +172,7 @@ fuzz_target!(|data: &[u8]| {
     let load = || load_text(&text, "t.toml", &overrides, environment);
     let result = load();
     match &result {
-        Ok(options) => promises(options, choice & 1 == 1 && text.contains("[token.")),
+        Ok(options) => promises(options, is_made, is_made && text.contains("[token.")),
         Err(error) => {
             let line = error.place.strip_prefix("t.toml:").map(|l| l.parse::<usize>().expect("a line"));
             let is_place = match line {

@@ -1,4 +1,11 @@
-//! What the fuzz targets share: an HTTP connection as a reactor drives it, but in memory, and the stages before it.
+//! What the fuzz targets share: an HTTP connection as a reactor drives it, but in memory, and the stages before it; sessions
+//! of lines, directories and disks are in modules of their own.
+
+pub mod bytes;
+pub mod disk;
+pub mod framing;
+pub mod memory;
+pub mod segments;
 
 use logweir::metrics::stats::StatusCells;
 use logweir::net::Peer;

@@ -21,7 +21,7 @@ pub struct CatArgs {
 /// Prints whole lines: streams by name, in each the segments by shard and sequence.
 pub fn run(args: &CatArgs) -> ExitCode {
     let out = io::stdout().lock();
-    let result = if out.is_terminal() { print(args, &mut Escaping(out)) } else { print(args, &mut { out }) };
+    let result = if out.is_terminal() { print(args, &mut Escaping::new(out)) } else { print(args, &mut { out }) };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS, // `logweir cat | head`

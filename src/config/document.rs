@@ -86,14 +86,8 @@ impl Document {
     pub fn expand(&mut self, environment: impl Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
         let mut failed = None;
         visit(self.table.get_mut(), String::new(), &mut |key, value| {
-            let span = value.span();
-            if let DeValue::String(text) = value.get_mut() {
-                match expand_text(text, &environment) {
-                    Ok(expanded) => *text = expanded.into(),
-                    Err(message) => {
-                        failed.get_or_insert((key.to_string(), span, message));
-                    }
-                }
+            if let Err((span, message)) = expand_value(value, &environment) {
+                failed.get_or_insert((key.to_string(), span, message));
             }
         });
         match failed {
@@ -220,6 +214,20 @@ fn visit_keys(table: &DeTable<'static>, prefix: &str, each: &mut impl FnMut(Stri
             visit_keys(inner, &format!("{path}."), each);
         }
     }
+}
+
+/// Expands a string, or those of a list.
+fn expand_value(
+    value: &mut Spanned<DeValue<'static>>,
+    environment: &impl Fn(&str) -> Option<String>,
+) -> Result<(), (Range<usize>, String)> {
+    let span = value.span();
+    match value.get_mut() {
+        DeValue::String(text) => *text = expand_text(text, environment).map_err(|message| (span, message))?.into(),
+        DeValue::Array(list) => list.iter_mut().try_for_each(|value| expand_value(value, environment))?,
+        _ => {}
+    }
+    Ok(())
 }
 
 fn expand_text(text: &str, environment: &impl Fn(&str) -> Option<String>) -> Result<String, String> {

@@ -97,6 +97,22 @@ fn variables_are_expanded_in_values_only() {
 }
 
 #[test]
+fn variables_are_expanded_in_lists_too() {
+    let environment = |name: &str| (name == "WHO").then(|| "CN=a".to_string());
+    let text = |subject: &str| {
+        format!(
+            "[listener.a]\ntls_cert = \"c\"\ntls_key = \"k\"\ntls_client_ca = \"a\"\ntls_client_subjects = [\n\"{subject}\"]"
+        )
+    };
+    let load = |subject: &str| load_text(&text(subject), "t", &Overrides::default(), environment);
+    let subjects = |options: Options| options.listeners[0].tls.clone().unwrap().client_subjects;
+    assert_eq!(subjects(load("${WHO}").unwrap()), ["CN=a"]);
+    assert_eq!(subjects(load("$${WHO}").unwrap()), ["${WHO}"]);
+    let message = load("${NOBODY}").unwrap_err().to_string();
+    assert!(message.starts_with("t:6: `listener.a.tls_client_subjects`: the environment variable NOBODY"), "{message}");
+}
+
+#[test]
 fn overrides_win_and_are_named() {
     let set = |key: &str, value: &str| (key.to_string(), value.to_string(), format!("--set {key}"));
     let overrides = Overrides {

@@ -68,26 +68,53 @@ pub fn copy_lines(from: &mut impl Read, to: &mut impl Write) -> io::Result<u64> 
 }
 
 /// Makes control bytes visible, for terminals: everything below space but newline and tab, and DEL, as `\xNN`.
-pub struct Escaping<W: Write>(pub W);
+pub struct Escaping<W: Write> {
+    to: W,
+    /// The last byte written may be the first of a control; it comes out with the next one.
+    holds_c2: bool,
+}
+
+impl<W: Write> Escaping<W> {
+    /// In front of `to`.
+    pub fn new(to: W) -> Self {
+        Escaping { to, holds_c2: false }
+    }
+}
+
+/// C1 controls arrive as UTF-8 (0xC2 0x80..0x9F) and are controls to a terminal too.
+fn is_c1(next: Option<&u8>) -> bool {
+    next.is_some_and(|n| (0x80..0xa0).contains(n))
+}
 
 impl<W: Write> Write for Escaping<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.holds_c2 && !bytes.is_empty() {
+            self.holds_c2 = false;
+            self.to.write_all(if is_c1(bytes.first()) { b"\\xc2" } else { b"\xc2" })?;
+        }
         let mut plain = 0;
         for (i, b) in bytes.iter().enumerate() {
-            // C1 controls arrive as UTF-8 (0xC2 0x80..0x9F) and are controls to a terminal too.
-            let c1 = *b == 0xc2 && bytes.get(i + 1).is_some_and(|n| (0x80..0xa0).contains(n));
+            if *b == 0xc2 && i + 1 == bytes.len() {
+                self.to.write_all(&bytes[plain..i])?;
+                self.holds_c2 = true;
+                return Ok(bytes.len());
+            }
+            let c1 = *b == 0xc2 && is_c1(bytes.get(i + 1));
             if (*b < 0x20 && *b != b'\n' && *b != b'\t') || *b == 0x7f || c1 {
-                self.0.write_all(&bytes[plain..i])?;
-                write!(self.0, "\\x{b:02x}")?;
+                self.to.write_all(&bytes[plain..i])?;
+                write!(self.to, "\\x{b:02x}")?;
                 plain = i + 1;
             }
         }
-        self.0.write_all(&bytes[plain..])?;
+        self.to.write_all(&bytes[plain..])?;
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        if std::mem::take(&mut self.holds_c2) {
+            self.to.write_all(b"\xc2")?;
+        }
+        self.to.flush()
     }
 }
 
@@ -114,7 +141,22 @@ mod tests {
     #[test]
     fn terminals_see_no_control_bytes() {
         let mut out = Vec::new();
-        Escaping(&mut out).write_all(b"a\x1b[31m\tb\x7f\xc2\x9bc\n").unwrap();
+        Escaping::new(&mut out).write_all(b"a\x1b[31m\tb\x7f\xc2\x9bc\n").unwrap();
         assert_eq!(out, b"a\\x1b[31m\tb\\x7f\\xc2\x9bc\n");
+    }
+
+    /// A line longer than what is read at a time is written in two parts.
+    #[test]
+    fn a_control_in_two_parts_is_one() {
+        let mut line = vec![b'x'; READ - 1];
+        line.extend_from_slice("\u{9b}31m\n".as_bytes());
+        let (mut out, mut plain) = (Vec::new(), Vec::new());
+        copy_lines(&mut &line[..], &mut Escaping::new(&mut out)).unwrap();
+        assert_eq!(out[READ - 1..], *b"\\xc2\x9b31m\n");
+        let mut escaping = Escaping::new(&mut plain);
+        escaping.write_all(b"\xc2").unwrap();
+        escaping.write_all(b"\xa7 5\xc2").unwrap();
+        escaping.flush().unwrap();
+        assert_eq!(plain, b"\xc2\xa7 5\xc2");
     }
 }

@@ -58,10 +58,12 @@ impl SegmentId {
         };
         let (shard, sequence) = stem.split_once('-')?;
         let digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
-        if shard.len() < 3 || sequence.len() < 10 || !digits(shard) || !digits(sequence) {
+        if !digits(shard) || !digits(sequence) {
             return None;
         }
-        Some((SegmentId { shard: shard.parse().ok()?, sequence: sequence.parse().ok()? }, kind))
+        let id = SegmentId { shard: shard.parse().ok()?, sequence: sequence.parse().ok()? };
+        // With more zeros than we write it is another file, beside the one whose name the numbers give.
+        (id.file_name(kind) == name).then_some((id, kind))
     }
 }
 
@@ -96,6 +98,13 @@ mod tests {
             "+00-0000000001.log",
             "99999-0000000001.log",
         ] {
+            assert_eq!(SegmentId::parse(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_with_more_zeros_than_ours_is_foreign() {
+        for name in ["0000-0000000001.log.active", "000-00000000001.log", "00-0000000001.trail"] {
             assert_eq!(SegmentId::parse(name), None, "{name}");
         }
     }

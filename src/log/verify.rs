@@ -254,7 +254,8 @@ impl Look<'_> {
             let end = record.offset.saturating_add(record.len);
             if record.offset != at {
                 let detail = format!("a record begins at {} where {at} was expected", record.offset);
-                self.complain(id, Kind::Trail, Problem::WrongTrail, (at, record.offset), detail);
+                let range = (at.min(record.offset), at.max(record.offset));
+                self.complain(id, Kind::Trail, Problem::WrongTrail, range, detail);
                 break;
             }
             if end > len {
@@ -343,4 +344,27 @@ fn read_full(file: &dyn Content, into: &mut [u8], offset: u64) -> io::Result<usi
         }
     }
     Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::trail::Header;
+    use super::*;
+
+    #[test]
+    fn a_record_that_goes_back_is_said_with_its_bytes_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = SegmentId { shard: 0, sequence: 1 };
+        let header = Header { boot: [1; 16], node: [1; 16], mount: 1, id, previous: 0, wall_ns: 0 };
+        let crc = crate::checksum::crc32c(b"abc\n");
+        let record = Record { what: What::Write, offset: 0, len: 4, lines: 1, crc, wall_ns: 0, mono_ns: 0 };
+        let back = Record { offset: 1, ..record };
+        let put = |kind, bytes: &[u8]| std::fs::write(dir.path().join(id.file_name(kind)), bytes).unwrap();
+        put(Kind::Sealed, b"abc\n");
+        put(Kind::Trail, &header.encode_whole([record, back].iter()));
+        let (parent, name) = (dir.path().parent().unwrap(), dir.path().file_name().unwrap().to_str().unwrap());
+        let report = stream(&OnDisk, parent, name).unwrap();
+        let found: Vec<_> = report.problems.iter().map(|p| (p.problem, p.from, p.to)).collect();
+        assert_eq!(found, [(Problem::WrongTrail, 1, 4)]);
+    }
 }

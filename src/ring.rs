@@ -26,9 +26,9 @@ impl Ring {
     /// # Panics
     /// If the ring is full, which it cannot be: it holds every chunk of its pool.
     pub fn push(&self, chunk: Box<Chunk>) {
-        let was_empty = self.queue.is_empty();
+        let wakes = !mutant!("wake_up_lost") || self.queue.is_empty();
         assert!(self.queue.push(chunk).is_ok(), "a ring holds all chunks of its pool");
-        if was_empty || !mutant!("wake_up_lost") {
+        if wakes {
             (self.writer)();
         }
     }

@@ -77,7 +77,10 @@ fn sound_directories_are_sound() {
     assert_eq!(json["streams"][0]["bytes_unproven"], 0);
     assert_eq!(lines_of(&common::cat(&data)).len(), 1010);
     let (ok, words) = verify_in_words(&data);
-    assert!(ok && words.contains("1010 lines") && words.ends_with("ok: every checksum matches, every file is there\n"));
+    assert!(
+        ok && words.contains("1010 lines")
+            && words.ends_with("ok: everything that has a checksum matches it, nothing is missing in between\n")
+    );
 }
 
 #[test]
@@ -131,6 +134,13 @@ fn cut_lengthened_and_missing_files_are_found() {
     expect(&format!("missing default/{}", name(&trail)));
     std::fs::copy(third.with_extension("trail"), &trail).unwrap();
     expect(&format!("wrong_trail default/{}", name(&trail)));
+    // A bit of the trail itself, in a record and in the header.
+    for at in [100, records.len() / 2, 20] {
+        let mut changed = records.clone();
+        changed[at] ^= 4;
+        std::fs::write(&trail, &changed).unwrap();
+        expect(&format!("changed default/{}", name(&trail)));
+    }
     std::fs::write(&trail, &records).unwrap();
     let lines = std::fs::read(second).unwrap();
     std::fs::remove_file(second).unwrap();
@@ -163,6 +173,39 @@ fn what_is_not_logweirs_is_left_out_and_what_is_not_there_is_said() {
     for args in [["--data-dir", "/nonexistent"], ["--stream", "no such"]] {
         let output = Command::new(BINARY).arg("verify").args(args).output().unwrap();
         let error = String::from_utf8(output.stderr).unwrap();
-        assert!(!output.status.success() && error.starts_with("logweir: "), "{error}");
+        assert!(output.status.code() == Some(2) && error.starts_with("logweir: "), "{error}");
+    }
+}
+
+/// What was durable and is gone is said before the next start and after it, wherever the cut is.
+#[test]
+fn a_start_does_not_hide_what_is_missing() {
+    for keep in [0, 200 * 150] {
+        let dir = scratch();
+        let data = dir.path().join("data");
+        let mut server = Server::with_config(&data, CONFIG);
+        // Two groups, each with its record.
+        feed(&server, 150);
+        feed(&server, 100);
+        assert!(server.get("/metrics").0 == 200);
+        server.signal(nix::sys::signal::Signal::SIGUSR1);
+        common::await_that("the rotation", || server.metrics().sum("logweir_rotations_total", "") >= 1.0);
+        feed(&server, 10);
+        server.kill();
+        drop(server);
+        // As if the first segment had been active still, and cut.
+        let first = data.join("default/000-0000000001.log");
+        let active = first.with_extension("log.active");
+        common::await_that("the sealing", || first.exists() || active.exists());
+        let _ = std::fs::rename(&first, &active);
+        std::fs::OpenOptions::new().write(true).open(&active).unwrap().set_len(keep).unwrap();
+        let (ok, json) = verify(&data);
+        assert!(!ok && problems(&json).iter().any(|p| p.starts_with("short ")), "{json}");
+        let mut server = Server::with_config(&data, CONFIG);
+        assert_eq!(server.metrics().sum("logweir_recovered_damaged_segments", ""), 1.0);
+        assert!(server.stop().success());
+        let (ok, json) = verify(&data);
+        assert!(!ok && problems(&json).iter().any(|p| p.starts_with("short default/000-0000000001.log")), "{json}");
+        assert_eq!(first.metadata().unwrap().len(), keep, "and nothing of it was taken away");
     }
 }

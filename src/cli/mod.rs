@@ -30,7 +30,7 @@ enum Command {
     Check(ConfigArgs),
     /// Print the lines of a data directory, oldest first, also while a server runs on it.
     Cat(cat::CatArgs),
-    /// Prove that the files are what was written: checksums, missing files, gaps. Exit code 1 on damage.
+    /// Prove that the files are what was written: checksums, missing files, gaps. Exit code 1 on damage, 2 where it cannot look.
     Verify(verify::VerifyArgs),
     /// Measure: send lines, verify what arrived, or find this machine's limit.
     Bench(crate::bench::BenchArgs),

@@ -9,6 +9,9 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// Exit code where it could not be found out; 1 is for damage.
+const COULD_NOT_LOOK: u8 = 2;
+
 /// What to look at.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
@@ -39,7 +42,7 @@ pub fn run(args: &VerifyArgs) -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("logweir: {error}");
-            ExitCode::FAILURE
+            ExitCode::from(COULD_NOT_LOOK)
         }
     }
 }
@@ -79,7 +82,7 @@ fn print(args: &VerifyArgs, reports: &[StreamReport]) -> io::Result<bool> {
             describe(report, &mut out)?;
         }
         match problems {
-            0 => writeln!(out, "ok: every checksum matches, every file is there")?,
+            0 => writeln!(out, "ok: everything that has a checksum matches it, nothing is missing in between")?,
             n => writeln!(out, "DAMAGE: {n} problem{}", if n == 1 { "" } else { "s" })?,
         }
     }

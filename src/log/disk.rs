@@ -140,6 +140,18 @@ pub fn temp_name(path: &Path) -> PathBuf {
 /// # Errors
 /// Any error on the way; the old content is then still there.
 pub fn replace_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_file_by(disk, path, |file| append_all(file, bytes))
+}
+
+/// As [`replace_file`], with content that `fill` appends.
+///
+/// # Errors
+/// As [`replace_file`].
+pub fn replace_file_by(
+    disk: &dyn Disk,
+    path: &Path,
+    fill: impl FnOnce(&dyn DiskFile) -> io::Result<()>,
+) -> io::Result<()> {
     let temp = temp_name(path);
     let file = match disk.create_new(&temp) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
@@ -148,7 +160,7 @@ pub fn replace_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()
         }
         other => other,
     }?;
-    append_all(&*file, bytes)?;
+    fill(&*file)?;
     file.sync_all()?;
     disk.rename_over(&temp, path)?;
     disk.sync_dir(path.parent().unwrap_or(Path::new(".")))

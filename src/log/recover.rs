@@ -7,10 +7,10 @@
 //! The rest goes to `NAME.torn`. A segment whose sync failed is judged like one after a power cut. Doing it twice is the same
 //! as doing it once, also when it is interrupted anywhere.
 
-use super::disk::{Disk, DiskFile, read_full, replace_file};
+use super::disk::{Disk, DiskFile, append_all, read_full, replace_file, replace_file_by};
 use super::names::{Kind, SegmentId};
 use super::segment::SECTOR;
-use super::trail::{Header, Record, Trail, What};
+use super::trail::{HEADER_LEN, Header, Record, Trail, What};
 use super::{Context, LogError};
 use crate::clock::{BootId, Clock};
 use crate::mutants::mutant;
@@ -102,14 +102,13 @@ fn recover_segment(
 
     if keep.bytes < len {
         let torn = dir.join(id.file_name(Kind::Torn));
-        let rest = read_range(&*file, keep.bytes, len).context("read", &path)?;
-        replace_file(disk, &torn, &rest).context("write", &torn)?;
+        copy_range(disk, &*file, keep.bytes, len, &torn).context("write", &torn)?;
     } else if keep.bytes == 0 && is_named_by_a_later_one(disk, dir, id)? {
         // Nothing of it is left, but it was there: or `verify` would take it for one that somebody has deleted.
         let torn = dir.join(id.file_name(Kind::Torn));
         replace_file(disk, &torn, &[]).context("write", &torn)?;
     }
-    if keep.bytes == 0 {
+    if keep.bytes == 0 && keep.damage.is_none() {
         disk.remove(&path).context("remove", &path)?;
         if trail.header.is_some() || disk.open(&trail_path).is_ok() {
             disk.remove(&trail_path).context("remove", &trail_path)?;
@@ -117,8 +116,7 @@ fn recover_segment(
     } else {
         let file = if suspect {
             // Its sync failed once, so a sync of it proves nothing any more: what stays becomes a new file of the same name.
-            let kept = read_range(&*file, 0, keep.bytes).context("read", &path)?;
-            replace_file(disk, &path, &kept).context("write", &path)?;
+            copy_range(disk, &*file, 0, keep.bytes, &path).context("write", &path)?;
             disk.open(&path).context("open", &path)?
         } else {
             // A sync of it may have failed without a mark in the trail, where the process died in between: the kernel takes
@@ -135,7 +133,8 @@ fn recover_segment(
             let _ = replace_file(disk, &trail_path, &with_suspect_mark(&trail, id, clock));
             return Err(LogError::Io { what: "sync", path, error });
         }
-        replace_trail(disk, clock, &trail_path, &trail, &keep)?;
+        let records = keep.trail_after(&trail, id, clock);
+        replace_file(disk, &trail_path, &records).context("replace", &trail_path)?;
         disk.rename_new(&path, &sealed).context("rename", &path)?;
     }
     disk.sync_dir(dir).context("sync directory", dir)?;
@@ -150,8 +149,10 @@ fn is_named_by_a_later_one(disk: &dyn Disk, dir: &Path, id: SegmentId) -> Result
             continue;
         }
         let path = dir.join(name);
-        let trail = Trail::read(&*disk.open(&path).context("open", &path)?).context("read", &path)?;
-        if trail.header.is_some_and(|h| h.previous == id.sequence) {
+        let mut header = [0; HEADER_LEN];
+        let read = disk.open(&path).and_then(|file| read_full(&*file, &mut header, 0));
+        // One that cannot be read may name it: then an empty file too many is left, no more.
+        if read.is_err() || Trail::parse(&header).header.is_some_and(|h| h.previous == id.sequence) {
             return Ok(true);
         }
     }
@@ -175,19 +176,15 @@ fn write_again(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
 }
 
 fn with_suspect_mark(trail: &Trail, id: SegmentId, clock: &dyn Clock) -> Vec<u8> {
-    let unknown =
-        Header { boot: BootId::default(), node: [0; 16], mount: 0, id, previous: 0, wall_ns: clock.wall_ns() };
-    let mut bytes = trail.header.unwrap_or(unknown).encode_whole(trail.records.iter());
+    let mut bytes = trail.header.unwrap_or_else(|| unknown(id, clock)).encode_whole(trail.records.iter());
     let (wall_ns, mono_ns) = (clock.wall_ns(), clock.mono_ns());
     Record { what: What::Suspect, offset: 0, len: 0, lines: 0, crc: 0, wall_ns, mono_ns }.append_to(&mut bytes);
     bytes
 }
 
-fn replace_trail(disk: &dyn Disk, clock: &dyn Clock, path: &Path, trail: &Trail, keep: &Keep) -> Result<(), LogError> {
-    match keep.trail_after(trail, clock) {
-        Some(bytes) => replace_file(disk, path, &bytes).context("replace", path),
-        None => Ok(()),
-    }
+/// The header of a trail that has lost its own.
+fn unknown(id: SegmentId, clock: &dyn Clock) -> Header {
+    Header { boot: BootId::default(), node: [0; 16], mount: 0, id, previous: 0, wall_ns: clock.wall_ns() }
 }
 
 /// How much of a segment stays.
@@ -202,9 +199,9 @@ struct Keep {
 }
 
 impl Keep {
-    /// The trail as it should be from now on, or `None` where there was none to begin with.
-    fn trail_after(&self, trail: &Trail, clock: &dyn Clock) -> Option<Vec<u8>> {
-        let header = trail.header?;
+    /// The trail as it should be from now on.
+    fn trail_after(&self, trail: &Trail, id: SegmentId, clock: &dyn Clock) -> Vec<u8> {
+        let header = trail.header.unwrap_or_else(|| unknown(id, clock));
         // What was suspect has a file of its own now, and it ends elsewhere.
         let holds = trail.records[..self.records].iter().filter(|r| !matches!(r.what, What::Suspect | What::End));
         let mut bytes = header.encode_whole(holds);
@@ -215,10 +212,12 @@ impl Keep {
             let lines = lines.min(u32::MAX.into()) as u32;
             Record { what: What::Write, offset, len, lines, crc, wall_ns, mono_ns }.append_to(&mut bytes);
         }
-        let mark = Record { what: What::Sync, offset: self.bytes, len: 0, lines: 0, crc: 0, wall_ns, mono_ns };
+        // What was synced and is gone stays said: `verify` finds it short for ever.
+        let offset = self.bytes.max(trail.synced_to());
+        let mark = Record { what: What::Sync, offset, len: 0, lines: 0, crc: 0, wall_ns, mono_ns };
         mark.append_to(&mut bytes);
         Record { what: What::End, ..mark }.append_to(&mut bytes);
-        Some(bytes)
+        bytes
     }
 }
 
@@ -340,11 +339,22 @@ fn checksum(file: &dyn DiskFile, start: u64, end: u64, buffer: &mut [u8]) -> io:
     Ok(crc)
 }
 
-fn read_range(file: &dyn DiskFile, start: u64, end: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; (end - start) as usize];
-    let n = read_full(file, &mut bytes, start)?;
-    bytes.truncate(n);
-    Ok(bytes)
+/// Makes a file of a part of another, durable and by rename, in pieces: a segment may be larger than our memory.
+fn copy_range(disk: &dyn Disk, from: &dyn DiskFile, start: u64, end: u64, to: &Path) -> io::Result<()> {
+    let mut buffer = vec![0; READ.min((end - start) as usize)];
+    let mut at = start;
+    replace_file_by(disk, to, |file| {
+        while at < end {
+            let want = buffer.len().min((end - at) as usize);
+            let n = read_full(from, &mut buffer[..want], at)?;
+            if n == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            append_all(file, &buffer[..n])?;
+            at += n as u64;
+        }
+        Ok(())
+    })
 }
 
 #[cfg(test)]

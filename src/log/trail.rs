@@ -182,6 +182,15 @@ impl Trail {
         Trail { header: Some(header), records }
     }
 
+    /// True if the mark of the end stands behind something that cannot be read: the trail was whole once, and has changed since.
+    #[must_use]
+    pub fn was_changed(bytes: &[u8]) -> bool {
+        let trail = Trail::parse(bytes);
+        let records = bytes.get(HEADER_LEN..).unwrap_or_default().chunks_exact(RECORD_LEN);
+        let unread = records.skip(trail.records.len()).filter_map(Record::decode);
+        (trail.header.is_none() || trail.end().is_none()) && unread.into_iter().any(|r| r.what == What::End)
+    }
+
     /// Reads a trail from an open file.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use std::path::Path;
 
 /// Bytes read at a time.
 const READ: usize = 1 << 20;
-/// A trail larger than this is not one: it would belong to a segment of more than a terabyte.
+/// Of a trail no more than this is read: 22 million records.
 const TRAIL_MOST: u64 = 1 << 30;
 
 /// Where the files are: a directory of this machine, or something else in tests.
@@ -152,7 +152,13 @@ pub fn stream(files: &dyn Files, data_dir: &Path, name: &str) -> io::Result<Stre
     }
     let mut look = Look { files, dir: &dir, report, buffer: vec![0; READ] };
     for (id, kinds) in &found {
+        let before = look.report.clone();
         look.segment(*id, kinds);
+        if look.report.problems.len() > before.problems.len() {
+            // A server may have sealed, recovered or removed it between two looks: only what is wrong twice is wrong.
+            look.report = before;
+            look.segment(*id, kinds);
+        }
     }
     let there: BTreeSet<SegmentId> = found
         .iter()
@@ -182,6 +188,14 @@ struct Look<'a> {
 impl Look<'_> {
     fn complain(&mut self, id: SegmentId, kind: Kind, problem: Problem, range: (u64, u64), detail: String) {
         let file = format!("{}/{}", self.report.stream, id.file_name(kind));
+        if let Some(last) = self.report.problems.last_mut()
+            && last.file == file
+            && (last.problem, problem, last.to) == (Problem::Changed, Problem::Changed, range.0)
+        {
+            last.to = range.1;
+            last.detail = format!("bytes {}..{} do not match their checksums", last.from, last.to);
+            return;
+        }
         self.report.problems.push(Found { file, problem, from: range.0, to: range.1, detail });
     }
 
@@ -193,11 +207,12 @@ impl Look<'_> {
         }
     }
 
-    fn trail(&self, id: SegmentId) -> io::Result<Option<Trail>> {
+    /// A trail, and whether it was whole once and is not any more.
+    fn trail(&self, id: SegmentId) -> io::Result<Option<(Trail, bool)>> {
         let Some(file) = self.open(id, Kind::Trail)? else { return Ok(None) };
         let mut bytes = vec![0; file.size()?.min(TRAIL_MOST) as usize];
         let n = read_full(&*file, &mut bytes, 0)?;
-        Ok(Some(Trail::parse(&bytes[..n])))
+        Ok(Some((Trail::parse(&bytes[..n]), Trail::was_changed(&bytes[..n]))))
     }
 
     fn segment(&mut self, id: SegmentId, kinds: &BTreeSet<&str>) {
@@ -216,7 +231,7 @@ impl Look<'_> {
             Some(Ok(opened)) => opened,
             Some(Err((e, kind))) => return self.complain(id, kind, Problem::Unreadable, (0, 0), e.to_string()),
             // One that never held anything durable may have been removed by a start that was killed at just this point.
-            None if trail.is_some_and(|t| t.synced_to() > 0) && self.trail(id).is_ok_and(|t| t.is_some()) => {
+            None if trail.is_some_and(|(t, _)| t.synced_to() > 0) && self.trail(id).is_ok_and(|t| t.is_some()) => {
                 let detail = "its trail is there and it is not".into();
                 return self.complain(id, Kind::Sealed, Problem::Missing, (0, 0), detail);
             }
@@ -228,11 +243,18 @@ impl Look<'_> {
             let detail = "it is there as sealed and as active".into();
             self.complain(id, Kind::Active, Problem::Twice, (0, 0), detail);
         }
-        let Some(trail) = trail else {
+        let Some((trail, was_changed)) = trail else {
+            if file.size().is_ok_and(|size| size == 0) {
+                return; // about to be used
+            }
             let detail = "its trail is not there: nothing of it can be proven".into();
             self.report.bytes_unproven += file.size().unwrap_or(0);
             return self.complain(id, Kind::Trail, Problem::Missing, (0, 0), detail);
         };
+        if was_changed && kind == Kind::Sealed {
+            let detail = "the trail has changed: what it says of the rest cannot be read".into();
+            self.complain(id, Kind::Trail, Problem::Changed, (0, 0), detail);
+        }
         if trail.header.is_some_and(|h| h.id != id) {
             let detail = "the trail says that it belongs to another segment".into();
             self.report.bytes_unproven += file.size().unwrap_or(0);
@@ -279,6 +301,10 @@ impl Look<'_> {
             at = end;
         }
         let past = len.saturating_sub(at);
+        if let Some(end) = trail.end().filter(|end| at < *end && *end <= len && !is_open) {
+            let detail = format!("the records end at {at}, the segment at {end}");
+            self.complain(id, Kind::Trail, Problem::Changed, (at, end), detail);
+        }
         if let Some(end) = trail.end().filter(|end| *end < len && !is_open) {
             let detail = format!("{} bytes behind its end at {end}", len - end);
             self.complain(id, kind, Problem::Changed, (end, len), detail);
@@ -315,7 +341,7 @@ impl Look<'_> {
     /// Each trail names the segment before its own: is it there?
     fn gaps(&mut self, there: &BTreeSet<SegmentId>) {
         for id in there {
-            let Ok(Some(Trail { header: Some(header), .. })) = self.trail(*id) else { continue };
+            let Ok(Some((Trail { header: Some(header), .. }, _))) = self.trail(*id) else { continue };
             let before = SegmentId { shard: id.shard, sequence: header.previous };
             // The oldest segments may have been taken away, with their trails; one from the middle may not.
             let is_oldest = !there.iter().any(|other| other.shard == id.shard && other < id);

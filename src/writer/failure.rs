@@ -54,7 +54,6 @@ impl Writer {
                 self.streams[index].lost_from = Some(lost.first_write);
             }
             self.write_again(index, &lost, rewrite);
-            self.streams[index].lost_from = None;
         }
     }
 
@@ -100,7 +99,8 @@ impl Writer {
         while self.streams[index].active.is_none() {
             let waited = self.wait_for_steward();
             if self.control.intake_stopped() {
-                return lines.book(&self.ledger, &[Term::AtRisk, Term::Left], &[]); // another stream has failed too
+                // Another stream has failed too, or another shard's. What is held is told so in the next turn.
+                return lines.book(&self.ledger, &[Term::AtRisk, Term::Left], &[]);
             }
             let now = self.clock.mono_ns();
             let stream = &mut self.streams[index];
@@ -139,6 +139,7 @@ impl Writer {
         // The new write holds the last of all of them now.
         let writes = self.writes;
         self.held.iter_mut().filter(|h| h.write >= lost.first_write).for_each(|h| h.write = writes);
+        self.writes += 1; // what a batch in hand appends behind it is another write
         if self.sync_stream(index) {
             self.release_held();
         }

@@ -176,7 +176,8 @@ impl Writer {
             Step::Done if !self.rings_are_empty() => Turn::Again,
             Step::Done => {
                 let deadlines = self.streams.iter().filter_map(StreamWriter::next_deadline);
-                Turn::Sleep(deadlines.chain(self.sync_again_at).min())
+                let again = self.sync_again_at.filter(|_| !self.held.is_empty());
+                Turn::Sleep(deadlines.chain(again).min())
             }
         }
     }
@@ -367,6 +368,9 @@ impl Writer {
 
     /// Sends chunks back whose every byte is synced.
     fn release_held(&mut self) {
+        if self.control.intake_stopped() {
+            return; // here or in another shard: what was held for a segment that failed may be in no other
+        }
         let first_unsynced =
             self.streams.iter().filter_map(StreamWriter::first_unsynced_write).min().unwrap_or(u64::MAX);
         while self.held.front().is_some_and(|h| h.write < first_unsynced) {
@@ -382,7 +386,7 @@ impl Writer {
         for stream in &mut self.streams {
             let Some(active) = &stream.active else { continue };
             let due = (all && !stream.fresh.is_none()) || stream.options.sync.is_due(&stream.fresh, now);
-            if stream.syncing.is_some() || !due {
+            if stream.syncing.is_some() || !due || now < stream.sync_not_before {
                 continue;
             }
             let (id, path, file) = (active.id, active.path.clone(), Arc::clone(&active.file));
@@ -467,6 +471,7 @@ impl Writer {
         if let Err(error) = active.secure_trail(true) {
             let path = active.path.clone();
             if crate::log::is_full(&error) {
+                stream.sync_not_before = stamp.mono_ns + FULL_AGAIN_NS;
                 return stream.fresh.put_back(synced); // due again, when there may be room
             }
             stream.syncing = Some((synced, to));

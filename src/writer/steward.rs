@@ -122,17 +122,20 @@ pub fn work(job: Job, clock: &dyn Clock, mut done: impl FnMut(Done)) {
                 if synced.is_err() {
                     parts.give_up(stamp);
                 }
-                let mut sealed = None;
-                let result = match synced {
-                    Ok(true) => Ok(()),
+                // Where the trail has no room, lines are durable once their file has its sealed name.
+                let (result, named) = match synced {
+                    Ok(true) => (Ok(()), None),
                     Ok(false) => {
-                        sealed = Some(Ok(()));
-                        seal(&dir, clock, &mut parts, next)
+                        let tidied = parts.tidy(stamp);
+                        (dir.seal(&parts), Some(tidied))
                     }
-                    Err(error) => Err(error),
+                    Err(error) => (Err(error), None),
                 };
+                let has_failed = result.is_err();
                 done(Done::SealSynced { stream, took_ns: clock.mono_ns() - start, result });
-                if let Some(result) = sealed {
+                if let Some(tidied) = named {
+                    let pointed = next.map_or(Ok(()), |next| dir.point_current(next));
+                    let result = if has_failed { Ok(()) } else { tidied.and(pointed) };
                     return done(Done::Sealed { stream, result });
                 }
             }

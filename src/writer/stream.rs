@@ -38,6 +38,8 @@ pub struct StreamWriter {
     pub(super) fresh: Unsynced,
     /// Writes from this number on were in a segment that has failed, and what of them is held is not written again yet.
     pub(super) lost_from: Option<u64>,
+    /// The steward is not asked for a sync before this time: the trail had no room.
+    pub(super) sync_not_before: u64,
     /// Being synced by the steward, and the length it covers.
     pub(super) syncing: Option<(Unsynced, u64)>,
     /// In the segment being sealed, not synced yet. Never awaited: a rotation syncs first what somebody waits for.
@@ -90,6 +92,7 @@ impl StreamWriter {
             first_line_ns: 0,
             fresh: Unsynced::none(listeners),
             lost_from: None,
+            sync_not_before: 0,
             syncing: None,
             sealing: None,
             seals_running: 0,
@@ -148,6 +151,7 @@ impl StreamWriter {
     /// When something is to be done without any line arriving.
     pub fn next_deadline(&self) -> Option<u64> {
         let sync = (!self.fresh.is_none() && self.syncing.is_none()).then(|| self.options.sync.due_at(&self.fresh));
+        let sync = sync.map(|at| at.max(self.sync_not_before));
         let age = self.has_lines().then(|| self.first_line_ns.saturating_add(self.options.segment_age_ns));
         let age = age.filter(|_| self.rotation() == Rotation::Ready);
         [sync, age, self.prepare_again_at].into_iter().flatten().min()

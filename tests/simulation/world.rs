@@ -5,7 +5,7 @@ use super::common::sim_disk::{Call, Chance, SimDisk};
 use super::fiber::{self, below, machine, note, now, once_in};
 use super::ledger::{Findings, Ledger, Promise};
 use super::server::{DATA, Process, Serving, Sizes, options, speaks};
-use logweir::log::verify;
+use logweir::log::verify::{self, Problem};
 use logweir::metrics::accounting::{Account, Reason};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -160,6 +160,12 @@ impl World {
             1 => fiber::jump_wall_clock(),
             2..5 if !self.healthy => self.break_something(),
             5 => self.disk.set_full(false),
+            6 if !self.healthy && once_in(3) => {
+                note("another shard's disk has failed", 0);
+                let serving = self.serving.as_ref().unwrap();
+                serving.control.stop_intake("another shard");
+                serving.wake_reactors();
+            }
             _ => {}
         }
     }
@@ -265,7 +271,10 @@ impl World {
     fn verify(&self) {
         for stream in &options().streams {
             let report = verify::stream(&self.disk, Path::new(DATA), &stream.name).unwrap();
-            assert_eq!(report.problems, [], "{report:?}");
+            // Where the sync of a trail was made to fail, a power cut may have taken a part of its middle.
+            let mut problems = report.problems.clone();
+            problems.retain(|p| !(self.doubles && p.problem == Problem::Changed && p.file.ends_with(".trail")));
+            assert_eq!(problems, [], "{report:?}");
         }
     }
 

@@ -36,6 +36,8 @@ pub struct World {
     doubles: bool,
     /// Nothing breaks in this life.
     healthy: bool,
+    /// Calls that had failed by the last step.
+    failures: u64,
     report: Report,
 }
 
@@ -46,7 +48,8 @@ pub fn run(seed: u64, talks: bool) -> Report {
     let sizes = Sizes::any();
     let report = Report::default();
     let (ledger, clients) = (Ledger::default(), Vec::new());
-    let mut world = World { disk, sizes, ledger, clients, serving: None, doubles: false, healthy: false, report };
+    let mut world =
+        World { disk, sizes, ledger, clients, serving: None, doubles: false, healthy: false, failures: 0, report };
     for _ in 0..below(3) {
         world.live(false);
     }
@@ -145,6 +148,15 @@ impl World {
             98 => self.disk.write_back_some(),
             _ => self.happen(),
         }
+        let failures = self.disk.failures();
+        if failures > self.failures && !self.healthy && once_in(8) {
+            // The same disk, most likely: what happens to others at such a moment finds this one in the middle of it.
+            note("another shard's disk has failed", 0);
+            let serving = self.serving.as_ref().unwrap();
+            serving.control.stop_intake("another shard");
+            serving.wake_reactors();
+        }
+        self.failures = failures;
         assert!(!self.disk.synced_after_failure(), "a file was synced again after its sync had failed");
     }
 
@@ -160,12 +172,6 @@ impl World {
             1 => fiber::jump_wall_clock(),
             2..5 if !self.healthy => self.break_something(),
             5 => self.disk.set_full(false),
-            6 if !self.healthy && once_in(3) => {
-                note("another shard's disk has failed", 0);
-                let serving = self.serving.as_ref().unwrap();
-                serving.control.stop_intake("another shard");
-                serving.wake_reactors();
-            }
             _ => {}
         }
     }

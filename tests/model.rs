@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::sim_disk::{Call, Chance, SimDisk};
+use common::sim_disk::{Chance, SimDisk};
 use logweir::chunk::{Chunk, Class, ConnId, Level};
 use logweir::clock::{BootId, Clock};
 use logweir::control::Control;
@@ -20,8 +20,8 @@ use logweir::writer::{Parts, Turn, Writer};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -117,12 +117,8 @@ struct World {
 
 impl World {
     fn new() -> World {
-        World::on(SimDisk::new())
-    }
-
-    fn on(disk: SimDisk) -> World {
         let mut world = World {
-            disk,
+            disk: SimDisk::new(),
             clock: Arc::default(),
             process: None,
             generation: 0,
@@ -393,41 +389,4 @@ fn an_error_at_every_call_is_survived() {
             }
         }
     }
-}
-
-/// The disk of another shard fails for good while this one waits for a segment to write held lines into once more.
-#[test]
-fn held_lines_are_not_acknowledged_when_another_shard_stops_intake() {
-    let mut hits = 0;
-    for n in 0..12 {
-        // Whoever makes the next segment comes too late.
-        let control: Arc<Mutex<Option<Arc<Control>>>> = Arc::default();
-        let stops = Arc::clone(&control);
-        let hook = move |call| {
-            if let (Call::Create, Some(control)) = (call, &*stops.lock().unwrap()) {
-                control.stop_intake("another shard");
-            }
-        };
-        let mut world = World::on(SimDisk::seeded(n + 1, Some(Arc::new(hook))));
-        let write = || Op::Write { conn: 0, lines: 8, shape: Shape::Long, level: Level::Durable };
-        world.apply(&write());
-        world.apply(&Op::Run);
-        // No spare: the disk was full when it was to be made.
-        world.disk.set_full(true);
-        world.apply(&Op::Rotate);
-        world.apply(&Op::Run);
-        world.disk.set_full(false);
-        (0..3).for_each(|_| world.apply(&write()));
-        let process = world.process.as_ref().unwrap();
-        *control.lock().unwrap() = Some(Arc::clone(&process.control));
-        world.apply(&Op::Turn); // two chunks are appended, and held: a third is there to be gathered
-        world.disk.fail_at(n, libc::EIO);
-        world.apply(&Op::Turn);
-        world.apply(&Op::Run);
-        hits += u32::from(world.process.as_ref().unwrap().control.intake_stopped());
-        *control.lock().unwrap() = None;
-        world.apply(&Op::PowerCut(n * 3 + 1));
-        world.finish();
-    }
-    assert!(hits >= 2, "the history is not the one that it should be: {hits}");
 }

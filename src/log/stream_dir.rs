@@ -183,3 +183,26 @@ impl StreamDir {
 fn parse_number(bytes: &[u8]) -> Option<u64> {
     std::str::from_utf8(bytes).ok()?.trim().parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::log::real_disk::RealDisk;
+
+    #[test]
+    fn a_name_never_comes_back_though_every_file_is_gone() {
+        let data = tempfile::tempdir().unwrap();
+        let open = || {
+            let (disk, clock) = (Arc::new(RealDisk::new()), Arc::new(SystemClock::new()));
+            StreamDir::open(disk, clock, data.path(), [1; 16], "s", 0, 0).unwrap()
+        };
+        for sequence in 1..4 {
+            let dir = open();
+            let segment = dir.prepare().unwrap();
+            assert_eq!(segment.id.sequence, sequence);
+            dir.discard(&segment).unwrap();
+            assert_eq!(std::fs::read_dir(data.path().join("s")).unwrap().count(), 0);
+        }
+    }
+}

@@ -18,6 +18,9 @@ pub const LARGE_FROM_BYTES: u64 = 256 * 1024;
 /// device with sectors of 512 bytes may have some of a page's when the power goes.
 pub const SECTOR: u64 = 512;
 
+/// Bytes looked at at a time before they are written.
+const PIECE: usize = 32 << 10;
+
 /// An open segment.
 pub struct Segment {
     /// Shard and sequence.
@@ -149,11 +152,13 @@ impl Segment {
     ) -> Result<(), AppendError> {
         let bytes: u64 = slices.iter().map(|s| s.len() as u64).sum();
         self.reserve(bytes, options.reserve_step, free).map_err(AppendError::Full)?;
-        let mut crc = 0;
-        for slice in slices.iter() {
-            crc = crate::checksum::crc32c_append(crc, slice);
+        let (mut crc, mut at) = (0, self.len);
+        // In pieces that stay in the cache between the two looks at them.
+        for piece in slices.iter().flat_map(|slice| slice.chunks(PIECE)) {
+            crc = crate::checksum::crc32c_append(crc, piece);
+            self.trail_must_sync |= ends_sector_in_nul(piece, at);
+            at += piece.len() as u64;
         }
-        self.trail_must_sync |= ends_sector_in_nul(slices, self.len);
         let caching = if bytes >= LARGE_FROM_BYTES { options.large } else { Caching::Keep };
         if let Err(error) = append_slices(&*self.file, slices, caching) {
             let cut_back =
@@ -230,15 +235,11 @@ fn append_slices(file: &dyn DiskFile, mut slices: &mut [IoSlice<'_>], caching: C
     Ok(())
 }
 
-/// True if, in this batch, a sector of the file ends in a NUL: recovery could take such a line for a hole, which reaches to the
+/// True if, in these bytes, a sector of the file ends in a NUL: recovery could take such a line for a hole, which reaches to the
 /// end of its sector (see [`super::recover`]). Most such lines are no holes; a needless yes costs one sync.
-fn ends_sector_in_nul(slices: &[IoSlice<'_>], offset: u64) -> bool {
-    let mut at = offset;
-    slices.iter().any(|slice| {
-        let first = (SECTOR - 1 - at % SECTOR) as usize;
-        at += slice.len() as u64;
-        slice.iter().skip(first).step_by(SECTOR as usize).any(|b| *b == 0)
-    })
+fn ends_sector_in_nul(bytes: &[u8], offset: u64) -> bool {
+    let first = (SECTOR - 1 - offset % SECTOR) as usize;
+    bytes.iter().skip(first).step_by(SECTOR as usize).any(|b| *b == 0)
 }
 
 /// What sealing works on, once the writer is done with a segment.
@@ -307,7 +308,11 @@ mod tests {
     use super::*;
 
     fn found(parts: &[&[u8]], offset: u64) -> bool {
-        ends_sector_in_nul(&parts.iter().map(|p| IoSlice::new(p)).collect::<Vec<_>>(), offset)
+        let mut at = offset;
+        parts.iter().any(|part| {
+            at += part.len() as u64;
+            ends_sector_in_nul(part, at - part.len() as u64)
+        })
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! What is done with segments that a crash left active, before the server is ready.
 //!
 //! Same boot and same mount: the process died, the page cache is whole, every whole line stays (unless a record says that it is
-//! not whole after all: a write-back has failed). Otherwise (power cut,
-//! kernel crash, unmount): up to the last sync mark everything must match its checksum, else it is damage and stays as it
-//! is; after the mark whole lines stay as far as records match; past the last record up to the first hole of NULs.
+//! not whole after all: a write-back has failed). Otherwise (power cut, kernel crash, unmount): up to the last sync mark
+//! everything must match its checksum, else it is damage and stays as it is; after the mark whole lines stay as far as records
+//! match; past the last record up to the first hole of NULs.
 //! The rest goes to `NAME.torn`. A segment whose sync failed is judged like one after a power cut. Doing it twice is the same
 //! as doing it once, also when it is interrupted anywhere.
 
@@ -100,12 +100,11 @@ fn recover_segment(
         return Ok(Recovered { id, lines: keep.lines, bytes: keep.bytes, torn_bytes: 0, damage: keep.damage });
     }
 
+    let torn = dir.join(id.file_name(Kind::Torn));
     if keep.bytes < len {
-        let torn = dir.join(id.file_name(Kind::Torn));
         copy_range(disk, &*file, keep.bytes, len, &torn).context("write", &torn)?;
-    } else if keep.bytes == 0 && is_named_by_a_later_one(disk, dir, id)? {
+    } else if keep.bytes == 0 && disk.open(&torn).is_err() && is_named_by_a_later_one(disk, dir, id)? {
         // Nothing of it is left, but it was there: or `verify` would take it for one that somebody has deleted.
-        let torn = dir.join(id.file_name(Kind::Torn));
         replace_file(disk, &torn, &[]).context("write", &torn)?;
     }
     if keep.bytes == 0 && keep.damage.is_none() {

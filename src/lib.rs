@@ -23,6 +23,7 @@ pub mod rate;
 pub mod reactor;
 pub mod ring;
 pub mod server;
+pub mod service;
 pub mod session;
 pub mod shard;
 pub mod sleep;

@@ -122,7 +122,8 @@ pub fn check(raw: Raw, places: &Places) -> Result<Options, ConfigError> {
     check.tokens_are_used(&raw.token, &raw_listeners)?;
     check.addresses_differ(&listeners)?;
     let placement = check.placement(&raw.placement)?;
-    let memory = MemoryPlan::new(&needs(buffer, &decoding, raw.engine, &placement, &listeners, &streams)).map_err(|least| {
+    let engine = raw.engine.unwrap_or(EngineChoice::Auto);
+    let memory = MemoryPlan::new(&needs(buffer, &decoding, engine, &placement, &listeners, &streams)).map_err(|least| {
         let longest = listeners.iter().map(|l| l.lines.max_line_bytes).max().unwrap_or(0);
         places.error(
             "buffer.memory",
@@ -158,7 +159,7 @@ pub fn check(raw: Raw, places: &Places) -> Result<Options, ConfigError> {
             1_000_000,
         )?,
         decoding,
-        engine: raw.engine.unwrap_or(EngineChoice::Auto),
+        engine,
         placement,
         buffer_bytes: buffer.0,
         memory,
@@ -175,10 +176,18 @@ pub fn check(raw: Raw, places: &Places) -> Result<Options, ConfigError> {
     })
 }
 
+impl Options {
+    /// What the division of memory depends on, with these listeners.
+    #[must_use]
+    pub fn needs_of(&self, listeners: &[ListenerOptions]) -> Needs {
+        needs(Size(self.buffer_bytes), &self.decoding, self.engine, &self.placement, listeners, &self.streams)
+    }
+}
+
 fn needs(
     buffer: Size,
     decoding: &Budget,
-    engine: Option<EngineChoice>,
+    engine: EngineChoice,
     placement: &Placement,
     listeners: &[ListenerOptions],
     streams: &[StreamSettings],
@@ -199,7 +208,7 @@ fn needs(
         lanes,
         max_line_bytes: listeners.iter().map(ListenerOptions::longest_tail).max().unwrap_or(0),
         least_chunk_bytes: listeners.iter().map(ListenerOptions::least_chunk_bytes).max().unwrap_or(0),
-        has_ring: engine != Some(EngineChoice::Epoll),
+        has_ring: engine != EngineChoice::Epoll,
         direct_streams: streams.iter().filter(|s| s.io == Io::Direct).count(),
         discards: listeners.iter().any(|l| l.when_full == WhenFull::DropNewest || l.http.is_some()),
         decoding: decoding.bytes(),

@@ -24,7 +24,7 @@ pub struct StreamDir {
     highest: AtomicU64,
     /// Sequence of the segment that was begun last; 0: none yet. Goes into the next one's trail.
     begun: AtomicU64,
-    reserve_step: u64,
+    reserve_step: AtomicU64,
 }
 
 impl StreamDir {
@@ -62,6 +62,7 @@ impl StreamDir {
             .max()
             .unwrap_or(0);
         let (highest, begun) = (AtomicU64::new(known.max(seen)), AtomicU64::new(seen));
+        let reserve_step = AtomicU64::new(reserve_step);
         Ok(StreamDir { disk, clock, dir, state, node, shard, highest, begun, reserve_step })
     }
 
@@ -75,6 +76,22 @@ impl StreamDir {
     #[must_use]
     pub fn free_bytes(&self) -> u64 {
         self.disk.free_bytes(&self.dir).unwrap_or(0)
+    }
+
+    /// Reserves so much ahead in the segments to come.
+    pub fn set_reserve_step(&self, bytes: u64) {
+        self.reserve_step.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Makes the first segment, begins it and points `current` at it.
+    ///
+    /// # Errors
+    /// As [`StreamDir::prepare`].
+    pub fn begin_first(&self) -> Result<Segment, LogError> {
+        let mut active = self.prepare()?;
+        self.begin(&mut active);
+        self.point_current(active.id)?;
+        Ok(active)
     }
 
     /// Makes the next segment: its sequence is durable before the name is used, its room is reserved, and its directory
@@ -107,7 +124,7 @@ impl StreamDir {
         let file = self.disk.create_new(path).context("create", path)?;
         let trail = self.disk.create_new(trail_path).context("create", trail_path)?;
         let mut segment = Segment::new(id, path.to_path_buf(), file, trail);
-        segment.reserve(1, self.reserve_step, || self.free_bytes()).context("reserve room for", path)?;
+        segment.reserve(1, self.reserve_step.load(Ordering::Relaxed), || self.free_bytes()).context("reserve room for", path)?;
         if !mutant!("no_directory_sync") {
             self.disk.sync_dir(&self.dir).context("sync directory", &self.dir)?;
         }

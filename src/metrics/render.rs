@@ -11,7 +11,7 @@ use crate::shard::Shard;
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use std::fmt::Write;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 /// What recovery found at start, summed.
 #[derive(Debug, Clone, Copy, Default)]
@@ -40,8 +40,8 @@ impl RecoverySums {
 pub struct Metrics {
     /// The lines' account.
     pub accounting: Accounting,
-    /// Names of the listeners.
-    pub listeners: Vec<String>,
+    /// Names of the listeners, by place; a reload may add some.
+    listeners: RwLock<Vec<String>>,
     /// The shards.
     pub shards: Vec<Arc<Shard>>,
     /// Readiness.
@@ -64,7 +64,19 @@ impl Metrics {
         let handle = recorder.handle();
         metrics::with_local_recorder(&recorder, describe);
         let (recovery, engine, scrape) = (OnceLock::new(), OnceLock::new(), Mutex::new(()));
+        let listeners = RwLock::new(listeners);
         Metrics { accounting, listeners, shards, control, recovery, engine, recorder, handle, scrape }
+    }
+
+    /// Names of the listeners, in the order of their accounts.
+    #[must_use]
+    pub fn listeners(&self) -> Vec<String> {
+        self.listeners.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Adds listeners behind those that there are.
+    pub fn add_listeners(&self, names: impl Iterator<Item = String>) {
+        self.listeners.write().unwrap_or_else(PoisonError::into_inner).extend(names);
     }
 
     /// The text.
@@ -73,7 +85,7 @@ impl Metrics {
         let _one_at_a_time = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
         let accounts = self.accounting.snapshot();
         metrics::with_local_recorder(&self.recorder, || {
-            for (name, account) in self.listeners.iter().zip(&accounts) {
+            for (name, account) in self.listeners().iter().zip(&accounts) {
                 publish_account(name, account);
             }
             self.shards.iter().for_each(|shard| publish_shard(shard));

@@ -13,6 +13,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod keeper;
 pub mod limits;
 pub mod log;
 pub mod logging;

@@ -2,7 +2,9 @@
 
 mod cat;
 mod check;
+mod select;
 mod serve;
+mod tail;
 mod verify;
 
 use crate::config::{self, ConfigError, Options, Overrides};
@@ -30,6 +32,8 @@ enum Command {
     Check(ConfigArgs),
     /// Print the lines of a data directory, oldest first, also while a server runs on it.
     Cat(cat::CatArgs),
+    /// Print the last lines of a data directory, and with -f those that follow; shards are merged by time.
+    Tail(tail::TailArgs),
     /// Prove that the files are what was written: checksums, missing files, gaps. Exit code 1 on damage, 2 where it cannot look.
     Verify(verify::VerifyArgs),
     /// Measure: send lines, verify what arrived, or find this machine's limit.
@@ -88,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Cat(args) => cat::run(&args),
+        Command::Tail(args) => tail::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Bench(args) => crate::bench::run(&args),
         Command::Completions { shell } => {

@@ -18,6 +18,8 @@ pub struct StreamDir {
     clock: Arc<dyn Clock>,
     dir: PathBuf,
     state: PathBuf,
+    /// Another place that knows the highest sequence too.
+    second_state: Option<PathBuf>,
     node: [u8; 16],
     shard: u16,
     /// Highest sequence that is durable in the state file; the next segment gets the one after it.
@@ -46,12 +48,7 @@ impl StreamDir {
         let states = data_dir.join(super::data_dir::STATE_DIR).join("sequence");
         disk.create_dir_all(&states).context("make directory", &states)?;
         let state = states.join(format!("{stream}.{shard}"));
-        let known = match read_file(&*disk, &state) {
-            Ok(bytes) => parse_number(&bytes)
-                .ok_or_else(|| LogError::State { path: state.clone(), expected: "a sequence number" })?,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
-            Err(error) => return Err(LogError::Io { what: "read", path: state, error }),
-        };
+        let known = known_sequence(&*disk, &state)?;
         let seen = disk
             .list(&dir)
             .context("list", &dir)?
@@ -63,7 +60,21 @@ impl StreamDir {
             .unwrap_or(0);
         let (highest, begun) = (AtomicU64::new(known.max(seen)), AtomicU64::new(seen));
         let reserve_step = AtomicU64::new(reserve_step);
-        Ok(StreamDir { disk, clock, dir, state, node, shard, highest, begun, reserve_step })
+        Ok(StreamDir { disk, clock, dir, state, second_state: None, node, shard, highest, begun, reserve_step })
+    }
+
+    /// Keeps the highest sequence beneath this directory too: one that stays where the stream's own may be in memory.
+    ///
+    /// # Errors
+    /// As [`StreamDir::open`].
+    pub fn with_state_in(mut self, data_dir: &Path) -> Result<Self, LogError> {
+        let states = data_dir.join(super::data_dir::STATE_DIR).join("sequence");
+        self.disk.create_dir_all(&states).context("make directory", &states)?;
+        let name = self.state.file_name().unwrap_or_default();
+        let second = states.join(name);
+        self.highest.fetch_max(known_sequence(&*self.disk, &second)?, Ordering::Relaxed);
+        self.second_state = Some(second);
+        Ok(self)
     }
 
     /// The directory.
@@ -106,8 +117,9 @@ impl StreamDir {
             .checked_add(1)
             .ok_or_else(|| LogError::State { path: self.state.clone(), expected: "a sequence that can go on" })?;
         if !mutant!("sequence_restarts") {
-            replace_file(&*self.disk, &self.state, format!("{sequence}\n").as_bytes())
-                .context("replace", &self.state)?;
+            for state in self.second_state.iter().chain([&self.state]) {
+                replace_file(&*self.disk, state, format!("{sequence}\n").as_bytes()).context("replace", state)?;
+            }
         }
         self.highest.store(sequence, Ordering::Relaxed);
         let id = SegmentId { shard: self.shard, sequence };
@@ -194,6 +206,15 @@ impl StreamDir {
 
     fn file(&self, id: SegmentId, kind: Kind) -> PathBuf {
         self.dir.join(id.file_name(kind))
+    }
+}
+
+fn known_sequence(disk: &dyn Disk, state: &Path) -> Result<u64, LogError> {
+    match read_file(disk, state) {
+        Ok(bytes) => parse_number(&bytes)
+            .ok_or_else(|| LogError::State { path: state.to_path_buf(), expected: "a sequence number" }),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(LogError::Io { what: "read", path: state.to_path_buf(), error }),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::engine;
 use super::file_modes::FileModes;
+use super::housekeeping;
 use super::pin::{placed, spawn};
 use super::live::{Live, SPARE_LISTENERS, SPARE_STREAMS};
 use super::seats::{Seats, listener_runs};
@@ -12,6 +13,7 @@ use crate::clock::Clock;
 use crate::config::Options;
 use crate::config::checked::StreamSettings;
 use crate::control::{Control, Notice};
+use crate::keeper::{KeptCounts, KeptStreams};
 use crate::limits;
 use crate::log::data_dir::{self};
 use crate::log::disk::Disk;
@@ -34,8 +36,8 @@ use crate::writer::{Parts, Writer};
 use crossbeam_queue::ArrayQueue;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, RwLock};
 use std::time::Instant;
 
 /// What runs.
@@ -61,7 +63,10 @@ pub fn build(
     let Around { disk, clock, manager, mut inherited } = around;
     let (disk, clock) = (&disk, &clock);
     let control = Arc::new(Control::default());
-    let lock = data_dir::lock(&**disk, &options.data_dir)?;
+    let mut locks = vec![data_dir::lock(&**disk, &options.data_dir)?];
+    if let Some(dir) = &options.sealed_dir {
+        locks.push(data_dir::lock(&**disk, dir)?);
+    }
     let certificates = Certificates::load(&options.listeners)?;
     certificates.watch().map_err(resource("watch certificates"))?;
     let placement = &options.placement;
@@ -116,17 +121,20 @@ pub fn build(
     }
 
     manager.status("recovering what a crash has left");
+    housekeeping::find_again(&**disk, options)?;
     let recovery = recover(&**disk, &**clock, &options.data_dir, options.strict)?;
     let _ = metrics.recovery.set(recovery); // set here only
     let node = data_dir::node_id(&**disk, &options.data_dir)?;
     let modes = FileModes::probe(&**disk, &options.data_dir.join(data_dir::STATE_DIR));
 
+    let (keeper_sleeper, keep) = crate::sleep::parking();
     let writer_changes: Vec<crate::writer::Changes> =
         shards.iter().map(|_| Arc::new(ArrayQueue::new(CHANGES))).collect();
     for (i, sleeper) in sleepers.into_iter().enumerate() {
         let shard = Arc::clone(&shards[i]);
         let most = options.streams.len() + SPARE_STREAMS;
-        let start = || Threaded::start(shard.index, most, Arc::clone(clock), Arc::clone(&shard.writer));
+        let (writer, sealed) = (Arc::clone(&shard.writer), Arc::clone(&keep));
+        let start = || Threaded::start(shard.index, most, Arc::clone(clock), writer, sealed);
         let mut steward = placed(plan[i].writer_place(), start).map_err(resource("start a steward"))?;
         let streams = open_streams(options, disk, clock, node, shard.index, modes, listeners, &mut steward)?;
         let writer = Writer::new(Parts {
@@ -197,12 +205,20 @@ pub fn build(
         acceptor_thread: None,
         writers_left: placement.shards,
         clean: true,
-        _lock: lock,
+        keeper: None,
+        keep: Arc::clone(&keep),
+        _locks: locks,
     };
     if !shared.is_empty() {
         threads.start_acceptor(shared, &spread, &control, notices).map_err(resource("start an acceptor"))?;
     }
     shards.iter().flat_map(|s| &s.channels).for_each(|c| c.pool.warm_up());
+    let kept_streams = options.streams.iter().map(|s| housekeeping::kept(s, options)).collect();
+    let kept: KeptStreams = Arc::new(RwLock::new(kept_streams));
+    let counts = KeptCounts::default();
+    let _ = metrics.kept.set((Arc::clone(&counts), Arc::clone(disk), options.data_dir.clone())); // set here only
+    let work = (Arc::clone(&kept), counts);
+    threads.keeper = Some(housekeeping::start(disk, clock, &control, &options.data_dir, work, keeper_sleeper)?);
     control.start();
     fault_in(&shards, plan).map_err(resource("start a thread"))?;
     let data_dir = std::fs::canonicalize(&options.data_dir).unwrap_or_else(|_| options.data_dir.clone());
@@ -233,6 +249,7 @@ pub fn build(
             clock: Arc::clone(clock),
             node,
             modes,
+            kept,
             manager,
             streams_at_start: options.streams.len(),
             notices: notices.clone(),
@@ -318,6 +335,10 @@ fn open_streams(
             shard,
             settings.reserve_step,
         )?;
+        let dir = match &options.sealed_dir {
+            Some(sealed) => dir.with_state_in(sealed)?,
+            None => dir,
+        };
         streams.push(StreamWriter::open(index, Arc::new(dir), stored(settings, modes), listeners, steward)?);
     }
     Ok(streams)

@@ -6,6 +6,7 @@ use super::sources::Source;
 use crate::clock::Clock;
 use crate::config::Options;
 use crate::control::{Control, Notice};
+use crate::keeper::KeptStreams;
 use crate::log::disk::Disk;
 use crate::metrics::render::Metrics;
 use crate::reactor::{self, ConnectionLimit, ListenerRun};
@@ -43,6 +44,7 @@ pub struct Live {
     pub clock: Arc<dyn Clock>,
     pub node: [u8; 16],
     pub modes: FileModes,
+    pub kept: KeptStreams,
     pub manager: Manager,
     pub streams_at_start: usize,
     pub notices: Sender<Notice>,

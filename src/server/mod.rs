@@ -4,6 +4,7 @@ mod build;
 mod certificates;
 mod engine;
 mod file_modes;
+mod housekeeping;
 mod live;
 mod pin;
 mod reload;
@@ -323,6 +324,7 @@ impl Server {
             self.threads.wake_writers();
             self.wait(Instant::now() + GRACE, false);
         }
+        self.threads.stop_keeper();
         self.live.remove_socket_files();
         self.threads.writers_clean()
     }

@@ -72,6 +72,7 @@ impl Live {
         self.change_streams(&new, streams, &mut report);
         self.limits(&new, &mut report);
         self.change_listeners(proposals, &gone, &handed_on, threads, &mut report);
+        (threads.keep)();
         threads.go_round(&self.control, TAKEN_OVER_WITHIN);
         Ok(report)
     }
@@ -85,6 +86,7 @@ impl Live {
             ("[placement]", new.placement != old.placement),
             ("buffer.memory", new.buffer_bytes != old.buffer_bytes),
             ("admin.address", new.admin != old.admin),
+            ("storage.sealed_dir", new.sealed_dir != old.sealed_dir),
             ("[log]", new.log != old.log),
             ("limits.max_connections (more than at the start)", new.max_connections > self.connections.most().max(old.max_connections)),
         ];
@@ -231,6 +233,10 @@ impl Live {
                     shard.index,
                     settings.reserve_step,
                 )?;
+                let dir = match &self.options.sealed_dir {
+                    Some(sealed) => dir.with_state_in(sealed)?,
+                    None => dir,
+                };
                 let active = dir.begin_first()?;
                 Ok((Arc::new(dir), active))
             };
@@ -264,6 +270,8 @@ impl Live {
             }
             self.options.streams.push(settings);
         }
+        let kept = self.options.streams.iter().map(|s| super::housekeeping::kept(s, &self.options)).collect();
+        *self.kept.write().unwrap_or_else(std::sync::PoisonError::into_inner) = kept;
         self.shards.iter().for_each(|s| (s.writer)());
     }
 

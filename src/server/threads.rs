@@ -6,10 +6,12 @@ use crate::control::{Control, Notice};
 use crate::log::data_dir::Lock;
 use crate::net::ListenerId;
 use crate::shard::Shard;
+use crate::sleep::Waker;
 use crate::spread::Spread;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// The threads, and what is needed to end them.
@@ -20,8 +22,11 @@ pub struct Threads {
     pub(super) reactors_left: usize,
     pub(super) writers_left: usize,
     pub(super) clean: bool,
+    /// Housekeeping, and what wakes it.
+    pub(super) keeper: Option<JoinHandle<()>>,
+    pub(super) keep: Waker,
     /// Held as long as the server runs.
-    pub(super) _lock: Lock,
+    pub(super) _locks: Vec<Lock>,
 }
 
 impl Threads {
@@ -52,6 +57,14 @@ impl Threads {
         }
         if let Some(thread) = self.acceptor_thread.take() {
             let _ = thread.join(); // a panic was reported as a notice
+        }
+    }
+
+    /// Lets housekeeping end, once the end has begun. It stops between two steps, and the next start goes on.
+    pub fn stop_keeper(&mut self) {
+        (self.keep)();
+        if let Some(thread) = self.keeper.take() {
+            let _ = thread.join(); // it says itself of what it died
         }
     }
 

@@ -8,6 +8,7 @@ mod arena;
 mod inherited;
 mod mount;
 mod numa;
+mod priority;
 mod ring;
 
 pub use append::{MAX_SLICES, append_vectored, write_synced};
@@ -15,4 +16,5 @@ pub use arena::{Piece, pieces};
 pub use inherited::inherited_sockets;
 pub use mount::mount_id;
 pub use numa::prefer_node;
+pub use priority::lowest_priority;
 pub use ring::{Done, Op, Ring};

@@ -125,7 +125,9 @@ impl Acceptor {
                 }
                 Change::Listen(id, socket) => match self.engine.listen(id, socket) {
                     Ok(()) => self.listeners.push(id),
-                    Err(error) => tracing::error!(%error, "a new socket cannot be watched: nothing is accepted from it"),
+                    Err(error) => {
+                        tracing::error!(%error, "a new socket cannot be watched: nothing is accepted from it")
+                    }
                 },
             }
         }

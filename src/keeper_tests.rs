@@ -63,7 +63,8 @@ impl Kept1 {
         let crc = crate::checksum::crc32c(&text);
         let (len, lines) = (bytes as u64, bytes as u32);
         let record = Record { what: What::Write, offset: 0, len, lines, crc, wall_ns, mono_ns: 0 };
-        let put = |kind, bytes: &[u8]| std::fs::write(self.dir.path().join("s").join(id.file_name(kind)), bytes).unwrap();
+        let put =
+            |kind, bytes: &[u8]| std::fs::write(self.dir.path().join("s").join(id.file_name(kind)), bytes).unwrap();
         put(Kind::Trail, &header.encode_whole([record].iter()));
         put(Kind::Sealed, &text);
     }

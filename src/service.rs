@@ -65,7 +65,9 @@ impl Manager {
     /// The configuration is being read again; [`Manager::ready`] must follow.
     pub fn reloading(&self) {
         match NotifyState::monotonic_usec_now() {
-            Ok(now) => self.tell(&[NotifyState::Reloading, now, NotifyState::Status("reading the configuration again")]),
+            Ok(now) => {
+                self.tell(&[NotifyState::Reloading, now, NotifyState::Status("reading the configuration again")])
+            }
             Err(error) => tracing::warn!(%error, "the service manager cannot be told"),
         }
     }
@@ -128,7 +130,9 @@ fn is_bound_to(socket: &Socket, address: &SockAddr) -> bool {
     let Ok(local) = socket.local_addr() else { return false };
     match address.as_socket() {
         Some(wanted) => local.as_socket() == Some(wanted),
-        None => address.domain() == Domain::UNIX && local.as_pathname().is_some_and(|p| Some(p) == address.as_pathname()),
+        None => {
+            address.domain() == Domain::UNIX && local.as_pathname().is_some_and(|p| Some(p) == address.as_pathname())
+        }
     }
 }
 
@@ -143,7 +147,10 @@ mod tests {
         let ((mut a, at_a), (mut b, at_b)) = (bound(), bound());
         let named = |name: &str, socket: Option<Socket>| Inherited { name: name.into(), socket: socket.unwrap() };
         let mut all = vec![named("lines", a.pop()), named("logweir.socket", b.pop())];
-        assert_eq!(take_for(&mut all, "other", Some(&"127.0.0.1:1".parse::<std::net::SocketAddr>().unwrap().into())).len(), 0);
+        assert_eq!(
+            take_for(&mut all, "other", Some(&"127.0.0.1:1".parse::<std::net::SocketAddr>().unwrap().into())).len(),
+            0
+        );
         let lines = take_for(&mut all, "lines", Some(&at_b.into()));
         assert_eq!(lines.len(), 1);
         assert_eq!(lines[0].local_addr().unwrap().as_socket(), Some(at_a));

@@ -123,7 +123,8 @@ fn a_new_listener_may_write_to_a_new_stream() {
     server.reload(&smaller, "stream b is stored");
     send_all(b, &b"x".repeat(99).into_iter().chain(*b"\n").collect::<Vec<u8>>().repeat(2000));
     await_that("segments", || {
-        std::fs::read_dir(server.server.data_dir.join("b")).unwrap().count() > 6 && lines_of(&server.cat("b")).len() == 2001
+        std::fs::read_dir(server.server.data_dir.join("b")).unwrap().count() > 6
+            && lines_of(&server.cat("b")).len() == 2001
     });
     server.server.metrics().check_accounts();
     let mut server = server;
@@ -165,7 +166,9 @@ fn a_token_that_is_taken_away_is_worth_nothing_on_a_connection_that_is_open() {
     };
     let server = Reloading::start(&config("first"));
     let mut client = Client::to(a);
-    let post = |client: &mut Client, token: &str| client.post("/", &format!("Authorization: Bearer {token}\r\n"), "a\n").status;
+    let post = |client: &mut Client, token: &str| {
+        client.post("/", &format!("Authorization: Bearer {token}\r\n"), "a\n").status
+    };
     assert_eq!(post(&mut client, "first"), 204);
     server.reload(&config("second"), "listener web has other options");
     assert_eq!(post(&mut client, "second"), 204);
@@ -179,7 +182,8 @@ fn limits_change_for_those_who_come_from_then_on() {
     let server = Reloading::start(&listener("a", a, "reply = \"count\""));
     let mut first = TcpStream::connect(a).unwrap();
     assert_eq!(counted(&mut first, "one\n"), Some(1));
-    let strict = "reply = \"count\"\nmax_connections_per_address = 2\nmax_line_bytes = \"128B\"\nidle_timeout = \"10s\"";
+    let strict =
+        "reply = \"count\"\nmax_connections_per_address = 2\nmax_line_bytes = \"128B\"\nidle_timeout = \"10s\"";
     server.reload(&listener("a", a, strict), "listener a has other options");
     let mut second = TcpStream::connect(a).unwrap();
     assert_eq!(counted(&mut second, &format!("{}\n", "x".repeat(200))), Some(1));
@@ -213,9 +217,14 @@ fn what_cannot_change_says_so_and_the_rest_changes() {
     assert_eq!(counted(&mut first, "one\n"), Some(1));
     assert_eq!(counted(&mut TcpStream::connect(b).unwrap(), "two\n"), Some(1));
     // Lines that no chunk holds; bodies that no memory is there to decode.
-    let too_much = listener("a", a, "reply = \"count\"\nmax_line_bytes = \"4MiB\"") + &listener("b", b, "protocol = \"http\"");
+    let too_much =
+        listener("a", a, "reply = \"count\"\nmax_line_bytes = \"4MiB\"") + &listener("b", b, "protocol = \"http\"");
     server.reload(&too_much, "listener.b (its `protocol`)");
-    assert!(server.logged().contains("listener.a (buffer.memory was divided for shorter lines)"), "{}", server.logged());
+    assert!(
+        server.logged().contains("listener.a (buffer.memory was divided for shorter lines)"),
+        "{}",
+        server.logged()
+    );
     assert_eq!(counted(&mut first, "three\n"), Some(2));
 }
 
@@ -243,7 +252,9 @@ fn a_wrong_file_changes_nothing_and_says_why() {
 fn unix_sockets_come_move_and_go_with_their_files() {
     let dir = scratch();
     let at = |name: &str| dir.path().join(name);
-    let unix = |name: &str, path: &Path| format!("[listener.{name}]\naddress = \"unix://{}\"\nreply = \"count\"\n", path.display());
+    let unix = |name: &str, path: &Path| {
+        format!("[listener.{name}]\naddress = \"unix://{}\"\nreply = \"count\"\n", path.display())
+    };
     let gram = |path: &Path| format!("[listener.g]\naddress = \"unixgram://{}\"\n", path.display());
     let a = free();
     let tcp = listener("t", a, "");

@@ -20,7 +20,8 @@ fn the_manager_hears_of_start_reload_and_end() {
     let mut server = manager.start(&dir.path().join("data"), &["--listen", "tcp://127.0.0.1:0"], &[], &[]);
     manager.await_more("READY=1", 0);
     let said = manager.said();
-    let at = |state: &str| said.iter().position(|s| s.starts_with(state)).unwrap_or_else(|| panic!("{state}: {said:?}"));
+    let at =
+        |state: &str| said.iter().position(|s| s.starts_with(state)).unwrap_or_else(|| panic!("{state}: {said:?}"));
     assert!(at("STATUS=recovering") < at("READY=1"), "{said:?}");
     server.signal(Signal::SIGHUP);
     manager.await_more("READY=1", 1);
@@ -89,7 +90,12 @@ fn sockets_from_the_manager_are_served_by_name_or_address() {
 }
 
 /// A counting client: one connection for each line, until told to stop. Lines that were acknowledged, and refusals.
-fn counting_client(name: usize, address: SocketAddr, stop: &AtomicBool, acked: &Mutex<HashSet<String>>) -> (usize, usize) {
+fn counting_client(
+    name: usize,
+    address: SocketAddr,
+    stop: &AtomicBool,
+    acked: &Mutex<HashSet<String>>,
+) -> (usize, usize) {
     let (mut refused, mut unanswered) = (0, 0);
     for number in 0.. {
         if stop.load(Ordering::SeqCst) {
@@ -112,7 +118,8 @@ fn restart_under_load(engine: &str) {
     let dir = scratch();
     let manager = Manager::new(dir.path());
     let file = dir.path().join("logweir.toml");
-    let config = "[placement]\nreactors_per_shard = 2\n[listener.lines]\naddress = \"tcp://127.0.0.1:0\"\nreply = \"count\"\n";
+    let config =
+        "[placement]\nreactors_per_shard = 2\n[listener.lines]\naddress = \"tcp://127.0.0.1:0\"\nreply = \"count\"\n";
     std::fs::write(&file, config).unwrap();
     let set = format!("engine=\"{engine}\"");
     let args = ["--config", file.to_str().unwrap(), "--set", &set];
@@ -123,10 +130,14 @@ fn restart_under_load(engine: &str) {
     let (address, admin) = (server.address("lines"), server.admin);
     let (stop, acked, probes) = (AtomicBool::new(false), Mutex::new(HashSet::new()), AtomicUsize::new(0));
     std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..4).map(|n| scope.spawn({
-            let (stop, acked) = (&stop, &acked);
-            move || counting_client(n, address, stop, acked)
-        })).collect();
+        let clients: Vec<_> = (0..4)
+            .map(|n| {
+                scope.spawn({
+                    let (stop, acked) = (&stop, &acked);
+                    move || counting_client(n, address, stop, acked)
+                })
+            })
+            .collect();
         let prober = scope.spawn(|| {
             while !stop.load(Ordering::SeqCst) {
                 let stream = TcpStream::connect(admin.unwrap()).expect("probes are not refused either");
@@ -175,9 +186,12 @@ fn a_listener_that_a_reload_removes_is_kept_no_more() {
     let file = dir.path().join("logweir.toml");
     let one = "[listener.a]\naddress = \"tcp://127.0.0.1:0\"\n";
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    std::fs::write(&file, format!("[placement]\nreactors_per_shard = 1\n{one}[listener.b]\naddress = \"tcp://{port}\"\n")).unwrap();
-    let server: Server =
-        manager.start(&dir.path().join("data"), &["--config", file.to_str().unwrap()], &[], &[]);
+    std::fs::write(
+        &file,
+        format!("[placement]\nreactors_per_shard = 1\n{one}[listener.b]\naddress = \"tcp://{port}\"\n"),
+    )
+    .unwrap();
+    let server: Server = manager.start(&dir.path().join("data"), &["--config", file.to_str().unwrap()], &[], &[]);
     await_that("three", || manager.kept() == ["@admin", "a", "b"]);
     std::fs::write(&file, format!("[placement]\nreactors_per_shard = 1\n{one}")).unwrap();
     server.signal(Signal::SIGHUP);

@@ -140,7 +140,8 @@ pub fn each_line(
     span: Span,
     mut show: impl FnMut(Line) -> io::Result<()>,
 ) -> io::Result<u64> {
-    let mut reader = BufReader::with_capacity(256 << 10, ContentReader::new(content, span.from).take(span.to - span.from));
+    let mut reader =
+        BufReader::with_capacity(256 << 10, ContentReader::new(content, span.from).take(span.to - span.from));
     let (mut at, mut bytes) = (span.from, Vec::new());
     loop {
         bytes.clear();

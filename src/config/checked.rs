@@ -3,7 +3,9 @@
 use super::document::{ConfigError, Places};
 use super::listener::{Around, ListenerOptions};
 use super::memory::{MemoryPlan, Needs};
-use super::raw::{self, Compress, Count, EngineChoice, FormatWord, Io, LogFormat, LogLevel, Pin, PinWord, Raw, WhenFull};
+use super::raw::{
+    self, Compress, Count, EngineChoice, FormatWord, Io, LogFormat, LogLevel, Pin, PinWord, Raw, WhenFull,
+};
 use super::units::{Size, Time};
 use crate::chunk::{Class, Level};
 use crate::log::names::is_stream_name;
@@ -335,7 +337,9 @@ impl Check<'_> {
             return Err(self.places.error("storage.sealed_dir", format!("expected an absolute path, not \"{text}\"")));
         }
         if path == data_dir || path.starts_with(data_dir) || data_dir.starts_with(&path) {
-            return Err(self.places.error("storage.sealed_dir", "expected a directory outside of data_dir, not around it either"));
+            return Err(self
+                .places
+                .error("storage.sealed_dir", "expected a directory outside of data_dir, not around it either"));
         }
         Ok(Some(path))
     }

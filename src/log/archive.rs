@@ -269,5 +269,8 @@ fn check(file: &dyn DiskFile, len: u64, crc: u32, go_on: &dyn Fn() -> bool) -> i
     if (at, found) == (len, crc) {
         return Ok(());
     }
-    Err(io::Error::new(io::ErrorKind::InvalidData, "the compressed text is not the original: memory or disk is not sound"))
+    Err(io::Error::new(
+        io::ErrorKind::InvalidData,
+        "the compressed text is not the original: memory or disk is not sound",
+    ))
 }

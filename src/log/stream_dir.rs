@@ -136,7 +136,9 @@ impl StreamDir {
         let file = self.disk.create_new(path).context("create", path)?;
         let trail = self.disk.create_new(trail_path).context("create", trail_path)?;
         let mut segment = Segment::new(id, path.to_path_buf(), file, trail);
-        segment.reserve(1, self.reserve_step.load(Ordering::Relaxed), || self.free_bytes()).context("reserve room for", path)?;
+        segment
+            .reserve(1, self.reserve_step.load(Ordering::Relaxed), || self.free_bytes())
+            .context("reserve room for", path)?;
         if !mutant!("no_directory_sync") {
             self.disk.sync_dir(&self.dir).context("sync directory", &self.dir)?;
         }

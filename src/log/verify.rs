@@ -190,11 +190,10 @@ impl Look<'_> {
             Err(e) => return self.complain(id, Kind::Trail, Problem::Unreadable, (0, 0), e.to_string()),
         };
         // It may be sealed, or taken away as empty, between the two looks.
-        let opened =
-            TEXTS.into_iter().chain(TEXTS).find_map(|kind| match self.open(id, kind) {
-                Ok(file) => file.map(|file| Ok((file, kind))),
-                Err(e) => Some(Err((e, kind))),
-            });
+        let opened = TEXTS.into_iter().chain(TEXTS).find_map(|kind| match self.open(id, kind) {
+            Ok(file) => file.map(|file| Ok((file, kind))),
+            Err(e) => Some(Err((e, kind))),
+        });
         let (file, kind) = match opened {
             Some(Ok(opened)) => opened,
             Some(Err((e, kind))) => return self.complain(id, kind, unreadable(&e), (0, 0), e.to_string()),

@@ -3,8 +3,8 @@
 use super::engine;
 use super::file_modes::FileModes;
 use super::housekeeping;
-use super::pin::{placed, spawn};
 use super::live::{Live, SPARE_LISTENERS, SPARE_STREAMS};
+use super::pin::{placed, spawn};
 use super::seats::{Seats, listener_runs};
 use super::sources::open_all;
 use super::threads::Threads;
@@ -22,8 +22,8 @@ use crate::log::segment::AppendOptions;
 use crate::log::stream_dir::StreamDir;
 use crate::metrics::accounting::{Accounting, Ledger};
 use crate::metrics::render::{Metrics, RecoverySums};
-use crate::net::{EpollEngine, UringEngine};
 use crate::net::ListenerId;
+use crate::net::{EpollEngine, UringEngine};
 use crate::reactor::{ConnectionLimit, bytes_per_connection};
 use crate::service::{self, take_for};
 use crate::shard::{Shard, ShardSize};
@@ -55,11 +55,7 @@ pub(super) fn resource(what: &'static str) -> impl Fn(io::Error) -> StartError {
 }
 
 /// Builds and starts everything.
-pub fn build(
-    options: &Options,
-    notices: &Sender<Notice>,
-    around: Around,
-) -> Result<Running, StartError> {
+pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Result<Running, StartError> {
     let Around { disk, clock, manager, mut inherited } = around;
     let (disk, clock) = (&disk, &clock);
     let control = Arc::new(Control::default());
@@ -224,7 +220,12 @@ pub fn build(
     let data_dir = std::fs::canonicalize(&options.data_dir).unwrap_or_else(|_| options.data_dir.clone());
     Ok(Running {
         started: Started {
-            listeners: options.listeners.iter().zip(&sources).map(|(l, s)| (l.name.clone(), s.address.to_string())).collect(),
+            listeners: options
+                .listeners
+                .iter()
+                .zip(&sources)
+                .map(|(l, s)| (l.name.clone(), s.address.to_string()))
+                .collect(),
             admin,
             data_dir,
             engine: engine.describe(),

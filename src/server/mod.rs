@@ -222,12 +222,16 @@ impl Server {
     /// Takes the configuration over as it is now, as far as it can change.
     fn reload(&mut self, read: Result<Options, ConfigError>) {
         self.live.manager.reloading();
-        match read.map_err(|e| e.to_string()).and_then(|new| {
-            self.live.reload(new, &mut self.threads).map_err(|e| e.to_string())
-        }) {
+        match read
+            .map_err(|e| e.to_string())
+            .and_then(|new| self.live.reload(new, &mut self.threads).map_err(|e| e.to_string()))
+        {
             Ok(report) => {
                 report.changed.iter().for_each(|what| tracing::info!(what, "reloaded"));
-                report.restart.iter().for_each(|what| tracing::warn!(what, "restart needed: it stays as it was until then"));
+                report
+                    .restart
+                    .iter()
+                    .for_each(|what| tracing::warn!(what, "restart needed: it stays as it was until then"));
                 if report == Report::default() {
                     tracing::info!("reloaded: nothing is different");
                 }
@@ -324,7 +328,7 @@ impl Server {
             self.threads.wake_writers();
             self.wait(Instant::now() + GRACE, false);
         }
-        self.threads.stop_keeper();
+        self.threads.stop_keeper(&self.live.control, deadline);
         self.live.remove_socket_files();
         self.threads.writers_clean()
     }

@@ -88,7 +88,10 @@ impl Live {
             ("admin.address", new.admin != old.admin),
             ("storage.sealed_dir", new.sealed_dir != old.sealed_dir),
             ("[log]", new.log != old.log),
-            ("limits.max_connections (more than at the start)", new.max_connections > self.connections.most().max(old.max_connections)),
+            (
+                "limits.max_connections (more than at the start)",
+                new.max_connections > self.connections.most().max(old.max_connections),
+            ),
         ];
         report.restart.extend(fixed.iter().filter(|(_, differs)| *differs).map(|(key, _)| (*key).to_string()));
     }
@@ -127,9 +130,8 @@ impl Live {
 
     /// Why a listener cannot be as it should without a restart.
     fn refuses(&self, new: &ListenerOptions, running: Option<&ListenerRun>, places: usize) -> Option<&'static str> {
-        let other_format = |stream: u16, format| {
-            self.options.streams.get(usize::from(stream)).is_some_and(|s| s.format != format)
-        };
+        let other_format =
+            |stream: u16, format| self.options.streams.get(usize::from(stream)).is_some_and(|s| s.format != format);
         let mixed = match &new.http {
             Some(http) => http.streams.iter().any(|c| other_format(c.index, c.format)),
             None => other_format(new.stream, new.lines.format),
@@ -146,7 +148,9 @@ impl Live {
             None if new.address == Address::Stdin => Some("standard input"),
             Some(old) if old.http.is_some() != new.http.is_some() => Some("its `protocol`"),
             // Acknowledgements that are on their way are of the kind that was promised.
-            Some(old) if (old.level, old.ack_on_receipt) != (new.level, new.ack_on_receipt) => Some("its `ack` or `reply`"),
+            Some(old) if (old.level, old.ack_on_receipt) != (new.level, new.ack_on_receipt) => {
+                Some("its `ack` or `reply`")
+            }
             Some(old) if old.class != new.class => Some("its `when_full`"),
             Some(old) if (old.address == Address::Stdin) != (new.address == Address::Stdin) => Some("standard input"),
             _ => None,
@@ -208,7 +212,8 @@ impl Live {
 
     fn hand_on(&self, from: usize, to: &ListenerOptions) -> Result<Source, StartError> {
         let copy = || {
-            let sockets = || self.sources[from].copies.iter().map(socket2::Socket::try_clone).collect::<Result<Vec<_>, _>>();
+            let sockets =
+                || self.sources[from].copies.iter().map(socket2::Socket::try_clone).collect::<Result<Vec<_>, _>>();
             let mut source = Source::take_over(&to.address, sockets()?)?;
             (source.copies, source.path) = (sockets()?, self.sources[from].path.clone());
             Ok(source)
@@ -277,7 +282,13 @@ impl Live {
 
     fn limits(&mut self, new: &Options, report: &mut Report) {
         let of = |o: &Options| {
-            (o.shutdown_timeout, o.drain_delay, o.tls_handshakes_per_second, o.linger, o.max_connections.min(self.connections.most()))
+            (
+                o.shutdown_timeout,
+                o.drain_delay,
+                o.tls_handshakes_per_second,
+                o.linger,
+                o.max_connections.min(self.connections.most()),
+            )
         };
         if of(&self.options) != of(new) {
             report.changed.push("limits and times".into());
@@ -420,4 +431,3 @@ fn tell<T>(changes: &ArrayQueue<T>, mut change: T, wake: impl Fn()) {
         std::thread::park_timeout(Duration::from_millis(1));
     }
 }
-

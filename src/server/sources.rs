@@ -43,11 +43,8 @@ impl Source {
         reactors: usize,
         inherited: &mut Vec<Inherited>,
     ) -> Result<Source, StartError> {
-        let failed = |error| StartError::Listen {
-            name: listener.name.clone(),
-            address: listener.address.to_string(),
-            error,
-        };
+        let failed =
+            |error| StartError::Listen { name: listener.name.clone(), address: listener.address.to_string(), error };
         let taken = take_for(inherited, &listener.name, bound_as(&listener.address).as_ref());
         let source = match taken.is_empty() {
             true => Source::bind(&listener.address, listener.socket_mode, reactors),

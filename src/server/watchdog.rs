@@ -44,7 +44,10 @@ impl Watchdog {
             }
             Some(thread) => {
                 if self.silent.as_ref() != Some(&thread) {
-                    tracing::warn!(thread, "no sign of life; the service manager restarts a server that stays like this");
+                    tracing::warn!(
+                        thread,
+                        "no sign of life; the service manager restarts a server that stays like this"
+                    );
                 }
                 self.silent = Some(thread);
             }

@@ -198,13 +198,7 @@ impl Threaded {
     ///
     /// # Errors
     /// No thread can be had.
-    pub fn start(
-        shard: u16,
-        streams: usize,
-        clock: Arc<dyn Clock>,
-        writer: Waker,
-        sealed: Waker,
-    ) -> io::Result<Self> {
+    pub fn start(shard: u16, streams: usize, clock: Arc<dyn Clock>, writer: Waker, sealed: Waker) -> io::Result<Self> {
         let (sender, receiver) = sync_channel::<Job>(streams * JOBS_PER_STREAM);
         let done = Arc::new(ArrayQueue::new(streams * JOBS_PER_STREAM * 2));
         let results = Arc::clone(&done);

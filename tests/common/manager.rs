@@ -58,7 +58,13 @@ impl Manager {
     }
 
     /// Starts a server with these sockets and those that are kept, and more in its environment.
-    pub fn start(&self, data_dir: &Path, args: &[&str], sockets: &[(&str, OwnedFd)], environment: &[(&str, &str)]) -> Server {
+    pub fn start(
+        &self,
+        data_dir: &Path,
+        args: &[&str],
+        sockets: &[(&str, OwnedFd)],
+        environment: &[(&str, &str)],
+    ) -> Server {
         let mut command = self.command(sockets, environment);
         command.args(["serve", "--admin", "127.0.0.1:0", "--data-dir"]).arg(data_dir).args(args);
         match Server::launch(command.stdin(Stdio::null()), data_dir) {
@@ -106,7 +112,8 @@ fn hear(receiver: &UnixDatagram, to: &Mutex<Heard>) {
     let mut bytes = [0; 8192];
     let mut space = nix::cmsg_space!([i32; 16]);
     let mut slices = [IoSliceMut::new(&mut bytes)];
-    let message = recvmsg::<()>(receiver.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC).unwrap();
+    let message =
+        recvmsg::<()>(receiver.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC).unwrap();
     let mut descriptors = Vec::new();
     for control in message.cmsgs().unwrap() {
         if let ControlMessageOwned::ScmRights(fds) = control {

@@ -5,6 +5,7 @@
 
 mod append;
 mod arena;
+mod directory;
 mod inherited;
 mod mount;
 mod numa;
@@ -13,6 +14,7 @@ mod ring;
 
 pub use append::{MAX_SLICES, append_vectored, write_synced};
 pub use arena::{Piece, pieces};
+pub use directory::names;
 pub use inherited::inherited_sockets;
 pub use mount::mount_id;
 pub use numa::prefer_node;

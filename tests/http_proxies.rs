@@ -7,7 +7,7 @@ use common::{Server, await_that, lines_of, scratch, skipped};
 use nix::sys::signal::Signal;
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -88,16 +88,15 @@ fn nginx_in_front_keeps_its_connections() {
             .iter()
             .map(|kind| format!("  {kind}_temp_path {place}/{kind};\n"))
             .collect();
-        let text = format!(
-            "daemon off;\nmaster_process off;\npid {place}/nginx.pid;\nerror_log stderr warn;\nevents {{ worker_connections 256; }}\n\
-             http {{\n{temporary}  access_log off;\n  client_max_body_size 64m;\n\
-             \x20 upstream logweir {{ server {}; keepalive 8; }}\n\
-             \x20 server {{\n    listen 127.0.0.1:{port};\n    location / {{\n      proxy_pass http://logweir;\n\
-             \x20     proxy_http_version 1.1;\n      proxy_set_header Connection \"\";\n    }}\n\
-             \x20   location /stream/ {{\n      proxy_pass http://logweir/ingest/;\n      proxy_http_version 1.1;\n\
-             \x20     proxy_set_header Connection \"\";\n      proxy_request_buffering off;\n    }}\n  }}\n}}\n",
-            server.address("web")
+        // The example, at addresses of this test's own, and with nothing outside of its directory.
+        let here = format!(
+            "daemon off;\nmaster_process off;\npid {place}/nginx.pid;\nerror_log stderr warn;\n{}",
+            example("nginx.conf")
         );
+        let text = here
+            .replace("server 127.0.0.1:9880;", &format!("server {};", server.address("web")))
+            .replace("listen 127.0.0.1:8080;", &format!("listen 127.0.0.1:{port};"))
+            .replace("http {\n", &format!("http {{\n{temporary}"));
         let path = dir.path().join("nginx.conf");
         std::fs::write(&path, text).unwrap();
         let mut command = Command::new(&nginx);
@@ -142,28 +141,10 @@ fn nginx_in_front_keeps_its_connections() {
     assert!(accepted <= 8.0, "{accepted} connections for 302 requests: the upstream's were not kept");
 }
 
-/// Without retries: a request that meets a closed port or a closed connection would be a failed one.
-const HAPROXY: &str = "
-global
-  maxconn 500
-  nbthread 1
-defaults
-  mode http
-  timeout connect 5s
-  timeout client 30s
-  timeout server 30s
-  timeout check 5s
-  retries 0
-  option httpchk GET /readyz
-  http-check expect status 200
-frontend in
-  bind 127.0.0.1:@PORT@
-  default_backend logweir
-backend logweir
-  balance roundrobin
-  http-reuse safe
-  default-server check inter 100ms fall 1 rise 1 send-proxy-v2 check-send-proxy
-";
+/// An example of the project.
+fn example(name: &str) -> String {
+    std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)).unwrap()
+}
 
 const CLIENTS: usize = 8;
 
@@ -174,13 +155,27 @@ fn haproxy_takes_a_server_out_without_one_failed_request() {
         return skipped(NAME, "haproxy is not installed");
     };
     let dir = scratch();
-    let config = "drain_delay = \"2s\"\n[listener.web]\nprotocol = \"http\"\naddress = \"tcp://127.0.0.1:0\"\nproxy_protocol = \"required\"\n";
+    let config = "drain_delay = \"2s\"\n[listener.web]\nprotocol = \"http\"\naddress = \"tcp://127.0.0.1:0\"\nproxy_protocol = \"required\"\n\
+                  [listener.lines]\naddress = \"tcp://127.0.0.1:0\"\nproxy_protocol = \"required\"\nreply = \"count\"\nstream = \"tcp\"\n";
     let mut servers = ["one", "two"].map(|name| Server::with_config(&dir.path().join(name), config));
-    let backends: String =
-        servers.iter().enumerate().map(|(i, s)| format!("  server s{i} {}\n", s.address("web"))).collect();
+    let lines_port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let balancer = Daemon::start(|port| {
+        let mut text = example("haproxy.cfg")
+            .replace("bind 127.0.0.1:8080", &format!("bind 127.0.0.1:{port}"))
+            .replace("bind 127.0.0.1:8170", &format!("bind 127.0.0.1:{lines_port}"))
+            .replace("maxconn 100000", "maxconn 500");
+        for (i, server) in servers.iter().enumerate() {
+            let node = format!("  server node{} ", i + 1);
+            let admin = server.admin.unwrap().port();
+            text = text
+                .replace(&format!("{node}127.0.0.1:988{}\n", i + 1), &format!("{node}{}\n", server.address("web")))
+                .replace(
+                    &format!("{node}127.0.0.1:517{}\n", i + 1),
+                    &format!("{node}{} port {admin}\n", server.address("lines")),
+                );
+        }
         let path = dir.path().join("haproxy.cfg");
-        std::fs::write(&path, HAPROXY.replace("@PORT@", &port.to_string()) + &backends).unwrap();
+        std::fs::write(&path, text).unwrap();
         let mut command = Command::new(&haproxy);
         command.arg("-db").arg("-q").arg("-f").arg(path).stdout(Stdio::null()).stderr(Stdio::null());
         command
@@ -214,12 +209,22 @@ fn haproxy_takes_a_server_out_without_one_failed_request() {
         assert!(first.wait().success(), "the drained server ends well");
         let before = served(second);
         await_that("the other to go on alone", || served(second) > before + 200.0);
+        // Lines by TCP go to the one that is left.
+        await_that("a count through the other frontend", || {
+            let mut stream = TcpStream::connect(("127.0.0.1", lines_port)).unwrap();
+            let _ = stream.write_all(b"by tcp\n");
+            let mut count = String::new();
+            BufReader::new(stream).read_line(&mut count).is_ok_and(|_| count == "1\n")
+        });
         drop(stop);
     });
     assert_eq!(*failed.lock().unwrap(), Vec::<String>::new());
     servers[1].metrics().check_accounts();
     assert!(servers[1].stop().success());
-    let out: Vec<Vec<u8>> = servers.iter().map(Server::cat).collect();
+    let out: Vec<Vec<u8>> = servers
+        .iter()
+        .map(|s| common::logweir(&["cat", "-s", "default", "--data-dir", s.data_dir.to_str().unwrap()]).stdout)
+        .collect();
     let counts = counted(&out.concat());
     for request in acknowledged.into_inner().unwrap() {
         for line in request.lines() {

@@ -39,6 +39,10 @@ pub trait Disk: Send + Sync + 'static {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Bytes free for us in the file system that holds `dir`.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+    /// The same disk for work that can wait: it leaves what is set aside for rotation alone. `None`: nothing is.
+    fn that_can_wait(&self) -> Option<Arc<dyn Disk>> {
+        None
+    }
     /// Bytes of the file system that holds `dir`, used or free.
     fn size_bytes(&self, _dir: &Path) -> io::Result<u64> {
         Err(io::ErrorKind::Unsupported.into())

@@ -22,7 +22,8 @@ pub struct RealDisk {
     dont_cache_works: Arc<AtomicBool>,
     /// Cleared at the first `EINVAL`: the file system lacks `O_DIRECT`, or wants other alignments.
     direct_works: Arc<AtomicBool>,
-    spare: Mutex<Vec<File>>,
+    /// `None`: for work that can wait.
+    spare: Option<Mutex<Vec<File>>>,
 }
 
 impl RealDisk {
@@ -30,13 +31,14 @@ impl RealDisk {
     #[must_use]
     pub fn new() -> Self {
         let works = || Arc::new(AtomicBool::new(true));
-        let disk = RealDisk { dont_cache_works: works(), direct_works: works(), spare: Mutex::new(Vec::new()) };
+        let disk = RealDisk { dont_cache_works: works(), direct_works: works(), spare: Some(Mutex::default()) };
         disk.refill_spare();
         disk
     }
 
     fn refill_spare(&self) {
-        let mut spare = self.spare.lock().unwrap_or_else(|e| e.into_inner());
+        let Some(spare) = &self.spare else { return };
+        let mut spare = spare.lock().unwrap_or_else(|e| e.into_inner());
         while spare.len() < SPARE_DESCRIPTORS {
             match File::open("/dev/null") {
                 Ok(file) => spare.push(file),
@@ -47,15 +49,15 @@ impl RealDisk {
 
     /// Runs `open`; where the descriptor table is full, gives the spare ones up first.
     fn with_spare<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
-        match open() {
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
-                self.spare.lock().unwrap_or_else(|e| e.into_inner()).clear();
+        match (open(), &self.spare) {
+            (Err(e), Some(spare)) if matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+                spare.lock().unwrap_or_else(|e| e.into_inner()).clear();
                 tracing::warn!(error = %e, "descriptor table full: using the descriptors kept for rotation");
                 let result = open();
                 self.refill_spare();
                 result
             }
-            other => other,
+            (other, _) => other,
         }
     }
 
@@ -159,6 +161,11 @@ impl Disk for RealDisk {
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         let stat = nix::sys::statvfs::statvfs(dir)?;
         Ok(stat.blocks_available() as u64 * stat.fragment_size() as u64)
+    }
+
+    fn that_can_wait(&self) -> Option<Arc<dyn Disk>> {
+        let (dont_cache_works, direct_works) = (Arc::clone(&self.dont_cache_works), Arc::clone(&self.direct_works));
+        Some(Arc::new(RealDisk { dont_cache_works, direct_works, spare: None }))
     }
 
     fn size_bytes(&self, dir: &Path) -> io::Result<u64> {

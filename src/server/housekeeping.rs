@@ -64,7 +64,9 @@ pub fn start(
     (streams, counts): (KeptStreams, KeptCounts),
     sleeper: Box<dyn Sleep>,
 ) -> Result<JoinHandle<()>, StartError> {
-    let keeper = Keeper::new(Arc::clone(disk), Arc::clone(clock), Arc::clone(control), data_dir, streams, counts);
+    // Descriptors that are kept for rotation would be gone to clients once housekeeping had used them.
+    let patient = disk.that_can_wait().unwrap_or_else(|| Arc::clone(disk));
+    let keeper = Keeper::new(patient, Arc::clone(clock), Arc::clone(control), data_dir, streams, counts);
     let body = move || {
         crate::sys::lowest_priority();
         if catch_unwind(AssertUnwindSafe(|| keeper.run(&*sleeper))).is_err() {

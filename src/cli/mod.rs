@@ -2,6 +2,7 @@
 
 mod cat;
 mod check;
+mod doctor;
 mod serve;
 mod verify;
 
@@ -32,6 +33,8 @@ enum Command {
     Cat(cat::CatArgs),
     /// Prove that the files are what was written: checksums, missing files, gaps. Exit code 1 on damage, 2 where it cannot look.
     Verify(verify::VerifyArgs),
+    /// Examine this host: what is right, what could be better, what is wrong for this configuration. Exit code 1 on problems.
+    Doctor(doctor::DoctorArgs),
     /// Measure: send lines, verify what arrived, or find this machine's limit.
     Bench(crate::bench::BenchArgs),
     /// Print completions for a shell.
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Cat(args) => cat::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Bench(args) => crate::bench::run(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "logweir", &mut io::stdout());

@@ -30,6 +30,7 @@ pub mod sleep;
 pub mod spread;
 pub mod sync;
 pub mod sys;
+pub mod top;
 pub mod topology;
 pub mod transport;
 pub mod watch;

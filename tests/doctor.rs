@@ -294,7 +294,7 @@ fn the_use_page_counts_what_happened_between_two_looks() {
     let disk = row("disk nvme0n1");
     assert!(disk.utilisation.starts_with("50 % busy, 1.02 GB/s written"), "{disk:?}");
     assert!(
-        disk.saturation.contains("40.0 requests under way, write 5 ms") && disk.saturation.contains("41.5 %"),
+        disk.saturation.contains("40.0 requests under way, write 5.00 ms") && disk.saturation.contains("41.5 %"),
         "{disk:?}"
     );
     assert!(disk.attention);

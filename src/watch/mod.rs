@@ -59,7 +59,9 @@ pub fn short_time(seconds: f64) -> String {
     match seconds {
         s if !s.is_finite() => "-".into(),
         s if s < 1e-3 => format!("{:.0} us", s * 1e6),
-        s if s < 1.0 => format!("{:.3} ms", s * 1e3).replace(".000", ""),
+        s if s < 1e-2 => format!("{:.2} ms", s * 1e3),
+        s if s < 0.1 => format!("{:.1} ms", s * 1e3),
+        s if s < 1.0 => format!("{:.0} ms", s * 1e3),
         s => format!("{s:.2} s"),
     }
 }
@@ -74,7 +76,7 @@ mod tests {
         let shown = [0.0, 7.0, 0.5, 950.4, 9999.0, 12_345.0, 4_560_000.0, 2.5e9, 1e15, f64::NAN].map(short);
         assert_eq!(shown, ["0", "7", "0.50", "950", "9999", "12.3 k", "4.56 M", "2.50 G", "1000 T", "-"]);
         assert_eq!([0.0, 12_345.0].map(short_bytes), ["0 B", "12.3 kB"]);
-        assert_eq!([87e-6, 1.2e-3, 0.25, 3.4].map(short_time), ["87 us", "1.200 ms", "250 ms", "3.40 s"]);
+        assert_eq!([87e-6, 1.2e-3, 0.25, 3.4].map(short_time), ["87 us", "1.20 ms", "250 ms", "3.40 s"]);
     }
 
     proptest! {

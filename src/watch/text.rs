@@ -51,7 +51,8 @@ impl Scrape {
     /// Their sum; 0 where there is none.
     #[must_use]
     pub fn sum(&self, name: &str, filter: &[(&str, &str)]) -> f64 {
-        self.of(name, filter).map(|s| s.value).filter(|v| v.is_finite()).sum()
+        // Not `sum`: that of nothing is -0.
+        self.of(name, filter).map(|s| s.value).filter(|v| v.is_finite()).fold(0.0, |a, b| a + b)
     }
 
     /// The largest of them.

@@ -40,7 +40,7 @@ impl Window {
     /// By how much a counter grew, over all its series with these labels.
     #[must_use]
     pub fn growth(&self, name: &str, filter: &[(&str, &str)]) -> f64 {
-        self.growths(name, filter).map(|(_, n)| n).sum()
+        self.growths(name, filter).fold(0.0, |a, (_, n)| a + n)
     }
 
     /// The same a second.

@@ -1,10 +1,12 @@
 //! One thread that accepts for all reactors, where the kernel cannot spread connections itself: Unix sockets know no
-//! SO_REUSEPORT. Each connection goes to the reactor that has the fewest.
+//! SO_REUSEPORT, and sockets that come from the service manager are not one for each reactor. Each connection goes to the
+//! reactor that has the fewest.
 
 use crate::control::Control;
 use crate::net::{Engine, EpollEngine, Event, ListenerId};
 use crate::shard::Handed;
 use crate::spread::Spread;
+use crossbeam_queue::ArrayQueue;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,13 +18,35 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// Milliseconds that an acceptor which is to end waits for room at a reactor.
 const TRIES_AT_THE_END: u32 = 1000;
 
-/// Stops an acceptor.
-pub struct Stop {
+/// What a reload of the configuration changes.
+pub enum Change {
+    /// Accept from this socket too.
+    Listen(ListenerId, socket2::Socket),
+    /// Accept what waits at this listener, and then no more.
+    Stop(ListenerId),
+}
+
+/// Changes that may wait: more than a reload brings, and the sender waits for room.
+const CHANGES: usize = 64;
+
+/// Tells an acceptor what to do.
+pub struct Handle {
     flag: Arc<AtomicBool>,
+    changes: Arc<ArrayQueue<Change>>,
     waker: Box<dyn Fn() + Send + Sync>,
 }
 
-impl Stop {
+impl Handle {
+    /// Has it take over a change.
+    pub fn change(&self, mut change: Change) {
+        while let Err(back) = self.changes.push(change) {
+            change = back;
+            (self.waker)();
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        (self.waker)();
+    }
+
     /// Lets it hand on what is in its accept queues, close them, and end.
     pub fn stop(&self) {
         self.flag.store(true, Ordering::SeqCst);
@@ -30,12 +54,13 @@ impl Stop {
     }
 }
 
-/// The acceptor of all Unix stream listeners.
+/// The acceptor of all listeners whose sockets are shared by the reactors.
 pub struct Acceptor {
     engine: EpollEngine,
     listeners: Vec<ListenerId>,
     spread: Arc<Spread>,
     stop: Arc<AtomicBool>,
+    changes: Arc<ArrayQueue<Change>>,
 }
 
 impl Acceptor {
@@ -43,15 +68,16 @@ impl Acceptor {
     ///
     /// # Errors
     /// They cannot be watched.
-    pub fn new(sockets: Vec<(ListenerId, socket2::Socket)>, spread: Arc<Spread>) -> io::Result<(Acceptor, Stop)> {
+    pub fn new(sockets: Vec<(ListenerId, socket2::Socket)>, spread: Arc<Spread>) -> io::Result<(Acceptor, Handle)> {
         let mut engine = EpollEngine::new(0)?;
         let listeners = sockets.iter().map(|(id, _)| *id).collect();
         for (id, socket) in sockets {
             engine.listen(id, socket)?;
         }
         let flag = Arc::new(AtomicBool::new(false));
-        let stop = Stop { flag: Arc::clone(&flag), waker: engine.waker() };
-        Ok((Acceptor { engine, listeners, spread, stop: flag }, stop))
+        let changes = Arc::new(ArrayQueue::new(CHANGES));
+        let handle = Handle { flag: Arc::clone(&flag), changes: Arc::clone(&changes), waker: engine.waker() };
+        Ok((Acceptor { engine, listeners, spread, stop: flag, changes }, handle))
     }
 
     /// Runs until stopped.
@@ -66,6 +92,7 @@ impl Acceptor {
             self.engine.wait(timeout, &mut events)?;
             let stopping = self.stop.load(Ordering::SeqCst);
             failed.drain(..).for_each(|id| self.engine.retry_accept(id));
+            self.take_changes(&mut events);
             if stopping {
                 for id in std::mem::take(&mut self.listeners) {
                     self.engine.stop_listening(id, &mut events);
@@ -85,6 +112,23 @@ impl Acceptor {
             }
             if stopping {
                 return Ok(());
+            }
+        }
+    }
+
+    fn take_changes(&mut self, events: &mut Vec<Event>) {
+        while let Some(change) = self.changes.pop() {
+            match change {
+                Change::Stop(id) => {
+                    self.engine.stop_listening(id, events);
+                    self.listeners.retain(|other| *other != id);
+                }
+                Change::Listen(id, socket) => match self.engine.listen(id, socket) {
+                    Ok(()) => self.listeners.push(id),
+                    Err(error) => {
+                        tracing::error!(%error, "a new socket cannot be watched: nothing is accepted from it")
+                    }
+                },
             }
         }
     }

@@ -33,6 +33,8 @@ pub struct Control {
     abandon_writers: AtomicBool,
     /// Counts SIGUSR1.
     rotations_asked: AtomicU64,
+    /// Counts the watchdog's questions, which every reactor and writer answers.
+    pings: AtomicU64,
     /// All listeners are open and recovery is done.
     started: AtomicBool,
     /// The disk failed twice: nothing is taken in any more.
@@ -71,6 +73,17 @@ impl Control {
     #[must_use]
     pub fn rotations_asked(&self) -> u64 {
         self.rotations_asked.load(Ordering::SeqCst)
+    }
+
+    /// Asks every reactor and writer for a sign of life; those that sleep must be woken. The number that they answer with.
+    pub fn ping(&self) -> u64 {
+        self.pings.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// How often was asked.
+    #[must_use]
+    pub fn pings(&self) -> u64 {
+        self.pings.load(Ordering::SeqCst)
     }
 
     /// Stops intake for good. The first reason stays.

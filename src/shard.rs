@@ -66,6 +66,8 @@ pub struct ReactorPort {
     pub load: CachePadded<Load>,
     /// Number of the last of its chunks that was written, of those with [`Chunk::announce`].
     pub written: CachePadded<AtomicU64>,
+    /// The last of [`crate::control::Control::pings`] that it answered.
+    pub answered: Cell,
 }
 
 /// How much a reactor received in its last window of time.
@@ -98,6 +100,8 @@ pub struct Shard {
     pub reactors: Vec<ReactorPort>,
     /// The writer's counts.
     pub writer_stats: WriterStats,
+    /// The last of [`crate::control::Control::pings`] that the writer answered.
+    pub writer_answered: Cell,
     /// Wakes the writer.
     pub writer: Waker,
 }
@@ -134,12 +138,14 @@ impl Shard {
             stats: ReactorStats::default(),
             load: CachePadded::default(),
             written: CachePadded::default(),
+            answered: Cell::default(),
         };
         Ok(Arc::new(Shard {
             index,
             channels,
             reactors: (0..size.reactors).map(|_| port()).collect(),
             writer_stats: WriterStats::default(),
+            writer_answered: Cell::default(),
             writer,
         }))
     }

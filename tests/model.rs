@@ -181,6 +181,7 @@ impl World {
             ledger: downstream,
             listeners: 1,
             streams: vec![stream],
+            changes: Arc::new(crossbeam_queue::ArrayQueue::new(1)),
         });
         self.generation += 1;
         self.sent = 0;

@@ -117,6 +117,9 @@ impl Disk for MemoryDisk {
     fn symlink(&self, _target: &str, _link: &Path) -> io::Result<()> {
         self.change().map(drop)
     }
+    fn link_target(&self, path: &Path) -> io::Result<Option<PathBuf>> {
+        self.lock().names.get(path).map(|_| None).ok_or_else(not_found)
+    }
     fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
         self.change().map(drop)
     }

@@ -20,12 +20,18 @@ const HEAD_MAX: usize = 8 * 1024;
 /// Headers that are looked at; more are refused with 400.
 const HEADERS_MAX: usize = 64;
 
-/// Listens on the admin address.
+/// Listens on the admin address, or takes over a socket that does already.
 ///
 /// # Errors
 /// The address is taken or not ours.
-pub fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind(address)?;
+pub fn bind(address: SocketAddr, kept: Option<socket2::Socket>) -> io::Result<(TcpListener, SocketAddr)> {
+    let listener = match kept {
+        Some(socket) => {
+            socket.set_nonblocking(false)?;
+            socket.into()
+        }
+        None => TcpListener::bind(address)?,
+    };
     let address = listener.local_addr()?;
     Ok((listener, address))
 }

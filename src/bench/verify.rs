@@ -1,7 +1,8 @@
 //! Checks what is in a data directory against what `bench send --sequence` sent.
 
 use super::lines::parse_numbered;
-use crate::log::cat::{copy_lines, open_segment, segments};
+use crate::log::cat::{copy_lines, segments};
+use crate::log::content::{ContentReader, OnDisk, open_text};
 use clap::Args;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -113,8 +114,8 @@ pub fn run(args: &VerifyArgs) -> io::Result<ExitCode> {
     let dir = args.data_dir.join(&args.stream);
     let mut found = Found::default();
     for id in segments(&dir)? {
-        if let Some((mut file, _)) = open_segment(&dir, id)? {
-            copy_lines(&mut file, &mut found)?;
+        if let Some((text, _)) = open_text(&OnDisk, &dir, id)? {
+            copy_lines(&mut ContentReader::new(&*text, 0), &mut found)?;
         }
     }
     found.finish();

@@ -1,28 +1,31 @@
 //! `logweir cat`
 
-use crate::log::cat::{Escaping, copy_lines, open_segment, segments};
-use crate::log::names::is_stream_name;
+use super::select::{Out, Select, each_line, moment, named};
+use crate::log::cat::{copy_lines, copy_range, segments};
+use crate::log::content::{ContentReader, OnDisk, open_text};
+use crate::log::timeline::{self, Period};
 use clap::Args;
-use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Which lines.
 #[derive(Debug, Args)]
 pub struct CatArgs {
-    /// The data directory.
-    #[arg(short, long, env = "LOGWEIR_DATA_DIR", value_name = "DIR", default_value = "./logweir-data")]
-    data_dir: PathBuf,
-    /// Only this stream; repeat for several. Without it, all streams, one after the other.
-    #[arg(short, long, value_name = "NAME")]
-    stream: Vec<String>,
+    #[command(flatten)]
+    select: Select,
+    /// Only lines written since then: how long ago (15m, 2h, 3days) or a time in UTC (2026-11-21T10:00:00Z).
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    since: Option<u64>,
+    /// Only lines written until then.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    until: Option<u64>,
 }
 
 /// Prints whole lines: streams by name, in each the segments by shard and sequence.
 pub fn run(args: &CatArgs) -> ExitCode {
-    let out = io::stdout().lock();
-    let result = if out.is_terminal() { print(args, &mut Escaping::new(out)) } else { print(args, &mut { out }) };
-    match result {
+    match print(args, &mut Out::new()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS, // `logweir cat | head`
         Err(error) => {
@@ -33,34 +36,44 @@ pub fn run(args: &CatArgs) -> ExitCode {
 }
 
 fn print(args: &CatArgs, out: &mut impl Write) -> io::Result<()> {
-    for stream in streams(args)? {
-        let dir = args.data_dir.join(&stream);
+    let is_plain = args.since.is_none() && args.until.is_none() && !args.select.json;
+    for stream in args.select.streams()? {
+        let dir = args.select.data_dir.join(&stream);
         for id in segments(&dir).map_err(|e| named(&e, "stream", &dir))? {
-            if let Some((mut file, path)) = open_segment(&dir, id)? {
-                copy_lines(&mut file, out).map_err(|e| match e.kind() {
-                    io::ErrorKind::BrokenPipe => e,
-                    _ => named(&e, "file", &path),
-                })?;
-            }
+            let printed = match is_plain {
+                true => whole(&dir, id, out),
+                false => in_time(args, &stream, &dir, id, out),
+            };
+            printed.map_err(|e| match e.kind() {
+                io::ErrorKind::BrokenPipe => e,
+                _ => named(&e, "segment", &dir.join(id.file_name(crate::log::names::Kind::Sealed))),
+            })?;
         }
     }
     out.flush()
 }
 
-fn streams(args: &CatArgs) -> io::Result<Vec<String>> {
-    if !args.stream.is_empty() {
-        return match args.stream.iter().find(|s| !is_stream_name(s)) {
-            Some(bad) => Err(io::Error::other(format!("\"{bad}\" is not the name of a stream"))),
-            None => Ok(args.stream.clone()),
-        };
-    }
-    let entries = std::fs::read_dir(&args.data_dir).map_err(|e| named(&e, "data directory", &args.data_dir))?;
-    let mut names: Vec<String> =
-        entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).filter(|name| is_stream_name(name)).collect();
-    names.sort();
-    Ok(names)
+fn whole(dir: &Path, id: crate::log::names::SegmentId, out: &mut impl Write) -> io::Result<()> {
+    let Some((content, _)) = open_text(&OnDisk, dir, id)? else { return Ok(()) };
+    copy_lines(&mut ContentReader::new(&*content, 0), out).map(drop)
 }
 
-fn named(error: &io::Error, what: &str, path: &Path) -> io::Error {
-    io::Error::new(error.kind(), format!("{what} {}: {error}", path.display()))
+fn in_time(
+    args: &CatArgs,
+    stream: &str,
+    dir: &Path,
+    id: crate::log::names::SegmentId,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let Some(segment) = timeline::open(&OnDisk, dir, id)? else { return Ok(()) };
+    let now_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
+    let period = Period { since_ns: args.since, until_ns: args.until, now_ns };
+    for span in segment.spans.iter().filter(|span| period.holds(span.wall_ns)) {
+        if args.select.json {
+            each_line(&*segment.content, id, *span, |line| line.write_json(stream, out))?;
+        } else {
+            copy_range(&*segment.content, span.from, span.to, out)?;
+        }
+    }
+    Ok(())
 }

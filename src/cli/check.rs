@@ -11,7 +11,7 @@ pub fn run(args: &ConfigArgs) -> ExitCode {
         Ok(options) => options,
         Err(error) => return bad_configuration(&error),
     };
-    if let Err(error) = crate::server::Certificates::load(&options) {
+    if let Err(error) = crate::server::Certificates::load(&options.listeners) {
         eprintln!("logweir: {error}");
         return ExitCode::from(super::BAD_CONFIGURATION);
     }

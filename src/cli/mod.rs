@@ -3,7 +3,9 @@
 mod cat;
 mod check;
 mod doctor;
+mod select;
 mod serve;
+mod tail;
 mod top;
 mod verify;
 
@@ -32,6 +34,8 @@ enum Command {
     Check(ConfigArgs),
     /// Print the lines of a data directory, oldest first, also while a server runs on it.
     Cat(cat::CatArgs),
+    /// Print the last lines of a data directory, and with -f those that follow; shards are merged by time.
+    Tail(tail::TailArgs),
     /// Prove that the files are what was written: checksums, missing files, gaps. Exit code 1 on damage, 2 where it cannot look.
     Verify(verify::VerifyArgs),
     /// Examine this host: what is right, what could be better, what is wrong for this configuration. Exit code 1 on problems.
@@ -94,6 +98,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Cat(args) => cat::run(&args),
+        Command::Tail(args) => tail::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Top(args) => top::run(&args),

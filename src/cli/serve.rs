@@ -8,6 +8,7 @@ use crate::control::Notice;
 use crate::logging;
 use crate::net::listen::Address;
 use crate::server::{self, Started};
+use crate::service::{self, Manager};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use std::io::Write;
@@ -34,17 +35,18 @@ pub fn run(args: &ConfigArgs) -> ExitCode {
             }
         }
     });
-    let server = match server::start(&options, (sender, receiver)) {
+    let inherited = match service::inherited() {
+        Ok(inherited) => inherited,
+        Err(error) => return failed(&format!("sockets from the service manager: {error}")),
+    };
+    let server = match server::start(&options, (sender, receiver), Manager::from_environment(), inherited) {
         Ok(server) => server,
         Err(error) => return failed(&error.to_string()),
     };
     // A closed standard output must not stop a server.
     let _ = std::io::stdout().write_all(introduce(&options, &server.started).as_bytes());
     let _ = std::io::stdout().flush();
-    let clean = server.run(|| match args.load() {
-        Ok(_) => tracing::warn!("SIGHUP: the configuration is fine, but this version takes it in at a restart only"),
-        Err(error) => tracing::error!(%error, "SIGHUP: the configuration is wrong; nothing changes"),
-    });
+    let clean = server.run(|| args.load());
     if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

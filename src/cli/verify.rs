@@ -95,6 +95,9 @@ fn describe(report: &StreamReport, out: &mut impl Write) -> io::Result<()> {
     if report.active > 0 {
         write!(out, " ({} active)", report.active)?;
     }
+    if report.compressed > 0 {
+        write!(out, " ({} compressed)", report.compressed)?;
+    }
     write!(out, ", {} lines, {} proven", report.lines, Size(report.bytes_proven))?;
     if report.bytes_unproven > 0 {
         write!(out, ", {} without a checksum yet or any more", Size(report.bytes_unproven))?;

@@ -3,7 +3,9 @@
 use super::document::{ConfigError, Places};
 use super::listener::{Around, ListenerOptions};
 use super::memory::{MemoryPlan, Needs};
-use super::raw::{self, Count, EngineChoice, FormatWord, Io, LogFormat, LogLevel, Pin, PinWord, Raw, WhenFull};
+use super::raw::{
+    self, Compress, Count, EngineChoice, FormatWord, Io, LogFormat, LogLevel, Pin, PinWord, Raw, WhenFull,
+};
 use super::units::{Size, Time};
 use crate::chunk::{Class, Level};
 use crate::log::names::is_stream_name;
@@ -12,7 +14,7 @@ use crate::session::http::Budget;
 use crate::session::lines::Format;
 use crate::topology::{Live, Machine, Pinning, Plan, Wanted};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +43,8 @@ pub struct Options {
     pub linger: Duration,
     /// Damage found at start refuses the start.
     pub strict: bool,
+    /// Sealed segments move there; `None`: they stay where they were written.
+    pub sealed_dir: Option<PathBuf>,
     /// Metrics and health; `None`: off.
     pub admin: Option<SocketAddr>,
     /// Our own log.
@@ -92,6 +96,21 @@ pub struct StreamSettings {
     pub sync_interval: Duration,
     /// Bytes between syncs at most.
     pub sync_bytes: u64,
+    /// zstd's level for sealed segments; `None`: they stay plain.
+    pub compress: Option<i32>,
+    /// When sealed segments are deleted.
+    pub retention: RetentionOptions,
+}
+
+/// When sealed segments of a stream are deleted, oldest first; nothing by default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RetentionOptions {
+    /// So long after their last line.
+    pub max_age: Option<Duration>,
+    /// When the files of the stream, with those being written, would have more bytes.
+    pub max_bytes: Option<u64>,
+    /// When the file system has fewer bytes free.
+    pub min_free: Option<u64>,
 }
 
 /// Part of `buffer.memory` for decoding HTTP bodies, where there is an HTTP listener.
@@ -105,12 +124,13 @@ const MOST: usize = 256;
 /// The first thing that is wrong.
 pub fn check(raw: Raw, places: &Places) -> Result<Options, ConfigError> {
     let check = Check { places };
-    check.no_retention("retention", raw.retention.max_age, raw.retention.max_bytes, raw.retention.min_free)?;
     let mut raw_listeners = raw.listener;
     if raw_listeners.is_empty() {
         raw_listeners.insert("lines".into(), raw::Listener::default());
     }
-    let streams = check.streams(&raw.stream, &raw_listeners, &raw.storage)?;
+    let placement = check.placement(&raw.placement)?;
+    let defaults = StreamDefaults { storage: &raw.storage, retention: &raw.retention, shards: placement.shards as u64 };
+    let streams = check.streams(&raw.stream, &raw_listeners, &defaults)?;
     let buffer = raw.buffer.memory.unwrap_or(Size(64 << 20));
     let has_http = raw_listeners.values().any(|l| l.protocol == Some(raw::Protocol::Http));
     let decoding = Budget::new(if has_http { (buffer.0 / DECODING_SHARE) as usize } else { 0 });
@@ -121,8 +141,8 @@ pub fn check(raw: Raw, places: &Places) -> Result<Options, ConfigError> {
         .collect::<Result<Vec<_>, _>>()?;
     check.tokens_are_used(&raw.token, &raw_listeners)?;
     check.addresses_differ(&listeners)?;
-    let placement = check.placement(&raw.placement)?;
-    let memory = MemoryPlan::new(&needs(buffer, &decoding, raw.engine, &placement, &listeners, &streams)).map_err(|least| {
+    let engine = raw.engine.unwrap_or(EngineChoice::Auto);
+    let memory = MemoryPlan::new(&needs(buffer, &decoding, engine, &placement, &listeners, &streams)).map_err(|least| {
         let longest = listeners.iter().map(|l| l.lines.max_line_bytes).max().unwrap_or(0);
         places.error(
             "buffer.memory",
@@ -146,6 +166,7 @@ pub fn check(raw: Raw, places: &Places) -> Result<Options, ConfigError> {
     if data_dir.as_os_str().is_empty() {
         return Err(places.error("data_dir", "expected a directory"));
     }
+    let sealed_dir = check.sealed_dir(raw.storage.sealed_dir.as_deref(), &data_dir)?;
     Ok(Options {
         data_dir,
         shutdown_timeout: check.time("shutdown_timeout", raw.shutdown_timeout, "10s", "0s", "1h")?,
@@ -158,12 +179,13 @@ pub fn check(raw: Raw, places: &Places) -> Result<Options, ConfigError> {
             1_000_000,
         )?,
         decoding,
-        engine: raw.engine.unwrap_or(EngineChoice::Auto),
+        engine,
         placement,
         buffer_bytes: buffer.0,
         memory,
         linger: check.time("buffer.linger", raw.buffer.linger, "5ms", "0s", "1s")?,
         strict: raw.storage.strict.unwrap_or(false),
+        sealed_dir,
         admin,
         log: LogOptions {
             level: raw.log.level.unwrap_or(LogLevel::Info),
@@ -175,10 +197,18 @@ pub fn check(raw: Raw, places: &Places) -> Result<Options, ConfigError> {
     })
 }
 
+impl Options {
+    /// What the division of memory depends on, with these listeners.
+    #[must_use]
+    pub fn needs_of(&self, listeners: &[ListenerOptions]) -> Needs {
+        needs(Size(self.buffer_bytes), &self.decoding, self.engine, &self.placement, listeners, &self.streams)
+    }
+}
+
 fn needs(
     buffer: Size,
     decoding: &Budget,
-    engine: Option<EngineChoice>,
+    engine: EngineChoice,
     placement: &Placement,
     listeners: &[ListenerOptions],
     streams: &[StreamSettings],
@@ -199,11 +229,18 @@ fn needs(
         lanes,
         max_line_bytes: listeners.iter().map(ListenerOptions::longest_tail).max().unwrap_or(0),
         least_chunk_bytes: listeners.iter().map(ListenerOptions::least_chunk_bytes).max().unwrap_or(0),
-        has_ring: engine != Some(EngineChoice::Epoll),
+        has_ring: engine != EngineChoice::Epoll,
         direct_streams: streams.iter().filter(|s| s.io == Io::Direct).count(),
         discards: listeners.iter().any(|l| l.when_full == WhenFull::DropNewest || l.http.is_some()),
         decoding: decoding.bytes(),
     }
+}
+
+/// What a stream takes that has no keys of its own.
+struct StreamDefaults<'a> {
+    storage: &'a raw::Storage,
+    retention: &'a raw::Retention,
+    shards: u64,
 }
 
 pub(super) struct Check<'a> {
@@ -264,21 +301,47 @@ impl Check<'_> {
         Err(self.places.error(key, format!("expected a name of 1 to 64 of a-z, 0-9, _ and -, not \"{name}\"")))
     }
 
-    fn no_retention(
+    /// When a stream's segments are deleted; its own keys come before those of `[retention]`, and 0 is "never".
+    fn retention(
         &self,
-        section: &str,
-        age: Option<Time>,
-        bytes: Option<Size>,
-        free: Option<Size>,
-    ) -> Result<(), ConfigError> {
-        let set = [("max_age", age.is_some()), ("max_bytes", bytes.is_some()), ("min_free", free.is_some())];
-        match set.iter().find(|(_, is_set)| *is_set) {
-            Some((key, _)) => Err(self.places.error(
-                &format!("{section}.{key}"),
-                "this version deletes nothing by itself; leave the key out and remove sealed segments (*.log) with another tool",
-            )),
-            None => Ok(()),
+        name: &str,
+        raw: &raw::Stream,
+        defaults: &StreamDefaults<'_>,
+        segment_bytes: u64,
+    ) -> Result<RetentionOptions, ConfigError> {
+        let key = |own: bool, key: &str| if own { format!("stream.{name}.{key}") } else { format!("retention.{key}") };
+        let age = raw.max_age.or(defaults.retention.max_age).filter(|t| !t.0.is_zero());
+        let bytes = raw.max_bytes.or(defaults.retention.max_bytes).filter(|s| s.0 > 0);
+        let free = raw.min_free.or(defaults.retention.min_free).filter(|s| s.0 > 0);
+        if let Some(age) = age {
+            self.time(&key(raw.max_age.is_some(), "max_age"), Some(age), "1s", "1s", "36500days")?;
         }
+        // What is being written is not deleted, and as much again is needed for what is sealed.
+        let least = 2 * defaults.shards * segment_bytes;
+        if let Some(most) = bytes.filter(|most| most.0 < least) {
+            let message = format!(
+                "{most} is too little: {} shard(s) with segments of {} need {} at least; lower segment_size or raise it",
+                defaults.shards,
+                Size(segment_bytes),
+                Size(least)
+            );
+            return Err(self.places.error(&key(raw.max_bytes.is_some(), "max_bytes"), message));
+        }
+        Ok(RetentionOptions { max_age: age.map(|t| t.0), max_bytes: bytes.map(|s| s.0), min_free: free.map(|s| s.0) })
+    }
+
+    fn sealed_dir(&self, text: Option<&str>, data_dir: &Path) -> Result<Option<PathBuf>, ConfigError> {
+        let Some(text) = text.filter(|t| !t.is_empty()) else { return Ok(None) };
+        let path = PathBuf::from(text);
+        if !path.is_absolute() {
+            return Err(self.places.error("storage.sealed_dir", format!("expected an absolute path, not \"{text}\"")));
+        }
+        if path == data_dir || path.starts_with(data_dir) || data_dir.starts_with(&path) {
+            return Err(self
+                .places
+                .error("storage.sealed_dir", "expected a directory outside of data_dir, not around it either"));
+        }
+        Ok(Some(path))
     }
 
     fn placement(&self, raw: &raw::Placement) -> Result<Placement, ConfigError> {
@@ -312,11 +375,10 @@ impl Check<'_> {
         &self,
         raw: &std::collections::BTreeMap<String, raw::Stream>,
         listeners: &std::collections::BTreeMap<String, raw::Listener>,
-        storage: &raw::Storage,
+        defaults: &StreamDefaults<'_>,
     ) -> Result<Vec<StreamSettings>, ConfigError> {
-        for (name, stream) in raw {
+        for name in raw.keys() {
             self.name(&format!("stream.{name}"), name)?;
-            self.no_retention(&format!("stream.{name}"), stream.max_age, stream.max_bytes, stream.min_free)?;
         }
         let mut names: Vec<(&str, String)> = Vec::new();
         for (name, l) in listeners {
@@ -334,12 +396,18 @@ impl Check<'_> {
             .into_iter()
             .map(|(name, key)| {
                 self.name(&key, name)?;
-                self.stream(name, raw.get(name).unwrap_or(&none), storage)
+                self.stream(name, raw.get(name).unwrap_or(&none), defaults)
             })
             .collect()
     }
 
-    fn stream(&self, name: &str, raw: &raw::Stream, storage: &raw::Storage) -> Result<StreamSettings, ConfigError> {
+    fn stream(
+        &self,
+        name: &str,
+        raw: &raw::Stream,
+        defaults: &StreamDefaults<'_>,
+    ) -> Result<StreamSettings, ConfigError> {
+        let storage = defaults.storage;
         // Errors name the section in which the value stands.
         let key = |own: bool, key: &str| if own { format!("stream.{name}.{key}") } else { format!("storage.{key}") };
         macro_rules! value {
@@ -351,6 +419,11 @@ impl Check<'_> {
         let (reserve_step, sync_interval, sync_bytes) =
             (value!(reserve_step), value!(sync_interval), value!(sync_bytes));
         let io = raw.io.or(storage.io).unwrap_or(Io::Auto);
+        let compress = raw.compress.or(storage.compress).unwrap_or(Compress::None);
+        let level = value!(compress_level);
+        let level = self.number(&level.0, level.1, 3, 1, 19)?;
+        let segment_bytes = self.size(&segment_size.0, segment_size.1, 256 << 20, 64 << 10, 1 << 40)?;
+        let retention = self.retention(name, raw, defaults, segment_bytes)?;
         Ok(StreamSettings {
             name: name.to_string(),
             format: match raw.format.unwrap_or(FormatWord::Raw) {
@@ -358,11 +431,13 @@ impl Check<'_> {
                 FormatWord::Json => Format::Json,
             },
             io,
-            segment_bytes: self.size(&segment_size.0, segment_size.1, 256 << 20, 64 << 10, 1 << 40)?,
+            segment_bytes,
             segment_age: self.time(&segment_age.0, segment_age.1, "1h", "1s", "365days")?,
             reserve_step: self.size(&reserve_step.0, reserve_step.1, 64 << 20, 0, 1 << 34)?,
             sync_interval: self.time(&sync_interval.0, sync_interval.1, "500ms", "1ms", "1h")?,
             sync_bytes: self.size(&sync_bytes.0, sync_bytes.1, 64 << 20, 64 << 10, 1 << 34)?,
+            compress: (compress == Compress::Zstd).then_some(level as i32),
+            retention,
         })
     }
 

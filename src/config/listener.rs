@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// One listener.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerOptions {
     /// Its name.
     pub name: String,

@@ -121,6 +121,31 @@ impl MemoryPlan {
         })
     }
 
+    /// Whether this division does for other listeners too.
+    ///
+    /// # Errors
+    /// What it lacks.
+    pub fn holds(&self, needs: &Needs) -> Result<(), &'static str> {
+        for (class, lanes) in &needs.lanes {
+            let Some((_, chunks)) = self.chunks.iter().find(|(of, _)| of == class) else {
+                return Err("buffer.memory was divided without chunks for this `when_full`");
+            };
+            if *chunks < lanes * (self.reactors / self.shards) + CHUNKS_BESIDES {
+                return Err("buffer.memory has too few chunks for another kind of acknowledgement");
+            }
+        }
+        if needs.least_chunk_bytes > self.chunk_bytes || needs.max_line_bytes > self.tail_reserve {
+            return Err("buffer.memory was divided for shorter lines");
+        }
+        if needs.discards && !self.discards {
+            return Err("buffer.memory was divided without room to read what is refused or dropped");
+        }
+        if needs.decoding > 0 && self.decoding == 0 {
+            return Err("buffer.memory was divided without room to decode HTTP bodies");
+        }
+        Ok(())
+    }
+
     /// Chunks of all shards and classes.
     #[must_use]
     pub fn all_chunks(&self) -> usize {

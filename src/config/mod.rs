@@ -6,6 +6,7 @@ mod document;
 pub mod listener;
 pub mod memory;
 pub mod raw;
+pub mod renumber;
 pub mod units;
 
 pub use checked::Options;

@@ -66,6 +66,10 @@ words!(
     Io { Auto = "auto", Append = "append", DontCache = "dontcache", Direct = "direct" }
 );
 words!(
+    /// `storage.compress`
+    Compress { None = "none", Zstd = "zstd" }
+);
+words!(
     /// `stream.NAME.format`
     FormatWord { Raw = "raw", Json = "json" }
 );
@@ -130,7 +134,8 @@ section!(/// `[placement]`
 section!(/// `[buffer]`
     Buffer { memory: Size, linger: Time });
 section!(/// `[storage]`
-    Storage { io: Io, segment_size: Size, segment_age: Time, reserve_step: Size, sync_interval: Time, sync_bytes: Size, strict: bool });
+    Storage { io: Io, segment_size: Size, segment_age: Time, reserve_step: Size, sync_interval: Time, sync_bytes: Size, strict: bool,
+              compress: Compress, compress_level: usize, sealed_dir: String });
 section!(/// `[retention]`
     Retention { max_age: Time, max_bytes: Size, min_free: Size });
 section!(/// `[admin]`
@@ -141,7 +146,7 @@ section!(/// `[log]`
     Log { level: LogLevel, format: LogFormat });
 section!(/// `[stream.NAME]`
     Stream { format: FormatWord, segment_size: Size, segment_age: Time, reserve_step: Size, sync_interval: Time, sync_bytes: Size,
-             io: Io, max_age: Time, max_bytes: Size, min_free: Size });
+             io: Io, compress: Compress, compress_level: usize, max_age: Time, max_bytes: Size, min_free: Size });
 section!(/// `[listener.NAME]`
     Listener { protocol: Protocol, address: String, stream: String, when_full: WhenFull, ack: Ack, reply: Reply,
                max_line_bytes: Size, too_long: TooLongWord, strip_cr: bool, unterminated: UnterminatedWord,

@@ -36,7 +36,14 @@ fn errors_name_key_line_and_what_was_expected() {
         ("[listener.a]\nstream = \"../x\"\naddress = \"stdin:\"", "t.toml:2: `listener.a.stream`: expected a name"),
         ("[buffer]\nmemory = \"1MiB\"", "t.toml:2: `buffer.memory`: 1 MiB is too small for these listeners"),
         ("[buffer]\nlinger = \"2s\"", "t.toml:2: `buffer.linger`: expected 0s to 1s, not 2s"),
-        ("[retention]\nmax_age = \"1day\"", "t.toml:2: `retention.max_age`: this version deletes nothing"),
+        ("[retention]\nmax_bytes = \"1MiB\"", "t.toml:2: `retention.max_bytes`: 1 MiB is too little: "),
+        ("[stream.default]\nmax_age = \"1us\"", "t.toml:2: `stream.default.max_age`: expected 1s to 36500days"),
+        ("[storage]\nsealed_dir = \"x\"", "t.toml:2: `storage.sealed_dir`: expected an absolute path"),
+        (
+            "data_dir = \"/a/b\"\n[storage]\nsealed_dir = \"/a\"",
+            "t.toml:3: `storage.sealed_dir`: expected a directory outside",
+        ),
+        ("[storage]\ncompress_level = 20", "t.toml:2: `storage.compress_level`: expected 1 to 19, not 20"),
         (
             "[listener.a]\naddress = \"stdin:\"\nreply = \"count\"",
             "t.toml:3: `listener.a.reply`: nothing can be sent back",

@@ -84,7 +84,11 @@ impl Subject {
             segment_bytes: s.segment_bytes,
             reserve_step: s.reserve_step,
             wants_dont_cache: matches!(s.io, Io::Auto | Io::DontCache),
-            retention: Retention::default(),
+            retention: Retention {
+                max_age: s.retention.max_age,
+                max_bytes: s.retention.max_bytes,
+                min_free: s.retention.min_free,
+            },
         });
         let plan = &options.placement.plan;
         Subject {

@@ -1,13 +1,13 @@
 //! Reading lines back, in the order shard, sequence.
 
-use super::names::{Kind, SegmentId};
-use std::fs::File;
+use super::content::{Content, ContentReader, TEXTS};
+use super::names::SegmentId;
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const READ: usize = 256 * 1024;
 
-/// The segments of a stream in reading order, sealed or active.
+/// The segments of a stream in reading order, sealed, compressed or active.
 ///
 /// # Errors
 /// The directory cannot be listed.
@@ -15,29 +15,12 @@ pub fn segments(stream_dir: &Path) -> io::Result<Vec<SegmentId>> {
     let mut ids: Vec<SegmentId> = std::fs::read_dir(stream_dir)?
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter_map(|name| SegmentId::parse(&name))
-        .filter(|(_, kind)| matches!(kind, Kind::Sealed | Kind::Active))
+        .filter(|(_, kind)| TEXTS.contains(kind))
         .map(|(id, _)| id)
         .collect();
     ids.sort();
     ids.dedup();
     Ok(ids)
-}
-
-/// Opens a segment under whichever of its two names it has at the moment; `None` once retention took it.
-///
-/// # Errors
-/// Anything but "not found".
-pub fn open_segment(stream_dir: &Path, id: SegmentId) -> io::Result<Option<(File, PathBuf)>> {
-    // It may be sealed between the two looks, so the sealed name is tried again at the end.
-    for kind in [Kind::Active, Kind::Sealed, Kind::Active, Kind::Sealed] {
-        let path = stream_dir.join(id.file_name(kind));
-        match File::open(&path) {
-            Ok(file) => return Ok(Some((file, path))),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(None)
 }
 
 /// Copies whole lines of `from` to `to`; a torn line at the end is never shown.
@@ -65,6 +48,14 @@ pub fn copy_lines(from: &mut impl Read, to: &mut impl Write) -> io::Result<u64> 
         held.clear();
         held.extend_from_slice(&buffer[last + 1..n]);
     }
+}
+
+/// Copies the whole lines between two offsets.
+///
+/// # Errors
+/// Reading or writing failed.
+pub fn copy_range(from: &dyn Content, start: u64, end: u64, to: &mut impl Write) -> io::Result<u64> {
+    copy_lines(&mut ContentReader::new(from, start).take(end.saturating_sub(start)), to)
 }
 
 /// Makes control bytes visible, for terminals: everything below space but newline and tab, and DEL, as `\xNN`.

@@ -33,10 +33,16 @@ pub trait Disk: Send + Sync + 'static {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes a symlink with this (relative) target; `AlreadyExists` where the name is taken.
     fn symlink(&self, target: &str, link: &Path) -> io::Result<()>;
+    /// Where a symlink points; `None`: it is none. `NotFound` where nothing has that name.
+    fn link_target(&self, path: &Path) -> io::Result<Option<PathBuf>>;
     /// Makes the directory's entries durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Bytes free for us in the file system that holds `dir`.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+    /// Bytes of the file system that holds `dir`, used or free.
+    fn size_bytes(&self, _dir: &Path) -> io::Result<u64> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// True if `RWF_DONTCACHE` works in `dir`, tried with a real write; false unless the disk knows better.
     fn can_drop_cache(&self, _dir: &Path) -> bool {
         false

@@ -2,15 +2,20 @@
 //!
 //! Everything goes through [`disk::Disk`], so that tests can take the power away at any call.
 
+pub mod archive;
 pub mod cat;
+pub mod content;
 pub mod data_dir;
 pub mod direct;
 pub mod disk;
 pub mod names;
 pub mod real_disk;
 pub mod recover;
+pub mod retention;
+pub mod seekable;
 pub mod segment;
 pub mod stream_dir;
+pub mod timeline;
 pub mod trail;
 pub mod verify;
 

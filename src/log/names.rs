@@ -26,6 +26,8 @@ pub enum Kind {
     Sealed,
     /// `NAME.log.active`
     Active,
+    /// `NAME.log.zst`: sealed, and compressed since.
+    Compressed,
     /// `NAME.trail`
     Trail,
     /// `NAME.torn`
@@ -39,6 +41,7 @@ impl SegmentId {
         let ending = match kind {
             Kind::Sealed => "log",
             Kind::Active => "log.active",
+            Kind::Compressed => "log.zst",
             Kind::Trail => "trail",
             Kind::Torn => "torn",
         };
@@ -52,6 +55,7 @@ impl SegmentId {
         let kind = match ending {
             "log" => Kind::Sealed,
             "log.active" => Kind::Active,
+            "log.zst" => Kind::Compressed,
             "trail" => Kind::Trail,
             "torn" => Kind::Torn,
             _ => return None,
@@ -79,7 +83,7 @@ mod tests {
 
     #[test]
     fn names_come_back_as_they_were() {
-        for kind in [Kind::Sealed, Kind::Active, Kind::Trail, Kind::Torn] {
+        for kind in [Kind::Sealed, Kind::Active, Kind::Compressed, Kind::Trail, Kind::Torn] {
             for id in [SegmentId { shard: 0, sequence: 1 }, SegmentId { shard: 1234, sequence: u64::MAX }] {
                 assert_eq!(SegmentId::parse(&id.file_name(kind)), Some((id, kind)));
             }

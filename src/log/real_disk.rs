@@ -8,7 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -151,6 +151,13 @@ impl Disk for RealDisk {
         std::os::unix::fs::symlink(target, link)
     }
 
+    fn link_target(&self, path: &Path) -> io::Result<Option<PathBuf>> {
+        match fs::read_link(path) {
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(None), // readlink(2): not a symlink
+            other => other.map(Some),
+        }
+    }
+
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.with_spare(|| File::open(dir))?.sync_all()
     }
@@ -158,6 +165,11 @@ impl Disk for RealDisk {
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         let stat = nix::sys::statvfs::statvfs(dir)?;
         Ok(stat.blocks_available() as u64 * stat.fragment_size() as u64)
+    }
+
+    fn size_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let stat = nix::sys::statvfs::statvfs(dir)?;
+        Ok(stat.blocks() as u64 * stat.fragment_size() as u64)
     }
 
     fn can_drop_cache(&self, dir: &Path) -> bool {

@@ -18,13 +18,15 @@ pub struct StreamDir {
     clock: Arc<dyn Clock>,
     dir: PathBuf,
     state: PathBuf,
+    /// Another place that knows the highest sequence too.
+    second_state: Option<PathBuf>,
     node: [u8; 16],
     shard: u16,
     /// Highest sequence that is durable in the state file; the next segment gets the one after it.
     highest: AtomicU64,
     /// Sequence of the segment that was begun last; 0: none yet. Goes into the next one's trail.
     begun: AtomicU64,
-    reserve_step: u64,
+    reserve_step: AtomicU64,
 }
 
 impl StreamDir {
@@ -46,12 +48,7 @@ impl StreamDir {
         let states = data_dir.join(super::data_dir::STATE_DIR).join("sequence");
         disk.create_dir_all(&states).context("make directory", &states)?;
         let state = states.join(format!("{stream}.{shard}"));
-        let known = match read_file(&*disk, &state) {
-            Ok(bytes) => parse_number(&bytes)
-                .ok_or_else(|| LogError::State { path: state.clone(), expected: "a sequence number" })?,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
-            Err(error) => return Err(LogError::Io { what: "read", path: state, error }),
-        };
+        let known = known_sequence(&*disk, &state)?;
         let seen = disk
             .list(&dir)
             .context("list", &dir)?
@@ -62,7 +59,22 @@ impl StreamDir {
             .max()
             .unwrap_or(0);
         let (highest, begun) = (AtomicU64::new(known.max(seen)), AtomicU64::new(seen));
-        Ok(StreamDir { disk, clock, dir, state, node, shard, highest, begun, reserve_step })
+        let reserve_step = AtomicU64::new(reserve_step);
+        Ok(StreamDir { disk, clock, dir, state, second_state: None, node, shard, highest, begun, reserve_step })
+    }
+
+    /// Keeps the highest sequence beneath this directory too: one that stays where the stream's own may be in memory.
+    ///
+    /// # Errors
+    /// As [`StreamDir::open`].
+    pub fn with_state_in(mut self, data_dir: &Path) -> Result<Self, LogError> {
+        let states = data_dir.join(super::data_dir::STATE_DIR).join("sequence");
+        self.disk.create_dir_all(&states).context("make directory", &states)?;
+        let name = self.state.file_name().unwrap_or_default();
+        let second = states.join(name);
+        self.highest.fetch_max(known_sequence(&*self.disk, &second)?, Ordering::Relaxed);
+        self.second_state = Some(second);
+        Ok(self)
     }
 
     /// The directory.
@@ -77,6 +89,22 @@ impl StreamDir {
         self.disk.free_bytes(&self.dir).unwrap_or(0)
     }
 
+    /// Reserves so much ahead in the segments to come.
+    pub fn set_reserve_step(&self, bytes: u64) {
+        self.reserve_step.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Makes the first segment, begins it and points `current` at it.
+    ///
+    /// # Errors
+    /// As [`StreamDir::prepare`].
+    pub fn begin_first(&self) -> Result<Segment, LogError> {
+        let mut active = self.prepare()?;
+        self.begin(&mut active);
+        self.point_current(active.id)?;
+        Ok(active)
+    }
+
     /// Makes the next segment: its sequence is durable before the name is used, its room is reserved, and its directory
     /// entry is synced before the first line goes in.
     ///
@@ -89,8 +117,9 @@ impl StreamDir {
             .checked_add(1)
             .ok_or_else(|| LogError::State { path: self.state.clone(), expected: "a sequence that can go on" })?;
         if !mutant!("sequence_restarts") {
-            replace_file(&*self.disk, &self.state, format!("{sequence}\n").as_bytes())
-                .context("replace", &self.state)?;
+            for state in self.second_state.iter().chain([&self.state]) {
+                replace_file(&*self.disk, state, format!("{sequence}\n").as_bytes()).context("replace", state)?;
+            }
         }
         self.highest.store(sequence, Ordering::Relaxed);
         let id = SegmentId { shard: self.shard, sequence };
@@ -107,7 +136,9 @@ impl StreamDir {
         let file = self.disk.create_new(path).context("create", path)?;
         let trail = self.disk.create_new(trail_path).context("create", trail_path)?;
         let mut segment = Segment::new(id, path.to_path_buf(), file, trail);
-        segment.reserve(1, self.reserve_step, || self.free_bytes()).context("reserve room for", path)?;
+        segment
+            .reserve(1, self.reserve_step.load(Ordering::Relaxed), || self.free_bytes())
+            .context("reserve room for", path)?;
         if !mutant!("no_directory_sync") {
             self.disk.sync_dir(&self.dir).context("sync directory", &self.dir)?;
         }
@@ -177,6 +208,15 @@ impl StreamDir {
 
     fn file(&self, id: SegmentId, kind: Kind) -> PathBuf {
         self.dir.join(id.file_name(kind))
+    }
+}
+
+fn known_sequence(disk: &dyn Disk, state: &Path) -> Result<u64, LogError> {
+    match read_file(disk, state) {
+        Ok(bytes) => parse_number(&bytes)
+            .ok_or_else(|| LogError::State { path: state.to_path_buf(), expected: "a sequence number" }),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(LogError::Io { what: "read", path: state.to_path_buf(), error }),
     }
 }
 

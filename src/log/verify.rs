@@ -1,71 +1,20 @@
 //! Holds segments against their trails: is every byte on disk what was written, is every file there, is every segment that a
 //! later one names? Reads only; a server may run on the directory.
 
+pub use super::content::{Content, Files, OnDisk};
+use super::content::{TEXTS, open_kind, read_full};
 use super::names::{Kind, SegmentId, is_stream_name};
+use super::retention::{mark_path, parse_mark};
 use super::trail::{Record, Trail, What};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// Bytes read at a time.
 const READ: usize = 1 << 20;
 /// Of a trail no more than this is read: 22 million records.
 const TRAIL_MOST: u64 = 1 << 30;
-
-/// Where the files are: a directory of this machine, or something else in tests.
-pub trait Files {
-    /// The names in a directory.
-    ///
-    /// # Errors
-    /// It cannot be listed.
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
-    /// A file for reading.
-    ///
-    /// # Errors
-    /// It cannot be opened.
-    fn open(&self, path: &Path) -> io::Result<Box<dyn Content>>;
-}
-
-/// An open file.
-pub trait Content {
-    /// Bytes in it.
-    ///
-    /// # Errors
-    /// It cannot be looked at.
-    fn size(&self) -> io::Result<u64>;
-    /// Reads at an offset; 0 at the end.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize>;
-}
-
-/// The files of this machine, opened for reading only.
-#[derive(Debug, Clone, Copy)]
-pub struct OnDisk;
-
-impl Files for OnDisk {
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        std::fs::read_dir(dir)?
-            .filter_map(|entry| entry.map(|e| e.file_name().into_string().ok()).transpose())
-            .collect()
-    }
-    fn open(&self, path: &Path) -> io::Result<Box<dyn Content>> {
-        Ok(Box::new(File::open(path)?))
-    }
-}
-
-impl Content for File {
-    fn size(&self) -> io::Result<u64> {
-        Ok(self.metadata()?.len())
-    }
-    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
-        FileExt::read_at(self, into, offset)
-    }
-}
 
 /// What is wrong with a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -109,6 +58,8 @@ pub struct StreamReport {
     pub segments: u64,
     /// Of them, those that are being written or wait for recovery.
     pub active: u64,
+    /// Of them, those that are compressed.
+    pub compressed: u64,
     /// Lines that match their checksums.
     pub lines: u64,
     /// Their bytes.
@@ -150,7 +101,7 @@ pub fn stream(files: &dyn Files, data_dir: &Path, name: &str) -> io::Result<Stre
             None => report.foreign_files += 1,
         }
     }
-    let mut look = Look { files, dir: &dir, report, buffer: vec![0; READ] };
+    let mut look = Look { files, data_dir, dir: &dir, report, buffer: vec![0; READ] };
     for (id, kinds) in &found {
         let before = look.report.clone();
         look.segment(*id, kinds);
@@ -162,17 +113,26 @@ pub fn stream(files: &dyn Files, data_dir: &Path, name: &str) -> io::Result<Stre
     }
     let there: BTreeSet<SegmentId> = found
         .iter()
-        .filter(|(_, kinds)| kinds.contains("log") || kinds.contains("active"))
+        .filter(|(_, kinds)| ["log", "active", "zst"].iter().any(|kind| kinds.contains(kind)))
         .map(|(id, _)| *id)
         .collect();
     look.gaps(&there);
     Ok(look.report)
 }
 
+/// What cannot be read because it is not what it was, and what cannot be read at all.
+fn unreadable(error: &io::Error) -> Problem {
+    match error.kind() {
+        io::ErrorKind::InvalidData => Problem::Changed,
+        _ => Problem::Unreadable,
+    }
+}
+
 fn word(kind: Kind) -> &'static str {
     match kind {
         Kind::Sealed => "log",
         Kind::Active => "active",
+        Kind::Compressed => "zst",
         Kind::Trail => "trail",
         Kind::Torn => "torn",
     }
@@ -180,6 +140,7 @@ fn word(kind: Kind) -> &'static str {
 
 struct Look<'a> {
     files: &'a dyn Files,
+    data_dir: &'a Path,
     dir: &'a Path,
     report: StreamReport,
     buffer: Vec<u8>,
@@ -200,11 +161,7 @@ impl Look<'_> {
     }
 
     fn open(&self, id: SegmentId, kind: Kind) -> io::Result<Option<Box<dyn Content>>> {
-        match self.files.open(&self.dir.join(id.file_name(kind))) {
-            Ok(file) => Ok(Some(file)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e),
-        }
+        open_kind(self.files, self.dir, id, kind)
     }
 
     /// A trail, and whether it was whole once and is not any more.
@@ -215,21 +172,31 @@ impl Look<'_> {
         Ok(Some((Trail::parse(&bytes[..n]), Trail::was_changed(&bytes[..n]))))
     }
 
+    /// True if retention has taken this segment away, or is about to: then files of it may be there or not.
+    fn is_retired(&self, id: SegmentId) -> bool {
+        let path = mark_path(self.data_dir, &self.report.stream, id.shard);
+        let mut bytes = [0; 32];
+        let read = self.files.open(&path).and_then(|file| read_full(&*file, &mut bytes, 0));
+        read.is_ok_and(|n| id.sequence <= parse_mark(&bytes[..n]))
+    }
+
     fn segment(&mut self, id: SegmentId, kinds: &BTreeSet<&str>) {
+        if self.is_retired(id) {
+            return;
+        }
         // The trail first: what it says was in the segment by then.
         let trail = match self.trail(id) {
             Ok(trail) => trail,
             Err(e) => return self.complain(id, Kind::Trail, Problem::Unreadable, (0, 0), e.to_string()),
         };
         // It may be sealed, or taken away as empty, between the two looks.
-        let opened =
-            [Kind::Active, Kind::Sealed, Kind::Active].into_iter().find_map(|kind| match self.open(id, kind) {
-                Ok(file) => file.map(|file| Ok((file, kind))),
-                Err(e) => Some(Err((e, kind))),
-            });
+        let opened = TEXTS.into_iter().chain(TEXTS).find_map(|kind| match self.open(id, kind) {
+            Ok(file) => file.map(|file| Ok((file, kind))),
+            Err(e) => Some(Err((e, kind))),
+        });
         let (file, kind) = match opened {
             Some(Ok(opened)) => opened,
-            Some(Err((e, kind))) => return self.complain(id, kind, Problem::Unreadable, (0, 0), e.to_string()),
+            Some(Err((e, kind))) => return self.complain(id, kind, unreadable(&e), (0, 0), e.to_string()),
             // One that never held anything durable may have been removed by a start that was killed at just this point.
             None if trail.is_some_and(|(t, _)| t.synced_to() > 0) && self.trail(id).is_ok_and(|t| t.is_some()) => {
                 let detail = "its trail is there and it is not".into();
@@ -239,6 +206,7 @@ impl Look<'_> {
         };
         self.report.segments += 1;
         self.report.active += u64::from(kind == Kind::Active);
+        self.report.compressed += u64::from(kind == Kind::Compressed);
         if kinds.contains("log") && kinds.contains("active") && self.open(id, Kind::Active).is_ok_and(|f| f.is_some()) {
             let detail = "it is there as sealed and as active".into();
             self.complain(id, Kind::Active, Problem::Twice, (0, 0), detail);
@@ -251,7 +219,7 @@ impl Look<'_> {
             self.report.bytes_unproven += file.size().unwrap_or(0);
             return self.complain(id, Kind::Trail, Problem::Missing, (0, 0), detail);
         };
-        if was_changed && kind == Kind::Sealed {
+        if was_changed && kind != Kind::Active {
             let detail = "the trail has changed: what it says of the rest cannot be read".into();
             self.complain(id, Kind::Trail, Problem::Changed, (0, 0), detail);
         }
@@ -261,7 +229,7 @@ impl Look<'_> {
             return self.complain(id, Kind::Trail, Problem::WrongTrail, (0, 0), detail);
         }
         if let Err(e) = self.content(id, kind, &*file, &trail) {
-            self.complain(id, kind, Problem::Unreadable, (0, 0), e.to_string());
+            self.complain(id, kind, unreadable(&e), (0, 0), e.to_string());
         }
     }
 
@@ -345,7 +313,12 @@ impl Look<'_> {
             let before = SegmentId { shard: id.shard, sequence: header.previous };
             // The oldest segments may have been taken away, with their trails; one from the middle may not.
             let is_oldest = !there.iter().any(|other| other.shard == id.shard && other < id);
-            if header.previous == 0 || header.id != *id || there.contains(&before) || is_oldest {
+            if header.previous == 0
+                || header.id != *id
+                || there.contains(&before)
+                || is_oldest
+                || self.is_retired(before)
+            {
                 continue;
             }
             // Crashes leave what they cut off; and a segment before that has been reported already where its trail is there.
@@ -357,19 +330,6 @@ impl Look<'_> {
             }
         }
     }
-}
-
-fn read_full(file: &dyn Content, into: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut done = 0;
-    while done < into.len() {
-        match file.read_at(&mut into[done..], offset + done as u64) {
-            Ok(0) => break,
-            Ok(n) => done += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(done)
 }
 
 #[cfg(test)]

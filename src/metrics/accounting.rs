@@ -218,6 +218,12 @@ impl Account {
 }
 
 impl Accounting {
+    /// Listeners that there is room for.
+    #[must_use]
+    pub fn listeners(&self) -> usize {
+        self.listeners
+    }
+
     /// An accounting for so many listeners, without ledgers yet.
     #[must_use]
     pub fn new(listeners: usize) -> Accounting {

@@ -6,12 +6,15 @@ use super::accounting::{Account, Accounting, REASONS, Tally};
 use super::cells::{BUCKETS_US, Histogram};
 use super::stats::{REFUSED, STATUSES};
 use crate::control::Control;
+use crate::keeper::{Kept, KeptCounts};
+use crate::log::disk::Disk;
 use crate::log::recover::Recovered;
 use crate::shard::Shard;
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use std::fmt::Write;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 /// What recovery found at start, summed.
 #[derive(Debug, Clone, Copy, Default)]
@@ -40,14 +43,16 @@ impl RecoverySums {
 pub struct Metrics {
     /// The lines' account.
     pub accounting: Accounting,
-    /// Names of the listeners.
-    pub listeners: Vec<String>,
+    /// Names of the listeners, by place; a reload may add some.
+    listeners: RwLock<Vec<String>>,
     /// The shards.
     pub shards: Vec<Arc<Shard>>,
     /// Readiness.
     pub control: Arc<Control>,
     /// Set when recovery is over.
     pub recovery: OnceLock<RecoverySums>,
+    /// Set at the start: what housekeeping has done, and where the files are.
+    pub kept: OnceLock<(KeptCounts, Arc<dyn Disk>, PathBuf)>,
     /// Set when the engine is chosen: its name, and why it.
     pub engine: OnceLock<(&'static str, &'static str)>,
     recorder: PrometheusRecorder,
@@ -63,8 +68,20 @@ impl Metrics {
         let recorder = PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
         metrics::with_local_recorder(&recorder, describe);
-        let (recovery, engine, scrape) = (OnceLock::new(), OnceLock::new(), Mutex::new(()));
-        Metrics { accounting, listeners, shards, control, recovery, engine, recorder, handle, scrape }
+        let (recovery, engine, scrape, kept) = (OnceLock::new(), OnceLock::new(), Mutex::new(()), OnceLock::new());
+        let listeners = RwLock::new(listeners);
+        Metrics { accounting, listeners, shards, control, recovery, kept, engine, recorder, handle, scrape }
+    }
+
+    /// Names of the listeners, in the order of their accounts.
+    #[must_use]
+    pub fn listeners(&self) -> Vec<String> {
+        self.listeners.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Adds listeners behind those that there are.
+    pub fn add_listeners(&self, names: impl Iterator<Item = String>) {
+        self.listeners.write().unwrap_or_else(PoisonError::into_inner).extend(names);
     }
 
     /// The text.
@@ -73,7 +90,7 @@ impl Metrics {
         let _one_at_a_time = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
         let accounts = self.accounting.snapshot();
         metrics::with_local_recorder(&self.recorder, || {
-            for (name, account) in self.listeners.iter().zip(&accounts) {
+            for (name, account) in self.listeners().iter().zip(&accounts) {
                 publish_account(name, account);
             }
             self.shards.iter().for_each(|shard| publish_shard(shard));
@@ -89,6 +106,11 @@ impl Metrics {
         gauge!("logweir_intake_stopped").set(f64::from(u8::from(self.control.intake_stopped())));
         if let Some((engine, reason)) = self.engine.get() {
             gauge!("logweir_engine_info", "engine" => *engine, "reason" => *reason).set(1.0);
+        }
+        if let Some((counts, disk, dir)) = self.kept.get() {
+            publish_room(&**disk, dir);
+            let counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+            counts.iter().for_each(|(stream, kept)| publish_kept(stream, kept));
         }
         if let Some(recovery) = self.recovery.get() {
             gauge!("logweir_recovered_segments").set(recovery.segments as f64);
@@ -142,6 +164,13 @@ fn describe() {
         ("logweir_rotations_total", "Segments exchanged."),
         ("logweir_rotation_failures_total", "Segments that could not be prepared or sealed at the first try."),
         ("logweir_disk_full_events_total", "Times that the disk turned out to be full."),
+        ("logweir_deleted_segments_total", "Segments that retention has deleted, by reason."),
+        ("logweir_deleted_bytes_total", "Bytes of their files."),
+        ("logweir_compressed_segments_total", "Segments compressed."),
+        ("logweir_compressed_text_bytes_total", "Bytes of them before."),
+        ("logweir_compressed_file_bytes_total", "And after."),
+        ("logweir_moved_bytes_total", "Bytes moved to sealed_dir."),
+        ("logweir_housekeeping_failures_total", "Times that deleting, compressing or moving failed; tried again."),
     ];
     counters.iter().for_each(|(name, text)| describe_counter!(*name, *text));
     let gauges = [
@@ -160,6 +189,10 @@ fn describe() {
         ("logweir_partial_line_bytes", "Bytes of partial lines, in whole blocks."),
         ("logweir_ring_chunks", "Chunks waiting in a ring."),
         ("logweir_disk_full", "1 while a writer waits for room."),
+        ("logweir_stored_bytes", "Bytes of the files of a stream, as of the last segment that was sealed."),
+        ("logweir_stored_segments", "Sealed segments of a stream."),
+        ("logweir_data_free_bytes", "Bytes free for the server in the file system of data_dir."),
+        ("logweir_data_size_bytes", "Bytes of that file system."),
         ("logweir_ready", "1 while the server takes lines."),
         ("logweir_intake_stopped", "1 once the disk has failed for the second time."),
         ("logweir_engine_info", "1: which engine runs, and why this one."),
@@ -243,6 +276,32 @@ fn publish_shard(shard: &Shard) {
     let chunks: usize = shard.channels.iter().map(|c| c.pool.chunks()).sum();
     let free: usize = shard.channels.iter().map(|c| c.pool.free()).sum();
     level("logweir_buffer_utilisation", 1.0 - free.min(chunks) as f64 / chunks.max(1) as f64);
+}
+
+fn publish_room(disk: &dyn Disk, dir: &Path) {
+    if let Ok(free) = disk.free_bytes(dir) {
+        gauge!("logweir_data_free_bytes").set(free as f64);
+    }
+    if let Ok(size) = disk.size_bytes(dir) {
+        gauge!("logweir_data_size_bytes").set(size as f64);
+    }
+}
+
+fn publish_kept(stream: &str, kept: &Kept) {
+    let name = stream.to_string();
+    let count = |metric: &'static str, value: u64| counter!(metric, "stream" => name.clone()).absolute(value);
+    for why in ["max_age", "max_bytes", "min_free"] {
+        let value = kept.deleted.get(why).copied().unwrap_or(0);
+        counter!("logweir_deleted_segments_total", "stream" => name.clone(), "reason" => why).absolute(value);
+    }
+    count("logweir_deleted_bytes_total", kept.deleted_bytes);
+    count("logweir_compressed_segments_total", kept.compressed);
+    count("logweir_compressed_text_bytes_total", kept.text_bytes);
+    count("logweir_compressed_file_bytes_total", kept.packed_bytes);
+    count("logweir_moved_bytes_total", kept.moved_bytes);
+    count("logweir_housekeeping_failures_total", kept.failures);
+    gauge!("logweir_stored_bytes", "stream" => name.clone()).set(kept.bytes as f64);
+    gauge!("logweir_stored_segments", "stream" => name.clone()).set(kept.segments as f64);
 }
 
 /// One histogram in the Prometheus text format; histograms of the same shard are added up.

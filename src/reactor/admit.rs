@@ -23,24 +23,31 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[derive(Debug)]
 pub struct ConnectionLimit {
     open: AtomicUsize,
-    most: usize,
+    /// What there is room for.
+    fit: usize,
+    most: AtomicUsize,
 }
 
 impl ConnectionLimit {
     /// So many at most.
     #[must_use]
     pub fn new(most: usize) -> Self {
-        ConnectionLimit { open: AtomicUsize::new(0), most }
+        ConnectionLimit { open: AtomicUsize::new(0), fit: most, most: AtomicUsize::new(most) }
     }
 
-    /// The limit.
+    /// The greatest limit that there is room for.
     #[must_use]
     pub fn most(&self) -> usize {
-        self.most
+        self.fit
+    }
+
+    /// Another limit, no greater than the first, for those who come from now on.
+    pub fn set_most(&self, most: usize) {
+        self.most.store(most.min(self.fit), Ordering::Relaxed);
     }
 
     fn enter(&self) -> bool {
-        let entered = self.open.fetch_add(1, Ordering::Relaxed) < self.most;
+        let entered = self.open.fetch_add(1, Ordering::Relaxed) < self.most.load(Ordering::Relaxed);
         if !entered {
             self.leave();
         }
@@ -56,7 +63,7 @@ impl ConnectionLimit {
 /// entry per address that is connected.
 #[derive(Debug)]
 pub struct AddressLimit {
-    most: usize,
+    most: AtomicUsize,
     open: Mutex<HashMap<IpAddr, usize>>,
 }
 
@@ -64,24 +71,28 @@ impl AddressLimit {
     /// So many at most; 0: no limit.
     #[must_use]
     pub fn new(most: usize) -> Self {
-        AddressLimit { most, open: Mutex::new(HashMap::new()) }
+        AddressLimit { most: AtomicUsize::new(most), open: Mutex::new(HashMap::new()) }
+    }
+
+    /// Another limit, for those who come from now on.
+    pub fn set_most(&self, most: usize) {
+        self.most.store(most, Ordering::Relaxed);
     }
 
     pub(super) fn enter(&self, ip: IpAddr) -> bool {
-        if self.most == 0 {
-            return true;
-        }
+        // Counted without a limit too: one may be set while they are connected.
+        let most = self.most.load(Ordering::Relaxed);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(ip).or_insert(0);
-        let enters = *count < self.most;
+        let enters = most == 0 || *count < most;
         *count += usize::from(enters);
+        if *count == 0 {
+            open.remove(&ip);
+        }
         enters
     }
 
     pub(super) fn leave(&self, ip: IpAddr) {
-        if self.most == 0 {
-            return;
-        }
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = open.get_mut(&ip) {
             *count -= 1;
@@ -143,7 +154,7 @@ impl<E: Engine> Reactor<E> {
         self.start_timers(id);
         self.stats().open.add(1);
         self.stats().accepted.add(1);
-        if self.draining {
+        if self.is_ending(listener) {
             self.pending(id); // was in the accept queue when the end began: take what it sent
         }
     }

@@ -31,6 +31,7 @@ impl<E: Engine> Reactor<E> {
 
     pub(super) fn took(&mut self, Received { conn: id, lease, outcome }: Received) -> Served {
         let Lease { mut chunk, start, len: leased, mark } = lease;
+        let is_ending = self.conns.get(id).map(|c| c.listener).is_some_and(|l| self.is_ending(l));
         let Some(conn) = self.conns.get(id) else {
             self.put_back(chunk, mark); // closed while the receive was out
             return Served::Done(0);
@@ -40,7 +41,7 @@ impl<E: Engine> Reactor<E> {
             Outcome::Empty => {
                 // Nothing more was sent so far: with the orderly end, this is the end of the input, between requests.
                 let is_opening = conn.stage.is_opening() && !conn.stage.is_clean_end();
-                let over = self.draining && conn.session.is_between(conn.tail.len()) && !is_opening;
+                let over = is_ending && conn.session.is_between(conn.tail.len()) && !is_opening;
                 self.put_back(chunk, mark);
                 if self.tail_lane == Some(id) {
                     self.watch(id); // the lane is not for those who have nothing to say
@@ -138,7 +139,8 @@ impl<E: Engine> Reactor<E> {
     /// Lets the session have what landed.
     fn digest(&mut self, id: ConnId, mut chunk: Box<Chunk>, landed: Landed, received: usize, more: bool) -> Served {
         let refusal = (landed.mark == LeaseMark::Discard).then(|| self.turns_away().unwrap_or(Refusal::Overloaded));
-        let (not_ready, leaving) = (self.not_ready, self.draining || self.control.leaving());
+        let is_ending = self.conns.get(id).map(|c| c.listener).is_some_and(|l| self.is_ending(l));
+        let (not_ready, leaving) = (self.not_ready, is_ending || self.control.leaving());
         let is_lane = self.tail_lane == Some(id);
         let Some(conn) = self.conns.get(id) else {
             self.put_back(chunk, landed.mark);
@@ -178,7 +180,7 @@ impl<E: Engine> Reactor<E> {
             return Served::Done(received);
         }
         // At the orderly end one look more: what is found empty then is over.
-        if more || goes_on || self.draining { Served::More(received) } else { Served::Done(received) }
+        if more || goes_on || is_ending { Served::More(received) } else { Served::Done(received) }
     }
 
     fn replies(&mut self, id: ConnId) -> bool {

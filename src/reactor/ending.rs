@@ -83,6 +83,9 @@ impl<E: Engine> Reactor<E> {
                 continue;
             }
             let timeout = self.listeners[usize::from(conn.listener)].options.idle_timeout.as_nanos() as u64;
+            if timeout == 0 {
+                continue; // it was taken out of the configuration
+            }
             let due = conn.last_input_ns + timeout;
             // Input that waits for us is not idleness, nor is waiting for an acknowledgement.
             if due > now || conn.queued || conn.unacked > 0 {
@@ -100,7 +103,7 @@ impl<E: Engine> Reactor<E> {
             }
             let waits_for_chunk = self.lanes[self.lane_of[usize::from(conn.listener)]].blocked;
             conn.line_timer_ns = 0;
-            if conn.line_since_ns == 0 {
+            if conn.line_since_ns == 0 || timeout == 0 {
                 continue;
             }
             let due = conn.line_since_ns + timeout;
@@ -205,17 +208,21 @@ impl<E: Engine> Reactor<E> {
 
     /// Closes a connection whose input is over once nothing is owed to it any more.
     pub(super) fn close_if_done(&mut self, id: ConnId) {
+        let Some(listener) = self.conns.get(id).map(|c| c.listener) else { return };
+        let is_ending = self.is_ending(listener);
         let Some(conn) = self.conns.get(id) else { return };
         // At the orderly end nobody waits for a client that does not read its answers.
-        if conn.ended && conn.unacked == 0 && (!conn.sending || self.draining) && !conn.dirty {
+        if conn.ended && conn.unacked == 0 && (!conn.sending || is_ending) && !conn.dirty {
             self.close(id, None);
         }
     }
 
     /// Everything was said to a connection: closes it, without cutting off what was said.
     pub(super) fn part(&mut self, id: ConnId) {
+        let Some(listener) = self.conns.get(id).map(|c| c.listener) else { return };
+        let is_ending = self.is_ending(listener);
         let Some(conn) = self.conns.get(id) else { return };
-        if conn.ended || self.draining {
+        if conn.ended || is_ending {
             return self.close(id, None);
         }
         if !conn.shut {

@@ -31,6 +31,12 @@ impl Handshakes {
         Handshakes { each_ns, saved_ns: most_ns, most_ns, at_ns: now, waiting: VecDeque::new() }
     }
 
+    /// From now on so many a second; who waits goes on waiting.
+    pub fn set_rate(&mut self, per_second: usize, now: u64) {
+        let waiting = std::mem::take(&mut self.waiting);
+        *self = Handshakes { waiting, ..Handshakes::new(per_second, now) };
+    }
+
     fn refill(&mut self, now: u64) {
         self.saved_ns = (self.saved_ns + now.saturating_sub(self.at_ns)).min(self.most_ns);
         self.at_ns = now;

@@ -3,6 +3,7 @@
 
 use super::Reactor;
 use crate::chunk::{Chunk, Class, Level};
+use crate::config::listener::ListenerOptions;
 use crate::config::raw::WhenFull;
 use crate::metrics::accounting::{Reason, Tally, Term};
 use crate::mutants::mutant;
@@ -25,6 +26,15 @@ pub struct Lane {
     blocked_since_ns: u64,
     /// Number of its open chunk: what was written is told by it.
     pub number: u64,
+}
+
+/// The place of a listener's lane; a new one where its class and level have none yet.
+pub fn lane_for(lanes: &mut Vec<Lane>, options: &ListenerOptions) -> usize {
+    let (class, level) = (options.class, options.level);
+    lanes.iter().position(|l| (l.class, l.level) == (class, level)).unwrap_or_else(|| {
+        lanes.push(Lane::new(class, level));
+        lanes.len() - 1
+    })
 }
 
 impl Lane {

@@ -2,6 +2,7 @@
 //! chunks into the ring, sends answers when chunks come back.
 
 mod admit;
+mod changes;
 mod conns;
 mod digest;
 mod ending;
@@ -12,6 +13,7 @@ mod ready;
 mod serve;
 
 pub use admit::{AddressLimit, ConnectionLimit};
+pub use changes::{Change, Changes};
 pub use conns::bytes_per_connection;
 
 use crate::chunk::{Chunk, Class, ConnId, Level};
@@ -48,6 +50,7 @@ const ACCEPT_AGAIN_NS: u64 = 100_000_000;
 const SPARE_BUFFERS: usize = 64;
 
 /// A listener as a reactor sees it.
+#[derive(Clone)]
 pub struct ListenerRun {
     /// Its options.
     pub options: ListenerOptions,
@@ -55,6 +58,8 @@ pub struct ListenerRun {
     pub addresses: Arc<AddressLimit>,
     /// Its TLS.
     pub tls: Option<Arc<TlsAcceptor>>,
+    /// It is in the configuration no more: its connections end, as all do at the end of the server.
+    pub is_gone: bool,
 }
 
 /// What a reactor is made of.
@@ -91,6 +96,8 @@ pub struct Setup<E: Engine> {
     pub linger: Duration,
     /// Hears when standard input ends.
     pub notices: Sender<Notice>,
+    /// What a reload of the configuration changes.
+    pub changes: Changes,
 }
 
 /// See the module.
@@ -110,6 +117,7 @@ pub struct Reactor<E: Engine> {
     discard: Option<Box<Chunk>>,
     linger_ns: u64,
     notices: Sender<Notice>,
+    changes: Changes,
 
     conns: Conns,
     lanes: Vec<Lane>,
@@ -150,15 +158,7 @@ impl<E: Engine> Reactor<E> {
     #[must_use]
     pub fn new(setup: Setup<E>) -> Self {
         let mut lanes: Vec<Lane> = Vec::new();
-        let mut lane_of = Vec::new();
-        for listener in &setup.listeners {
-            let (class, level) = (listener.options.class, listener.options.level);
-            let lane = lanes.iter().position(|l| (l.class, l.level) == (class, level)).unwrap_or_else(|| {
-                lanes.push(Lane::new(class, level));
-                lanes.len() - 1
-            });
-            lane_of.push(lane);
-        }
+        let lane_of = setup.listeners.iter().map(|l| lanes::lane_for(&mut lanes, &l.options)).collect();
         // Set once: a port belongs to one reactor.
         let _ = setup.shard.reactors[setup.index].wake.set(Wake::new(setup.engine.waker()));
         let ready = ReadyQueue::new(setup.listeners.len());
@@ -180,6 +180,7 @@ impl<E: Engine> Reactor<E> {
             discard: setup.discard,
             linger_ns: setup.linger.as_nanos() as u64,
             notices: setup.notices,
+            changes: setup.changes,
             conns,
             lanes,
             lane_of,
@@ -223,6 +224,7 @@ impl<E: Engine> Reactor<E> {
         loop {
             self.wait(&mut events)?;
             self.wall = self.clock.wall_ns();
+            self.answer_ping(&mut events);
             if self.control.draining() && !self.draining {
                 self.begin_drain(&mut events);
             }
@@ -286,6 +288,8 @@ impl<E: Engine> Reactor<E> {
     fn something_came(&self) -> bool {
         let port = self.port();
         !port.spent.is_empty()
+            || !self.changes.is_empty()
+            || self.control.pings() != port.answered.get()
             || !port.inbox.is_empty()
             || self.writing.front().is_some_and(|(number, ..)| *number <= port.written.load(Ordering::SeqCst))
             || self.control.draining() != self.draining
@@ -384,6 +388,12 @@ impl<E: Engine> Reactor<E> {
 
     fn take_inbox(&mut self) {
         while let Some(handed) = self.port().inbox.pop() {
+            if usize::from(handed.listener) >= self.listeners.len() {
+                // Whoever accepted it knows the listener already: it was told after this reactor was.
+                let mut events = Vec::new();
+                self.take_changes(&mut events);
+                events.into_iter().for_each(|event| self.handle(event));
+            }
             match handed.moved {
                 Some(_) => self.arrive(handed, true),
                 None => self.admit(handed.listener, handed.socket, handed.peer),
@@ -474,11 +484,14 @@ impl<E: Engine> Reactor<E> {
         for listener in 0..self.listeners.len() as ListenerId {
             self.engine.stop_listening(listener, events);
         }
-        // Everybody is looked at once more: what is empty then is ended.
-        for id in self.conns.ids() {
-            self.pending(id);
-            self.close_if_done(id); // whoever does not read is not waited for
-        }
+        // Everybody is looked at once more.
+        self.conns.ids().into_iter().for_each(|id| self.end_soon(id));
+    }
+
+    /// Looks at a connection that is to end: what is found empty then is over.
+    fn end_soon(&mut self, id: ConnId) {
+        self.pending(id);
+        self.close_if_done(id); // whoever does not read is not waited for
     }
 
     /// The time to drain is over.

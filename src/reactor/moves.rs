@@ -186,9 +186,10 @@ impl<E: Engine> Reactor<E> {
     fn try_move(&mut self) -> Step {
         let Some((id, to)) = self.meter.moving else { return Step::Serve };
         let is_lane = self.tail_lane == Some(id);
+        let Some(listener) = self.conns.get(id).map(|c| c.listener) else { return self.stay(id, to) };
+        let (lane, is_ending) = (self.lane_of[usize::from(listener)], self.is_ending(listener));
         let Some(conn) = self.conns.get(id) else { return self.stay(id, to) };
-        let lane = self.lane_of[usize::from(conn.listener)];
-        if conn.ended || conn.ending || self.draining || is_lane {
+        if conn.ended || conn.ending || is_ending || is_lane {
             return self.stay(id, to);
         }
         if conn.queued || conn.unacked > 0 || conn.sending || conn.dirty || self.lanes[lane].is_out {
@@ -273,6 +274,9 @@ impl<E: Engine> Reactor<E> {
         self.tails.tail(&mut tail).append(&moved.tail);
         self.meter.guest |= as_guest;
         let mut conn = Conn::new(handed.listener, kind, handed.peer, moved.session, moved.stage);
+        if let Some(http) = &self.listeners[usize::from(handed.listener)].options.http {
+            conn.session.renew(http); // it may have changed on the way
+        }
         conn.tail = tail;
         (conn.last_input_ns, conn.line_since_ns) = (moved.last_input_ns, moved.line_since_ns);
         conn.retires_ns = moved.retires_ns;
@@ -281,7 +285,7 @@ impl<E: Engine> Reactor<E> {
         self.conns.insert(id, conn);
         self.stats().open.add(1);
         self.start_timers(id);
-        if self.draining {
+        if self.is_ending(handed.listener) {
             self.pending(id);
         }
         self.stopped = false; // looked at again, should the disk have failed meanwhile

@@ -30,6 +30,11 @@ impl ReadyQueue {
         ReadyQueue { queues: (0..listeners).map(|_| Queue::default()).collect(), turn: 0 }
     }
 
+    /// Queues for so many more listeners.
+    pub fn grow(&mut self, more: usize) {
+        self.queues.extend((0..more).map(|_| Queue::default()));
+    }
+
     /// Puts a connection at the end of its listener's queue, where it waits since then.
     pub fn push(&mut self, listener: ListenerId, id: ConnId, since: u64) {
         self.queues[usize::from(listener)].waiting.push_back((id, since));

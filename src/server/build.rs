@@ -2,15 +2,18 @@
 
 use super::engine;
 use super::file_modes::FileModes;
-use super::pin::{Place, placed, spawn};
-use super::seats::Seats;
-use super::sources::Sources;
+use super::housekeeping;
+use super::live::{Live, SPARE_LISTENERS, SPARE_STREAMS};
+use super::pin::{placed, spawn};
+use super::seats::{Seats, listener_runs};
+use super::sources::open_all;
 use super::threads::Threads;
-use super::{Certificates, StartError, Started};
-use crate::acceptor::Acceptor;
+use super::{Around, Certificates, StartError, Started};
 use crate::clock::Clock;
 use crate::config::Options;
+use crate::config::checked::StreamSettings;
 use crate::control::{Control, Notice};
+use crate::keeper::{KeptCounts, KeptStreams};
 use crate::limits;
 use crate::log::data_dir::{self};
 use crate::log::disk::Disk;
@@ -19,8 +22,10 @@ use crate::log::segment::AppendOptions;
 use crate::log::stream_dir::StreamDir;
 use crate::metrics::accounting::{Accounting, Ledger};
 use crate::metrics::render::{Metrics, RecoverySums};
+use crate::net::ListenerId;
 use crate::net::{EpollEngine, UringEngine};
-use crate::reactor::{AddressLimit, ConnectionLimit, bytes_per_connection};
+use crate::reactor::{ConnectionLimit, bytes_per_connection};
+use crate::service::{self, take_for};
 use crate::shard::{Shard, ShardSize};
 use crate::spread::Spread;
 use crate::topology::ShardPlan;
@@ -28,45 +33,49 @@ use crate::writer::steward::Threaded;
 use crate::writer::stream::{StreamOptions, StreamWriter};
 use crate::writer::unsynced::SyncPolicy;
 use crate::writer::{Parts, Writer};
+use crossbeam_queue::ArrayQueue;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, RwLock};
 use std::time::Instant;
 
 /// What runs.
 pub struct Running {
-    pub control: Arc<Control>,
-    pub metrics: Arc<Metrics>,
+    pub live: Live,
     pub threads: Threads,
     pub started: Started,
-    pub certificates: Certificates,
 }
+
+/// Changes of the configuration that may wait for a thread; a reload sends one to each reactor, and one for each stream.
+const CHANGES: usize = 512;
 
 pub(super) fn resource(what: &'static str) -> impl Fn(io::Error) -> StartError {
     move |error| StartError::Resource { what, error }
 }
 
 /// Builds and starts everything.
-pub fn build(
-    options: &Options,
-    notices: &Sender<Notice>,
-    disk: &Arc<dyn Disk>,
-    clock: &Arc<dyn Clock>,
-) -> Result<Running, StartError> {
+pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Result<Running, StartError> {
+    let Around { disk, clock, manager, mut inherited } = around;
+    let (disk, clock) = (&disk, &clock);
     let control = Arc::new(Control::default());
-    let lock = data_dir::lock(&**disk, &options.data_dir)?;
-    let certificates = Certificates::load(options)?;
+    let mut locks = vec![data_dir::lock(&**disk, &options.data_dir)?];
+    if let Some(dir) = &options.sealed_dir {
+        locks.push(data_dir::lock(&**disk, dir)?);
+    }
+    let certificates = Certificates::load(&options.listeners)?;
     certificates.watch().map_err(resource("watch certificates"))?;
     let placement = &options.placement;
+    let reactors = placement.shards * placement.reactors_per_shard;
+    let listening = options.listeners.len() * reactors;
     let max_connections =
-        limits::connections_that_fit(options.max_connections, options.streams.len(), placement.shards);
+        limits::connections_that_fit(options.max_connections, options.streams.len(), placement.shards, listening);
     if max_connections < options.max_connections {
         tracing::warn!(max_connections, "limits.max_connections lowered to what the descriptor limit allows");
     }
 
     let plan = &placement.plan.shards;
-    let listeners = options.listeners.len();
+    let listeners = options.listeners.len() + SPARE_LISTENERS;
     let mut accounting = Accounting::new(listeners);
     let mut shards = Vec::new();
     let mut sleepers = Vec::new();
@@ -86,7 +95,6 @@ pub fn build(
         sleepers.push(sleeper);
     }
     let writers = accounting.downstream.clone();
-    let reactors = placement.shards * placement.reactors_per_shard;
     let evictions: Vec<Arc<Ledger>> = (0..reactors).map(|_| Ledger::new(listeners)).collect();
     accounting.downstream.extend(evictions.iter().cloned());
     accounting.upstream = (0..reactors).map(|_| Ledger::new(listeners)).collect();
@@ -98,23 +106,33 @@ pub fn build(
     let mut admin = None;
     if let Some(address) = options.admin {
         let at = address.to_string();
+        let kept = take_for(&mut inherited, service::ADMIN, Some(&address.into())).pop();
         let (listener, address) =
-            crate::admin::bind(address).map_err(|error| StartError::Admin { address: at, error })?;
+            crate::admin::bind(address, kept).map_err(|error| StartError::Admin { address: at, error })?;
+        if let Ok(copy) = listener.try_clone() {
+            manager.keep(service::ADMIN, std::iter::once(&copy.into()));
+        }
         crate::admin::start(listener, &metrics, &control).map_err(resource("start admin threads"))?;
         admin = Some(address.to_string());
     }
 
+    manager.status("recovering what a crash has left");
+    housekeeping::find_again(&**disk, options)?;
     let recovery = recover(&**disk, &**clock, &options.data_dir, options.strict)?;
     let _ = metrics.recovery.set(recovery); // set here only
     let node = data_dir::node_id(&**disk, &options.data_dir)?;
     let modes = FileModes::probe(&**disk, &options.data_dir.join(data_dir::STATE_DIR));
 
+    let (keeper_sleeper, keep) = crate::sleep::parking();
+    let writer_changes: Vec<crate::writer::Changes> =
+        shards.iter().map(|_| Arc::new(ArrayQueue::new(CHANGES))).collect();
     for (i, sleeper) in sleepers.into_iter().enumerate() {
         let shard = Arc::clone(&shards[i]);
-        let start =
-            || Threaded::start(shard.index, options.streams.len(), Arc::clone(clock), Arc::clone(&shard.writer));
+        let most = options.streams.len() + SPARE_STREAMS;
+        let (writer, sealed) = (Arc::clone(&shard.writer), Arc::clone(&keep));
+        let start = || Threaded::start(shard.index, most, Arc::clone(clock), writer, sealed);
         let mut steward = placed(plan[i].writer_place(), start).map_err(resource("start a steward"))?;
-        let streams = open_streams(options, disk, clock, node, shard.index, modes, &mut steward)?;
+        let streams = open_streams(options, disk, clock, node, shard.index, modes, listeners, &mut steward)?;
         let writer = Writer::new(Parts {
             shard,
             control: Arc::clone(&control),
@@ -124,6 +142,7 @@ pub fn build(
             ledger: Arc::clone(&writers[i]),
             listeners,
             streams,
+            changes: Arc::clone(&writer_changes[i]),
         });
         spawn(format!("writer-{i}"), plan[i].writer_place(), notices.clone(), move || {
             Notice::WriterEnded(writer.run())
@@ -131,10 +150,17 @@ pub fn build(
         .map_err(resource("start a writer"))?;
     }
 
-    let mut sources = Sources::bind(options, reactors)?;
+    let mut sources = open_all(&options.listeners, reactors, &mut inherited)?;
+    for (listener, source) in options.listeners.iter().zip(&sources).filter(|(_, s)| !s.is_inherited) {
+        manager.keep(&listener.name, source.copies.iter());
+    }
+    for left in &inherited {
+        tracing::warn!(name = left.name, "a socket from the service manager belongs to no listener; it is closed");
+        manager.forget(&left.name);
+    }
     let limit = Arc::new(ConnectionLimit::new(max_connections));
-    let addresses: Vec<Arc<AddressLimit>> =
-        options.listeners.iter().map(|l| Arc::new(AddressLimit::new(l.max_connections_per_address))).collect();
+    let runs = listener_runs(options, &certificates);
+    let changes: Vec<crate::reactor::Changes> = (0..reactors).map(|_| Arc::new(ArrayQueue::new(CHANGES))).collect();
     let spread = Arc::new(Spread::new(shards.clone()));
     let size = max_connections.div_ceil(reactors);
     let make_rings = || (0..reactors).map(|_| UringEngine::new(size, options.memory.ring_buffers)).collect();
@@ -150,9 +176,9 @@ pub fn build(
         evictions: &evictions,
         connections: &limit,
         spread: &spread,
-        addresses: &addresses,
-        certificates: &certificates,
-        tcp: &mut sources.tcp,
+        listeners: &runs,
+        sources: &mut sources,
+        changes: &changes,
     };
     match rings {
         Some(rings) => seats.fill(rings)?,
@@ -161,32 +187,45 @@ pub fn build(
             seats.fill(engines.map_err(resource("open an epoll instance"))?)?;
         }
     }
-    for handed in sources.single {
-        let _ = spread.hand(None, handed); // far fewer than an inbox holds
+    let mut shared = Vec::new();
+    for (id, source) in sources.iter_mut().enumerate() {
+        if let Some(handed) = source.handed(id as ListenerId) {
+            let _ = spread.hand(None, handed); // far fewer than an inbox holds
+        }
+        shared.extend(source.shared.drain(..).map(|socket| (id as ListenerId, socket)));
     }
-    let (mut acceptor, mut acceptor_thread) = (None, None);
-    if !sources.unix.is_empty() {
-        let (running, stop) =
-            Acceptor::new(sources.unix, Arc::clone(&spread)).map_err(resource("watch Unix sockets"))?;
-        let flags = Arc::clone(&control);
-        let body = move || match running.run(&flags) {
-            Ok(()) => Notice::ReactorEnded(Ok(())),
-            Err(e) => Notice::ReactorEnded(Err(e.to_string())),
-        };
-        let thread =
-            spawn("acceptor".into(), Place::default(), notices.clone(), body).map_err(resource("start an acceptor"))?;
-        (acceptor, acceptor_thread) = (Some(stop), Some(thread));
+    let mut threads = Threads {
+        shards: shards.clone(),
+        reactors_left: reactors,
+        acceptor: None,
+        acceptor_thread: None,
+        writers_left: placement.shards,
+        clean: true,
+        keeper: None,
+        keep: Arc::clone(&keep),
+        _locks: locks,
+    };
+    if !shared.is_empty() {
+        threads.start_acceptor(shared, &spread, &control, notices).map_err(resource("start an acceptor"))?;
     }
     shards.iter().flat_map(|s| &s.channels).for_each(|c| c.pool.warm_up());
+    let kept_streams = options.streams.iter().map(|s| housekeeping::kept(s, options)).collect();
+    let kept: KeptStreams = Arc::new(RwLock::new(kept_streams));
+    let counts = KeptCounts::default();
+    let _ = metrics.kept.set((Arc::clone(&counts), Arc::clone(disk), options.data_dir.clone())); // set here only
+    let work = (Arc::clone(&kept), counts);
+    threads.keeper = Some(housekeeping::start(disk, clock, &control, &options.data_dir, work, keeper_sleeper)?);
     control.start();
     fault_in(&shards, plan).map_err(resource("start a thread"))?;
     let data_dir = std::fs::canonicalize(&options.data_dir).unwrap_or_else(|_| options.data_dir.clone());
     Ok(Running {
-        control,
-        metrics,
-        certificates,
         started: Started {
-            listeners: sources.addresses,
+            listeners: options
+                .listeners
+                .iter()
+                .zip(&sources)
+                .map(|(l, s)| (l.name.clone(), s.address.to_string()))
+                .collect(),
             admin,
             data_dir,
             engine: engine.describe(),
@@ -194,15 +233,27 @@ pub fn build(
             max_connections,
             connection_bytes: max_connections * bytes_per_connection(&options.listeners),
         },
-        threads: Threads {
+        threads,
+        live: Live {
+            options: options.clone(),
+            runs,
+            sources,
+            changes,
+            writer_changes,
             shards,
-            reactors_left: reactors + usize::from(acceptor.is_some()),
-            acceptor,
-            acceptor_thread,
-            writers_left: placement.shards,
-            clean: true,
-            sockets: sources.paths,
-            _lock: lock,
+            spread,
+            connections: limit,
+            control,
+            metrics,
+            certificates,
+            disk: Arc::clone(disk),
+            clock: Arc::clone(clock),
+            node,
+            modes,
+            kept,
+            manager,
+            streams_at_start: options.streams.len(),
+            notices: notices.clone(),
         },
     })
 }
@@ -252,6 +303,18 @@ fn recover(disk: &dyn Disk, clock: &dyn Clock, data_dir: &Path, strict: bool) ->
     Ok(sums)
 }
 
+/// How a writer stores a stream.
+pub(super) fn stored(settings: &StreamSettings, modes: FileModes) -> StreamOptions {
+    StreamOptions {
+        name: settings.name.clone(),
+        append: AppendOptions { large: modes.of(settings.io), reserve_step: settings.reserve_step },
+        segment_bytes: settings.segment_bytes,
+        segment_age_ns: settings.segment_age.as_nanos() as u64,
+        sync: SyncPolicy { interval_ns: settings.sync_interval.as_nanos() as u64, bytes: settings.sync_bytes },
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
 fn open_streams(
     options: &Options,
     disk: &Arc<dyn Disk>,
@@ -259,6 +322,7 @@ fn open_streams(
     node: [u8; 16],
     shard: u16,
     modes: FileModes,
+    listeners: usize,
     steward: &mut Threaded,
 ) -> Result<Vec<StreamWriter>, StartError> {
     let mut streams = Vec::new();
@@ -272,14 +336,11 @@ fn open_streams(
             shard,
             settings.reserve_step,
         )?;
-        let stream_options = StreamOptions {
-            name: settings.name.clone(),
-            append: AppendOptions { large: modes.of(settings.io), reserve_step: settings.reserve_step },
-            segment_bytes: settings.segment_bytes,
-            segment_age_ns: settings.segment_age.as_nanos() as u64,
-            sync: SyncPolicy { interval_ns: settings.sync_interval.as_nanos() as u64, bytes: settings.sync_bytes },
+        let dir = match &options.sealed_dir {
+            Some(sealed) => dir.with_state_in(sealed)?,
+            None => dir,
         };
-        streams.push(StreamWriter::open(index, Arc::new(dir), stream_options, options.listeners.len(), steward)?);
+        streams.push(StreamWriter::open(index, Arc::new(dir), stored(settings, modes), listeners, steward)?);
     }
     Ok(streams)
 }

@@ -2,10 +2,10 @@
 //! open go on with what they began with.
 
 use super::StartError;
-use crate::config::Options;
-use crate::config::listener::TlsSettings;
+use crate::config::listener::{ListenerOptions, TlsSettings};
 use crate::transport::tls::{MinVersion, TlsAcceptor, TlsOptions};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 /// Time between two looks at the files. Looking is what works for files that are replaced by renaming a directory or a
@@ -15,7 +15,16 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// The acceptors, by listener.
 #[derive(Clone, Default)]
 pub struct Certificates {
-    all: Arc<[(String, Option<Arc<TlsAcceptor>>)]>,
+    all: Arc<RwLock<Vec<Certificate>>>,
+    is_watching: Arc<AtomicBool>,
+}
+
+/// One listener's.
+#[derive(Clone)]
+pub struct Certificate {
+    listener: String,
+    made_of: Option<(TlsSettings, bool)>,
+    acceptor: Option<Arc<TlsAcceptor>>,
 }
 
 fn tls_options(settings: &TlsSettings, is_http: bool) -> TlsOptions {
@@ -34,44 +43,61 @@ impl Certificates {
     ///
     /// # Errors
     /// The first listener whose files do not do.
-    pub fn load(options: &Options) -> Result<Certificates, StartError> {
-        let load = |l: &crate::config::listener::ListenerOptions| {
-            let acceptor = match &l.tls {
-                None => None,
-                Some(tls) => Some(Arc::new(
-                    TlsAcceptor::load(tls_options(tls, l.http.is_some()))
-                        .map_err(|error| StartError::Tls { name: l.name.clone(), error })?,
-                )),
-            };
-            Ok((l.name.clone(), acceptor))
-        };
-        Ok(Certificates { all: options.listeners.iter().map(load).collect::<Result<Vec<_>, StartError>>()?.into() })
+    pub fn load(listeners: &[ListenerOptions]) -> Result<Certificates, StartError> {
+        let certificates = Certificates::default();
+        let all = listeners.iter().map(|l| certificates.of_options(l)).collect::<Result<_, _>>()?;
+        certificates.replace(all);
+        Ok(certificates)
+    }
+
+    /// The certificate of a listener with these options: the one that there is, where nothing but its files may have changed.
+    ///
+    /// # Errors
+    /// The files do not do.
+    pub fn of_options(&self, listener: &ListenerOptions) -> Result<Certificate, StartError> {
+        let made_of = listener.tls.clone().map(|tls| (tls, listener.http.is_some()));
+        let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(same) = all.iter().find(|c| c.listener == listener.name && c.made_of == made_of) {
+            return Ok(same.clone());
+        }
+        let load = |(tls, is_http): &(TlsSettings, bool)| TlsAcceptor::load(tls_options(tls, *is_http)).map(Arc::new);
+        let acceptor = made_of.as_ref().map(load).transpose();
+        let acceptor = acceptor.map_err(|error| StartError::Tls { name: listener.name.clone(), error })?;
+        Ok(Certificate { listener: listener.name.clone(), made_of, acceptor })
+    }
+
+    /// From now on these, by the places of the listeners.
+    pub fn replace(&self, all: Vec<Certificate>) {
+        *self.all.write().unwrap_or_else(PoisonError::into_inner) = all;
     }
 
     /// The acceptor of a listener.
     pub fn of(&self, listener: usize) -> Option<Arc<TlsAcceptor>> {
-        self.all.get(listener).and_then(|(_, acceptor)| acceptor.clone())
+        let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
+        all.get(listener).and_then(|c| c.acceptor.clone())
     }
 
     /// Reads again what has changed.
     pub fn reload(&self) {
-        for (name, acceptor) in self.all.iter() {
+        let all = self.all.read().unwrap_or_else(PoisonError::into_inner).clone();
+        for Certificate { listener, acceptor, .. } in &all {
             match acceptor.as_ref().map(|a| a.reload_if_changed()) {
-                Some(Ok(true)) => tracing::info!(listener = name, "new certificate: new connections get it"),
+                Some(Ok(true)) => tracing::info!(listener, "new certificate: new connections get it"),
                 Some(Err(error)) => {
-                    tracing::error!(listener = name, %error, "the certificate has changed and does not do; the old one stays");
+                    tracing::error!(listener, %error, "the certificate has changed and does not do; the old one stays");
                 }
                 Some(Ok(false)) | None => {}
             }
         }
     }
 
-    /// Looks at the files now and then, for as long as the process lives.
+    /// Looks at the files now and then, for as long as the process lives, once there is any.
     ///
     /// # Errors
     /// No thread can be had.
     pub fn watch(&self) -> std::io::Result<()> {
-        if self.all.iter().all(|(_, acceptor)| acceptor.is_none()) {
+        let is_empty = self.all.read().unwrap_or_else(PoisonError::into_inner).iter().all(|c| c.acceptor.is_none());
+        if is_empty || self.is_watching.swap(true, Ordering::SeqCst) {
             return Ok(());
         }
         let all = self.clone();

@@ -4,26 +4,35 @@ mod build;
 mod certificates;
 mod engine;
 mod file_modes;
+mod housekeeping;
+mod live;
 mod pin;
+mod reload;
 mod seats;
 mod sources;
 mod threads;
+mod watchdog;
 
 use crate::clock::{Clock, SystemClock};
-use crate::config::Options;
-use crate::control::{Control, Notice};
+use crate::config::{ConfigError, Options};
+use crate::control::Notice;
 use crate::log::LogError;
 use crate::log::disk::Disk;
 use crate::log::real_disk::RealDisk;
 use crate::metrics::render::Metrics;
+use crate::service::{Inherited, Manager};
 use build::Running;
 pub use certificates::Certificates;
+use live::Live;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 use threads::Threads;
+use watchdog::Watchdog;
+
+pub use reload::Report;
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -104,14 +113,10 @@ pub struct Started {
 
 /// A server that runs.
 pub struct Server {
-    control: Arc<Control>,
-    metrics: Arc<Metrics>,
+    live: Live,
     notices: Receiver<Notice>,
     threads: Threads,
-    certificates: Certificates,
-    shutdown_timeout: Duration,
-    drain_delay: Duration,
-    stdin_only: bool,
+    watchdog: Watchdog,
     /// What it told at the start.
     pub started: Started,
 }
@@ -119,15 +124,33 @@ pub struct Server {
 /// Where a server's control thread hears of signals, and of its own threads.
 pub type Notices = (Sender<Notice>, Receiver<Notice>);
 
+/// What a server runs on.
+pub struct Around {
+    /// Its disk.
+    pub disk: Arc<dyn Disk>,
+    /// Its clock.
+    pub clock: Arc<dyn Clock>,
+    /// The service manager.
+    pub manager: Manager,
+    /// Sockets from it.
+    pub inherited: Vec<Inherited>,
+}
+
 /// Starts a server on this machine's disk and clock.
 ///
 /// # Errors
 /// Whatever keeps it from starting.
-pub fn start(options: &Options, notices: Notices) -> Result<Server, StartError> {
-    start_on(options, notices, Arc::new(RealDisk::new()), Arc::new(SystemClock::new()))
+pub fn start(
+    options: &Options,
+    notices: Notices,
+    manager: Manager,
+    inherited: Vec<Inherited>,
+) -> Result<Server, StartError> {
+    let (disk, clock) = (Arc::new(RealDisk::new()), Arc::new(SystemClock::new()));
+    start_around(options, notices, Around { disk, clock, manager, inherited })
 }
 
-/// As [`start`], on a disk and clock of the caller's.
+/// As [`start`], on a disk and clock of the caller's, without a service manager.
 ///
 /// # Errors
 /// As [`start`].
@@ -137,47 +160,43 @@ pub fn start_on(
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
 ) -> Result<Server, StartError> {
+    start_around(options, notices, Around { disk, clock, manager: Manager::default(), inherited: Vec::new() })
+}
+
+fn start_around(options: &Options, notices: Notices, around: Around) -> Result<Server, StartError> {
     let (sender, receiver) = notices;
-    let Running { control, metrics, threads, started, certificates } = build::build(options, &sender, &disk, &clock)?;
-    Ok(Server {
-        control,
-        metrics,
-        notices: receiver,
-        threads,
-        certificates,
-        shutdown_timeout: options.shutdown_timeout,
-        drain_delay: options.drain_delay,
-        stdin_only: options.listeners.iter().all(|l| l.address == crate::net::listen::Address::Stdin),
-        started,
-    })
+    let manager = around.manager;
+    let Running { live, threads, started } = build::build(options, &sender, around)?;
+    Ok(Server { live, notices: receiver, threads, watchdog: Watchdog::new(manager), started })
 }
 
 impl Server {
     /// What `/metrics` shows, for whoever runs the server in its own process.
     #[must_use]
     pub fn metrics(&self) -> Arc<Metrics> {
-        Arc::clone(&self.metrics)
+        Arc::clone(&self.live.metrics)
     }
 
     /// Runs until a signal ends it (or standard input does, where that is the only listener). True: everything received
     /// is durable and sealed.
-    pub fn run(mut self, on_reload: impl Fn()) -> bool {
+    /// `read_again` brings the configuration as it is now, when SIGHUP asks for it.
+    pub fn run(mut self, read_again: impl Fn() -> Result<Options, ConfigError>) -> bool {
+        self.live.manager.ready(&self.status());
         loop {
-            match self.notices.recv() {
+            match self.next_notice(None) {
                 Ok(Notice::Signal(signal_hook::consts::SIGUSR1)) => {
                     tracing::info!("SIGUSR1: rotating");
-                    self.control.ask_rotation();
+                    self.live.control.ask_rotation();
                     self.threads.wake_writers();
                 }
                 Ok(Notice::Signal(signal_hook::consts::SIGHUP)) => {
-                    self.certificates.reload();
-                    on_reload();
+                    self.reload(read_again());
                 }
                 Ok(Notice::Signal(signal)) => {
                     self.leave(signal);
                     break;
                 }
-                Ok(Notice::StdinEnded) if self.stdin_only => {
+                Ok(Notice::StdinEnded) if self.is_stdin_only() => {
                     tracing::info!("standard input has ended");
                     break;
                 }
@@ -200,14 +219,71 @@ impl Server {
         clean
     }
 
+    /// Takes the configuration over as it is now, as far as it can change.
+    fn reload(&mut self, read: Result<Options, ConfigError>) {
+        self.live.manager.reloading();
+        match read
+            .map_err(|e| e.to_string())
+            .and_then(|new| self.live.reload(new, &mut self.threads).map_err(|e| e.to_string()))
+        {
+            Ok(report) => {
+                report.changed.iter().for_each(|what| tracing::info!(what, "reloaded"));
+                report
+                    .restart
+                    .iter()
+                    .for_each(|what| tracing::warn!(what, "restart needed: it stays as it was until then"));
+                if report == Report::default() {
+                    tracing::info!("reloaded: nothing is different");
+                }
+            }
+            Err(error) => tracing::error!(error, "the configuration cannot be taken over; nothing changes"),
+        }
+        self.live.manager.ready(&self.status());
+    }
+
+    fn is_stdin_only(&self) -> bool {
+        self.live.options.listeners.iter().all(|l| l.address == crate::net::listen::Address::Stdin)
+    }
+
+    /// One line for the service manager.
+    fn status(&self) -> String {
+        let mut all = crate::metrics::accounting::Account::default();
+        self.live.metrics.accounting.snapshot().iter().for_each(|account| {
+            all.received.add(account.received);
+            all.durable.add(account.durable);
+        });
+        match self.live.control.not_ready() {
+            Some(why) => why,
+            None => format!("{} lines received, {} durable", all.received.lines, all.durable.lines),
+        }
+    }
+
+    /// The next notice, if one comes before the deadline; meanwhile the watchdog has its turns.
+    fn next_notice(&mut self, deadline: Option<Instant>) -> Result<Notice, RecvTimeoutError> {
+        loop {
+            let Some(until) = deadline.into_iter().chain(self.watchdog.due()).min() else {
+                return self.notices.recv().map_err(|_| RecvTimeoutError::Disconnected);
+            };
+            match self.notices.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Err(RecvTimeoutError::Timeout) if deadline.is_none_or(|d| Instant::now() < d) => {
+                    let status = self.status();
+                    self.watchdog.turn(&self.threads, &self.live.control, || status);
+                }
+                other => return other,
+            }
+        }
+    }
+
     /// Says that the end is near, and serves on until load balancers have seen it.
     fn leave(&mut self, signal: i32) {
-        if !self.drain_delay.is_zero() {
+        self.live.manager.stopping("ending: taking in what was received");
+        let drain_delay = self.live.options.drain_delay;
+        if !drain_delay.is_zero() {
             tracing::info!(signal, "not ready any more; serving until drain_delay is over");
-            self.control.leave();
+            self.live.control.leave();
             self.threads.wake_reactors();
             // Nothing ends by itself meanwhile, unless it breaks: then waiting is over.
-            let deadline = Instant::now() + self.drain_delay;
+            let deadline = Instant::now() + drain_delay;
             self.wait_for_nothing(deadline);
         }
         tracing::info!(signal, "ending: no new connections, taking in what was received");
@@ -216,7 +292,7 @@ impl Server {
     /// Waits until the deadline; less long if a thread ends.
     fn wait_for_nothing(&mut self, deadline: Instant) {
         loop {
-            match self.notices.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            match self.next_notice(Some(deadline)) {
                 Ok(Notice::Signal(signal_hook::consts::SIGTERM | signal_hook::consts::SIGINT)) => {
                     tracing::warn!("second signal: not waiting for drain_delay");
                     return;
@@ -235,23 +311,25 @@ impl Server {
 
     /// Drains, syncs, seals; false if that took too long or the disk did not take everything.
     fn end(&mut self) -> bool {
-        let deadline = Instant::now() + self.shutdown_timeout;
+        let deadline = Instant::now() + self.live.options.shutdown_timeout;
+        self.live.let_go_of_sockets();
         self.threads.stop_acceptors();
-        self.control.drain();
+        self.live.control.drain();
         self.threads.wake_reactors();
         if !self.wait(deadline, true) {
-            self.control.abandon_reactors();
+            self.live.control.abandon_reactors();
             self.threads.wake_reactors();
             self.wait(Instant::now() + GRACE, true);
         }
-        self.control.finish();
+        self.live.control.finish();
         self.threads.wake_writers();
         if !self.wait(deadline.max(Instant::now() + GRACE), false) {
-            self.control.abandon_writers();
+            self.live.control.abandon_writers();
             self.threads.wake_writers();
             self.wait(Instant::now() + GRACE, false);
         }
-        self.threads.remove_sockets();
+        self.threads.stop_keeper();
+        self.live.remove_socket_files();
         self.threads.writers_clean()
     }
 
@@ -275,7 +353,8 @@ impl Server {
     }
 
     fn report(&self, clean: bool) {
-        for (name, account) in self.metrics.listeners.iter().zip(self.metrics.accounting.snapshot()) {
+        let metrics = &self.live.metrics;
+        for (name, account) in metrics.listeners().iter().zip(metrics.accounting.snapshot()) {
             let mut dropped = crate::metrics::accounting::Tally::default();
             account.dropped.iter().for_each(|d| dropped.add(*d));
             tracing::info!(

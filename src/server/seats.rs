@@ -2,6 +2,7 @@
 
 use super::build::resource;
 use super::pin::{Place, spawn};
+use super::sources::Source;
 use super::{Certificates, StartError};
 use crate::chunk::Chunk;
 use crate::clock::Clock;
@@ -9,11 +10,10 @@ use crate::config::Options;
 use crate::control::{Control, Notice};
 use crate::metrics::accounting::Ledger;
 use crate::net::{Engine, ListenerId};
-use crate::reactor::{AddressLimit, ConnectionLimit, ListenerRun, Reactor, Setup};
+use crate::reactor::{AddressLimit, Changes, ConnectionLimit, ListenerRun, Reactor, Setup};
 use crate::session::tail::TailStore;
 use crate::shard::Shard;
 use crate::spread::Spread;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
@@ -28,9 +28,20 @@ pub struct Seats<'a> {
     pub evictions: &'a [Arc<Ledger>],
     pub connections: &'a Arc<ConnectionLimit>,
     pub spread: &'a Arc<Spread>,
-    pub addresses: &'a [Arc<AddressLimit>],
-    pub certificates: &'a Certificates,
-    pub tcp: &'a mut HashMap<ListenerId, Vec<socket2::Socket>>,
+    pub listeners: &'a [ListenerRun],
+    pub sources: &'a mut [Source],
+    pub changes: &'a [Changes],
+}
+
+/// The listeners as reactors see them at the start.
+pub fn listener_runs(options: &Options, certificates: &Certificates) -> Vec<ListenerRun> {
+    let run = |(i, options): (usize, &crate::config::listener::ListenerOptions)| ListenerRun {
+        options: options.clone(),
+        addresses: Arc::new(AddressLimit::new(options.max_connections_per_address)),
+        tls: certificates.of(i),
+        is_gone: false,
+    };
+    options.listeners.iter().enumerate().map(run).collect()
 }
 
 impl Seats<'_> {
@@ -38,9 +49,9 @@ impl Seats<'_> {
     pub fn fill<E: Engine + Send + 'static>(&mut self, engines: Vec<E>) -> Result<(), StartError> {
         let per_shard = self.options.placement.reactors_per_shard;
         for (number, mut engine) in engines.into_iter().enumerate() {
-            for (id, sockets) in &mut *self.tcp {
-                if let Some(socket) = sockets.pop() {
-                    engine.listen(*id, socket).map_err(resource("watch a listener"))?;
+            for (id, source) in self.sources.iter_mut().enumerate() {
+                if let Some(socket) = source.per_reactor.pop() {
+                    engine.listen(id as ListenerId, socket).map_err(resource("watch a listener"))?;
                 }
             }
             let (shard, index) = (number / per_shard, number % per_shard);
@@ -56,7 +67,6 @@ impl Seats<'_> {
 
     fn setup<E: Engine>(&self, engine: E, number: usize, shard: usize, index: usize) -> Result<Setup<E>, StartError> {
         let memory = &self.options.memory;
-        let listeners = self.options.listeners.iter().zip(self.addresses).enumerate();
         let discard = if memory.discards {
             Some(Box::new(Chunk::new(memory.chunk_bytes).map_err(resource("map a buffer"))?))
         } else {
@@ -68,13 +78,8 @@ impl Seats<'_> {
             shard: Arc::clone(&self.shards[shard]),
             control: Arc::clone(self.control),
             clock: Arc::clone(self.clock),
-            listeners: listeners
-                .map(|(i, (options, addresses))| ListenerRun {
-                    options: options.clone(),
-                    addresses: Arc::clone(addresses),
-                    tls: self.certificates.of(i),
-                })
-                .collect(),
+            listeners: self.listeners.to_vec(),
+            changes: Arc::clone(&self.changes[number]),
             handshakes_per_second: self.options.tls_handshakes_per_second,
             upstream: Arc::clone(&self.upstream[number]),
             evictions: Arc::clone(&self.evictions[number]),

@@ -1,66 +1,154 @@
-//! Where connections come in: the sockets of all listeners, bound.
+//! Where connections come in: the sockets of the listeners, bound here or come from the service manager.
 
 use super::StartError;
-use crate::config::Options;
+use crate::config::listener::ListenerOptions;
 use crate::net::listen::{self, Address};
 use crate::net::{Kind, ListenerId, Peer, Socket, stdin};
+use crate::service::{Inherited, take_for};
 use crate::shard::Handed;
-use std::collections::HashMap;
+use socket2::{SockAddr, Type};
 use std::io;
 use std::path::PathBuf;
 
-/// The sockets of all listeners.
-pub struct Sources {
-    pub addresses: Vec<(String, String)>,
-    pub tcp: HashMap<ListenerId, Vec<socket2::Socket>>,
-    pub unix: Vec<(ListenerId, socket2::Socket)>,
-    pub single: Vec<Handed>,
-    pub paths: Vec<PathBuf>,
+/// The sockets of one listener.
+pub struct Source {
+    /// With its real port.
+    pub address: Address,
+    /// One for each reactor, which accepts for itself.
+    pub per_reactor: Vec<socket2::Socket>,
+    /// For the acceptor: what the kernel does not spread.
+    pub shared: Vec<socket2::Socket>,
+    /// Served like a connection.
+    pub single: Option<Socket>,
+    /// The socket file that was made.
+    pub path: Option<PathBuf>,
+    /// Copies, so that another listener can take the sockets over, or the service manager keep them.
+    pub copies: Vec<socket2::Socket>,
+    /// They came from the service manager, which has them anyway.
+    pub is_inherited: bool,
 }
 
-impl Sources {
-    /// Binds all of them, or none.
-    pub fn bind(options: &Options, reactors: usize) -> Result<Sources, StartError> {
-        let mut sources = Sources {
-            addresses: Vec::new(),
-            tcp: HashMap::new(),
-            unix: Vec::new(),
-            single: Vec::new(),
-            paths: Vec::new(),
-        };
-        for (id, listener) in options.listeners.iter().enumerate() {
-            let id = id as ListenerId;
-            let address = sources.bind_one(id, &listener.address, listener.socket_mode, reactors).map_err(|error| {
-                sources.paths.iter().for_each(|p| drop(std::fs::remove_file(p)));
-                StartError::Listen { name: listener.name.clone(), address: listener.address.to_string(), error }
-            })?;
-            sources.addresses.push((listener.name.clone(), address.to_string()));
-        }
-        Ok(sources)
+impl Source {
+    fn new(address: Address) -> Source {
+        let (per_reactor, shared, copies) = (Vec::new(), Vec::new(), Vec::new());
+        Source { address, per_reactor, shared, single: None, path: None, copies, is_inherited: false }
     }
 
-    fn bind_one(&mut self, id: ListenerId, address: &Address, mode: u32, reactors: usize) -> io::Result<Address> {
+    /// Binds a listener's sockets, unless the manager has passed some for it.
+    ///
+    /// # Errors
+    /// The address is taken, not ours or not allowed, or what was passed is no socket of that kind.
+    pub fn open(
+        listener: &ListenerOptions,
+        reactors: usize,
+        inherited: &mut Vec<Inherited>,
+    ) -> Result<Source, StartError> {
+        let failed =
+            |error| StartError::Listen { name: listener.name.clone(), address: listener.address.to_string(), error };
+        let taken = take_for(inherited, &listener.name, bound_as(&listener.address).as_ref());
+        let source = match taken.is_empty() {
+            true => Source::bind(&listener.address, listener.socket_mode, reactors),
+            false => Source::take_over(&listener.address, taken),
+        };
+        source.and_then(Source::copied).map_err(failed)
+    }
+
+    fn bind(address: &Address, mode: u32, reactors: usize) -> io::Result<Source> {
+        let mut source = Source::new(address.clone());
         match address {
             Address::Tcp(tcp) => {
                 let (sockets, real) = listen::bind_tcp(*tcp, reactors)?;
-                self.tcp.insert(id, sockets);
-                return Ok(Address::Tcp(real));
+                (source.per_reactor, source.address) = (sockets, Address::Tcp(real));
             }
             Address::Unix(path) => {
-                self.unix.push((id, listen::bind_unix(path, Kind::Stream, mode)?));
-                self.paths.push(path.clone());
+                source.shared = vec![listen::bind_unix(path, Kind::Stream, mode)?];
+                source.path = Some(path.clone());
             }
             Address::UnixDatagram(path) => {
                 let fd = listen::bind_unix(path, Kind::Datagram, mode)?;
-                self.paths.push(path.clone());
-                let socket = Socket { fd, kind: Kind::Datagram };
-                self.single.push(Handed { listener: id, socket, peer: Peer::Local, moved: None });
+                source.single = Some(Socket { fd, kind: Kind::Datagram });
+                source.path = Some(path.clone());
             }
-            Address::Stdin => {
-                let socket = stdin::source(io::stdin())?;
-                self.single.push(Handed { listener: id, socket, peer: Peer::Local, moved: None });
+            Address::Stdin => source.single = Some(stdin::source(io::stdin())?),
+        }
+        Ok(source)
+    }
+
+    /// Sockets that listen already, for whoever made them.
+    ///
+    /// # Errors
+    /// One of them is of another kind than the address says.
+    pub fn take_over(address: &Address, sockets: Vec<socket2::Socket>) -> io::Result<Source> {
+        let mut source = Source::new(address.clone());
+        source.is_inherited = true;
+        let wanted = if matches!(address, Address::UnixDatagram(_)) { Type::DGRAM } else { Type::STREAM };
+        for socket in sockets {
+            if *address == Address::Stdin || socket.r#type()? != wanted {
+                return Err(io::Error::other("the service manager passed a socket of another kind"));
+            }
+            socket.set_nonblocking(true)?;
+            if wanted == Type::DGRAM {
+                source.single = Some(Socket { fd: socket, kind: Kind::Datagram });
+                continue;
+            }
+            if !socket.is_listener()? {
+                return Err(io::Error::other("the service manager passed a socket that does not listen"));
+            }
+            if let (Address::Tcp(_), Some(real)) = (address, socket.local_addr()?.as_socket()) {
+                source.address = Address::Tcp(real);
+            }
+            source.shared.push(socket);
+        }
+        Ok(source)
+    }
+
+    fn copied(mut self) -> io::Result<Source> {
+        let datagram = self.single.iter().filter(|s| s.kind == Kind::Datagram && self.address != Address::Stdin);
+        let all = self.per_reactor.iter().chain(&self.shared).chain(datagram.map(|s| &s.fd));
+        self.copies = all.map(socket2::Socket::try_clone).collect::<io::Result<_>>()?;
+        Ok(self)
+    }
+
+    /// What is served like a connection, for a reactor.
+    pub fn handed(&mut self, listener: ListenerId) -> Option<Handed> {
+        self.single.take().map(|socket| Handed { listener, socket, peer: Peer::Local, moved: None })
+    }
+
+    /// Removes the socket file that was made.
+    pub fn remove_file(&self) {
+        if let Some(path) = &self.path {
+            let _ = std::fs::remove_file(path); // another server may have taken the path over
+        }
+    }
+}
+
+/// Opens the sockets of all listeners, or of none.
+///
+/// # Errors
+/// The first that cannot be had.
+pub fn open_all(
+    listeners: &[ListenerOptions],
+    reactors: usize,
+    inherited: &mut Vec<Inherited>,
+) -> Result<Vec<Source>, StartError> {
+    let mut sources: Vec<Source> = Vec::new();
+    for listener in listeners {
+        match Source::open(listener, reactors, inherited) {
+            Ok(source) => sources.push(source),
+            Err(error) => {
+                sources.iter().for_each(Source::remove_file);
+                return Err(error);
             }
         }
-        Ok(address.clone())
+    }
+    Ok(sources)
+}
+
+/// The address as the kernel knows it; `None`: it has none, or the kernel is to choose the port.
+fn bound_as(address: &Address) -> Option<SockAddr> {
+    match address {
+        Address::Tcp(tcp) if tcp.port() != 0 => Some((*tcp).into()),
+        Address::Unix(path) | Address::UnixDatagram(path) => SockAddr::unix(path).ok(),
+        _ => None,
     }
 }

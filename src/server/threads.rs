@@ -1,25 +1,55 @@
 //! The threads of a running server, and how they are ended.
 
-use crate::acceptor::Stop;
+use super::pin::{Place, spawn};
+use crate::acceptor::{Acceptor, Handle};
+use crate::control::{Control, Notice};
 use crate::log::data_dir::Lock;
+use crate::net::ListenerId;
 use crate::shard::Shard;
-use std::path::PathBuf;
+use crate::sleep::Waker;
+use crate::spread::Spread;
+use std::io;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// The threads, and what is needed to end them.
 pub struct Threads {
     pub(super) shards: Vec<Arc<Shard>>,
-    pub(super) acceptor: Option<Stop>,
+    pub(super) acceptor: Option<Handle>,
     pub(super) acceptor_thread: Option<std::thread::JoinHandle<()>>,
     pub(super) reactors_left: usize,
     pub(super) writers_left: usize,
     pub(super) clean: bool,
-    pub(super) sockets: Vec<PathBuf>,
+    /// Housekeeping, and what wakes it.
+    pub(super) keeper: Option<JoinHandle<()>>,
+    pub(super) keep: Waker,
     /// Held as long as the server runs.
-    pub(super) _lock: Lock,
+    pub(super) _locks: Vec<Lock>,
 }
 
 impl Threads {
+    /// Starts the acceptor, for these sockets.
+    ///
+    /// # Errors
+    /// They cannot be watched, or no thread can be had.
+    pub fn start_acceptor(
+        &mut self,
+        sockets: Vec<(ListenerId, socket2::Socket)>,
+        spread: &Arc<Spread>,
+        control: &Arc<Control>,
+        notices: &Sender<Notice>,
+    ) -> io::Result<()> {
+        let (running, handle) = Acceptor::new(sockets, Arc::clone(spread))?;
+        let flags = Arc::clone(control);
+        let body = move || Notice::ReactorEnded(running.run(&flags).map_err(|e| e.to_string()));
+        self.acceptor_thread = Some(spawn("acceptor".into(), Place::default(), notices.clone(), body)?);
+        self.acceptor = Some(handle);
+        self.reactors_left += 1;
+        Ok(())
+    }
+
     /// Lets acceptors hand on what waits, and end, before reactors do.
     pub fn stop_acceptors(&mut self) {
         if let Some(stop) = self.acceptor.take() {
@@ -27,6 +57,14 @@ impl Threads {
         }
         if let Some(thread) = self.acceptor_thread.take() {
             let _ = thread.join(); // a panic was reported as a notice
+        }
+    }
+
+    /// Lets housekeeping end, once the end has begun. It stops between two steps, and the next start goes on.
+    pub fn stop_keeper(&mut self) {
+        (self.keep)();
+        if let Some(thread) = self.keeper.take() {
+            let _ = thread.join(); // it says itself of what it died
         }
     }
 
@@ -59,9 +97,32 @@ impl Threads {
         self.clean && self.writers_left == 0 && self.reactors_left == 0
     }
 
-    pub fn remove_sockets(&self) {
-        for path in &self.sockets {
-            let _ = std::fs::remove_file(path); // another server may have taken the path over
+    /// Asks all reactors and writers for a sign of life. The number that they answer with.
+    pub fn ping(&self, control: &Control) -> u64 {
+        let ping = control.ping();
+        self.wake_reactors();
+        self.wake_writers();
+        ping
+    }
+
+    /// Waits until everybody has gone round once, and so has taken over what was changed; at most as long as that.
+    pub fn go_round(&self, control: &Control, at_most: Duration) {
+        let (ping, start) = (self.ping(control), Instant::now());
+        while self.silent(ping).is_some() && start.elapsed() < at_most {
+            std::thread::park_timeout(Duration::from_millis(1));
         }
+    }
+
+    /// The first thread that has not answered a ping.
+    pub fn silent(&self, ping: u64) -> Option<String> {
+        for shard in &self.shards {
+            if shard.writer_answered.get() < ping {
+                return Some(format!("writer of shard {}", shard.index));
+            }
+            if let Some(reactor) = shard.reactors.iter().position(|r| r.answered.get() < ping) {
+                return Some(format!("reactor {reactor} of shard {}", shard.index));
+            }
+        }
+        None
     }
 }

@@ -35,7 +35,7 @@ pub enum Format {
 }
 
 /// The options of a listener, checked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinesOptions {
     /// The listener's name, for JSON.
     pub listener: String,

@@ -6,6 +6,7 @@ pub mod lines;
 pub mod tail;
 
 use crate::metrics::accounting::{Reason, Tally};
+use std::sync::Arc;
 use tail::Tail;
 
 /// How the input of a connection ended.
@@ -231,6 +232,9 @@ pub trait Session: Send {
     fn failed(&mut self) -> bool {
         false
     }
+
+    /// The configuration has changed: from the next request on these options hold.
+    fn renew(&mut self, _options: &Arc<http::HttpOptions>) {}
 
     /// True where there is something to send now.
     fn has_output(&self) -> bool;

@@ -6,13 +6,17 @@
 mod append;
 mod arena;
 mod clock_state;
+mod inherited;
 mod mount;
 mod numa;
+mod priority;
 mod ring;
 
 pub use append::{MAX_SLICES, append_vectored, write_synced};
 pub use arena::{Piece, pieces};
 pub use clock_state::{ClockState, clock_state};
+pub use inherited::inherited_sockets;
 pub use mount::mount_id;
 pub use numa::prefer_node;
+pub use priority::lowest_priority;
 pub use ring::{Done, Op, Ring};

@@ -26,8 +26,18 @@ pub struct Gatherer {
 
 impl Gatherer {
     /// For batches of so many bytes at most.
-    pub fn new(most_bytes: u64) -> Self {
-        Gatherer { turn: 0, most_bytes: usize::try_from(most_bytes).unwrap_or(usize::MAX), carried: None }
+    pub fn new(most_bytes: usize) -> Self {
+        Gatherer { turn: 0, most_bytes, carried: None }
+    }
+
+    /// Another limit for the batches to come.
+    pub fn set_most(&mut self, most_bytes: usize) {
+        self.most_bytes = most_bytes;
+    }
+
+    /// The limit where segments have these sizes at most.
+    pub fn most_of(segment_bytes: impl Iterator<Item = u64>) -> usize {
+        segment_bytes.min().and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX)
     }
 
     /// True if neither it nor the rings hold a chunk.

@@ -5,6 +5,7 @@
 //! syncs under way, since the kernel reports a lost write to only one of them.
 
 pub mod batch;
+mod changes;
 mod failure;
 pub mod steward;
 pub mod stream;
@@ -20,6 +21,7 @@ use crate::mutants::mutant;
 use crate::shard::Shard;
 use crate::sleep::Sleep;
 use batch::{Batch, Gatherer};
+pub use changes::{Change, Changes};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,6 +74,8 @@ pub struct Writer {
     any_at_risk: bool,
     /// When to try again what waits for room in a trail.
     sync_again_at: Option<u64>,
+    /// Streams that come or change at a reload.
+    changes: Changes,
 }
 
 enum Step {
@@ -98,6 +102,8 @@ pub struct Parts {
     pub listeners: usize,
     /// Its streams, open already.
     pub streams: Vec<StreamWriter>,
+    /// What a reload of the configuration changes.
+    pub changes: Changes,
 }
 
 impl Writer {
@@ -105,7 +111,7 @@ impl Writer {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         Writer {
-            gatherer: Gatherer::new(parts.streams.iter().map(|s| s.options.segment_bytes).min().unwrap_or(u64::MAX)),
+            gatherer: Gatherer::new(Gatherer::most_of(parts.streams.iter().map(|s| s.options.segment_bytes))),
             rotations_seen: parts.control.rotations_asked(),
             shard: parts.shard,
             control: parts.control,
@@ -122,6 +128,7 @@ impl Writer {
             failures: 0,
             any_at_risk: false,
             sync_again_at: None,
+            changes: parts.changes,
         }
     }
 
@@ -147,6 +154,7 @@ impl Writer {
     /// One turn: results, one batch, syncs, rotations.
     pub fn turn(&mut self) -> Turn {
         let now = self.clock.mono_ns();
+        self.answer_ping();
         while let Some(done) = self.steward.poll() {
             self.handle(done);
         }
@@ -160,6 +168,9 @@ impl Writer {
         if self.batch.is_none() {
             self.batch = Batch::gather(&self.shard, &mut self.gatherer);
         }
+        // Behind the gathering: a chunk with lines for a new stream was pushed after the stream was.
+        self.take_changes(now);
+        self.answer_ping();
         let had_batch = self.batch.is_some();
         let step = self.write_batch(now);
         if !self.held.is_empty() && (self.nothing_more_to_gather() || matches!(step, Step::Blocked(_))) {
@@ -498,6 +509,7 @@ impl Writer {
             if self.control.writers_abandoned() {
                 return false;
             }
+            self.answer_ping();
             self.steward.pause(&*self.sleeper, Duration::from_nanos(BLOCKED_NS));
         }
         true

@@ -194,20 +194,24 @@ pub struct Threaded {
 }
 
 impl Threaded {
-    /// Starts the thread; it wakes `writer` with each result.
+    /// Starts the thread; it wakes `writer` with each result, and `sealed` when a segment has its final name.
     ///
     /// # Errors
     /// No thread can be had.
-    pub fn start(shard: u16, streams: usize, clock: Arc<dyn Clock>, writer: Waker) -> io::Result<Self> {
+    pub fn start(shard: u16, streams: usize, clock: Arc<dyn Clock>, writer: Waker, sealed: Waker) -> io::Result<Self> {
         let (sender, receiver) = sync_channel::<Job>(streams * JOBS_PER_STREAM);
         let done = Arc::new(ArrayQueue::new(streams * JOBS_PER_STREAM * 2));
         let results = Arc::clone(&done);
         let thread = std::thread::Builder::new().name(format!("steward-{shard}")).spawn(move || {
             for job in receiver {
                 work(job, &*clock, |result| {
+                    let is_sealed = matches!(result, Done::Sealed { .. });
                     // Cannot be full: each job has at most two results, and the writer gives no new ones before.
                     let _ = results.push(result);
                     writer();
+                    if is_sealed {
+                        sealed();
+                    }
                 });
             }
         })?;

@@ -81,9 +81,19 @@ impl StreamWriter {
         listeners: usize,
         steward: &mut dyn Steward,
     ) -> Result<Self, LogError> {
-        let mut active = dir.prepare()?;
-        dir.begin(&mut active);
-        dir.point_current(active.id)?;
+        let active = dir.begin_first()?;
+        Ok(Self::begun(index, dir, options, active, listeners, steward))
+    }
+
+    /// As [`StreamWriter::open`], with a first segment that has been begun elsewhere.
+    pub fn begun(
+        index: usize,
+        dir: Arc<StreamDir>,
+        options: StreamOptions,
+        active: Segment,
+        listeners: usize,
+        steward: &mut dyn Steward,
+    ) -> Self {
         let mut stream = StreamWriter {
             index,
             dir,
@@ -103,7 +113,7 @@ impl StreamWriter {
             rotate_asked: false,
         };
         stream.prepare_next(steward);
-        Ok(stream)
+        stream
     }
 
     fn prepare_next(&mut self, steward: &mut dyn Steward) {

@@ -3,7 +3,7 @@
 use logweir::log::disk::{Caching, Disk, DiskFile};
 use logweir::log::real_disk::RealDisk;
 use std::io::{self, IoSlice};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -146,6 +146,9 @@ impl Disk for FaultyDisk {
     }
     fn symlink(&self, target: &str, link: &Path) -> io::Result<()> {
         self.real.symlink(target, link)
+    }
+    fn link_target(&self, path: &Path) -> io::Result<Option<PathBuf>> {
+        self.real.link_target(path)
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.real.sync_dir(dir)

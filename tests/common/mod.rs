@@ -4,6 +4,7 @@
 pub mod faulty_disk;
 pub mod http;
 pub mod ledger;
+pub mod manager;
 pub mod programs;
 pub mod running;
 pub mod sim_disk;

@@ -38,7 +38,7 @@ impl Running {
         let address = |a: &String| a.trim_start_matches("tcp://").parse().unwrap();
         let addresses = server.started.listeners.iter().map(|(name, a)| (name.clone(), address(a))).collect();
         let metrics = server.metrics();
-        let thread = std::thread::spawn(move || server.run(|| {}));
+        let thread = std::thread::spawn(move || server.run(|| unreachable!("nobody sends SIGHUP")));
         Running { faults, metrics, notices, thread: Some(thread), addresses, data: data.to_path_buf() }
     }
 

@@ -104,6 +104,19 @@ struct State {
     chance: Chance,
 }
 
+impl State {
+    /// The file of that name, through a symlink if it is one.
+    fn resolve(&self, path: &Path) -> Option<usize> {
+        match self.names.get(path)? {
+            Entry::File(inode) => Some(*inode),
+            Entry::Link(target) => match self.names.get(&path.parent()?.join(target))? {
+                Entry::File(inode) => Some(*inode),
+                Entry::Link(_) => None,
+            },
+        }
+    }
+}
+
 /// Called before each call, outside any lock: where the simulation lets other threads go on.
 pub type Hook = Arc<dyn Fn(Call) + Send + Sync>;
 
@@ -291,9 +304,9 @@ impl Disk for SimDisk {
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let state = self.call(Call::Open)?;
-        match state.names.get(path) {
-            Some(Entry::File(inode)) => Ok(Arc::new(SimFile { disk: self.clone(), inode: *inode })),
-            _ => not_found(),
+        match state.resolve(path) {
+            Some(inode) => Ok(Arc::new(SimFile { disk: self.clone(), inode })),
+            None => not_found(),
         }
     }
 
@@ -338,6 +351,14 @@ impl Disk for SimDisk {
         }
         state.names.insert(link.to_path_buf(), Entry::Link(target.to_string()));
         Ok(())
+    }
+
+    fn link_target(&self, path: &Path) -> io::Result<Option<PathBuf>> {
+        match self.call(Call::Look)?.names.get(path) {
+            Some(Entry::Link(target)) => Ok(Some(target.into())),
+            Some(Entry::File(_)) => Ok(None),
+            None => not_found(),
+        }
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -480,9 +501,9 @@ impl Files for SimDisk {
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn Content>> {
         let state = self.lock();
-        match state.names.get(path) {
-            Some(Entry::File(inode)) => Ok(Box::new(Bytes(state.inodes[*inode].now.clone()))),
-            _ => not_found(),
+        match state.resolve(path) {
+            Some(inode) => Ok(Box::new(Bytes(state.inodes[inode].now.clone()))),
+            None => not_found(),
         }
     }
 }

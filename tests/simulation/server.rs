@@ -5,6 +5,7 @@ use super::common::sim_disk::SimDisk;
 use super::fiber::{Fiber, Flag, SimClock, below, machine, note, now, once_in, point, sleep};
 use super::ledger::Promise;
 use super::net::{Net, SharedNet, SimEngine};
+use crossbeam_queue::ArrayQueue;
 use logweir::chunk::{Chunk, Class};
 use logweir::clock::Clock;
 use logweir::config::listener::ListenerOptions;
@@ -262,6 +263,7 @@ pub fn start(disk: &SimDisk, sizes: Sizes) -> Result<Serving, LogError> {
             ledger,
             listeners,
             streams,
+            changes: Arc::new(ArrayQueue::new(1)),
         });
         let over = Rc::clone(&writers_over);
         fibers.push(Fiber::new("writer", Arc::clone(&flag), move || {
@@ -285,6 +287,7 @@ pub fn start(disk: &SimDisk, sizes: Sizes) -> Result<Serving, LogError> {
             options: options.clone(),
             addresses: Arc::new(AddressLimit::new(0)),
             tls: None,
+            is_gone: false,
         };
         let reactor = Reactor::new(Setup {
             engine: SimEngine { net: Rc::clone(&net), number },
@@ -303,6 +306,7 @@ pub fn start(disk: &SimDisk, sizes: Sizes) -> Result<Serving, LogError> {
             handshakes_per_second: 100,
             linger: Duration::from_millis(5),
             notices: notices.clone(),
+            changes: Arc::new(ArrayQueue::new(1)),
         });
         let over = Rc::clone(&reactors_over);
         fibers.push(Fiber::new("reactor", Arc::clone(flag), move || {

@@ -76,6 +76,8 @@ struct Request {
 /// The state of one connection.
 pub struct Http {
     options: Arc<HttpOptions>,
+    /// Those that hold from the next request on.
+    renewed: Option<Arc<HttpOptions>>,
     lines: Lines,
     state: State,
     request: Request,
@@ -100,6 +102,7 @@ impl Http {
         let level = options.ack;
         Http {
             options,
+            renewed: None,
             lines,
             state: State::Head,
             request: Request { level, stream: None, start: 0, wire: 0, closes: false, is_old: false, dropped: false },
@@ -278,6 +281,10 @@ impl Http {
 }
 
 impl Session for Http {
+    fn renew(&mut self, options: &Arc<HttpOptions>) {
+        self.renewed = Some(Arc::clone(options));
+    }
+
     fn landing(&self, room: usize, tail_len: usize, least: usize) -> Option<Landing> {
         let Landing { start, len } = self.lines.landing(room, tail_len, 1)?;
         // A body that ends in this receive may end without a newline, and its last line needs room for one.

@@ -27,6 +27,9 @@ impl Http {
             self.paused = true;
             return None;
         }
+        if let Some(renewed) = self.renewed.take() {
+            self.options = renewed; // a token that was taken away is worth nothing from here on
+        }
         let bytes = &window.space[at..end];
         if bytes.starts_with(b"\r\n") {
             return Some(at + 2); // RFC 9112 section 2.2

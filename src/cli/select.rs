@@ -1,0 +1,215 @@
+//! What `cat` and `tail` have in common: which streams, and how a line is shown.
+
+use crate::log::cat::Escaping;
+use crate::log::content::{Content, ContentReader};
+use crate::log::names::{Kind, SegmentId, is_stream_name};
+use crate::log::timeline::Span;
+use clap::Args;
+use serde::Serialize;
+use std::borrow::Cow;
+use std::io::{self, BufRead, BufReader, IsTerminal, Read, StdoutLock, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Which streams, and how.
+#[derive(Debug, Args)]
+pub struct Select {
+    /// The data directory.
+    #[arg(short, long, env = "LOGWEIR_DATA_DIR", value_name = "DIR", default_value = "./logweir-data")]
+    pub data_dir: PathBuf,
+    /// Only this stream; repeat for several. Without it, all streams.
+    #[arg(short, long, value_name = "NAME")]
+    pub stream: Vec<String>,
+    /// One JSON object a line: t (RFC 3339, when it was written), stream, segment, offset and line. Bytes that are not UTF-8
+    /// become U+FFFD, and `lossy` says so.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Select {
+    /// The streams, sorted by name.
+    ///
+    /// # Errors
+    /// A name that cannot be one, or the data directory cannot be listed.
+    pub fn streams(&self) -> io::Result<Vec<String>> {
+        if !self.stream.is_empty() {
+            return match self.stream.iter().find(|s| !is_stream_name(s)) {
+                Some(bad) => Err(io::Error::other(format!("\"{bad}\" is not the name of a stream"))),
+                None => Ok(self.stream.clone()),
+            };
+        }
+        let entries = std::fs::read_dir(&self.data_dir).map_err(|e| named(&e, "data directory", &self.data_dir))?;
+        let mut names: Vec<String> = entries
+            .filter_map(|e| e.ok()?.file_name().into_string().ok())
+            .filter(|name| is_stream_name(name) && self.data_dir.join(name).is_dir())
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+}
+
+/// An error with the file or directory that it is about.
+pub fn named(error: &io::Error, what: &str, path: &Path) -> io::Error {
+    io::Error::new(error.kind(), format!("{what} {}: {error}", path.display()))
+}
+
+/// Where lines go: control bytes are made visible on a terminal.
+pub enum Out {
+    /// A file or pipe.
+    Plain(StdoutLock<'static>),
+    /// A terminal.
+    Terminal(Escaping<StdoutLock<'static>>),
+}
+
+impl Out {
+    /// Standard output.
+    pub fn new() -> Out {
+        let out = io::stdout().lock();
+        if out.is_terminal() { Out::Terminal(Escaping::new(out)) } else { Out::Plain(out) }
+    }
+}
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Out::Plain(out) => out.write(bytes),
+            Out::Terminal(out) => out.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Out::Plain(out) => out.flush(),
+            Out::Terminal(out) => out.flush(),
+        }
+    }
+}
+
+/// One line with where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// Nanoseconds since 1970; `None`: not known yet.
+    pub wall_ns: Option<u64>,
+    /// In which segment.
+    pub id: SegmentId,
+    /// From which byte.
+    pub offset: u64,
+    /// Without its newline.
+    pub bytes: Vec<u8>,
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    t: Option<String>,
+    stream: &'a str,
+    segment: String,
+    offset: u64,
+    line: Cow<'a, str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    lossy: bool,
+}
+
+impl Line {
+    /// As one JSON object and a newline.
+    ///
+    /// # Errors
+    /// What writing answers.
+    pub fn write_json(&self, stream: &str, out: &mut impl Write) -> io::Result<()> {
+        let line = String::from_utf8_lossy(&self.bytes);
+        let shown = Shown {
+            t: self.wall_ns.map(rfc3339),
+            stream,
+            segment: self.id.file_name(Kind::Sealed).trim_end_matches(".log").to_string(),
+            offset: self.offset,
+            lossy: matches!(line, Cow::Owned(_)),
+            line,
+        };
+        serde_json::to_writer(&mut *out, &shown)?;
+        out.write_all(b"\n")
+    }
+}
+
+/// Calls `show` with each whole line of a span; a line at its end that is not ended is not shown. Where the lines end.
+///
+/// # Errors
+/// What reading or `show` answers.
+pub fn each_line(
+    content: &dyn Content,
+    id: SegmentId,
+    span: Span,
+    mut show: impl FnMut(Line) -> io::Result<()>,
+) -> io::Result<u64> {
+    let mut reader =
+        BufReader::with_capacity(256 << 10, ContentReader::new(content, span.from).take(span.to - span.from));
+    let (mut at, mut bytes) = (span.from, Vec::new());
+    loop {
+        bytes.clear();
+        let n = reader.read_until(b'\n', &mut bytes)?;
+        if n == 0 || bytes.pop() != Some(b'\n') {
+            return Ok(at);
+        }
+        show(Line { wall_ns: span.wall_ns, id, offset: at, bytes: std::mem::take(&mut bytes) })?;
+        at += n as u64;
+    }
+}
+
+fn rfc3339(wall_ns: u64) -> String {
+    humantime::format_rfc3339_micros(UNIX_EPOCH + Duration::from_nanos(wall_ns)).to_string()
+}
+
+/// A moment: RFC 3339 (UTC where it has no zone), `@` and seconds since 1970, or how long ago.
+///
+/// # Errors
+/// It is none of these.
+pub fn moment(text: &str) -> Result<u64, String> {
+    let now = SystemTime::now();
+    let at = if let Some(seconds) = text.strip_prefix('@') {
+        seconds.parse().ok().and_then(|s| UNIX_EPOCH.checked_add(Duration::from_secs(s)))
+    } else {
+        let ago = || now.checked_sub(humantime::parse_duration(text).ok()?);
+        let written = || humantime::parse_rfc3339_weak(text).ok();
+        let day = || humantime::parse_rfc3339_weak(&format!("{text} 00:00:00")).ok();
+        ago().or_else(written).or_else(day)
+    };
+    let since = at.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    since.and_then(|d| u64::try_from(d.as_nanos()).ok()).ok_or_else(|| {
+        "expected how long ago (15m, 2h, 3days) or a time in UTC (2026-11-21T10:00:00Z, 2026-11-21, @1795255200)".into()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_written_in_many_ways() {
+        let at = 1_795_255_200_000_000_000;
+        for text in ["2026-11-21T10:00:00Z", "2026-11-21 10:00:00", "2026-11-21T10:00:00", "@1795255200"] {
+            assert_eq!(moment(text), Ok(at), "{text}");
+        }
+        assert_eq!(moment("2026-11-21"), Ok(at - 36_000_000_000_000));
+        assert!(moment("1h").unwrap() < moment("1m").unwrap());
+        for bad in ["", "yesterday", "10", "@", "@-1", "1969-01-01", "@99999999999999999999", "2026-13-01"] {
+            assert!(moment(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn json_says_what_it_could_not_keep() {
+        let line = Line {
+            wall_ns: Some(1_795_255_200_000_001_000),
+            id: SegmentId { shard: 0, sequence: 7 },
+            offset: 5,
+            bytes: b"a\"\xff\x1b".to_vec(),
+        };
+        let mut out = Vec::new();
+        line.write_json("web", &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(
+            text,
+            "{\"t\":\"2026-11-21T10:00:00.000001Z\",\"stream\":\"web\",\"segment\":\"000-0000000007\",\"offset\":5,\
+             \"line\":\"a\\\"\u{fffd}\\u001b\",\"lossy\":true}\n"
+        );
+    }
+}

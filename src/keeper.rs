@@ -1,0 +1,286 @@
+//! Housekeeping: what becomes of segments once they are sealed. Deletes what retention says, compresses and moves the rest as
+//! configured. One thread of low priority, which sleeps until a segment is sealed or something falls due.
+
+use crate::clock::Clock;
+use crate::control::Control;
+use crate::log::LogError;
+use crate::log::archive::Shelf;
+use crate::log::disk::Disk;
+use crate::log::names::Kind;
+use crate::log::retention::{Inventory, Known, Limits, finish, retire};
+use crate::sleep::Sleep;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+/// Time between two looks at free space, where some stream has `min_free`: others use the disk too.
+const LOOK_NS: u64 = 5_000_000_000;
+/// Time between tries after a failure.
+const AGAIN_NS: u64 = 30_000_000_000;
+/// A wall clock that goes on by so much more or less than the monotonic one has jumped.
+const JUMP_NS: u64 = 3_600_000_000_000;
+/// For so long after a jump nothing is deleted for its age: somebody may set the clock right.
+const DISTRUST_NS: u64 = 3_600_000_000_000;
+/// And for so long after the start: the clock may not be set yet.
+const DISTRUST_AT_START_NS: u64 = 60_000_000_000;
+
+/// How one stream is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptStream {
+    /// Its name.
+    pub name: String,
+    /// Its directory, and where sealed segments go.
+    pub shelf: Shelf,
+    /// When they go for good. `max_bytes` is for sealed segments here: what may be in files being written is taken off.
+    pub limits: Limits,
+}
+
+/// What was done for one stream, and what there is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Segments deleted, by reason: `max_age`, `max_bytes`, `min_free`.
+    pub deleted: BTreeMap<&'static str, u64>,
+    /// Their bytes.
+    pub deleted_bytes: u64,
+    /// Segments compressed.
+    pub compressed: u64,
+    /// Bytes of them before.
+    pub text_bytes: u64,
+    /// And after.
+    pub packed_bytes: u64,
+    /// Bytes moved to `sealed_dir`.
+    pub moved_bytes: u64,
+    /// Times that something of this failed; tried again.
+    pub failures: u64,
+    /// Bytes of all files of the stream.
+    pub bytes: u64,
+    /// Sealed segments.
+    pub segments: u64,
+}
+
+/// The streams that are kept; a reload changes them.
+pub type KeptStreams = Arc<RwLock<Vec<KeptStream>>>;
+/// Counts, by stream.
+pub type KeptCounts = Arc<Mutex<BTreeMap<String, Kept>>>;
+
+/// See the module.
+pub struct Keeper {
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    control: Arc<Control>,
+    data_dir: PathBuf,
+    streams: KeptStreams,
+    counts: KeptCounts,
+    known: BTreeMap<String, Known>,
+    /// Wall and monotonic time of the last look.
+    last: (u64, u64),
+    /// Ages are believed from this monotonic time on.
+    believed_from: u64,
+    /// What was last complained of, to say it once.
+    complaint: String,
+}
+
+impl Keeper {
+    /// A keeper for these streams.
+    #[must_use]
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        control: Arc<Control>,
+        data_dir: &Path,
+        streams: KeptStreams,
+        counts: KeptCounts,
+    ) -> Keeper {
+        let now = clock.mono_ns();
+        let last = (clock.wall_ns(), now);
+        Keeper {
+            disk,
+            clock,
+            control,
+            data_dir: data_dir.to_path_buf(),
+            streams,
+            counts,
+            known: BTreeMap::new(),
+            last,
+            believed_from: now + DISTRUST_AT_START_NS,
+            complaint: String::new(),
+        }
+    }
+
+    /// Works until the end of the server begins.
+    pub fn run(mut self, sleeper: &dyn Sleep) {
+        while !self.control.draining() {
+            let next = self.pass();
+            let now = self.clock.mono_ns();
+            sleeper.sleep(next.map(|at| Duration::from_nanos(at.saturating_sub(now))));
+        }
+    }
+
+    /// Does what is due. When something falls due next by itself, in monotonic nanoseconds; `None`: nothing does.
+    pub fn pass(&mut self) -> Option<u64> {
+        self.look_at_clock();
+        let streams = self.streams.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut due: Option<u64> = None;
+        for stream in &streams {
+            if self.control.draining() {
+                return None;
+            }
+            match self.keep(stream) {
+                Ok(at) => due = due.into_iter().chain(at).min(),
+                Err(error) => {
+                    self.count(&stream.name, |kept| kept.failures += 1);
+                    let again = self.clock.mono_ns() + AGAIN_NS;
+                    due = Some(due.map_or(again, |at| at.min(again)));
+                    let text = error.to_string();
+                    if text != self.complaint {
+                        tracing::warn!(stream = stream.name, %error, "housekeeping failed; trying again");
+                        self.complaint = text;
+                    }
+                }
+            }
+        }
+        if streams.iter().any(|s| s.limits.min_free.is_some()) {
+            self.make_room(&streams);
+            let at = self.clock.mono_ns() + LOOK_NS;
+            due = Some(due.map_or(at, |other| other.min(at)));
+        }
+        due
+    }
+
+    fn count(&self, stream: &str, change: impl FnOnce(&mut Kept)) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        change(counts.entry(stream.to_string()).or_default());
+    }
+
+    fn look_at_clock(&mut self) {
+        let (wall, mono) = (self.clock.wall_ns(), self.clock.mono_ns());
+        let expected = self.last.0.saturating_add(mono.saturating_sub(self.last.1));
+        if wall.abs_diff(expected) > JUMP_NS {
+            self.believed_from = mono + DISTRUST_NS;
+            tracing::warn!(
+                seconds = wall.abs_diff(expected) / 1_000_000_000,
+                "the wall clock has jumped; for an hour nothing is deleted for its age"
+            );
+        }
+        self.last = (wall, mono);
+    }
+
+    /// Nothing is deleted for its age before this monotonic time; short ages need not wait longer than themselves.
+    fn age_counts_from(&self, limits: &Limits) -> u64 {
+        let distrust = self.believed_from.saturating_sub(self.last.1);
+        self.last.1 + distrust.min(limits.max_age_ns.unwrap_or(0))
+    }
+
+    fn inventory(&mut self, stream: &KeptStream) -> Result<Inventory, LogError> {
+        let known = self.known.entry(stream.name.clone()).or_default();
+        let inventory = Inventory::read(&*self.disk, &stream.shelf.dir, known)?;
+        let (bytes, segments) = (inventory.bytes(), inventory.finished.len() as u64);
+        self.count(&stream.name, |kept| (kept.bytes, kept.segments) = (bytes, segments));
+        Ok(inventory)
+    }
+
+    /// One stream: what is too old or too much goes, the rest is put away.
+    fn keep(&mut self, stream: &KeptStream) -> Result<Option<u64>, LogError> {
+        finish(&*self.disk, &self.data_dir, &stream.name)?;
+        let mut inventory = self.inventory(stream)?;
+        let age_from = self.age_counts_from(&stream.limits);
+        let mut limits = stream.limits;
+        limits.min_free = None; // over all streams, later
+        if self.clock.mono_ns() < age_from {
+            limits.max_age_ns = None;
+        }
+        while let Some((oldest, why)) = inventory.why(&limits, self.clock.wall_ns(), None) {
+            self.retire(stream, &mut inventory, oldest, why)?;
+        }
+        let ids: Vec<_> = inventory.finished.keys().copied().collect();
+        for id in ids {
+            let is_wanted = |kind| stream.shelf.wants(&*self.disk, id, kind).unwrap_or(false);
+            if !is_there(&*self.disk, &stream.shelf.dir, id, Kind::Sealed, is_wanted)
+                && !is_there(&*self.disk, &stream.shelf.dir, id, Kind::Compressed, is_wanted)
+            {
+                continue;
+            }
+            let go_on = || !self.control.draining();
+            let put = match stream.shelf.put_away(&*self.disk, id, &go_on) {
+                Err(_) if self.control.draining() => return Ok(None),
+                other => other?,
+            };
+            self.count(&stream.name, |kept| {
+                if let Some((text, packed)) = put.compressed {
+                    kept.compressed += 1;
+                    kept.text_bytes += text;
+                    kept.packed_bytes += packed;
+                }
+                kept.moved_bytes += put.moved;
+            });
+        }
+        let inventory = self.inventory(stream)?;
+        let (wall, mono) = (self.clock.wall_ns(), self.clock.mono_ns());
+        Ok(inventory.due_ns(&stream.limits).map(|at| (mono + at.saturating_sub(wall)).max(age_from)))
+    }
+
+    fn retire(
+        &self,
+        stream: &KeptStream,
+        inventory: &mut Inventory,
+        one: crate::log::retention::Finished,
+        why: &'static str,
+    ) -> Result<(), LogError> {
+        retire(&*self.disk, &self.data_dir, &stream.name, one.id)?;
+        inventory.finished.remove(&one.id);
+        tracing::info!(
+            stream = stream.name,
+            segment = one.id.file_name(Kind::Sealed),
+            bytes = one.bytes,
+            why,
+            "deleted"
+        );
+        let (bytes, segments) = (inventory.bytes(), inventory.finished.len() as u64);
+        self.count(&stream.name, |kept| {
+            *kept.deleted.entry(why).or_default() += 1;
+            kept.deleted_bytes += one.bytes;
+            (kept.bytes, kept.segments) = (bytes, segments);
+        });
+        Ok(())
+    }
+
+    /// Where too little is free, the oldest segment of all streams that share in it goes, and so on.
+    fn make_room(&mut self, streams: &[KeptStream]) {
+        let mut inventories: Vec<(&KeptStream, Inventory)> = Vec::new();
+        for stream in streams.iter().filter(|s| s.limits.min_free.is_some()) {
+            if let Ok(inventory) = self.inventory(stream) {
+                inventories.push((stream, inventory));
+            }
+        }
+        while !self.control.draining() {
+            let disk = &self.disk;
+            let candidates = inventories.iter_mut().filter_map(|(stream, inventory)| {
+                let dir = stream.shelf.home.as_ref().unwrap_or(&stream.shelf.dir);
+                let limits = Limits { min_free: stream.limits.min_free, ..Limits::default() };
+                let (oldest, why) = inventory.why(&limits, 0, disk.free_bytes(dir).ok())?;
+                Some((oldest, why, *stream, inventory))
+            });
+            let first = candidates.min_by_key(|(oldest, ..)| (oldest.closed_ns.unwrap_or(u64::MAX), oldest.id));
+            let Some((oldest, why, stream, inventory)) = first else { return };
+            if let Err(error) = self.retire(stream, inventory, oldest, why) {
+                tracing::warn!(stream = stream.name, %error, "a segment cannot be deleted; trying again");
+                return;
+            }
+        }
+    }
+}
+
+fn is_there(
+    disk: &dyn Disk,
+    dir: &Path,
+    id: crate::log::names::SegmentId,
+    kind: Kind,
+    also: impl Fn(Kind) -> bool,
+) -> bool {
+    disk.link_target(&dir.join(id.file_name(kind))).is_ok() && also(kind)
+}
+
+#[cfg(test)]
+#[path = "keeper_tests.rs"]
+mod tests;

@@ -1,0 +1,173 @@
+use super::*;
+use crate::clock::BootId;
+use crate::log::names::SegmentId;
+use crate::log::real_disk::RealDisk;
+use crate::log::trail::{Header, Record, What};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const SECOND: u64 = 1_000_000_000;
+/// An hour after which ages are believed in any case.
+const LATER: u64 = 4_000 * SECOND;
+
+#[derive(Default)]
+struct Times {
+    wall: AtomicU64,
+    mono: AtomicU64,
+}
+
+impl Clock for Times {
+    fn mono_ns(&self) -> u64 {
+        self.mono.load(Ordering::SeqCst)
+    }
+    fn wall_ns(&self) -> u64 {
+        self.wall.load(Ordering::SeqCst)
+    }
+    fn boot_id(&self) -> BootId {
+        [1; 16]
+    }
+}
+
+impl Times {
+    fn go_on(&self, ns: u64) {
+        self.wall.fetch_add(ns, Ordering::SeqCst);
+        self.mono.fetch_add(ns, Ordering::SeqCst);
+    }
+}
+
+struct Kept1 {
+    dir: tempfile::TempDir,
+    clock: Arc<Times>,
+    keeper: Keeper,
+}
+
+impl Kept1 {
+    fn new(limits: Limits) -> Kept1 {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("s")).unwrap();
+        let clock = Arc::new(Times::default());
+        clock.go_on(1_000_000 * SECOND);
+        let shelf = Shelf { dir: dir.path().join("s"), home: None, compress: None };
+        let streams = Arc::new(RwLock::new(vec![KeptStream { name: "s".into(), shelf, limits }]));
+        let time: Arc<dyn Clock> = Arc::clone(&clock) as Arc<dyn Clock>;
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk::new());
+        let keeper = Keeper::new(disk, time, Arc::default(), dir.path(), streams, KeptCounts::default());
+        Kept1 { dir, clock, keeper }
+    }
+
+    /// A sealed segment of so many bytes whose last line came now.
+    fn seal(&self, shard: u16, sequence: u64, bytes: usize) {
+        let id = SegmentId { shard, sequence };
+        let wall_ns = self.clock.wall_ns();
+        let header = Header { boot: [1; 16], node: [0; 16], mount: 1, id, previous: sequence - 1, wall_ns: 0 };
+        let text = vec![b'\n'; bytes];
+        let crc = crate::checksum::crc32c(&text);
+        let (len, lines) = (bytes as u64, bytes as u32);
+        let record = Record { what: What::Write, offset: 0, len, lines, crc, wall_ns, mono_ns: 0 };
+        let put =
+            |kind, bytes: &[u8]| std::fs::write(self.dir.path().join("s").join(id.file_name(kind)), bytes).unwrap();
+        put(Kind::Trail, &header.encode_whole([record].iter()));
+        put(Kind::Sealed, &text);
+    }
+
+    fn there(&self) -> Vec<(u16, u64)> {
+        let ids = crate::log::cat::segments(&self.dir.path().join("s")).unwrap();
+        ids.into_iter().map(|id| (id.shard, id.sequence)).collect()
+    }
+
+    fn kept(&self) -> Kept {
+        self.keeper.counts.lock().unwrap()["s"].clone()
+    }
+}
+
+#[test]
+fn what_is_too_old_goes_and_says_when_the_next_does() {
+    let mut it = Kept1::new(Limits { max_age_ns: Some(100 * SECOND), ..Limits::default() });
+    it.seal(0, 1, 10);
+    it.clock.go_on(60 * SECOND);
+    it.seal(0, 2, 10);
+    it.seal(1, 1, 10);
+    assert_eq!(it.keeper.pass(), Some(it.clock.mono_ns() + 40 * SECOND));
+    it.clock.go_on(40 * SECOND);
+    assert_eq!(it.keeper.pass(), Some(it.clock.mono_ns() + 60 * SECOND));
+    assert_eq!(it.there(), [(0, 2), (1, 1)]);
+    it.clock.go_on(60 * SECOND);
+    assert_eq!(it.keeper.pass(), None);
+    assert_eq!(it.there(), []);
+    assert_eq!(it.kept().deleted["max_age"], 3);
+    assert_eq!(std::fs::read_dir(it.dir.path().join("s")).unwrap().count(), 0, "their trails went with them");
+}
+
+#[test]
+fn what_is_too_much_goes_oldest_first_and_each_shard_in_its_order() {
+    let mut it = Kept1::new(Limits { max_bytes: Some(3_000), ..Limits::default() });
+    // Shard 1's second was closed before its first, as far as clocks that jump know.
+    it.clock.go_on(10 * SECOND);
+    it.seal(1, 1, 800);
+    it.clock.wall.fetch_sub(5 * SECOND, Ordering::SeqCst);
+    it.seal(1, 2, 800);
+    it.clock.go_on(3 * SECOND);
+    it.seal(0, 1, 800);
+    it.seal(0, 2, 800);
+    assert_eq!(it.keeper.pass(), None);
+    assert_eq!(it.there(), [(0, 2), (1, 1), (1, 2)]);
+    it.seal(0, 3, 800);
+    it.keeper.pass();
+    it.seal(0, 4, 800);
+    it.keeper.pass();
+    assert_eq!(it.there(), [(0, 4), (1, 1), (1, 2)], "shard 1's first goes before its second, and is the youngest");
+}
+
+#[test]
+fn without_room_the_oldest_goes_until_there_is() {
+    let mut it = Kept1::new(Limits { min_free: Some(u64::MAX), ..Limits::default() });
+    (1..4).for_each(|n| it.seal(0, n, 10));
+    let id = SegmentId { shard: 0, sequence: 4 };
+    std::fs::write(it.dir.path().join("s").join(id.file_name(Kind::Active)), "x\n").unwrap();
+    assert_eq!(it.keeper.pass(), Some(it.clock.mono_ns() + LOOK_NS));
+    assert_eq!(it.there(), [(0, 4)], "never what is being written");
+    assert_eq!(it.kept().deleted["min_free"], 3);
+}
+
+#[test]
+fn a_clock_that_jumps_deletes_nothing() {
+    let mut it = Kept1::new(Limits { max_age_ns: Some(7 * 86_400 * SECOND), ..Limits::default() });
+    it.seal(0, 1, 10);
+    it.clock.go_on(LATER);
+    it.keeper.pass();
+    it.clock.wall.fetch_add(3_650 * 86_400 * SECOND, Ordering::SeqCst);
+    let next = it.keeper.pass();
+    assert_eq!(it.there(), [(0, 1)]);
+    assert_eq!(next, Some(it.clock.mono_ns() + DISTRUST_NS), "looked at again when the clock may be believed");
+    it.clock.wall.fetch_sub(3_650 * 86_400 * SECOND, Ordering::SeqCst);
+    it.clock.go_on(2 * SECOND);
+    it.keeper.pass();
+    it.clock.go_on(LATER);
+    it.keeper.pass();
+    assert_eq!(it.there(), [(0, 1)], "it was set right");
+    it.clock.go_on(7 * 86_400 * SECOND);
+    it.keeper.pass();
+    it.clock.go_on(LATER);
+    it.keeper.pass();
+    assert_eq!(it.there(), []);
+}
+
+#[test]
+fn a_segment_without_a_trail_is_as_old_as_the_one_behind_it() {
+    let mut it = Kept1::new(Limits { max_age_ns: Some(100 * SECOND), ..Limits::default() });
+    (1..4).for_each(|n| it.seal(0, n, 10));
+    std::fs::remove_file(it.dir.path().join("s/000-0000000001.trail")).unwrap();
+    std::fs::write(it.dir.path().join("s/000-0000000002.trail"), "nonsense").unwrap();
+    it.clock.go_on(LATER);
+    it.keeper.pass();
+    assert_eq!(it.there(), []);
+}
+
+#[test]
+fn what_a_crash_left_half_deleted_goes_at_the_next_look() {
+    let mut it = Kept1::new(Limits::default());
+    (1..4).for_each(|n| it.seal(0, n, 10));
+    retire(&*it.keeper.disk, it.dir.path(), "s", SegmentId { shard: 0, sequence: 1 }).unwrap();
+    it.seal(0, 1, 10);
+    it.keeper.pass();
+    assert_eq!(it.there(), [(0, 2), (0, 3)]);
+}

@@ -1,0 +1,76 @@
+//! The housekeeping thread: its start, and how streams are kept.
+
+use super::StartError;
+use super::build::resource;
+use crate::clock::Clock;
+use crate::config::Options;
+use crate::config::checked::StreamSettings;
+use crate::control::Control;
+use crate::keeper::{Keeper, KeptCounts, KeptStream, KeptStreams};
+use crate::log::LogError;
+use crate::log::archive::Shelf;
+use crate::log::data_dir::stream_dirs;
+use crate::log::disk::Disk;
+use crate::log::retention::Limits;
+use crate::sleep::Sleep;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+/// How a stream is kept.
+pub fn kept(settings: &StreamSettings, options: &Options) -> KeptStream {
+    let nanos = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    let being_written = options.placement.shards as u64 * settings.segment_bytes;
+    KeptStream {
+        name: settings.name.clone(),
+        shelf: shelf(&settings.name, settings.compress, options),
+        limits: Limits {
+            max_age_ns: settings.retention.max_age.map(nanos),
+            max_bytes: settings.retention.max_bytes.map(|most| most.saturating_sub(being_written)),
+            min_free: settings.retention.min_free,
+        },
+    }
+}
+
+fn shelf(stream: &str, compress: Option<i32>, options: &Options) -> Shelf {
+    let home = options.sealed_dir.as_ref().map(|dir| dir.join(stream));
+    Shelf { dir: options.data_dir.join(stream), home, compress }
+}
+
+/// Finds again what was moved to `sealed_dir`, also of streams that have no directory here any more.
+///
+/// # Errors
+/// A directory cannot be listed, or a symlink not made.
+pub fn find_again(disk: &dyn Disk, options: &Options) -> Result<(), LogError> {
+    let Some(home) = &options.sealed_dir else { return Ok(()) };
+    for dir in stream_dirs(disk, home)? {
+        if let Some(stream) = dir.file_name().and_then(|name| name.to_str()) {
+            shelf(stream, None, options).find_again(disk)?;
+        }
+    }
+    Ok(())
+}
+
+/// Starts the thread.
+///
+/// # Errors
+/// None can be had.
+pub fn start(
+    disk: &Arc<dyn Disk>,
+    clock: &Arc<dyn Clock>,
+    control: &Arc<Control>,
+    data_dir: &Path,
+    (streams, counts): (KeptStreams, KeptCounts),
+    sleeper: Box<dyn Sleep>,
+) -> Result<JoinHandle<()>, StartError> {
+    let keeper = Keeper::new(Arc::clone(disk), Arc::clone(clock), Arc::clone(control), data_dir, streams, counts);
+    let body = move || {
+        crate::sys::lowest_priority();
+        if catch_unwind(AssertUnwindSafe(|| keeper.run(&*sleeper))).is_err() {
+            // Nobody's line depends on it; but nothing is deleted or compressed any more.
+            tracing::error!("housekeeping died of a bug: restart the server before the disk is full");
+        }
+    };
+    std::thread::Builder::new().name("keeper".into()).spawn(body).map_err(resource("start housekeeping"))
+}

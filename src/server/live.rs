@@ -1,0 +1,65 @@
+//! A running server as its configuration sees it: what it was started with, and the ways to change that.
+
+use super::Certificates;
+use super::file_modes::FileModes;
+use super::sources::Source;
+use crate::clock::Clock;
+use crate::config::Options;
+use crate::control::{Control, Notice};
+use crate::keeper::KeptStreams;
+use crate::log::disk::Disk;
+use crate::metrics::render::Metrics;
+use crate::reactor::{self, ConnectionLimit, ListenerRun};
+use crate::service::Manager;
+use crate::shard::Shard;
+use crate::spread::Spread;
+use crate::writer;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+/// Listeners that a reload may add to those of the start; their accounts are made at the start.
+pub const SPARE_LISTENERS: usize = 16;
+/// Streams that a reload may add to those of the start.
+pub const SPARE_STREAMS: usize = 16;
+
+/// See the module. Listeners and streams keep their places for as long as the server runs.
+pub struct Live {
+    /// What is in force; `options.listeners` are those of `runs`.
+    pub options: Options,
+    /// The listeners, also those that are gone.
+    pub runs: Vec<ListenerRun>,
+    /// Their sockets.
+    pub sources: Vec<Source>,
+    /// To each reactor.
+    pub changes: Vec<reactor::Changes>,
+    /// To each writer.
+    pub writer_changes: Vec<writer::Changes>,
+    pub shards: Vec<Arc<Shard>>,
+    pub spread: Arc<Spread>,
+    pub connections: Arc<ConnectionLimit>,
+    pub control: Arc<Control>,
+    pub metrics: Arc<Metrics>,
+    pub certificates: Certificates,
+    pub disk: Arc<dyn Disk>,
+    pub clock: Arc<dyn Clock>,
+    pub node: [u8; 16],
+    pub modes: FileModes,
+    pub kept: KeptStreams,
+    pub manager: Manager,
+    pub streams_at_start: usize,
+    pub notices: Sender<Notice>,
+}
+
+impl Live {
+    /// Sockets are to be closed by those who accept from them, with nobody left in their queues; not held open here.
+    pub fn let_go_of_sockets(&mut self) {
+        self.sources.iter_mut().for_each(|s| s.copies.clear());
+    }
+
+    /// Removes the socket files that this server made, unless the service manager keeps the sockets.
+    pub fn remove_socket_files(&self) {
+        if !self.manager.is_there() {
+            self.sources.iter().for_each(Source::remove_file);
+        }
+    }
+}

@@ -118,6 +118,8 @@ fn subject() -> Subject {
         shards: 1,
         reactors_per_shard: 2,
         is_pinned_to_nodes: false,
+        sealed_dir: None,
+        listeners: 1,
         datagrams: 0,
         has_tcp: true,
         streams: vec![stream],
@@ -250,6 +252,21 @@ fn what_is_kept_is_compared_with_what_there_is() {
     assert_eq!(status(Retention { min_free: Some(50 * GIB), ..none }), Status::Ok);
     assert_eq!(status(Retention { min_free: Some(350 * GIB), ..none }), Status::Advice, "deletes at once");
     assert_eq!(status(Retention { min_free: Some(400 * GIB), ..none }), Status::Problem);
+}
+
+#[test]
+fn a_second_directory_is_looked_at_too() {
+    let subject = Subject { sealed_dir: Some("/mnt/archive/logweir".into()), ..subject() };
+    let with = |first: &str, second: &str| {
+        let text = format!("40 22 259:3 / /var/lib/logweir rw - {first} a rw\n41 22 8:1 / /mnt/archive {second}\n");
+        let checks = examine(&Recorded::good().mounted(&text), &subject);
+        (of(&checks, "file_system").status, of(&checks, "sealed_dir").status)
+    };
+    assert_eq!(with("ext4", "rw - xfs b rw"), (Status::Ok, Status::Ok));
+    assert_eq!(with("tmpfs", "rw - xfs b rw"), (Status::Advice, Status::Ok), "fast first, safe later");
+    assert_eq!(with("ext4", "ro - xfs b rw"), (Status::Ok, Status::Problem));
+    assert_eq!(with("ext4", "rw - tmpfs b rw"), (Status::Ok, Status::Problem));
+    assert_eq!(with("ext4", "rw - nfs4 b rw,hard"), (Status::Ok, Status::Advice));
 }
 
 #[test]

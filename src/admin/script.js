@@ -202,6 +202,9 @@
     $("now-sync").textContent = time(quantile(w, "logweir_sync_seconds", 0.99));
     $("now-drops").textContent = short(drops);
     $("now-connections").textContent = whole(sum(w.after, "logweir_connections"));
+    const size = sum(w.after, "logweir_data_size_bytes"), room = sum(w.after, "logweir_data_free_bytes") / size;
+    $("now-room").textContent = size > 0 ? percent(room) : "-";
+    $("box-room").className = room < 0.05 ? "bad" : room < 0.1 ? "warn" : "";
     $("box-buffer").className = buffer > 0.9 ? "bad" : buffer > 0.7 ? "warn" : "";
     $("box-drops").className = drops > 0 ? "bad" : "";
   };

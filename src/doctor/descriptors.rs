@@ -17,8 +17,7 @@ fn limit(host: &dyn Host, name: &str) -> Option<(u64, u64)> {
 }
 
 fn nofile(host: &dyn Host, subject: &Subject) -> Check {
-    // As `limits::connections_that_fit` counts them.
-    let needed = 128 + (subject.streams.len() * subject.shards * 10 + subject.max_connections) as u64;
+    let needed = subject.descriptors();
     let recommended = format!("a hard limit of {needed} at least");
     let Some((soft, hard)) = limit(host, "Max open files") else {
         return Check::unknown("nofile", "/proc/self/limits", recommended);
@@ -26,9 +25,10 @@ fn nofile(host: &dyn Host, subject: &Subject) -> Check {
     let status = if hard < needed { Status::Problem } else { Status::Ok };
     Check::new("nofile", status, format!("soft {soft}, hard {hard}"), recommended)
         .because(format!(
-            "limits.max_connections = {} and {} stream(s) take that many descriptors; with fewer, fewer connections are \
+            "limits.max_connections = {} {} listener(s) and {} stream(s) take that many descriptors; with fewer, fewer connections are \
              taken. logweir raises the soft limit to the hard one itself",
             subject.max_connections,
+            subject.listeners,
             subject.streams.len()
         ))
         .change(format!("systemctl edit logweir  # [Service] LimitNOFILE={needed}; in a shell: ulimit -Hn {needed}"))

@@ -2,25 +2,33 @@
 
 use super::mounts::Mount;
 use super::{Check, Host, Status, Subject};
+use crate::config::units::Size;
+use std::path::Path;
 
 pub fn checks(host: &dyn Host, subject: &Subject, mount: Option<&Mount>) -> Vec<Check> {
     let mut checks = match mount {
-        Some(mount) => vec![kind(mount), options(mount)],
+        Some(mount) => vec![kind(mount, subject.sealed_dir.is_some()), options(mount)],
         None => ["file_system", "mount_options"]
             .map(|name| Check::unknown(name, "/proc/self/mountinfo", "ext4 or xfs, with barriers"))
             .into(),
     };
     checks.push(dont_cache(host, subject));
+    checks.extend(subject.sealed_dir.as_deref().map(|dir| sealed_dir(host, dir)));
     checks
 }
 
-fn kind(mount: &Mount) -> Check {
-    let (status, why) = match mount.kind.as_str() {
+fn judge(mount: &Mount, moves_on: bool) -> (Status, &'static str) {
+    match mount.kind.as_str() {
         "ext4" | "xfs" => (Status::Ok, "what logweir is tested on, with power cuts"),
         "btrfs" | "bcachefs" | "zfs" => (
             Status::Advice,
             "copy on write: space reserved ahead does not hold, so a full disk may show in the middle of a line (which is cut \
              back), small synced appends fragment the file, and each sync costs more",
+        ),
+        "tmpfs" | "ramfs" if moves_on => (
+            Status::Advice,
+            "files in memory: \"durable\" does not outlive a power cut until a segment has moved to sealed_dir, and what is \
+             written takes memory until then",
         ),
         "tmpfs" | "ramfs" => (
             Status::Problem,
@@ -47,11 +55,40 @@ fn kind(mount: &Mount) -> Check {
             (Status::Advice, "a file system in user space: what a sync is worth is decided by its program")
         }
         _ => (Status::Advice, "not tested; ext4 and xfs are"),
-    };
-    let present = format!("{} on {} (mounted at {})", mount.kind, mount.source, mount.point.display());
-    Check::new("file_system", status, present, "ext4 or xfs on a local disk")
+    }
+}
+
+fn shown(mount: &Mount) -> String {
+    format!("{} on {} (mounted at {})", mount.kind, mount.source, mount.point.display())
+}
+
+fn kind(mount: &Mount, moves_on: bool) -> Check {
+    let (status, why) = judge(mount, moves_on);
+    Check::new("file_system", status, shown(mount), "ext4 or xfs on a local disk")
         .because(why)
         .change("logweir serve --data-dir DIR  # a directory on a local ext4 or xfs file system")
+}
+
+/// Where sealed segments move to.
+fn sealed_dir(host: &dyn Host, dir: &Path) -> Check {
+    let recommended = "another disk, on ext4 or xfs, with room";
+    let Some(mount) = super::mounts::mount_of(host, dir) else {
+        return Check::unknown("sealed_dir", "/proc/self/mountinfo", recommended);
+    };
+    let room = host.space(&host.existing(dir));
+    let free = room.map_or("room unknown".to_string(), |s| format!("{} free of {}", Size(s.free), Size(s.total)));
+    let is_short = room.is_some_and(|s| s.free < s.total / 10);
+    let (status, why) = match judge(&mount, false) {
+        _ if mount.option("ro").is_some() => (Status::Problem, "mounted read-only: segments pile up in data_dir"),
+        (Status::Ok, _) if is_short => {
+            (Status::Advice, "less than a tenth is free; when it is full, segments pile up in data_dir")
+        }
+        (Status::Ok, _) => (Status::Ok, "sealed segments move there"),
+        other => other,
+    };
+    Check::new("sealed_dir", status, format!("{}, {free}", shown(&mount)), recommended)
+        .because(why)
+        .change("logweir serve --set storage.sealed_dir=DIR  # an absolute path on a local disk with room")
 }
 
 fn options(mount: &Mount) -> Check {

@@ -6,7 +6,11 @@ use crate::config::units::{Size, Time};
 pub fn checks(host: &dyn Host, subject: &Subject) -> Vec<Check> {
     let dir = host.existing(&subject.data_dir);
     match host.space(&dir) {
-        Some(space) => vec![room(subject, space), retention(subject, space), inodes(space)],
+        Some(space) => {
+            // Nearly all of what is kept stands where sealed segments go.
+            let kept = subject.sealed_dir.as_ref().and_then(|dir| host.space(&host.existing(dir))).unwrap_or(space);
+            vec![room(subject, space), retention(subject, kept), inodes(space)]
+        }
         None => ["free_space", "retention", "inodes"]
             .map(|name| Check::unknown(name, &dir.display().to_string(), "room for segments"))
             .into(),

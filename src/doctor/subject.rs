@@ -66,6 +66,10 @@ pub struct Subject {
     pub reactors_per_shard: usize,
     /// Shards are tied to nodes.
     pub is_pinned_to_nodes: bool,
+    /// Where sealed segments move to, if they do.
+    pub sealed_dir: Option<PathBuf>,
+    /// Listeners.
+    pub listeners: usize,
     /// Datagram listeners.
     pub datagrams: usize,
     /// Some listener takes TCP.
@@ -100,6 +104,8 @@ impl Subject {
             shards: options.placement.shards,
             reactors_per_shard: options.placement.reactors_per_shard,
             is_pinned_to_nodes: plan.shards.iter().any(|s| s.node.is_some()),
+            sealed_dir: options.sealed_dir.clone(),
+            listeners: options.listeners.len(),
             datagrams: options.listeners.iter().filter(|l| is_datagram(&l.address)).count(),
             has_tcp: options.listeners.iter().any(|l| matches!(l.address, Address::Tcp(_))),
             streams: streams.collect(),
@@ -112,6 +118,13 @@ impl Subject {
         /// Program text, stacks, everything that is not counted with the lines.
         const PROGRAM: u64 = 16 << 20;
         self.buffer_bytes + (self.max_connections * self.connection_bytes) as u64 + PROGRAM
+    }
+
+    /// Descriptors that it may take at most, as `limits::connections_that_fit` counts them.
+    #[must_use]
+    pub fn descriptors(&self) -> u64 {
+        let listening = self.listeners * self.shards * self.reactors_per_shard * 2;
+        (128 + self.streams.len() * self.shards * 10 + listening + self.max_connections) as u64
     }
 
     /// Threads that carry lines: reactors and writers.

@@ -21,7 +21,7 @@ pub fn clock_state() -> Option<ClockState> {
     // SAFETY: it was zeroed before the call, and all-zero bytes are a valid `timex`: plain integers only.
     let answer = unsafe { answer.assume_init() };
     let is_synchronised = state != libc::TIME_ERROR && answer.status & libc::STA_UNSYNC == 0;
-    Some(ClockState { is_synchronised, error_us: i64::from(answer.esterror) })
+    Some(ClockState { is_synchronised, error_us: answer.esterror })
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ pub fn draw(frame: &mut Frame<'_>, state: &State, now: Instant) {
     let parts = [
         Constraint::Length(1),
         Constraint::Length(plots),
-        Constraint::Length(7),
+        Constraint::Length(8),
         Constraint::Max(listeners.min(area.height / 3).max(2)),
         Constraint::Max(shards),
         Constraint::Min(0),
@@ -147,8 +147,11 @@ fn lines(view: &View) -> Vec<Line<'static>> {
         ]),
         Line::from(vec![
             name("dropped"),
-            Span::styled(format!("{}/s; {}", short(view.drops), reasons(&view.dropped)), warned(view.drops > 0.0)),
+            figure(format!("{}/s", short(view.drops)), warned(view.drops > 0.0)),
+            name("disk free"),
+            figure(view.room_text(), warned(view.room.is_some_and(|(free, size)| free < size * 0.05))),
         ]),
+        Line::from(vec![name("  in all"), Span::raw(reasons(&view.dropped))]),
         Line::from(vec![name("received"), Span::styled(account, bold())]),
         Line::from(vec![name(""), Span::styled(rest, warned(t.unaccounted != 0.0 || t.at_risk > 0.0))]),
     ]

@@ -30,6 +30,7 @@ pub fn plain(admin: &str, view: &View, why: Option<&str>) -> String {
     let _ = writeln!(out, "bytes/s       {}", short_bytes(view.bytes));
     let _ = writeln!(out, "buffer        {:.1} %", view.buffer * 100.0);
     let _ = writeln!(out, "backpressure  {:.1} % of the time, {}/s", view.backpressure * 100.0, short(view.pauses));
+    let _ = writeln!(out, "disk free     {}", view.room_text());
     let _ = writeln!(out, "connections   {}, {} accepted/s", short(view.connections), short(view.accepted));
     out += &latency("write", view.write);
     out += &latency("sync", view.sync);

@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
 /// How long a key may wait to be seen.
@@ -42,10 +42,16 @@ pub fn run(admin: SocketAddr, interval: Duration) -> io::Result<()> {
     let mut drawn: Option<Instant> = None;
     while !ended.load(Ordering::Relaxed) {
         let mut is_new = drawn.is_none_or(|at| at.elapsed() >= Duration::from_secs(1));
-        for answer in answers.try_iter() {
-            if !state.is_paused {
-                state.take(answer);
-                is_new = true;
+        loop {
+            match answers.try_recv() {
+                Ok(answer) if !state.is_paused => {
+                    state.take(answer);
+                    is_new = true;
+                }
+                Ok(_) => {}
+                Err(TryRecvError::Empty) => break,
+                // It panicked; the hook has given the terminal back already.
+                Err(TryRecvError::Disconnected) => return Err(io::Error::other("the thread that asks has ended")),
             }
         }
         if is_new {

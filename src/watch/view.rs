@@ -91,6 +91,8 @@ pub struct View {
     pub bytes: f64,
     /// The fullest shard's share of chunks in use.
     pub buffer: f64,
+    /// Bytes free in the file system of the data directory, and its size; `None`: the server does not say.
+    pub room: Option<(f64, f64)>,
     /// Connections open.
     pub connections: f64,
     /// Connections accepted a second.
@@ -142,6 +144,7 @@ impl View {
             lines: w.rate("logweir_received_lines_total", &[]),
             bytes: w.rate("logweir_received_bytes_total", &[]),
             buffer: now.max("logweir_buffer_utilisation", &[]).unwrap_or(0.0),
+            room: now.max("logweir_data_free_bytes", &[]).zip(now.max("logweir_data_size_bytes", &[])),
             connections: now.sum("logweir_connections", &[]),
             accepted: w.rate("logweir_connections_accepted_total", &[]),
             write: latency(w, "logweir_write_seconds", &[]),
@@ -165,6 +168,15 @@ impl View {
             listeners: now.values("logweir_received_lines_total", "listener").iter().map(|l| listener(w, l)).collect(),
             shards: now.values("logweir_buffer_utilisation", "shard").iter().map(|s| shard(w, s)).collect(),
         }
+    }
+}
+
+impl View {
+    /// Free room in words: `65.3 GB (26 %)`.
+    #[must_use]
+    pub fn room_text(&self) -> String {
+        let Some((free, size)) = self.room else { return "-".into() };
+        format!("{} ({:.0} %)", super::short_bytes(free), free / size.max(1.0) * 100.0)
     }
 }
 

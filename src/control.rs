@@ -31,6 +31,8 @@ pub struct Control {
     abandon_reactors: AtomicBool,
     /// The time for writers is over too.
     abandon_writers: AtomicBool,
+    /// Everything is sealed: housekeeping puts it away, and ends.
+    tidying: AtomicBool,
     /// Counts SIGUSR1.
     rotations_asked: AtomicU64,
     /// Counts the watchdog's questions, which every reactor and writer answers.
@@ -62,6 +64,7 @@ impl Control {
     flag!(finish, finishing, finish, "writers write, sync and seal everything, and end.");
     flag!(abandon_reactors, reactors_abandoned, abandon_reactors, "the time for reactors to drain is over.");
     flag!(abandon_writers, writers_abandoned, abandon_writers, "the time for writers to write, sync and seal is over.");
+    flag!(tidy, tidying, tidying, "everything is sealed; housekeeping puts it away, and ends.");
     flag!(start, started, started, "the server takes lines.");
 
     /// Asks for a rotation.

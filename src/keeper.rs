@@ -75,8 +75,8 @@ pub struct Keeper {
     known: BTreeMap<String, Known>,
     /// Wall and monotonic time of the last look.
     last: (u64, u64),
-    /// Ages are believed from this monotonic time on.
-    believed_from: u64,
+    /// When ages came into doubt, and for how long they are, in monotonic nanoseconds.
+    doubt: (u64, u64),
     /// What was last complained of, to say it once.
     complaint: String,
 }
@@ -103,7 +103,7 @@ impl Keeper {
             counts,
             known: BTreeMap::new(),
             last,
-            believed_from: now + DISTRUST_AT_START_NS,
+            doubt: (now, DISTRUST_AT_START_NS),
             complaint: String::new(),
         }
     }
@@ -115,6 +115,26 @@ impl Keeper {
             let now = self.clock.mono_ns();
             sleeper.sleep(next.map(|at| Duration::from_nanos(at.saturating_sub(now))));
         }
+        let streams = self.streams.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if streams.iter().all(|s| s.shelf.home.is_none()) {
+            return;
+        }
+        // What was just sealed moves too: the directory it is in may be in memory.
+        while !self.control.tidying() {
+            sleeper.sleep(None);
+        }
+        for stream in &streams {
+            let moves = Shelf { compress: None, ..stream.shelf.clone() };
+            let left = KeptStream { shelf: moves, limits: Limits::default(), name: stream.name.clone() };
+            if let Err(error) = self.keep(&left) {
+                tracing::warn!(stream = stream.name, %error, "not everything was moved; the next start goes on");
+            }
+        }
+    }
+
+    /// True while there is time for another step.
+    fn may_go_on(&self) -> bool {
+        !self.control.draining() || (self.control.tidying() && !self.control.writers_abandoned())
     }
 
     /// Does what is due. When something falls due next by itself, in monotonic nanoseconds; `None`: nothing does.
@@ -157,7 +177,7 @@ impl Keeper {
         let (wall, mono) = (self.clock.wall_ns(), self.clock.mono_ns());
         let expected = self.last.0.saturating_add(mono.saturating_sub(self.last.1));
         if wall.abs_diff(expected) > JUMP_NS {
-            self.believed_from = mono + DISTRUST_NS;
+            self.doubt = (mono, DISTRUST_NS);
             tracing::warn!(
                 seconds = wall.abs_diff(expected) / 1_000_000_000,
                 "the wall clock has jumped; for an hour nothing is deleted for its age"
@@ -168,8 +188,8 @@ impl Keeper {
 
     /// Nothing is deleted for its age before this monotonic time; short ages need not wait longer than themselves.
     fn age_counts_from(&self, limits: &Limits) -> u64 {
-        let distrust = self.believed_from.saturating_sub(self.last.1);
-        self.last.1 + distrust.min(limits.max_age_ns.unwrap_or(0))
+        let (began, lasts) = self.doubt;
+        began + lasts.min(limits.max_age_ns.unwrap_or(0))
     }
 
     fn inventory(&mut self, stream: &KeptStream) -> Result<Inventory, LogError> {
@@ -201,9 +221,8 @@ impl Keeper {
             {
                 continue;
             }
-            let go_on = || !self.control.draining();
-            let put = match stream.shelf.put_away(&*self.disk, id, &go_on) {
-                Err(_) if self.control.draining() => return Ok(None),
+            let put = match stream.shelf.put_away(&*self.disk, id, &|| self.may_go_on()) {
+                Err(_) if !self.may_go_on() => return Ok(None),
                 other => other?,
             };
             self.count(&stream.name, |kept| {

@@ -328,7 +328,7 @@ impl Server {
             self.threads.wake_writers();
             self.wait(Instant::now() + GRACE, false);
         }
-        self.threads.stop_keeper();
+        self.threads.stop_keeper(&self.live.control, deadline);
         self.live.remove_socket_files();
         self.threads.writers_clean()
     }

@@ -60,12 +60,17 @@ impl Threads {
         }
     }
 
-    /// Lets housekeeping end, once the end has begun. It stops between two steps, and the next start goes on.
-    pub fn stop_keeper(&mut self) {
+    /// Lets housekeeping put away what was sealed at the end, until then at most, and end. It stops between two steps, and the next
+    /// start goes on.
+    pub fn stop_keeper(&mut self, control: &Control, deadline: Instant) {
+        control.tidy();
         (self.keep)();
-        if let Some(thread) = self.keeper.take() {
-            let _ = thread.join(); // it says itself of what it died
+        let Some(thread) = self.keeper.take() else { return };
+        while !thread.is_finished() && Instant::now() < deadline {
+            std::thread::park_timeout(Duration::from_millis(1));
         }
+        control.abandon_writers(); // they have ended, and housekeeping looks at it
+        let _ = thread.join(); // it says itself of what it died
     }
 
     pub fn wake_reactors(&self) {

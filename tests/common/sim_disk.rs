@@ -247,15 +247,6 @@ impl SimDisk {
         state.names.iter().filter_map(content).collect()
     }
 
-    /// Changes the content of a file, as a failing device or a careless hand does.
-    pub fn tamper(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
-        let mut state = self.lock();
-        let Some(Entry::File(inode)) = state.names.get(path).cloned() else { panic!("no file {}", path.display()) };
-        change(&mut state.inodes[inode].now);
-        state.inodes[inode].touch(0, usize::MAX / PAGE);
-        state.inodes[inode].flush();
-    }
-
     fn call(&self, call: Call) -> io::Result<MutexGuard<'_, State>> {
         if let Some(hook) = &self.hook {
             hook(call);

@@ -24,6 +24,7 @@ pub mod net;
 pub mod rate;
 pub mod reactor;
 pub mod ring;
+pub mod sandbox;
 pub mod server;
 pub mod service;
 pub mod session;

@@ -29,7 +29,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server. Works without a configuration: lines on tcp://127.0.0.1:5170 into ./logweir-data.
-    Serve(ConfigArgs),
+    Serve(serve::ServeArgs),
     /// Check a configuration and say what the server would do.
     Check(ConfigArgs),
     /// Print the lines of a data directory, oldest first, also while a server runs on it.
@@ -73,6 +73,11 @@ pub struct ConfigArgs {
 }
 
 impl ConfigArgs {
+    /// The configuration file, if there is one.
+    fn file(&self) -> Option<&std::path::Path> {
+        self.config.as_deref()
+    }
+
     fn load(&self) -> Result<Options, ConfigError> {
         let mut set = config::overrides_from_environment(std::env::vars());
         for text in &self.set {

@@ -7,21 +7,40 @@ use crate::config::units::{Size, Time};
 use crate::control::Notice;
 use crate::logging;
 use crate::net::listen::Address;
+use crate::sandbox::{self, Confinement, Paths};
 use crate::server::{self, Started};
 use crate::service::{self, Manager};
+use clap::Args;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::mpsc::channel;
 
+/// How to serve.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Leave Landlock and seccomp out: the server confines itself to the configured paths and to the system calls that it needs,
+    /// as far as the kernel can.
+    #[arg(long, env = "LOGWEIR_NO_SANDBOX", value_parser = clap::builder::FalseyValueParser::new())]
+    no_sandbox: bool,
+}
+
 /// Runs the server until a signal.
-pub fn run(args: &ConfigArgs) -> ExitCode {
+pub fn run(args: &ServeArgs) -> ExitCode {
+    let ServeArgs { config: args, no_sandbox } = args;
     let options = match args.load() {
         Ok(options) => options,
         Err(error) => return bad_configuration(&error),
     };
     logging::start(options.log);
+    // Before there are threads: they inherit it.
+    let mut confinement = Confinement::default();
+    if !no_sandbox {
+        confinement.paths = confine_paths(&options, args);
+    }
     let (sender, receiver) = channel();
     let mut signals = match Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP]) {
         Ok(signals) => signals,
@@ -39,15 +58,35 @@ pub fn run(args: &ConfigArgs) -> ExitCode {
         Ok(inherited) => inherited,
         Err(error) => return failed(&format!("sockets from the service manager: {error}")),
     };
-    let server = match server::start(&options, (sender, receiver), Manager::from_environment(), inherited) {
+    let mut server = match server::start(&options, (sender, receiver), Manager::from_environment(), inherited) {
         Ok(server) => server,
         Err(error) => return failed(&error.to_string()),
     };
+    if !no_sandbox {
+        match sandbox::confine_calls(server.started.engine.starts_with("io_uring")) {
+            Ok(()) => confinement.calls = true,
+            Err(error) => tracing::warn!(error, "system calls are not filtered"),
+        }
+    }
+    server.confined(confinement.clone());
     // A closed standard output must not stop a server.
-    let _ = std::io::stdout().write_all(introduce(&options, &server.started).as_bytes());
+    let _ = std::io::stdout().write_all(introduce(&options, &server.started, &confinement).as_bytes());
     let _ = std::io::stdout().flush();
     let clean = server.run(|| args.load());
     if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Confines the files; says where that cannot be had.
+fn confine_paths(options: &Options, args: &ConfigArgs) -> Option<Paths> {
+    let paths = Paths::of(options, args.file());
+    match paths.confine() {
+        Ok(true) => Some(paths),
+        Ok(false) => None,
+        Err(error) => {
+            tracing::warn!(error, "paths are not confined");
+            None
+        }
+    }
 }
 
 fn failed(message: &str) -> ExitCode {
@@ -67,7 +106,7 @@ fn shown(address: &str, listener: &ListenerOptions) -> String {
 }
 
 /// What a person wants to know first.
-fn introduce(options: &Options, started: &Started) -> String {
+fn introduce(options: &Options, started: &Started, confinement: &Confinement) -> String {
     let mut text = format!("logweir {} is ready\n", env!("CARGO_PKG_VERSION"));
     for ((name, address), listener) in started.listeners.iter().zip(&options.listeners) {
         text += &format!("  lines from   {}  (listener {name})\n", shown(address, listener));
@@ -86,6 +125,7 @@ fn introduce(options: &Options, started: &Started) -> String {
         Size(started.connection_bytes as u64),
         started.max_connections
     );
+    text += &format!("  sandbox      {confinement}\n");
     if let Some(admin) = &started.admin {
         text += &format!("  metrics      http://{admin}/metrics, health at /healthz and /readyz\n");
     }

@@ -116,13 +116,7 @@ impl Disk for RealDisk {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in self.with_spare(|| fs::read_dir(dir))? {
-            if let Ok(name) = entry?.file_name().into_string() {
-                names.push(name);
-            }
-        }
-        Ok(names)
+        self.with_spare(|| sys::names(dir))
     }
 
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -25,6 +25,7 @@ use crate::metrics::render::{Metrics, RecoverySums};
 use crate::net::ListenerId;
 use crate::net::{EpollEngine, UringEngine};
 use crate::reactor::{ConnectionLimit, bytes_per_connection};
+use crate::sandbox::Confinement;
 use crate::service::{self, take_for};
 use crate::shard::{Shard, ShardSize};
 use crate::spread::Spread;
@@ -252,6 +253,7 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
             modes,
             kept,
             manager,
+            confinement: Confinement::default(),
             streams_at_start: options.streams.len(),
             notices: notices.clone(),
         },

@@ -10,6 +10,7 @@ use crate::keeper::KeptStreams;
 use crate::log::disk::Disk;
 use crate::metrics::render::Metrics;
 use crate::reactor::{self, ConnectionLimit, ListenerRun};
+use crate::sandbox::Confinement;
 use crate::service::Manager;
 use crate::shard::Shard;
 use crate::spread::Spread;
@@ -46,6 +47,7 @@ pub struct Live {
     pub modes: FileModes,
     pub kept: KeptStreams,
     pub manager: Manager,
+    pub confinement: Confinement,
     pub streams_at_start: usize,
     pub notices: Sender<Notice>,
 }

@@ -20,6 +20,7 @@ use crate::log::LogError;
 use crate::log::disk::Disk;
 use crate::log::real_disk::RealDisk;
 use crate::metrics::render::Metrics;
+use crate::sandbox::Confinement;
 use crate::service::{Inherited, Manager};
 use build::Running;
 pub use certificates::Certificates;
@@ -171,6 +172,11 @@ fn start_around(options: &Options, notices: Notices, around: Around) -> Result<S
 }
 
 impl Server {
+    /// From here on the process is confined so: a reload that needs more says so.
+    pub fn confined(&mut self, confinement: Confinement) {
+        self.live.confinement = confinement;
+    }
+
     /// What `/metrics` shows, for whoever runs the server in its own process.
     #[must_use]
     pub fn metrics(&self) -> Arc<Metrics> {

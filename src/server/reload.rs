@@ -18,6 +18,7 @@ use crate::log::stream_dir::StreamDir;
 use crate::net::ListenerId;
 use crate::net::listen::Address;
 use crate::reactor::{AddressLimit, Change, ListenerRun};
+use crate::sandbox::certificate_files;
 use crate::writer;
 use crossbeam_queue::ArrayQueue;
 use std::sync::Arc;
@@ -137,6 +138,19 @@ impl Live {
             None => other_format(new.stream, new.lines.format),
         };
         let streams = new.http.iter().flat_map(|h| h.streams.iter().map(|c| c.index)).chain([new.stream]);
+        if let Some(paths) = &self.confinement.paths {
+            let is_new = running.is_none_or(|r| r.is_gone || r.options.address != new.address);
+            let made = match &new.address {
+                Address::Unix(path) | Address::UnixDatagram(path) if is_new => Some(path),
+                _ => None,
+            };
+            if made.is_some_and(|path| !paths.can_make(path)) {
+                return Some("its socket is in a directory that was not configured at the start");
+            }
+            if certificate_files(new).any(|file| !paths.can_read(file)) {
+                return Some("its certificate is in a directory that was not configured at the start");
+            }
+        }
         if mixed {
             return Some("the `format` of its stream");
         }

@@ -32,15 +32,15 @@ pub struct DiskArgs {
 }
 
 /// Bytes of a batch: what the writer gathers when it is busy.
-const BATCH: usize = 1 << 20;
+pub(crate) const BATCH: usize = 1 << 20;
 /// Bytes of one direct write.
 const DIRECT_PIECE: usize = 512 << 10;
 /// Alignment of direct writes.
 const BLOCK: usize = 4096;
 /// Bytes of a small group.
-const GROUP: usize = 4000;
+pub(crate) const GROUP: usize = 4000;
 /// Time between two syncs of large appends, in bytes: `storage.sync_bytes`.
-const SYNC_BYTES: usize = 64 << 20;
+pub(crate) const SYNC_BYTES: usize = 64 << 20;
 
 /// How large batches are written.
 #[derive(Debug, Clone, Copy)]
@@ -127,7 +127,7 @@ fn median(figures: &[(f64, f64)], of: impl Fn(&(f64, f64)) -> f64) -> f64 {
     values[values.len() / 2]
 }
 
-fn batch() -> io::Result<Piece> {
+pub(crate) fn batch() -> io::Result<Piece> {
     let mut memory = sys::pieces(1, BATCH + BLOCK, false, None)?.remove(0);
     memory.iter_mut().enumerate().for_each(|(i, b)| *b = if i % 250 == 249 { b'\n' } else { b'a' + (i % 23) as u8 });
     Ok(memory)

@@ -2,7 +2,7 @@
 //! comparison of the server with it.
 
 mod compare;
-mod disk;
+pub(crate) mod disk;
 mod generate;
 mod http;
 pub mod lines;

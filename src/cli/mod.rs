@@ -2,9 +2,11 @@
 
 mod cat;
 mod check;
+mod doctor;
 mod select;
 mod serve;
 mod tail;
+mod top;
 mod verify;
 
 use crate::config::{self, ConfigError, Options, Overrides};
@@ -36,6 +38,10 @@ enum Command {
     Tail(tail::TailArgs),
     /// Prove that the files are what was written: checksums, missing files, gaps. Exit code 1 on damage, 2 where it cannot look.
     Verify(verify::VerifyArgs),
+    /// Examine this host: what is right, what could be better, what is wrong for this configuration. Exit code 1 on problems.
+    Doctor(doctor::DoctorArgs),
+    /// Watch a running server in the terminal.
+    Top(top::TopArgs),
     /// Measure: send lines, verify what arrived, or find this machine's limit.
     Bench(crate::bench::BenchArgs),
     /// Print completions for a shell.
@@ -99,6 +105,8 @@ pub fn main() -> ExitCode {
         Command::Cat(args) => cat::run(&args),
         Command::Tail(args) => tail::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Bench(args) => crate::bench::run(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "logweir", &mut io::stdout());

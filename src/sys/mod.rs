@@ -5,6 +5,7 @@
 
 mod append;
 mod arena;
+mod clock_state;
 mod directory;
 mod inherited;
 mod mount;
@@ -14,6 +15,7 @@ mod ring;
 
 pub use append::{MAX_SLICES, append_vectored, write_synced};
 pub use arena::{Piece, pieces};
+pub use clock_state::{ClockState, clock_state};
 pub use directory::names;
 pub use inherited::inherited_sockets;
 pub use mount::mount_id;

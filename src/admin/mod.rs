@@ -1,6 +1,8 @@
-//! The admin address: `/metrics`, `/healthz`, `/readyz`. Read-only and small; the lines never pass here.
+//! The admin address: `/metrics`, `/healthz`, `/readyz`, and the status page. Read-only and small; the lines never pass here.
 //!
 //! Two threads answer, each with a deadline per request, so that one slow client delays no probe for long.
+
+mod page;
 
 use crate::control::Control;
 use crate::metrics::render::Metrics;
@@ -64,8 +66,10 @@ pub fn start(listener: TcpListener, metrics: &Arc<Metrics>, control: &Arc<Contro
 fn answer(mut stream: TcpStream, metrics: &Metrics, control: &Control) -> io::Result<()> {
     let head = read_head(&mut stream)?;
     let (status, kind, body) = respond(&head, metrics, control);
+    let more = if kind == HTML { page::headers() } else { "" };
     let response = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
+         X-Content-Type-Options: nosniff\r\n{more}Connection: close\r\n\r\n",
         body.len()
     );
     stream.set_write_timeout(Some(DEADLINE))?;
@@ -95,6 +99,13 @@ fn read_head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+
+/// Browsers ask for HTML; curl and probes do not.
+fn wants_html(request: &httparse::Request<'_, '_>) -> bool {
+    let mut accepts = request.headers.iter().filter(|h| h.name.eq_ignore_ascii_case("accept"));
+    accepts.any(|h| h.value.to_ascii_lowercase().windows(9).any(|w| w == b"text/html"))
+}
 
 fn respond(head: &[u8], metrics: &Metrics, control: &Control) -> (&'static str, &'static str, String) {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
@@ -114,7 +125,10 @@ fn respond(head: &[u8], metrics: &Metrics, control: &Control) -> (&'static str, 
             None => ("200 OK", TEXT, "ready\n".into()),
             Some(why) => ("503 Service Unavailable", TEXT, format!("{why}\n")),
         },
-        Some("/") => ("200 OK", TEXT, "logweir\n/metrics\n/healthz\n/readyz\n".into()),
-        _ => ("404 Not Found", TEXT, "known are /metrics, /healthz and /readyz\n".into()),
+        Some("/") if wants_html(&request) => ("200 OK", HTML, page::PAGE.into()),
+        Some("/") => {
+            ("200 OK", TEXT, "logweir (a browser gets a status page here)\n/metrics\n/healthz\n/readyz\n".into())
+        }
+        _ => ("404 Not Found", TEXT, "known are /, /metrics, /healthz and /readyz\n".into()),
     }
 }

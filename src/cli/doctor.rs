@@ -1,0 +1,70 @@
+//! `logweir doctor`
+
+use super::{ConfigArgs, bad_configuration};
+use crate::doctor::{Host, LiveHost, Status, Subject, examine, probe, report, usage};
+use clap::Args;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// Exit code where it could not be found out; 1 is for problems.
+const COULD_NOT_LOOK: u8 = 2;
+
+/// What to examine. The configuration says what the host has to bear.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Measure disk and loopback too: writes up to 512 MiB into the data directory, which are gone afterwards.
+    #[arg(long)]
+    probe: bool,
+    /// Show utilisation, saturation and errors of each resource, and of the server if its admin address answers.
+    #[arg(long = "use")]
+    usage: bool,
+    /// Advice fails too: exit code 1.
+    #[arg(long)]
+    strict: bool,
+    /// Print JSON for machines.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Examines; fails where something is wrong.
+pub fn run(args: &DoctorArgs) -> ExitCode {
+    let options = match args.config.load() {
+        Ok(options) => options,
+        Err(error) => return bad_configuration(&error),
+    };
+    let subject = Subject::new(&options);
+    let host = LiveHost;
+    let checks = examine(&host, &subject);
+    let measured = args.probe.then(|| {
+        let dir = host.existing(&subject.data_dir);
+        probe::probe(&dir, host.space(&dir).map(|s| s.free)).map_err(|e| format!("probe of {}: {e}", dir.display()))
+    });
+    let (measured, failed) = match measured.transpose() {
+        Ok(measured) => (measured, false),
+        Err(error) => {
+            eprintln!("logweir: {}", crate::watch::printable(&error));
+            (None, true)
+        }
+    };
+    let rows = args.usage.then(|| usage::observe(&host, &subject.data_dir, options.admin));
+    let report = report(checks, measured, rows);
+    let text = if args.json {
+        serde_json::to_string_pretty(&report).map(|t| t + "\n").map_err(io::Error::from)
+    } else {
+        Ok(report.text())
+    };
+    match text.and_then(|text| io::stdout().lock().write_all(text.as_bytes())) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("logweir: {error}");
+            ExitCode::from(COULD_NOT_LOOK)
+        }
+        _ if failed => ExitCode::from(COULD_NOT_LOOK),
+        _ => match report.status {
+            Status::Problem => ExitCode::FAILURE,
+            Status::Advice if args.strict => ExitCode::FAILURE,
+            _ => ExitCode::SUCCESS,
+        },
+    }
+}

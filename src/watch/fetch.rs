@@ -1,0 +1,46 @@
+//! One GET on an admin address, with a deadline and a bound on what is read.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+/// Most bytes of an answer.
+const MOST: usize = 32 << 20;
+
+/// The body of a `200` or `503` (which is what "not ready" is), and which of them.
+///
+/// # Errors
+/// Nobody answers in time, or with something else.
+pub fn fetch(address: SocketAddr, path: &str, patience: Duration) -> io::Result<(u16, String)> {
+    let start = Instant::now();
+    let left = || {
+        let left = patience.saturating_sub(start.elapsed());
+        if left.is_zero() { Err(io::Error::from(io::ErrorKind::TimedOut)) } else { Ok(left) }
+    };
+    let mut stream = TcpStream::connect_timeout(&address, left()?)?;
+    stream.set_write_timeout(Some(left()?))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: text/plain\r\nConnection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    let mut buffer = [0; 16 << 10];
+    loop {
+        stream.set_read_timeout(Some(left()?))?;
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => answer.extend_from_slice(&buffer[..n]),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Err(io::ErrorKind::TimedOut.into()),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+        if answer.len() > MOST {
+            return Err(io::Error::other("the answer does not end"));
+        }
+    }
+    let text = String::from_utf8_lossy(&answer);
+    let (head, body) = text.split_once("\r\n\r\n").ok_or_else(|| io::Error::other("the answer is no HTTP"))?;
+    let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse::<u16>().ok());
+    match status {
+        Some(status @ (200 | 503)) => Ok((status, body.to_string())),
+        Some(status) => Err(io::Error::other(format!("the answer is {status}"))),
+        None => Err(io::Error::other("the answer is no HTTP")),
+    }
+}

@@ -6,7 +6,7 @@ use seccompiler::{
     SeccompRule,
 };
 use std::collections::BTreeMap;
-use std::ffi::{c_int, c_long, c_ulong};
+use std::ffi::{c_int, c_long};
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
@@ -200,7 +200,8 @@ fn allowed(has_ring: bool) -> Result<BpfProgram, String> {
     rules.insert(libc::SYS_clone, vec![threads]);
     let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6].map(|family: c_int| family as u64);
     rules.insert(libc::SYS_socket, is_one_of(0, &families)?);
-    let requests = [libc::FIONBIO, libc::FIONREAD, libc::FIOCLEX, libc::TCGETS].map(|request: c_ulong| request as u64);
+    #[allow(clippy::unnecessary_cast)] // they are of another type with musl
+    let requests = [libc::FIONBIO, libc::FIONREAD, libc::FIOCLEX, libc::TCGETS].map(|request| request as u64);
     rules.insert(libc::SYS_ioctl, is_one_of(1, &requests)?);
     rules.insert(libc::SYS_prctl, is_one_of(0, &[libc::PR_SET_NAME as u64])?);
     compile(rules, SeccompAction::Errno(libc::EPERM as u32), SeccompAction::Allow)

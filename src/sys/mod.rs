@@ -11,6 +11,7 @@ mod inherited;
 mod mount;
 mod numa;
 mod priority;
+mod rename;
 mod ring;
 
 pub use append::{MAX_SLICES, append_vectored, write_synced};
@@ -21,4 +22,5 @@ pub use inherited::inherited_sockets;
 pub use mount::mount_id;
 pub use numa::prefer_node;
 pub use priority::lowest_priority;
+pub use rename::rename_new;
 pub use ring::{Done, Op, Ring};

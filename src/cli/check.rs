@@ -75,7 +75,9 @@ fn kept(stream: &StreamSettings, options: &Options) -> String {
         false => format!("delete the oldest {}", deletes.join(", ")),
     });
     does.extend(
-        stream.compress.map(|level| format!("compress with zstd, level {level}, in up to {} of memory", Size(MEMORY as u64))),
+        stream
+            .compress
+            .map(|level| format!("compress with zstd, level {level}, in up to {} of memory", Size(MEMORY as u64))),
     );
     does.extend(options.sealed_dir.as_ref().map(|dir| format!("move to {}", dir.join(&stream.name).display())));
     does.join("; ")

@@ -416,7 +416,7 @@ impl Live {
     fn tell_acceptor(&mut self, stopped: &[usize], opened: &[usize], threads: &mut Threads) {
         for place in stopped {
             if let Some(acceptor) = &threads.acceptor {
-                acceptor.change(acceptor::Change::Stop(*place as ListenerId));
+                tell_it(acceptor, acceptor::Change::Stop(*place as ListenerId));
             }
         }
         let mut sockets = Vec::new();
@@ -428,7 +428,7 @@ impl Live {
             sockets.extend(self.sources[*place].shared.drain(..).map(|socket| (id, socket)));
         }
         if let Some(acceptor) = &threads.acceptor {
-            sockets.into_iter().for_each(|(id, socket)| acceptor.change(acceptor::Change::Listen(id, socket)));
+            sockets.into_iter().for_each(|(id, socket)| tell_it(acceptor, acceptor::Change::Listen(id, socket)));
         } else if !sockets.is_empty()
             && let Err(error) = threads.start_acceptor(sockets, &self.spread, &self.control, &self.notices)
         {
@@ -437,11 +437,25 @@ impl Live {
     }
 }
 
-/// Puts a change in a thread's queue; where there is no room, the thread is woken until there is.
+fn tell_it(acceptor: &acceptor::Handle, change: acceptor::Change) {
+    if !acceptor.change(change) {
+        tracing::error!("the acceptor takes no changes any more: restart the server");
+    }
+}
+
+/// Puts a change in a thread's queue; where there is no room, the thread is woken until there is. One that does not go round for
+/// seconds is the watchdog's business.
 fn tell<T>(changes: &ArrayQueue<T>, mut change: T, wake: impl Fn()) {
-    while let Err(back) = changes.push(change) {
-        change = back;
+    for _ in 0..TRIES {
+        match changes.push(change) {
+            Ok(()) => return,
+            Err(back) => change = back,
+        }
         wake();
         std::thread::park_timeout(Duration::from_millis(1));
     }
+    tracing::error!("a thread takes no changes any more: restart the server");
 }
+
+/// Milliseconds that a change waits for room.
+const TRIES: u32 = 5000;

@@ -3,7 +3,7 @@
 use super::direct::{self, BLOCK, Direct, Way};
 use super::disk::{Caching, Disk, DiskFile};
 use crate::sys;
-use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, PosixFadviseAdvice, RenameFlags, fcntl};
+use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, PosixFadviseAdvice, fcntl};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
@@ -122,16 +122,16 @@ impl Disk for RealDisk {
     }
 
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let cwd = nix::fcntl::AT_FDCWD;
-        match nix::fcntl::renameat2(cwd, from, cwd, to, RenameFlags::RENAME_NOREPLACE) {
+        let renamed = sys::rename_new(from, to);
+        match renamed.as_ref().err().and_then(io::Error::raw_os_error) {
             // A file system without the flag (renameat2(2)): names never come back, so a look before is enough.
-            Err(nix::Error::EINVAL | nix::Error::ENOSYS) => {
+            Some(libc::EINVAL | libc::ENOSYS) => {
                 if fs::symlink_metadata(to).is_ok() {
                     return Err(io::ErrorKind::AlreadyExists.into());
                 }
                 fs::rename(from, to)
             }
-            other => Ok(other?),
+            _ => renamed,
         }
     }
 

@@ -6,7 +6,7 @@ use seccompiler::{
     SeccompRule,
 };
 use std::collections::BTreeMap;
-use std::ffi::{c_int, c_long, c_ulong};
+use std::ffi::{c_int, c_long};
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
@@ -106,7 +106,8 @@ const OTHERS: &[c_long] = &[
     libc::SYS_rt_sigreturn,
     libc::SYS_sigaltstack,
     libc::SYS_restart_syscall,
-    libc::SYS_tgkill, // to itself: abort(3)
+    libc::SYS_tgkill, // to itself: abort(3), in musl by the next one
+    libc::SYS_tkill,
     libc::SYS_getpid,
     libc::SYS_gettid,
     libc::SYS_getuid,
@@ -200,7 +201,7 @@ fn allowed(has_ring: bool) -> Result<BpfProgram, String> {
     rules.insert(libc::SYS_clone, vec![threads]);
     let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6].map(|family: c_int| family as u64);
     rules.insert(libc::SYS_socket, is_one_of(0, &families)?);
-    let requests = [libc::FIONBIO, libc::FIONREAD, libc::FIOCLEX, libc::TCGETS].map(|request: c_ulong| request as u64);
+    let requests = [libc::FIONBIO, libc::FIONREAD, libc::FIOCLEX, libc::TCGETS].map(|request| request as u64);
     rules.insert(libc::SYS_ioctl, is_one_of(1, &requests)?);
     rules.insert(libc::SYS_prctl, is_one_of(0, &[libc::PR_SET_NAME as u64])?);
     compile(rules, SeccompAction::Errno(libc::EPERM as u32), SeccompAction::Allow)

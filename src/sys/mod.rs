@@ -16,7 +16,7 @@ mod ring;
 pub use append::{MAX_SLICES, append_vectored, write_synced};
 pub use arena::{Piece, pieces};
 pub use clock_state::{ClockState, clock_state};
-pub use directory::names;
+pub use directory::{names, rename_new};
 pub use inherited::inherited_sockets;
 pub use mount::mount_id;
 pub use numa::prefer_node;

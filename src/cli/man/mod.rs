@@ -107,7 +107,7 @@ const AROUND: &[(&str, &[(&str, &str)])] = &[
         &[
             (
                 "LOGWEIR_SECTION__KEY",
-                "Sets a key of the configuration, as LOGWEIR_STORAGE__SYNC_INTERVAL=1s. It comes before the file and after --set.",
+                "Sets a key of the configuration, as LOGWEIR_STORAGE__SYNC_INTERVAL=1s. It overrules the file, and --set overrules it.",
             ),
             (
                 "LOGWEIR_CONFIG, LOGWEIR_LISTEN, LOGWEIR_DATA_DIR, LOGWEIR_ADMIN, LOGWEIR_NO_SANDBOX",

@@ -71,3 +71,42 @@ fn units_are_well_formed() {
         assert!(wrong.is_empty(), "{name}: {}", wrong.join("\n"));
     }
 }
+
+/// The calls of a filter, sets and all.
+fn calls_of(unit: &str, sets: &str) -> std::collections::HashSet<String> {
+    let mut todo: Vec<String> = unit
+        .lines()
+        .filter_map(|l| l.strip_prefix("SystemCallFilter="))
+        .flat_map(|l| l.split_whitespace().map(str::to_string))
+        .collect();
+    let mut calls = std::collections::HashSet::new();
+    while let Some(name) = todo.pop() {
+        if calls.insert(name.clone()) && name.starts_with('@') {
+            let of = sets.lines().skip_while(|l| l.trim_end() != name).skip(1).take_while(|l| l.starts_with(' '));
+            todo.extend(of.map(str::trim).filter(|l| !l.starts_with('#')).map(str::to_string));
+        }
+    }
+    calls
+}
+
+/// What the server allows itself must not have been taken away before: `flock` was, and nothing started.
+#[test]
+fn the_manager_leaves_the_calls_that_the_server_leaves_itself() {
+    let test = "the_manager_leaves_the_calls_that_the_server_leaves_itself";
+    let Ok(output) = Command::new("systemd-analyze").args(["syscall-filter", "--no-pager"]).output() else {
+        return skipped(test, "no systemd-analyze");
+    };
+    let sets = String::from_utf8(output.stdout).unwrap();
+    let source = include_str!("../src/sandbox/calls.rs").split("#[cfg(test)]").next().unwrap();
+    let needed: Vec<&str> = source
+        .split("libc::SYS_")
+        .skip(1)
+        .map(|rest| rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap())
+        .collect();
+    assert!(needed.len() > 100, "{}", needed.len());
+    for name in SERVICES {
+        let allowed = calls_of(&text(name), &sets);
+        let missing: Vec<_> = needed.iter().filter(|call| !allowed.contains(**call)).collect();
+        assert!(missing.is_empty(), "{name}: {missing:?}");
+    }
+}

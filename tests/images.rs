@@ -73,7 +73,8 @@ fn the_image_runs_as_pid_1_without_privileges_and_ends_at_sigterm() {
             break;
         }
     }
-    let address = introduction.iter().find_map(|l| l.split_once("tcp://").map(|(_, rest)| rest.split_whitespace().next()));
+    let address =
+        introduction.iter().find_map(|l| l.split_once("tcp://").map(|(_, rest)| rest.split_whitespace().next()));
     let Some(Some(address)) = address else {
         let output = runtime.wait_with_output().unwrap();
         let why = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -106,7 +107,8 @@ fn the_image_runs_as_pid_1_without_privileges_and_ends_at_sigterm() {
 
 /// Reads the manifests, as JSON: for each, its documents.
 fn manifests(test: &str) -> Option<Vec<serde_json::Value>> {
-    let program = "import json, sys, yaml\nprint(json.dumps([d for f in sys.argv[1:] for d in yaml.safe_load_all(open(f))]))";
+    let program =
+        "import json, sys, yaml\nprint(json.dumps([d for f in sys.argv[1:] for d in yaml.safe_load_all(open(f))]))";
     let files = ["kubernetes/sidecar.yaml", "kubernetes/daemonset.yaml"].map(config);
     for python in ["python3", "/usr/bin/python3"] {
         let Ok(output) = Command::new(python).args(["-c", program]).args(&files).output() else { continue };
@@ -164,7 +166,9 @@ fn manifests_hold_together() {
             assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
             assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
             assert!(container["resources"]["limits"]["memory"].is_string());
-            for (probe, path) in [("startupProbe", "/readyz"), ("readinessProbe", "/readyz"), ("livenessProbe", "/healthz")] {
+            for (probe, path) in
+                [("startupProbe", "/readyz"), ("readinessProbe", "/readyz"), ("livenessProbe", "/healthz")]
+            {
                 assert_eq!(container[probe]["httpGet"]["path"], path);
                 assert_eq!(container[probe]["httpGet"]["port"], "admin");
             }

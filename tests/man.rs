@@ -68,7 +68,8 @@ fn every_key_is_in_the_page_of_the_configuration() {
 fn no_formatter_warns() {
     let dir = scratch();
     for name in pages(dir.path()) {
-        let Ok(output) = Command::new("groff").args(["-man", "-ww", "-Tutf8"]).arg(dir.path().join(&name)).output() else {
+        let Ok(output) = Command::new("groff").args(["-man", "-ww", "-Tutf8"]).arg(dir.path().join(&name)).output()
+        else {
             return skipped("no_formatter_warns", "no groff");
         };
         assert!(output.status.success(), "{name}");

@@ -38,9 +38,7 @@ fn an_instance_is_the_service_but_for_its_names() {
 fn services_are_exposed_to_little() {
     for name in SERVICES {
         // In tenths: 1.5.
-        let Some(output) =
-            analyze(&["security", "--no-pager", "--offline=yes", "--threshold=15"], &unit(name))
-        else {
+        let Some(output) = analyze(&["security", "--no-pager", "--offline=yes", "--threshold=15"], &unit(name)) else {
             return skipped("services_are_exposed_to_little", "no systemd-analyze");
         };
         let said = String::from_utf8_lossy(&output.stdout);
@@ -57,7 +55,8 @@ fn units_are_well_formed() {
         // The program is where the tests have built it, and the pages are not installed.
         for name in ["logweir.service", name] {
             let there = text(name).replace("/usr/bin/logweir", common::BINARY);
-            let there: String = there.lines().filter(|l| !l.starts_with("Documentation=")).map(|l| format!("{l}\n")).collect();
+            let there: String =
+                there.lines().filter(|l| !l.starts_with("Documentation=")).map(|l| format!("{l}\n")).collect();
             std::fs::write(dir.path().join(name), there).unwrap();
         }
         let Some(output) = analyze(&["verify", "--recursive-errors=no"], &dir.path().join(name)) else {

@@ -62,7 +62,8 @@ pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     let (from, to) = (from?, to?);
     let cwd = libc::AT_FDCWD;
     // SAFETY: both names are valid, end with NUL, and outlive the call.
-    let rc = unsafe { libc::syscall(libc::SYS_renameat2, cwd, from.as_ptr(), cwd, to.as_ptr(), libc::RENAME_NOREPLACE) };
+    let rc =
+        unsafe { libc::syscall(libc::SYS_renameat2, cwd, from.as_ptr(), cwd, to.as_ptr(), libc::RENAME_NOREPLACE) };
     if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -36,11 +36,7 @@ fn write(mut root: Command, dir: &Path) -> io::Result<usize> {
 fn write_command(command: &Command, name: &str, dir: &Path) -> io::Result<usize> {
     let mut page = Vec::new();
     let source = format!("logweir {}", env!("CARGO_PKG_VERSION"));
-    let man = Man::new(command.clone())
-        .title(name.to_uppercase())
-        .section("1")
-        .source(source)
-        .manual("logweir");
+    let man = Man::new(command.clone()).title(name.to_uppercase()).section("1").source(source).manual("logweir");
     man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;
     man.render_synopsis_section(&mut page)?;
@@ -122,7 +118,10 @@ const AROUND: &[(&str, &[(&str, &str)])] = &[
     (
         "FILES",
         &[
-            ("/etc/logweir/logweir.toml", "The configuration of logweir.service; logweir@NAME.service reads NAME.toml."),
+            (
+                "/etc/logweir/logweir.toml",
+                "The configuration of logweir.service; logweir@NAME.service reads NAME.toml.",
+            ),
             ("/var/lib/logweir", "Its data directory: a directory for each stream, with plain text files."),
             (
                 "NNN-NNNNNNNNNN.log, .log.active, .trail",

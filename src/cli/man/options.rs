@@ -115,7 +115,10 @@ mod tests {
     fn lines_are_what_they_look_like() {
         assert_eq!(read("#io = \"auto\""), Line::Key("io", "\"auto\""));
         assert_eq!(read("# max_age = \"7days\""), Line::Key("max_age", "\"7days\""));
-        assert_eq!(read("# Lines that begin with \"#key = value\" show"), Line::Prose("Lines that begin with \"#key = value\" show"));
+        assert_eq!(
+            read("# Lines that begin with \"#key = value\" show"),
+            Line::Prose("Lines that begin with \"#key = value\" show")
+        );
         assert_eq!(read("# [token.app]"), Line::Section("token.app"));
         assert_eq!(read("#   TOKEN=$(x)"), Line::Example("TOKEN=$(x)"));
         assert_eq!(read("#"), Line::Blank);

@@ -15,7 +15,7 @@ use std::time::Duration;
 /// Time before accepting is tried again after descriptors ran out.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-/// Milliseconds that an acceptor which is to end waits for room at a reactor.
+/// Milliseconds that an acceptor which is to end waits for room at a reactor, and that a change waits for room at an acceptor.
 const TRIES_AT_THE_END: u32 = 1000;
 
 /// What a reload of the configuration changes.
@@ -37,14 +37,20 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Has it take over a change.
-    pub fn change(&self, mut change: Change) {
-        while let Err(back) = self.changes.push(change) {
-            change = back;
+    /// Has it take over a change. False: it does not go round, and its end is reported elsewhere.
+    pub fn change(&self, mut change: Change) -> bool {
+        for _ in 0..TRIES_AT_THE_END {
+            match self.changes.push(change) {
+                Ok(()) => {
+                    (self.waker)();
+                    return true;
+                }
+                Err(back) => change = back,
+            }
             (self.waker)();
             std::thread::park_timeout(Duration::from_millis(1));
         }
-        (self.waker)();
+        false
     }
 
     /// Lets it hand on what is in its accept queues, close them, and end.

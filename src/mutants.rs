@@ -33,6 +33,10 @@ pub const NAMES: &[&str] = &[
     "fragment_kept_after_a_reset",
     "batches_out_of_order",
     "moved_without_its_chunk",
+    "original_goes_before_its_copy",
+    "copy_not_compared",
+    "link_before_the_copy",
+    "retired_without_a_note",
 ];
 
 /// True if this is the one that was chosen.

@@ -24,6 +24,8 @@ fn numbered(from: usize, count: usize) -> Vec<u8> {
 
 fn rotate(server: &Server) {
     let rotations = || server.metrics().sum("logweir_rotations_total", "");
+    // What is not in the segment yet does not ask for another one.
+    await_that("all is written", || server.metrics().sum("logweir_in_flight_lines", "") == 0.0);
     let before = rotations();
     server.signal(Signal::SIGUSR1);
     await_that("a rotation", || rotations() > before);

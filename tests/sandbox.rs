@@ -53,8 +53,11 @@ fn pinned_threads_and_file_modes_work_confined() {
     for io in ["append", "dontcache", "direct"] {
         let set = [format!("storage.io=\"{io}\""), "placement.pin=[0, 1]".to_string()];
         let server = Server::start(&dir.path().join(io), &["--set", &set[0], "--set", &set[1]]);
-        let allowed = of_threads(&server, "Cpus_allowed_list");
-        assert!(["0", "1"].iter().all(|cpu| allowed.iter().any(|list| list == cpu)), "{allowed:?}");
+        // Each thread sees to it itself, at its start.
+        await_that("pinned threads", || {
+            let allowed = of_threads(&server, "Cpus_allowed_list");
+            ["0", "1"].iter().all(|cpu| allowed.iter().any(|list| list == cpu))
+        });
         send_all(server.address("lines"), &b"x\n".repeat(100_000));
         await_that("the lines", || server.cat().len() == 200_000);
     }

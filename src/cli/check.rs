@@ -1,8 +1,11 @@
 //! `logweir check`
 
 use super::{ConfigArgs, bad_configuration};
+use crate::config::Options;
+use crate::config::checked::StreamSettings;
 use crate::config::listener::ListenerOptions;
 use crate::config::units::{Size, Time};
+use crate::log::seekable::MEMORY;
 use std::process::ExitCode;
 
 /// Checks and explains.
@@ -38,6 +41,7 @@ pub fn run(args: &ConfigArgs) -> ExitCode {
             Time(s.sync_interval),
             Size(s.sync_bytes)
         );
+        println!("    and of what is sealed {}", kept(s, &options));
     }
     let placement = &options.placement;
     println!(
@@ -56,6 +60,27 @@ pub fn run(args: &ConfigArgs) -> ExitCode {
         None => println!("  have no admin address"),
     }
     ExitCode::SUCCESS
+}
+
+/// What becomes of a stream's sealed segments.
+fn kept(stream: &StreamSettings, options: &Options) -> String {
+    let mut does: Vec<String> = Vec::new();
+    let retention = &stream.retention;
+    let mut deletes: Vec<String> = Vec::new();
+    deletes.extend(retention.max_age.map(|age| format!("after {}", Time(age))));
+    deletes.extend(retention.max_bytes.map(|most| format!("above {} in all", Size(most))));
+    deletes.extend(retention.min_free.map(|least| format!("below {} free", Size(least))));
+    does.push(match deletes.is_empty() {
+        true => "delete nothing".into(),
+        false => format!("delete the oldest {}", deletes.join(", ")),
+    });
+    does.extend(
+        stream
+            .compress
+            .map(|level| format!("compress with zstd, level {level}, in up to {} of memory", Size(MEMORY as u64))),
+    );
+    does.extend(options.sealed_dir.as_ref().map(|dir| format!("move to {}", dir.join(&stream.name).display())));
+    does.join("; ")
 }
 
 /// What a listener does beside taking lines.

@@ -38,11 +38,9 @@ impl Select {
                 None => Ok(self.stream.clone()),
             };
         }
-        let entries = std::fs::read_dir(&self.data_dir).map_err(|e| named(&e, "data directory", &self.data_dir))?;
-        let mut names: Vec<String> = entries
-            .filter_map(|e| e.ok()?.file_name().into_string().ok())
-            .filter(|name| is_stream_name(name) && self.data_dir.join(name).is_dir())
-            .collect();
+        let listed = crate::sys::names(&self.data_dir);
+        let mut names = listed.map_err(|e| named(&e, "data directory", &self.data_dir))?;
+        names.retain(|name| is_stream_name(name) && self.data_dir.join(name).is_dir());
         names.sort();
         Ok(names)
     }

@@ -28,8 +28,8 @@ impl ConfigError {
 }
 
 /// See the module.
-pub struct Document {
-    table: Spanned<DeTable<'static>>,
+pub struct Document<'a> {
+    table: Spanned<DeTable<'a>>,
     text: String,
     name: String,
     /// Where overrides came from; override `i` has the span `text.len() + i`.
@@ -51,15 +51,13 @@ impl Places {
     }
 }
 
-impl Document {
+impl<'a> Document<'a> {
     /// Parses TOML.
     ///
     /// # Errors
     /// It is not TOML.
-    pub fn parse(text: &str, name: &str) -> Result<Self, ConfigError> {
-        // One copy per start, never freed: it lets the table be edited without a lifetime.
-        let owned: &'static str = Box::leak(text.to_string().into_boxed_str());
-        match DeTable::parse(owned) {
+    pub fn parse(text: &'a str, name: &str) -> Result<Self, ConfigError> {
+        match DeTable::parse(text) {
             Ok(table) => Ok(Document { table, text: text.to_string(), name: name.to_string(), origins: Vec::new() }),
             Err(error) => {
                 let place = error.span().map_or(name.to_string(), |s| format!("{name}:{}", line_of(text, s.start)));
@@ -105,7 +103,7 @@ impl Document {
     ///
     /// # Errors
     /// The key is not of the form, or a value stands where a section should be.
-    pub fn set(&mut self, key: &str, value: &str, origin: &str) -> Result<(), ConfigError> {
+    pub fn set(&mut self, key: &str, value: &'a str, origin: &str) -> Result<(), ConfigError> {
         let at = self.text.len() + self.origins.len();
         self.origins.push(origin.to_string());
         let error = |message: &str| ConfigError {
@@ -125,7 +123,7 @@ impl Document {
                 _ => return Err(error("expected a section before the last dot")),
             }
         }
-        let parsed: Spanned<DeValue<'static>> = match toml_value(value) {
+        let parsed: Spanned<DeValue<'a>> = match toml_value(value) {
             Some(parsed) => Spanned::new(at..at, parsed),
             None => Spanned::new(at..at, DeValue::String(value.to_string().into())),
         };
@@ -190,12 +188,11 @@ fn friendlier(message: &str, key: Option<&str>) -> String {
     }
 }
 
-fn toml_value(text: &str) -> Option<DeValue<'static>> {
-    let owned: &'static str = Box::leak(text.to_string().into_boxed_str());
-    DeValue::parse(owned).ok().map(Spanned::into_inner)
+fn toml_value(text: &str) -> Option<DeValue<'_>> {
+    DeValue::parse(text).ok().map(Spanned::into_inner)
 }
 
-fn visit(table: &mut DeTable<'static>, prefix: String, each: &mut impl FnMut(&str, &mut Spanned<DeValue<'static>>)) {
+fn visit<'a>(table: &mut DeTable<'a>, prefix: String, each: &mut impl FnMut(&str, &mut Spanned<DeValue<'a>>)) {
     for (key, value) in table.iter_mut() {
         let path = format!("{prefix}{}", key.get_ref());
         if let DeValue::Table(inner) = value.get_mut() {
@@ -206,7 +203,7 @@ fn visit(table: &mut DeTable<'static>, prefix: String, each: &mut impl FnMut(&st
     }
 }
 
-fn visit_keys(table: &DeTable<'static>, prefix: &str, each: &mut impl FnMut(String, Range<usize>)) {
+fn visit_keys(table: &DeTable<'_>, prefix: &str, each: &mut impl FnMut(String, Range<usize>)) {
     for (key, value) in table.iter() {
         let path = format!("{prefix}{}", key.get_ref());
         each(path.clone(), key.span());
@@ -218,7 +215,7 @@ fn visit_keys(table: &DeTable<'static>, prefix: &str, each: &mut impl FnMut(Stri
 
 /// Expands a string, or those of a list.
 fn expand_value(
-    value: &mut Spanned<DeValue<'static>>,
+    value: &mut Spanned<DeValue<'_>>,
     environment: &impl Fn(&str) -> Option<String>,
 ) -> Result<(), (Range<usize>, String)> {
     let span = value.span();

@@ -50,24 +50,30 @@ pub fn load_text(
     overrides: &Overrides,
     environment: impl Fn(&str) -> Option<String>,
 ) -> Result<Options, ConfigError> {
+    let listeners: Vec<(String, &str, String)> = overrides.listen.iter().enumerate().map(as_listener).collect();
     let mut document = Document::parse(text, name)?;
     document.expand(environment)?;
-    if !overrides.listen.is_empty() {
+    if !listeners.is_empty() {
         document.remove("listener");
-        for (i, address) in overrides.listen.iter().enumerate() {
-            let rest = address.strip_prefix("http://");
-            let protocol = if rest.is_some() { "http" } else { "lines" };
-            let listener = if i == 0 { protocol.to_string() } else { format!("{protocol}-{}", i + 1) };
-            let address = rest.map_or(address.clone(), |rest| format!("tcp://{}", rest.trim_end_matches('/')));
-            document.set(&format!("listener.{listener}.address"), &address, "--listen")?;
-            document.set(&format!("listener.{listener}.protocol"), protocol, "--listen")?;
-        }
+    }
+    for (listener, protocol, address) in &listeners {
+        document.set(&format!("listener.{listener}.address"), address, "--listen")?;
+        document.set(&format!("listener.{listener}.protocol"), protocol, "--listen")?;
     }
     for (key, value, origin) in &overrides.set {
         document.set(key, value, origin)?;
     }
     let (raw, places) = document.into_raw()?;
     checked::check(raw, &places)
+}
+
+/// Name, protocol and address of the listener that a `--listen` means.
+fn as_listener((i, address): (usize, &String)) -> (String, &'static str, String) {
+    let rest = address.strip_prefix("http://");
+    let protocol = if rest.is_some() { "http" } else { "lines" };
+    let listener = if i == 0 { protocol.to_string() } else { format!("{protocol}-{}", i + 1) };
+    let address = rest.map_or(address.clone(), |rest| format!("tcp://{}", rest.trim_end_matches('/')));
+    (listener, protocol, address)
 }
 
 /// Overrides from the environment: `LOGWEIR_STORAGE__SYNC_INTERVAL=1s` is `storage.sync_interval`. Only names with a

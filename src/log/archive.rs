@@ -9,6 +9,7 @@ use super::disk::{Disk, DiskFile, append_all, read_full as read_from, replace_fi
 use super::names::{Kind, SegmentId};
 use super::seekable::{self, Seekable};
 use super::{Context, LogError};
+use crate::mutants::mutant;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -90,10 +91,15 @@ impl Shelf {
         let link = self.file(id, Kind::Compressed);
         let target = self.home.as_ref().map_or(link.clone(), |home| home.join(id.file_name(Kind::Compressed)));
         let from = disk.open(&source).context("open", &source)?;
+        if mutant!("original_goes_before_its_copy") {
+            disk.remove(&source).context("remove", &source)?;
+        }
         let mut sizes = (0, 0);
         let fill = |to: &dyn DiskFile| {
             let (len, crc) = seekable::compress(&*from, to, level, go_on)?;
-            check(to, len, crc, go_on)?;
+            if !mutant!("copy_not_compared") {
+                check(to, len, crc, go_on)?;
+            }
             sizes = (len, to.len()?);
             Ok(())
         };
@@ -133,6 +139,9 @@ impl Shelf {
             return Ok(0);
         }
         let file = disk.open(&from).context("open", &from)?;
+        if mutant!("link_before_the_copy") {
+            self.point(disk, &from, &to)?;
+        }
         let mut copied = 0;
         let fill = |copy: &dyn DiskFile| {
             copied = copy_all(&*file, copy, go_on)?;

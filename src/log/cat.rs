@@ -12,8 +12,8 @@ const READ: usize = 256 * 1024;
 /// # Errors
 /// The directory cannot be listed.
 pub fn segments(stream_dir: &Path) -> io::Result<Vec<SegmentId>> {
-    let mut ids: Vec<SegmentId> = std::fs::read_dir(stream_dir)?
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+    let mut ids: Vec<SegmentId> = crate::sys::names(stream_dir)?
+        .into_iter()
         .filter_map(|name| SegmentId::parse(&name))
         .filter(|(_, kind)| TEXTS.contains(kind))
         .map(|(id, _)| id)

@@ -41,9 +41,7 @@ pub struct OnDisk;
 
 impl Files for OnDisk {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        std::fs::read_dir(dir)?
-            .filter_map(|entry| entry.map(|e| e.file_name().into_string().ok()).transpose())
-            .collect()
+        crate::sys::names(dir)
     }
     fn open(&self, path: &Path) -> io::Result<Box<dyn Content>> {
         Ok(Box::new(File::open(path)?))

@@ -122,16 +122,15 @@ impl Disk for RealDisk {
     }
 
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let renamed = sys::rename_new(from, to);
-        match renamed.as_ref().err().and_then(io::Error::raw_os_error) {
+        match sys::rename_new(from, to) {
             // A file system without the flag (renameat2(2)): names never come back, so a look before is enough.
-            Some(libc::EINVAL | libc::ENOSYS) => {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) => {
                 if fs::symlink_metadata(to).is_ok() {
                     return Err(io::ErrorKind::AlreadyExists.into());
                 }
                 fs::rename(from, to)
             }
-            _ => renamed,
+            other => other,
         }
     }
 

@@ -201,6 +201,7 @@ fn allowed(has_ring: bool) -> Result<BpfProgram, String> {
     rules.insert(libc::SYS_clone, vec![threads]);
     let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6].map(|family: c_int| family as u64);
     rules.insert(libc::SYS_socket, is_one_of(0, &families)?);
+    #[allow(clippy::unnecessary_cast)] // they are of another type with musl
     let requests = [libc::FIONBIO, libc::FIONREAD, libc::FIOCLEX, libc::TCGETS].map(|request| request as u64);
     rules.insert(libc::SYS_ioctl, is_one_of(1, &requests)?);
     rules.insert(libc::SYS_prctl, is_one_of(0, &[libc::PR_SET_NAME as u64])?);

@@ -18,6 +18,8 @@ const NEWEST: ABI = ABI::V5;
 pub struct Paths {
     read: Vec<PathBuf>,
     write: Vec<PathBuf>,
+    /// Sockets can be made and removed there, and nothing else.
+    sockets: Vec<PathBuf>,
 }
 
 impl Paths {
@@ -41,7 +43,7 @@ impl Paths {
                 paths.read.extend(directory(file));
             }
             if let Address::Unix(path) | Address::UnixDatagram(path) = &listener.address {
-                paths.write.extend(directory(path));
+                paths.sockets.extend(directory(path));
             }
         }
         paths
@@ -57,7 +59,9 @@ impl Paths {
         let ruleset = Ruleset::default().set_compatibility(CompatLevel::BestEffort);
         let mut ruleset = ruleset.handle_access(everything).map_err(text)?.create().map_err(text)?;
         let reading = AccessFs::ReadFile | AccessFs::ReadDir;
+        let sockets = AccessFs::MakeSock | AccessFs::RemoveFile;
         let rules = self.read.iter().map(|p| (p, reading)).chain(self.write.iter().map(|p| (p, everything)));
+        let rules = rules.chain(self.sockets.iter().map(|p| (p, sockets)));
         for (path, access) in rules {
             if let Ok(fd) = PathFd::new(path) {
                 ruleset = ruleset.add_rule(PathBeneath::new(fd, access)).map_err(text)?;
@@ -77,10 +81,11 @@ impl Paths {
         directory(file).is_some_and(|dir| self.read.iter().chain(&self.write).any(|allowed| dir.starts_with(allowed)))
     }
 
-    /// True if a file can be made.
+    /// True if a socket can be made.
     #[must_use]
-    pub fn can_make(&self, file: &Path) -> bool {
-        directory(file).is_some_and(|dir| self.write.iter().any(|allowed| dir.starts_with(allowed)))
+    pub fn can_make(&self, socket: &Path) -> bool {
+        directory(socket)
+            .is_some_and(|dir| self.write.iter().chain(&self.sockets).any(|allowed| dir.starts_with(allowed)))
     }
 }
 
@@ -109,9 +114,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
         let elsewhere = dir.path().join("elsewhere");
+        let run = dir.path().join("run");
+        std::fs::create_dir(&run).unwrap();
         std::fs::write(&elsewhere, "x").unwrap();
-        let text =
-            format!("data_dir = \"{}\"\n[listener.l]\naddress = \"unix://{}/s\"", data.display(), data.display());
+        let text = format!("data_dir = \"{}\"\n[listener.l]\naddress = \"unix://{}/s\"", data.display(), run.display());
         let options = load_text(&text, "t.toml", &Overrides::default(), |_| None).unwrap();
         let paths = Paths::of(&options, None);
         std::thread::scope(|scope| {
@@ -127,12 +133,18 @@ mod tests {
                 std::fs::write(data.join("file"), "x").unwrap();
                 std::fs::rename(data.join("file"), data.join("other")).unwrap();
                 std::os::unix::fs::symlink("other", data.join("link")).unwrap();
-                std::os::unix::net::UnixListener::bind(data.join("s")).unwrap();
+                std::os::unix::net::UnixListener::bind(run.join("s")).unwrap();
+                std::fs::remove_file(run.join("s")).unwrap();
+                denied(std::fs::write(run.join("file"), "x").map(|()| Vec::new()));
                 std::fs::create_dir(data.join("stream")).unwrap();
                 std::fs::read("/proc/self/status").unwrap();
                 denied(std::fs::read("/etc/passwd"));
                 // What a reload is asked about beforehand.
-                assert!(paths.can_make(&data.join("t")) && !paths.can_make(&dir.path().join("t")));
+                assert!(
+                    paths.can_make(&run.join("t"))
+                        && paths.can_make(&data.join("t"))
+                        && !paths.can_make(&dir.path().join("t"))
+                );
                 assert!(paths.can_read(Path::new("/proc/x")) && !paths.can_read(Path::new("/etc/ssl/c.pem")));
             });
         });

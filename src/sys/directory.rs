@@ -1,11 +1,9 @@
 //! The names in a directory (getdents64(2)). The standard library's reader panics where closing the directory fails, as it may on
 //! file systems over a network or in user space.
 
-use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// Bytes asked for at once.
@@ -51,20 +49,6 @@ fn read_entries(mut entries: &[u8], names: &mut Vec<String>) {
         }
         entries = &entries[len..];
     }
-}
-
-/// Renames where nothing has the new name; `EINVAL` where the file system cannot say (renameat2(2), which not every C library has).
-///
-/// # Errors
-/// As from the system; there is something already: `EEXIST`.
-pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    let [from, to] = [from, to].map(|path| CString::new(path.as_os_str().as_bytes()));
-    let (from, to) = (from?, to?);
-    let cwd = libc::AT_FDCWD;
-    // SAFETY: both names are valid, end with NUL, and outlive the call.
-    let rc =
-        unsafe { libc::syscall(libc::SYS_renameat2, cwd, from.as_ptr(), cwd, to.as_ptr(), libc::RENAME_NOREPLACE) };
-    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]

@@ -11,14 +11,16 @@ mod inherited;
 mod mount;
 mod numa;
 mod priority;
+mod rename;
 mod ring;
 
 pub use append::{MAX_SLICES, append_vectored, write_synced};
 pub use arena::{Piece, pieces};
 pub use clock_state::{ClockState, clock_state};
-pub use directory::{names, rename_new};
+pub use directory::names;
 pub use inherited::inherited_sockets;
 pub use mount::mount_id;
 pub use numa::prefer_node;
 pub use priority::lowest_priority;
+pub use rename::rename_new;
 pub use ring::{Done, Op, Ring};

@@ -65,7 +65,24 @@ impl Manager {
         sockets: &[(&str, OwnedFd)],
         environment: &[(&str, &str)],
     ) -> Server {
+        self.launch(self.command(sockets, environment), data_dir, args)
+    }
+
+    /// As [`Manager::start`], with what it logs in a file.
+    pub fn start_logged(
+        &self,
+        data_dir: &Path,
+        args: &[&str],
+        sockets: &[(&str, OwnedFd)],
+        environment: &[(&str, &str)],
+        log: &Path,
+    ) -> Server {
         let mut command = self.command(sockets, environment);
+        command.stderr(std::fs::File::create(log).unwrap());
+        self.launch(command, data_dir, args)
+    }
+
+    fn launch(&self, mut command: Command, data_dir: &Path, args: &[&str]) -> Server {
         command.args(["serve", "--admin", "127.0.0.1:0", "--data-dir"]).arg(data_dir).args(args);
         match Server::launch(command.stdin(Stdio::null()), data_dir) {
             Ok(server) => server,

@@ -1,13 +1,16 @@
 //! What happens to a process: no descriptors, no memory, another time, a pause.
 
 use crate::common::ledger::{self, Findings, Watch, row, times};
+use crate::common::manager::Manager;
 use crate::common::{BINARY, Server, await_that, scratch, skipped};
+use crate::fuse::Mounted;
 use crate::load::{Client, accounts, config, four, under_load};
 use nix::sys::signal::Signal;
 use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 const STORAGE: &str = "segment_size = \"512KiB\"\nsync_interval = \"20ms\"\n";
@@ -252,4 +255,32 @@ fn a_stopped_server_acknowledges_nothing() {
     }
     let variant = format!("{seconds} s, then SIGCONT or kill -9");
     row("SIGSTOP", &variant, runs, &all, None, "no acknowledgement meanwhile");
+}
+
+/// The manager's watchdog is not fed by a timer: a writer that hangs in a write is found out.
+#[test]
+fn a_writer_that_hangs_does_not_feed_the_watchdog() {
+    let test = "a_writer_that_hangs_does_not_feed_the_watchdog";
+    let dir = scratch();
+    let mounted = match Mounted::new(&dir.path().join("mount")) {
+        Ok(mounted) => mounted,
+        Err(why) => return skipped(test, &why),
+    };
+    let (manager, log) = (Manager::new(dir.path()), dir.path().join("log"));
+    let args = ["--listen", "tcp://127.0.0.1:0", "--set", "storage.io=append"];
+    let environment = [("WATCHDOG_USEC", "200000")];
+    let server = manager.start_logged(&mounted.mount.join("data"), &args, &[], &environment, &log);
+    let fed = || manager.count("WATCHDOG=1");
+    await_that("fed", || fed() > 3);
+    mounted.disk.knobs.write_delay_ms.store(2_000, Ordering::SeqCst);
+    let said = |what: &str| std::fs::read_to_string(&log).unwrap().contains(what);
+    crate::common::send_all(server.address("lines"), b"a line that takes long\n");
+    await_that("the writer is missed", || said("no sign of life"));
+    assert!(said("writer of shard 0"));
+    let before = fed();
+    ledger::pass(Duration::from_millis(600)); // three times what the manager allows
+    assert_eq!(fed(), before, "not fed while it hangs");
+    mounted.disk.knobs.write_delay_ms.store(0, Ordering::SeqCst);
+    await_that("fed again", || fed() > before && said("every thread answers again"));
+    await_that("the line", || server.cat() == b"a line that takes long\n");
 }

@@ -1,0 +1,76 @@
+//! The configuration read again while the server runs: what can change changes, what cannot says so.
+//!
+//! First everything is decided and everything new is opened; whatever fails then leaves the server as it was. Only then are
+//! the threads told.
+
+mod decide;
+mod open;
+mod tell;
+
+use super::StartError;
+use super::live::Live;
+use super::sources::Source;
+use super::threads::Threads;
+use crate::config::Options;
+use crate::config::checked::StreamSettings;
+use crate::config::listener::ListenerOptions;
+use crate::config::renumber::renumbered;
+use crate::log::segment::Segment;
+use crate::log::stream_dir::StreamDir;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a reload waits for the threads to take it over: one that is at work for longer does so when it is done.
+const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(1);
+
+/// What came of it, for people.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// What is different from now on.
+    pub changed: Vec<String>,
+    /// What the file says and only a restart brings.
+    pub restart: Vec<String>,
+}
+
+/// What becomes of a listener.
+struct Proposal {
+    place: usize,
+    options: ListenerOptions,
+    /// Its sockets, where they are to be others than now.
+    source: Option<Source>,
+}
+
+/// A stream that is new, with its first segment for each shard.
+struct NewStream {
+    settings: StreamSettings,
+    begun: Vec<(Arc<StreamDir>, Segment)>,
+}
+
+impl Live {
+    /// Takes a configuration over that has been checked.
+    ///
+    /// # Errors
+    /// Something new cannot be had: nothing has changed then.
+    pub fn reload(&mut self, new: Options, threads: &mut Threads) -> Result<Report, StartError> {
+        let new = renumbered(new, &self.options);
+        let mut report = Report::default();
+        self.fixed(&new, &mut report);
+        let mut proposals = self.propose(&new, &mut report);
+        let gone = self.removed(&new);
+        let certificates = self.certificates_for(&proposals)?;
+        let streams = self.open_streams(&new, &mut report)?;
+        let handed_on = self.open_sources(&mut proposals, &gone)?;
+
+        self.certificates.replace(certificates);
+        self.certificates.reload();
+        if let Err(error) = self.certificates.watch() {
+            tracing::error!(%error, "certificates are not watched");
+        }
+        self.change_streams(&new, streams, &mut report);
+        self.limits(&new, &mut report);
+        self.change_listeners(proposals, &gone, &handed_on, threads, &mut report);
+        (threads.keep)();
+        threads.go_round(&self.control, TAKEN_OVER_WITHIN);
+        Ok(report)
+    }
+}

@@ -1,0 +1,97 @@
+//! Everything new is opened, or nothing.
+
+use super::super::StartError;
+use super::super::certificates::Certificate;
+use super::super::live::Live;
+use super::super::sources::Source;
+use super::{NewStream, Proposal, Report};
+use crate::config::Options;
+use crate::config::listener::ListenerOptions;
+use crate::log::stream_dir::StreamDir;
+use std::sync::Arc;
+
+impl Live {
+    pub(super) fn certificates_for(&self, proposals: &[Proposal]) -> Result<Vec<Certificate>, StartError> {
+        let mut all: Vec<ListenerOptions> = self.runs.iter().map(|r| r.options.clone()).collect();
+        for proposal in proposals {
+            match all.get_mut(proposal.place) {
+                Some(old) => *old = proposal.options.clone(),
+                None => all.push(proposal.options.clone()),
+            }
+        }
+        all.iter().map(|options| self.certificates.of_options(options)).collect()
+    }
+
+    /// Opens the sockets of listeners that are new or move. What a listener gives up goes to the one that takes its address:
+    /// the places of those.
+    pub(super) fn open_sources(&self, proposals: &mut [Proposal], gone: &[usize]) -> Result<Vec<usize>, StartError> {
+        let moves = |p: &Proposal| {
+            self.runs.get(p.place).is_none_or(|run| run.is_gone || run.options.address != p.options.address)
+        };
+        let moving = proposals.iter().filter(|p| moves(p)).map(|p| p.place).filter(|p| *p < self.runs.len());
+        let given_up: Vec<usize> =
+            moving.chain(gone.iter().copied()).filter(|p| !self.sources[*p].copies.is_empty()).collect();
+        let mut handed_on = Vec::new();
+        let mut opened: Vec<usize> = Vec::new();
+        for index in 0..proposals.len() {
+            if !moves(&proposals[index]) {
+                continue;
+            }
+            let options = &proposals[index].options;
+            let from = given_up.iter().find(|p| self.runs[**p].options.address == options.address);
+            let source = match from {
+                Some(from) => self.hand_on(*from, options).inspect(|_| handed_on.push(*from)),
+                None => Source::open(options, self.changes.len(), &mut Vec::new()).inspect(|_| opened.push(index)),
+            };
+            match source {
+                Ok(source) => proposals[index].source = Some(source),
+                Err(error) => {
+                    opened.iter().filter_map(|i| proposals[*i].source.as_ref()).for_each(Source::remove_file);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(handed_on)
+    }
+
+    pub(super) fn hand_on(&self, from: usize, to: &ListenerOptions) -> Result<Source, StartError> {
+        let copy = || {
+            let sockets =
+                || self.sources[from].copies.iter().map(socket2::Socket::try_clone).collect::<Result<Vec<_>, _>>();
+            let mut source = Source::take_over(&to.address, sockets()?)?;
+            (source.copies, source.path) = (sockets()?, self.sources[from].path.clone());
+            Ok(source)
+        };
+        copy().map_err(|error| StartError::Listen { name: to.name.clone(), address: to.address.to_string(), error })
+    }
+
+    pub(super) fn open_streams(&self, new: &Options, report: &mut Report) -> Result<Vec<NewStream>, StartError> {
+        let mut streams = Vec::new();
+        for settings in new.streams.iter().skip(self.options.streams.len()) {
+            if self.options.streams.len() + streams.len() >= self.streams_most() {
+                report.restart.push(format!("stream.{} (too many new streams)", settings.name));
+                continue;
+            }
+            let begin = |shard: &Arc<crate::shard::Shard>| {
+                let dir = StreamDir::open(
+                    Arc::clone(&self.disk),
+                    Arc::clone(&self.clock),
+                    &self.options.data_dir,
+                    self.node,
+                    &settings.name,
+                    shard.index,
+                    settings.reserve_step,
+                )?;
+                let dir = match &self.options.sealed_dir {
+                    Some(sealed) => dir.with_state_in(sealed)?,
+                    None => dir,
+                };
+                let active = dir.begin_first()?;
+                Ok((Arc::new(dir), active))
+            };
+            let begun = self.shards.iter().map(begin).collect::<Result<_, StartError>>()?;
+            streams.push(NewStream { settings: settings.clone(), begun });
+        }
+        Ok(streams)
+    }
+}

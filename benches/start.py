@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How soon, how idle, how small: what a sidecar costs.
 
-    benches/start.py BINARY [--runs 30] [--seconds 20] [--rate 10000]
+    benches/start.py BINARY [--runs 30] [--seconds 20] [--rate 10000] [--write 250]
 
 1. From exec to READY=1 (sd_notify) on an empty data directory, median of the runs; a pause between them, so that one does not
    clean up while the next starts. Default configuration, and config/sidecar.toml.
@@ -16,6 +16,7 @@ parser.add_argument("binary")
 parser.add_argument("--runs", type=int, default=30)
 parser.add_argument("--seconds", type=int, default=20)
 parser.add_argument("--rate", type=int, default=10000)
+parser.add_argument("--write", default="250", help="bytes of each write of the sender")
 parser.add_argument("--limit-start-ms", type=float, help="exit code 1 if the median start with the defaults takes longer")
 options = parser.parse_args()
 binary = str(pathlib.Path(options.binary).resolve())
@@ -32,13 +33,15 @@ class Running:
         environment = {"PATH": "/usr/bin:/bin", "NOTIFY_SOCKET": self.dir + "/notify"}
         command = [binary, "serve", *args]
         begin = time.perf_counter()
-        # posix_spawn: what is measured is the server's start, not a fork of Python.
+        # close_fds=False: Python spawns by vfork then, which does not copy its memory.
         self.log = open(self.dir + "/log", "wb")
         self.process = subprocess.Popen(command, cwd=self.dir, env=environment, stdout=self.log, stderr=self.log,
                                         close_fds=False)
         while b"READY=1" not in notify.recv(4096).split(b"\n"):
             pass
         self.start_ms = (time.perf_counter() - begin) * 1000
+        tasks = f"/proc/{self.process.pid}/task"
+        self.cpu_ms = sum(int(open(f"{tasks}/{task}/schedstat").read().split()[0]) for task in os.listdir(tasks)) / 1e6
         # What the manager would keep (FDSTORE=1) arrives here and is dropped with the socket.
         self.notify = notify
 
@@ -64,6 +67,9 @@ class Running:
         fields = open(f"/proc/{self.process.pid}/stat").read().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def memory(self):
+        return ", ".join(f"{key} {self.status(key)}" for key in ["VmRSS", "RssAnon", "RssFile"])
+
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(30)
@@ -73,15 +79,17 @@ class Running:
 
 
 def starts(label, *args):
-    times = []
+    times, cpu = [], []
     for _ in range(options.runs):
         server = Running(*args)
         times.append(server.start_ms)
+        cpu.append(server.cpu_ms)
         server.stop()
         time.sleep(0.05)
     times.sort()
     median = statistics.median(times)
-    print(f"start, {label}: median {median:.1f} ms, {times[0]:.1f} to {times[-1]:.1f}, {len(times)} runs")
+    print(f"start, {label}: median {median:.1f} ms, {times[0]:.1f} to {times[-1]:.1f}, {len(times)} runs; CPU time of all "
+          f"threads until then {statistics.median(cpu):.1f} ms")
     return median
 
 
@@ -103,12 +111,13 @@ for engine in ["io_uring", "epoll"]:
     time.sleep(1)
     rss.append(server.status("VmRSS"))
     begin, cpu = time.monotonic(), server.cpu_seconds()
-    subprocess.run([*send, "-n", str(options.rate * options.seconds), "--rate", str(options.rate)], check=True,
-                   stdout=subprocess.DEVNULL)
+    # A line a write, as a program that logs does; the sender batches otherwise.
+    subprocess.run([*send, "-n", str(options.rate * options.seconds), "--rate", str(options.rate), "-w", options.write],
+                   check=True, stdout=subprocess.DEVNULL)
     took, cpu = time.monotonic() - begin, server.cpu_seconds() - cpu
     rss.append(server.status("VmRSS"))
-    print(f"{options.rate} lines/s for {took:.1f} s, {engine}: {100 * cpu / took:.2f} % of a core")
-    print(f"VmRSS, {engine}: {rss[0]} kB idle, {rss[1]} after 5,000 lines, {rss[2]} at the end (RssAnon {server.status('RssAnon')}, RssFile {server.status('RssFile')})")
+    print(f"{options.rate} lines/s, {options.write} bytes a write, for {took:.1f} s, {engine}: {100 * cpu / took:.2f} % of a core")
+    print(f"memory in kB, {engine}: {rss[0]} idle, {rss[1]} after 5,000 lines, {rss[2]} at the end ({server.memory()})")
     server.stop()
 if options.limit_start_ms and median > options.limit_start_ms:
     sys.exit(f"the start takes {median:.1f} ms, not {options.limit_start_ms}")

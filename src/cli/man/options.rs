@@ -69,12 +69,12 @@ impl Page {
 
 /// The page.
 pub fn page() -> String {
-    let mut page = Page::default();
-    page.text = format!(
+    let text = format!(
         ".TH LOGWEIR.TOML 5 \"\" \"logweir {}\" logweir\n.SH NAME\nlogweir.toml \\- configuration of the logweir server\n\
          .SH DESCRIPTION\n",
         env!("CARGO_PKG_VERSION")
     );
+    let mut page = Page { text, ..Page::default() };
     let mut is_introduction = true;
     for line in DOCUMENTED.lines().map(read) {
         // Prose behind keys is about the next ones.

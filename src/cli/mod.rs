@@ -3,6 +3,7 @@
 mod cat;
 mod check;
 mod doctor;
+mod man;
 mod select;
 mod serve;
 mod tail;
@@ -48,6 +49,12 @@ enum Command {
     Completions {
         /// Which shell.
         shell: clap_complete::Shell,
+    },
+    /// Write the manual pages, for packages.
+    #[command(hide = true)]
+    Man {
+        /// Where to.
+        dir: PathBuf,
     },
 }
 
@@ -112,6 +119,7 @@ pub fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "logweir", &mut io::stdout());
             ExitCode::SUCCESS
         }
+        Command::Man { dir } => man::run(Cli::command(), &dir),
     }
 }
 

@@ -106,7 +106,8 @@ const OTHERS: &[c_long] = &[
     libc::SYS_rt_sigreturn,
     libc::SYS_sigaltstack,
     libc::SYS_restart_syscall,
-    libc::SYS_tgkill, // to itself: abort(3)
+    libc::SYS_tgkill, // to itself: abort(3), in musl by the next one
+    libc::SYS_tkill,
     libc::SYS_getpid,
     libc::SYS_gettid,
     libc::SYS_getuid,

@@ -251,6 +251,10 @@ impl Engine for EpollEngine {
         Ok(())
     }
 
+    fn dawdle(&mut self, time: Duration) {
+        std::thread::park_timeout(time);
+    }
+
     fn waker(&self) -> Box<dyn Fn() + Send + Sync> {
         let waker = Arc::clone(&self.waker);
         Box::new(move || {

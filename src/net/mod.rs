@@ -201,6 +201,8 @@ pub trait Engine {
     /// # Errors
     /// The engine itself is broken.
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()>;
+    /// Lets input gather for so long before the next [`Engine::wait`]: nobody waits for an answer. Wake-ups are noticed afterwards.
+    fn dawdle(&mut self, _time: Duration) {}
     /// Makes [`Engine::wait`] return, from any thread.
     fn waker(&self) -> Box<dyn Fn() + Send + Sync>;
 }

@@ -2,6 +2,7 @@
 //!
 //! The control thread decides what can change and binds what is new; a reactor only takes it over, between two turns.
 
+use super::dawdle::Dawdler;
 use super::lanes::lane_for;
 use super::{ListenerRun, Reactor};
 use crate::net::{Engine, Event, ListenerId};
@@ -51,6 +52,7 @@ impl<E: Engine> Reactor<E> {
         for (id, run) in change.listeners {
             self.change_listener(id, run);
         }
+        self.dawdler = Dawdler::new(&self.listeners, change.linger);
         for (id, socket) in change.sockets {
             if self.draining {
                 continue; // the end has begun: nothing new is accepted

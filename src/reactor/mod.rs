@@ -4,6 +4,7 @@
 mod admit;
 mod changes;
 mod conns;
+mod dawdle;
 mod digest;
 mod ending;
 mod handshakes;
@@ -32,6 +33,7 @@ use crate::shard::{ReactorPort, Shard};
 use crate::spread::Spread;
 use crate::transport::tls::TlsAcceptor;
 use conns::Conns;
+use dawdle::Dawdler;
 use handshakes::Handshakes;
 use lanes::Lane;
 use moves::Meter;
@@ -147,6 +149,7 @@ pub struct Reactor<E: Engine> {
     not_ready: Option<&'static str>,
     date: Date,
     meter: Meter,
+    dawdler: Dawdler,
     refused_log: RateLimit,
     /// Time of this turn.
     now: u64,
@@ -164,6 +167,7 @@ impl<E: Engine> Reactor<E> {
         let ready = ReadyQueue::new(setup.listeners.len());
         let now = setup.clock.mono_ns();
         let conns = Conns::new(setup.connections.most());
+        let dawdler = Dawdler::new(&setup.listeners, setup.linger);
         Reactor {
             engine: setup.engine,
             index: setup.index,
@@ -201,6 +205,7 @@ impl<E: Engine> Reactor<E> {
             not_ready: None,
             date: Date::default(),
             meter: Meter::default(),
+            dawdler,
             refused_log: RateLimit::new(),
             now,
             wall: 0,
@@ -260,13 +265,16 @@ impl<E: Engine> Reactor<E> {
     /// Waits for something to do, unless there is.
     fn wait(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
         let mut timeout = self.timeout();
+        let mut before = 0;
         if timeout != Some(Duration::ZERO) {
+            before = self.clock.mono_ns();
             self.about_to_sleep();
             if self.something_came() {
                 timeout = Some(Duration::ZERO);
+            } else {
+                self.dawdle(timeout);
             }
         }
-        let before = if timeout == Some(Duration::ZERO) { 0 } else { self.clock.mono_ns() };
         self.engine.wait(timeout, events)?;
         self.now = self.clock.mono_ns();
         if before > 0 {

@@ -447,6 +447,10 @@ impl Engine for UringEngine {
         Ok(())
     }
 
+    fn dawdle(&mut self, time: Duration) {
+        std::thread::park_timeout(time);
+    }
+
     fn waker(&self) -> Box<dyn Fn() + Send + Sync> {
         let wake = Arc::clone(&self.wake);
         Box::new(move || {

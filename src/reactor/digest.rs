@@ -202,6 +202,7 @@ impl<E: Engine> Reactor<E> {
             entry.add(index, Term::Received, tally);
             entry.add(index, Term::Dropped(reason), tally);
         }
+        self.dawdler.lines += kept.lines;
         if kept.lines > 0 {
             entry.add(index, Term::Received, kept);
             let fate = if discard { Term::Dropped(Reason::BufferFull) } else { Term::Entered };

@@ -16,6 +16,8 @@ use std::time::Duration;
 
 /// Time between two looks at free space, where some stream has `min_free`: others use the disk too.
 const LOOK_NS: u64 = 5_000_000_000;
+/// btrfs commits every 30 seconds, and what was deleted is not free before; snapshots and readers keep it for longer.
+const AWAIT_ROOM_NS: u64 = 120_000_000_000;
 /// Time between tries after a failure.
 const AGAIN_NS: u64 = 30_000_000_000;
 /// A wall clock that goes on by so much more or less than the monotonic one has jumped.
@@ -64,6 +66,17 @@ pub type KeptStreams = Arc<RwLock<Vec<KeptStream>>>;
 /// Counts, by stream.
 pub type KeptCounts = Arc<Mutex<BTreeMap<String, Kept>>>;
 
+/// Room that deletions are to bring.
+#[derive(Debug, Clone, Copy)]
+struct Awaited {
+    /// Bytes free before.
+    before: u64,
+    /// Bytes deleted.
+    deleted: u64,
+    /// When it is awaited no longer, in monotonic nanoseconds.
+    until_ns: u64,
+}
+
 /// See the module.
 pub struct Keeper {
     disk: Arc<dyn Disk>,
@@ -77,6 +90,8 @@ pub struct Keeper {
     last: (u64, u64),
     /// When ages came into doubt, and for how long they are, in monotonic nanoseconds.
     doubt: (u64, u64),
+    /// What was deleted to have more free, by directory, and has not shown yet.
+    awaited: BTreeMap<PathBuf, Awaited>,
     /// What was last complained of, to say it once.
     complaint: String,
 }
@@ -104,6 +119,7 @@ impl Keeper {
             known: BTreeMap::new(),
             last,
             doubt: (now, DISTRUST_AT_START_NS),
+            awaited: BTreeMap::new(),
             complaint: String::new(),
         }
     }
@@ -214,6 +230,7 @@ impl Keeper {
             self.retire(stream, &mut inventory, oldest, why)?;
         }
         let ids: Vec<_> = inventory.finished.keys().copied().collect();
+        let mut failed = None;
         for id in ids {
             let is_wanted = |kind| stream.shelf.wants(&*self.disk, id, kind).unwrap_or(false);
             if !is_there(&*self.disk, &stream.shelf.dir, id, Kind::Sealed, is_wanted)
@@ -223,7 +240,12 @@ impl Keeper {
             }
             let put = match stream.shelf.put_away(&*self.disk, id, &|| self.may_go_on()) {
                 Err(_) if !self.may_go_on() => return Ok(None),
-                other => other?,
+                // One that cannot be read must not keep the others here.
+                Err(error) => {
+                    failed.get_or_insert(error);
+                    continue;
+                }
+                Ok(put) => put,
             };
             self.count(&stream.name, |kept| {
                 if let Some((text, packed)) = put.compressed {
@@ -235,6 +257,9 @@ impl Keeper {
             });
         }
         let inventory = self.inventory(stream)?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
         let (wall, mono) = (self.clock.wall_ns(), self.clock.mono_ns());
         Ok(inventory.due_ns(&stream.limits).map(|at| (mono + at.saturating_sub(wall)).max(age_from)))
     }
@@ -272,22 +297,47 @@ impl Keeper {
                 inventories.push((stream, inventory));
             }
         }
+        let now = self.clock.mono_ns();
+        // Asked once: what is deleted does not show everywhere at once, and must not be deleted for twice.
+        let mut free: BTreeMap<PathBuf, u64> = BTreeMap::new();
+        for (stream, _) in &inventories {
+            let dir = place(stream);
+            let Ok(bytes) = self.disk.free_bytes(dir) else { continue };
+            let shown = |a: &Awaited| bytes >= a.before.saturating_add(a.deleted / 2) || now >= a.until_ns;
+            let promised = match self.awaited.get(dir) {
+                Some(awaited) if !shown(awaited) => awaited.before.saturating_add(awaited.deleted),
+                _ => {
+                    self.awaited.remove(dir);
+                    0
+                }
+            };
+            free.insert(dir.clone(), bytes.max(promised));
+        }
         while !self.control.draining() {
-            let disk = &self.disk;
             let candidates = inventories.iter_mut().filter_map(|(stream, inventory)| {
-                let dir = stream.shelf.home.as_ref().unwrap_or(&stream.shelf.dir);
                 let limits = Limits { min_free: stream.limits.min_free, ..Limits::default() };
-                let (oldest, why) = inventory.why(&limits, 0, disk.free_bytes(dir).ok())?;
+                let (oldest, why) = inventory.why(&limits, 0, free.get(place(stream)).copied())?;
                 Some((oldest, why, *stream, inventory))
             });
             let first = candidates.min_by_key(|(oldest, ..)| (oldest.closed_ns.unwrap_or(u64::MAX), oldest.id));
             let Some((oldest, why, stream, inventory)) = first else { return };
+            let dir = place(stream).clone();
+            let before = free.get(&dir).copied().unwrap_or(0);
+            free.insert(dir.clone(), before.saturating_add(oldest.bytes));
+            let until_ns = now + AWAIT_ROOM_NS;
+            let awaited = self.awaited.entry(dir).or_insert(Awaited { before, deleted: 0, until_ns });
+            (awaited.deleted, awaited.until_ns) = (awaited.deleted + oldest.bytes, until_ns);
             if let Err(error) = self.retire(stream, inventory, oldest, why) {
                 tracing::warn!(stream = stream.name, %error, "a segment cannot be deleted; trying again");
                 return;
             }
         }
     }
+}
+
+/// Where a stream's sealed segments are in the end.
+fn place(stream: &KeptStream) -> &PathBuf {
+    stream.shelf.home.as_ref().unwrap_or(&stream.shelf.dir)
 }
 
 fn is_there(

@@ -1,8 +1,10 @@
 use super::*;
 use crate::clock::BootId;
+use crate::log::disk::DiskFile;
 use crate::log::names::SegmentId;
 use crate::log::real_disk::RealDisk;
 use crate::log::trail::{Header, Record, What};
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const SECOND: u64 = 1_000_000_000;
@@ -34,7 +36,53 @@ impl Times {
     }
 }
 
+/// The machine's disk, but for what it says is free.
+struct Told {
+    real: RealDisk,
+    free: Arc<AtomicU64>,
+}
+
+impl Disk for Told {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.real.create_dir_all(dir)
+    }
+    fn create_new(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.real.create_new(path)
+    }
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.real.open(path)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.real.list(dir)
+    }
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.real.rename_new(from, to)
+    }
+    fn rename_over(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.real.rename_over(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.real.remove(path)
+    }
+    fn symlink(&self, target: &str, link: &Path) -> io::Result<()> {
+        self.real.symlink(target, link)
+    }
+    fn link_target(&self, path: &Path) -> io::Result<Option<PathBuf>> {
+        self.real.link_target(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.real.sync_dir(dir)
+    }
+    fn free_bytes(&self, _dir: &Path) -> io::Result<u64> {
+        Ok(self.free.load(Ordering::SeqCst))
+    }
+    fn mount_id(&self, dir: &Path) -> u64 {
+        self.real.mount_id(dir)
+    }
+}
+
 struct Kept1 {
+    free: Arc<AtomicU64>,
     dir: tempfile::TempDir,
     clock: Arc<Times>,
     keeper: Keeper,
@@ -45,13 +93,14 @@ impl Kept1 {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("s")).unwrap();
         let clock = Arc::new(Times::default());
-        clock.go_on(1_000_000 * SECOND);
+        clock.go_on(2_000_000_000 * SECOND); // in 2033
         let shelf = Shelf { dir: dir.path().join("s"), home: None, compress: None };
         let streams = Arc::new(RwLock::new(vec![KeptStream { name: "s".into(), shelf, limits }]));
         let time: Arc<dyn Clock> = Arc::clone(&clock) as Arc<dyn Clock>;
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk::new());
+        let free = Arc::new(AtomicU64::new(1 << 30));
+        let disk: Arc<dyn Disk> = Arc::new(Told { real: RealDisk::new(), free: Arc::clone(&free) });
         let keeper = Keeper::new(disk, time, Arc::default(), dir.path(), streams, KeptCounts::default());
-        Kept1 { dir, clock, keeper }
+        Kept1 { dir, clock, keeper, free }
     }
 
     /// A sealed segment of so many bytes whose last line came now.
@@ -100,7 +149,7 @@ fn what_is_too_old_goes_and_says_when_the_next_does() {
 #[test]
 fn what_is_too_much_goes_oldest_first_and_each_shard_in_its_order() {
     let mut it = Kept1::new(Limits { max_bytes: Some(3_000), ..Limits::default() });
-    // Shard 1's second was closed before its first, as far as clocks that jump know.
+    // Shard 1's second was closed before its first, as far as clocks that jump know: then the first is no younger than that.
     it.clock.go_on(10 * SECOND);
     it.seal(1, 1, 800);
     it.clock.wall.fetch_sub(5 * SECOND, Ordering::SeqCst);
@@ -109,12 +158,13 @@ fn what_is_too_much_goes_oldest_first_and_each_shard_in_its_order() {
     it.seal(0, 1, 800);
     it.seal(0, 2, 800);
     assert_eq!(it.keeper.pass(), None);
-    assert_eq!(it.there(), [(0, 2), (1, 1), (1, 2)]);
+    assert_eq!(it.there(), [(0, 1), (0, 2), (1, 2)]);
     it.seal(0, 3, 800);
     it.keeper.pass();
+    assert_eq!(it.there(), [(0, 1), (0, 2), (0, 3)]);
     it.seal(0, 4, 800);
     it.keeper.pass();
-    assert_eq!(it.there(), [(0, 4), (1, 1), (1, 2)], "shard 1's first goes before its second, and is the youngest");
+    assert_eq!(it.there(), [(0, 2), (0, 3), (0, 4)]);
 }
 
 #[test]
@@ -126,6 +176,46 @@ fn without_room_the_oldest_goes_until_there_is() {
     assert_eq!(it.keeper.pass(), Some(it.clock.mono_ns() + LOOK_NS));
     assert_eq!(it.there(), [(0, 4)], "never what is being written");
     assert_eq!(it.kept().deleted["min_free"], 3);
+}
+
+/// btrfs says what is free after its next commit, up to half a minute later.
+#[test]
+fn what_is_deleted_and_does_not_show_yet_is_not_deleted_for_twice() {
+    let mut it = Kept1::new(Limits { min_free: Some((1 << 30) + 1_500), ..Limits::default() });
+    (1..9).for_each(|n| it.seal(0, n, 1_000));
+    it.keeper.pass();
+    assert_eq!(it.there().len(), 6, "two make enough");
+    it.clock.go_on(20 * SECOND);
+    it.keeper.pass();
+    assert_eq!(it.there().len(), 6, "it does not show yet");
+    // It shows, and somebody else takes as much.
+    it.free.fetch_add(2_500, Ordering::SeqCst);
+    it.keeper.pass();
+    it.free.fetch_sub(2_500, Ordering::SeqCst);
+    it.keeper.pass();
+    assert_eq!(it.there().len(), 4);
+    it.clock.go_on(AWAIT_ROOM_NS);
+    it.keeper.pass();
+    assert_eq!(it.there().len(), 2, "a snapshot holds it: no longer awaited");
+}
+
+#[test]
+fn a_clock_that_was_wrong_once_holds_up_nobody() {
+    let mut it = Kept1::new(Limits { max_age_ns: Some(100 * SECOND), ..Limits::default() });
+    let now = it.clock.wall_ns();
+    it.clock.wall.store(5 * SECOND, Ordering::SeqCst); // 1970: not set yet
+    it.seal(0, 1, 10);
+    it.clock.wall.store(now + 1_000_000 * SECOND, Ordering::SeqCst);
+    it.seal(0, 2, 10);
+    it.clock.wall.store(now, Ordering::SeqCst);
+    it.keeper.pass();
+    it.clock.go_on(LATER);
+    it.seal(0, 3, 10);
+    it.keeper.pass();
+    assert_eq!(it.there(), [(0, 1), (0, 2), (0, 3)], "as old as the one behind them");
+    it.clock.go_on(100 * SECOND);
+    it.keeper.pass();
+    assert_eq!(it.there(), []);
 }
 
 #[test]

@@ -3,15 +3,16 @@
 //!
 //! Without a manager nothing here does anything.
 
+use crate::net::listen::Address;
 use crate::sys::inherited_sockets;
 use sd_notify::NotifyState;
-use socket2::{Domain, SockAddr, Socket};
+use socket2::{Socket, Type};
 use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// The name under which the admin socket is kept; no listener can be called so.
-pub const ADMIN: &str = "@admin";
+pub const ADMIN: &str = "@@admin";
 
 /// The manager, if there is one.
 #[derive(Debug, Clone, Copy, Default)]
@@ -115,24 +116,40 @@ pub fn inherited() -> io::Result<Vec<Inherited>> {
     Ok(inherited_sockets()?.into_iter().map(|(name, socket)| Inherited { name, socket }).collect())
 }
 
-/// Takes those out that belong to a listener: by its name, else those bound to its address.
-pub fn take_for(inherited: &mut Vec<Inherited>, name: &str, address: Option<&SockAddr>) -> Vec<Socket> {
-    let is_named = inherited.iter().any(|i| i.name == name);
+/// Under which name the sockets of a listener are kept. No unit of the manager's has such a name.
+#[must_use]
+pub fn kept_name(listener: &str) -> String {
+    format!("@{listener}")
+}
+
+/// Takes those out that belong to a listener, with their names: those that a unit has named like it, else those bound to its address.
+/// What was kept for it at another address stays behind: the configuration has changed.
+pub fn take_for(inherited: &mut Vec<Inherited>, name: &str, address: &Address) -> Vec<Inherited> {
+    let is_named = !name.starts_with('@') && inherited.iter().any(|i| i.name == name);
+    let is_any = matches!(address, Address::Tcp(tcp) if tcp.port() == 0);
     let belongs = |i: &Inherited| {
-        if is_named { i.name == name } else { address.is_some_and(|a| is_bound_to(&i.socket, a)) }
+        if is_named {
+            return i.name == name;
+        }
+        // The kernel chose the port: only the name can tell.
+        (!is_any || i.name == name || i.name == kept_name(name)) && is_bound_to(&i.socket, address)
     };
     let (taken, left) = std::mem::take(inherited).into_iter().partition(belongs);
     *inherited = left;
-    Vec::into_iter(taken).map(|i| i.socket).collect()
+    taken
 }
 
-fn is_bound_to(socket: &Socket, address: &SockAddr) -> bool {
-    let Ok(local) = socket.local_addr() else { return false };
-    match address.as_socket() {
-        Some(wanted) => local.as_socket() == Some(wanted),
-        None => {
-            address.domain() == Domain::UNIX && local.as_pathname().is_some_and(|p| Some(p) == address.as_pathname())
+fn is_bound_to(socket: &Socket, address: &Address) -> bool {
+    let (Ok(local), Ok(kind)) = (socket.local_addr(), socket.r#type()) else { return false };
+    match address {
+        Address::Tcp(wanted) => {
+            let fits =
+                |a: std::net::SocketAddr| a.ip() == wanted.ip() && (wanted.port() == 0 || a.port() == wanted.port());
+            kind == Type::STREAM && local.as_socket().is_some_and(fits)
         }
+        Address::Unix(path) => kind == Type::STREAM && local.as_pathname() == Some(path),
+        Address::UnixDatagram(path) => kind == Type::DGRAM && local.as_pathname() == Some(path),
+        Address::Stdin => false,
     }
 }
 
@@ -142,19 +159,20 @@ mod tests {
     use crate::net::listen::bind_tcp;
 
     #[test]
-    fn names_come_before_addresses() {
+    fn a_units_name_comes_before_addresses_and_ours_does_not() {
         let bound = || bind_tcp("127.0.0.1:0".parse().unwrap(), 1).unwrap();
-        let ((mut a, at_a), (mut b, at_b)) = (bound(), bound());
+        let ((mut a, _), (mut b, at_b), (mut c, at_c)) = (bound(), bound(), bound());
         let named = |name: &str, socket: Option<Socket>| Inherited { name: name.into(), socket: socket.unwrap() };
-        let mut all = vec![named("lines", a.pop()), named("logweir.socket", b.pop())];
-        assert_eq!(
-            take_for(&mut all, "other", Some(&"127.0.0.1:1".parse::<std::net::SocketAddr>().unwrap().into())).len(),
-            0
-        );
-        let lines = take_for(&mut all, "lines", Some(&at_b.into()));
-        assert_eq!(lines.len(), 1);
-        assert_eq!(lines[0].local_addr().unwrap().as_socket(), Some(at_a));
-        assert_eq!(take_for(&mut all, "web", Some(&at_b.into())).len(), 1);
+        let mut all = vec![named("lines", a.pop()), named("logweir.socket", b.pop()), named("@web", c.pop())];
+        let taken = |all: &mut Vec<Inherited>, name: &str, at: std::net::SocketAddr| {
+            take_for(all, name, &Address::Tcp(at)).into_iter().map(|i| i.name).collect::<Vec<_>>()
+        };
+        assert!(taken(&mut all, "other", "127.0.0.1:1".parse().unwrap()).is_empty());
+        assert_eq!(taken(&mut all, "lines", at_b), ["lines"]);
+        assert!(taken(&mut all, "web", "127.0.0.1:1".parse().unwrap()).is_empty(), "its address has changed");
+        assert!(taken(&mut all, "new", "127.0.0.1:0".parse().unwrap()).is_empty(), "nobody else's for any port");
+        assert_eq!(taken(&mut all, "renamed", at_c), ["@web"], "and the listener has another name");
+        assert_eq!(taken(&mut all, "b", at_b), ["logweir.socket"]);
         assert!(all.is_empty());
     }
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::sim_disk::{Chance, SimDisk};
+use common::sim_disk::{Call, Chance, SimDisk};
 use logweir::log::archive::Shelf;
 use logweir::log::content::{ContentReader, open_text};
 use logweir::log::disk::{Disk, append_all, replace_file};
@@ -249,4 +249,26 @@ fn what_retention_takes_is_gone_or_there_wherever_it_ends() {
             }
         }
     }
+}
+
+/// No note can be written before something has gone.
+#[test]
+fn retention_makes_room_on_a_disk_that_is_full() {
+    let of: Arc<std::sync::OnceLock<SimDisk>> = Arc::default();
+    let room = Arc::clone(&of);
+    let hook = Arc::new(move |call| {
+        if let (Call::Remove, Some(disk)) = (call, room.get()) {
+            disk.set_full(false);
+        }
+    });
+    let disk = SimDisk::seeded(1, Some(hook));
+    for kind in [Kind::Sealed, Kind::Trail] {
+        replace_file(&disk, &dir().join(ID.file_name(kind)), b"x\n").unwrap();
+    }
+    disk.set_full(true);
+    assert!(of.set(disk.clone()).is_ok());
+    retire(&disk, Path::new(DATA), STREAM, ID).unwrap();
+    assert_eq!(disk.list(&dir()).unwrap(), Vec::<String>::new());
+    let mark = logweir::log::retention::mark_path(Path::new(DATA), STREAM, 0);
+    assert_eq!(logweir::log::disk::read_file(&disk, &mark).unwrap(), b"7\n");
 }

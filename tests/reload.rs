@@ -276,3 +276,37 @@ fn unix_sockets_come_move_and_go_with_their_files() {
     one.read_to_string(&mut rest).unwrap();
     assert_eq!(rest.lines().last(), Some("2"));
 }
+
+#[test]
+fn a_datagram_socket_that_changes_hands_belongs_to_one() {
+    let a = free();
+    let tcp = listener("t", a, "");
+    let server = Reloading::start(&tcp);
+    let at = |name: &str| server.server.data_dir.join(name);
+    let gram = |name: &str, path: &Path, stream: &str| {
+        format!("[listener.{name}]\naddress = \"unixgram://{}\"\nstream = \"{stream}\"\n", path.display())
+    };
+    server.reload(&format!("{tcp}{}", gram("one", &at("p1.sock"), "sa")), "listener one listens on");
+    let moved = format!("{tcp}{}{}", gram("one", &at("p2.sock"), "sa"), gram("two", &at("p1.sock"), "sc"));
+    server.reload(&moved, "listener two listens on");
+    await_that("the first to let it go", || server.server.metrics().sum("logweir_connections", "") == 2.0);
+    let datagram = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    for i in 0..200 {
+        datagram.send_to(format!("{i}\n").as_bytes(), at("p1.sock")).unwrap();
+    }
+    await_that("all of them", || lines_of(&server.cat("sc")).len() == 200);
+    assert!(server.cat("sa").is_empty());
+}
+
+#[test]
+fn a_reload_that_fails_leaves_no_segments_behind() {
+    let (a, b) = (free(), free());
+    let good = listener("a", a, "");
+    let server = Reloading::start(&good);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let half = good.clone() + &listener("b", b, "stream = \"new\"") + &listener("c", taken.local_addr().unwrap(), "");
+    server.reload(&half, "listener.c: cannot listen on");
+    assert!(!server.server.data_dir.join("new").exists());
+    let elsewhere = good.replace("127.0.0.1", "127.0.0.2");
+    server.reload(&elsewhere, "listener.a (the same port at another IP address)");
+}

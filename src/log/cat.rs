@@ -1,13 +1,14 @@
 //! Reading lines back, in the order shard, sequence.
 
 use super::content::{Content, ContentReader, TEXTS};
-use super::names::SegmentId;
+use super::names::{Kind, SegmentId};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
 const READ: usize = 256 * 1024;
 
-/// The segments of a stream in reading order, sealed, compressed or active.
+/// The segments of a stream in reading order, sealed, compressed or active. Those of which there is a trail only are among them: the
+/// text may have been renamed while the directory was being read.
 ///
 /// # Errors
 /// The directory cannot be listed.
@@ -15,7 +16,7 @@ pub fn segments(stream_dir: &Path) -> io::Result<Vec<SegmentId>> {
     let mut ids: Vec<SegmentId> = crate::sys::names(stream_dir)?
         .into_iter()
         .filter_map(|name| SegmentId::parse(&name))
-        .filter(|(_, kind)| TEXTS.contains(kind))
+        .filter(|(_, kind)| TEXTS.contains(kind) || *kind == Kind::Trail)
         .map(|(id, _)| id)
         .collect();
     ids.sort();

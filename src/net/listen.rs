@@ -132,6 +132,19 @@ pub fn bind_unix(path: &Path, kind: super::Kind, mode: u32) -> io::Result<Socket
     Ok(socket)
 }
 
+/// Gives the file of a Unix socket its mode; other addresses have none.
+///
+/// # Errors
+/// The file is not there, or not ours.
+pub fn set_mode(address: &Address, mode: u32) -> io::Result<()> {
+    match address {
+        Address::Unix(path) | Address::UnixDatagram(path) => {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+        }
+        Address::Tcp(_) | Address::Stdin => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

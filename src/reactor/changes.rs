@@ -5,7 +5,7 @@
 use super::dawdle::Dawdler;
 use super::lanes::lane_for;
 use super::{ListenerRun, Reactor};
-use crate::net::{Engine, Event, ListenerId};
+use crate::net::{Engine, Event, Kind, ListenerId};
 use crossbeam_queue::ArrayQueue;
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -46,6 +46,7 @@ impl<E: Engine> Reactor<E> {
         for id in change.stopped {
             self.engine.stop_listening(id, events);
             self.accept_again.retain(|(_, failed)| *failed != id);
+            self.leave_datagrams(id);
         }
         self.linger_ns = change.linger.as_nanos() as u64;
         self.handshakes.set_rate(change.handshakes_per_second, self.now);
@@ -60,6 +61,17 @@ impl<E: Engine> Reactor<E> {
             if let Err(error) = self.engine.listen(id, socket) {
                 let name = &self.listeners[usize::from(id)].options.name;
                 tracing::error!(listener = name, %error, "a reactor cannot watch the new socket; the others accept for it");
+            }
+        }
+    }
+
+    /// A datagram socket that a listener gives up is read to its end, and closed: another listener may have it by now.
+    fn leave_datagrams(&mut self, listener: ListenerId) {
+        for id in self.conns.ids() {
+            let Some(conn) = self.conns.get(id) else { continue };
+            if conn.listener == listener && conn.kind == Kind::Datagram {
+                conn.leaving = true;
+                self.pending(id);
             }
         }
     }

@@ -12,6 +12,8 @@ use crate::transport::tls::BYTES_PER_TLS_CONNECTION;
 
 /// One connection.
 pub struct Conn {
+    /// Ends as soon as nothing of it waits, though its listener stays.
+    pub leaving: bool,
     /// Where it came in.
     pub listener: ListenerId,
     /// Stream or datagrams.
@@ -60,6 +62,7 @@ impl Conn {
     /// A connection that has received nothing here yet.
     pub fn new(listener: ListenerId, kind: Kind, peer: Peer, session: Box<dyn Session>, stage: Box<dyn Stage>) -> Conn {
         Conn {
+            leaving: false,
             listener,
             kind,
             peer,

@@ -31,7 +31,8 @@ impl<E: Engine> Reactor<E> {
 
     pub(super) fn took(&mut self, Received { conn: id, lease, outcome }: Received) -> Served {
         let Lease { mut chunk, start, len: leased, mark } = lease;
-        let is_ending = self.conns.get(id).map(|c| c.listener).is_some_and(|l| self.is_ending(l));
+        let is_ending = self.conns.get(id).map(|c| (c.listener, c.leaving));
+        let is_ending = is_ending.is_some_and(|(listener, leaving)| leaving || self.is_ending(listener));
         let Some(conn) = self.conns.get(id) else {
             self.put_back(chunk, mark); // closed while the receive was out
             return Served::Done(0);

@@ -2,6 +2,7 @@
 
 use crate::config::Options;
 use crate::log::disk::Disk;
+use crate::log::names::is_stream_name;
 use crate::log::real_disk::RealDisk;
 use crate::net::listen::Address;
 use landlock::{
@@ -29,18 +30,19 @@ impl Paths {
         let (mut paths, disk) = (Paths::default(), RealDisk::new());
         // Topology, memory, boot id; and how the machine is limited, which a reload reads again.
         paths.read.extend(["/proc", "/sys"].map(PathBuf::from));
-        paths.read.extend(config.and_then(directory));
+        paths.read.extend(config.iter().flat_map(|file| directories(file)));
         for dir in options.sealed_dir.iter().chain([&options.data_dir]) {
             // Whatever keeps it from being made says the server itself, with the reason.
             let _ = disk.create_dir_all(dir);
             paths.write.extend(std::fs::canonicalize(dir));
             // A stream's directory may be a symlink to another disk.
-            let streams = options.streams.iter().map(|s| dir.join(&s.name));
-            paths.write.extend(streams.filter_map(|s| std::fs::canonicalize(s).ok()));
+            // Also one that is in the configuration no more: recovery looks at all.
+            let streams = crate::sys::names(dir).unwrap_or_default().into_iter().filter(|name| is_stream_name(name));
+            paths.write.extend(streams.filter_map(|s| std::fs::canonicalize(dir.join(s)).ok()));
         }
         for listener in &options.listeners {
             for file in certificate_files(listener) {
-                paths.read.extend(directory(file));
+                paths.read.extend(directories(file));
             }
             if let Address::Unix(path) | Address::UnixDatagram(path) = &listener.address {
                 paths.sockets.extend(directory(path));
@@ -78,7 +80,9 @@ impl Paths {
     /// True if a file can be read.
     #[must_use]
     pub fn can_read(&self, file: &Path) -> bool {
-        directory(file).is_some_and(|dir| self.read.iter().chain(&self.write).any(|allowed| dir.starts_with(allowed)))
+        let allowed = |dir: &PathBuf| self.read.iter().chain(&self.write).any(|allowed| dir.starts_with(allowed));
+        // What counts is where it is in the end; of one that is not there, where it would be.
+        directories(file).last().is_some_and(allowed)
     }
 
     /// True if a socket can be made.
@@ -93,6 +97,12 @@ impl Paths {
 pub fn certificate_files(listener: &crate::config::listener::ListenerOptions) -> impl Iterator<Item = &Path> {
     let files = listener.tls.iter().flat_map(|tls| [Some(&tls.cert), Some(&tls.key), tls.client_ca.as_ref()]);
     files.flatten().map(PathBuf::as_path)
+}
+
+/// The directory of a file, and that of what it points at, if it is a symlink: certbot keeps certificates elsewhere.
+fn directories(file: &Path) -> Vec<PathBuf> {
+    let target = std::fs::canonicalize(file).ok().and_then(|file| Some(file.parent()?.to_path_buf()));
+    directory(file).into_iter().chain(target).collect()
 }
 
 /// The directory of a file, without symlinks; replaced files are found there too.
@@ -115,9 +125,18 @@ mod tests {
         let data = dir.path().join("data");
         let elsewhere = dir.path().join("elsewhere");
         let run = dir.path().join("run");
-        std::fs::create_dir(&run).unwrap();
+        for name in ["run", "live", "archive"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        std::fs::write(dir.path().join("archive/cert1.pem"), "x").unwrap();
+        std::os::unix::fs::symlink("../archive/cert1.pem", dir.path().join("live/cert.pem")).unwrap();
         std::fs::write(&elsewhere, "x").unwrap();
-        let text = format!("data_dir = \"{}\"\n[listener.l]\naddress = \"unix://{}/s\"", data.display(), run.display());
+        let live = dir.path().join("live").display().to_string();
+        let text = format!(
+            "data_dir = \"{}\"\n[listener.l]\naddress = \"unix://{}/s\"\ntls_cert = \"{live}/cert.pem\"\ntls_key = \"{live}/cert.pem\"",
+            data.display(),
+            run.display()
+        );
         let options = load_text(&text, "t.toml", &Overrides::default(), |_| None).unwrap();
         let paths = Paths::of(&options, None);
         std::thread::scope(|scope| {
@@ -139,6 +158,9 @@ mod tests {
                 std::fs::create_dir(data.join("stream")).unwrap();
                 std::fs::read("/proc/self/status").unwrap();
                 denied(std::fs::read("/etc/passwd"));
+                // certbot's way: a symlink into another directory.
+                std::fs::read(dir.path().join("live/cert.pem")).unwrap();
+                assert!(paths.can_read(&dir.path().join("live/cert.pem")));
                 // What a reload is asked about beforehand.
                 assert!(
                     paths.can_make(&run.join("t"))

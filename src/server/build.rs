@@ -23,6 +23,7 @@ use crate::log::stream_dir::StreamDir;
 use crate::metrics::accounting::{Accounting, Ledger};
 use crate::metrics::render::{Metrics, RecoverySums};
 use crate::net::ListenerId;
+use crate::net::listen::Address;
 use crate::net::{EpollEngine, UringEngine};
 use crate::reactor::{ConnectionLimit, bytes_per_connection};
 use crate::sandbox::Confinement;
@@ -107,10 +108,11 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
     let mut admin = None;
     if let Some(address) = options.admin {
         let at = address.to_string();
-        let kept = take_for(&mut inherited, service::ADMIN, Some(&address.into())).pop();
+        let kept = take_for(&mut inherited, service::ADMIN, &Address::Tcp(address)).pop().map(|i| i.socket);
+        let was_kept = kept.is_some();
         let (listener, address) =
             crate::admin::bind(address, kept).map_err(|error| StartError::Admin { address: at, error })?;
-        if let Ok(copy) = listener.try_clone() {
+        if let (false, Ok(copy)) = (was_kept, listener.try_clone()) {
             manager.keep(service::ADMIN, std::iter::once(&copy.into()));
         }
         crate::admin::start(listener, &metrics, &control).map_err(resource("start admin threads"))?;
@@ -152,13 +154,18 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
     }
 
     let mut sources = open_all(&options.listeners, reactors, &mut inherited)?;
-    for (listener, source) in options.listeners.iter().zip(&sources).filter(|(_, s)| !s.is_inherited) {
-        manager.keep(&listener.name, source.copies.iter());
-    }
+    // Before any is kept: a name stands for all that are kept under it.
     for left in &inherited {
         tracing::warn!(name = left.name, "a socket from the service manager belongs to no listener; it is closed");
         manager.forget(&left.name);
     }
+    for (listener, source) in options.listeners.iter().zip(&mut sources) {
+        let is_forgotten = inherited.iter().any(|left| source.kept_as.contains(&left.name));
+        if !source.is_inherited || is_forgotten {
+            source.keep(&listener.name, manager);
+        }
+    }
+    drop(inherited);
     let limit = Arc::new(ConnectionLimit::new(max_connections));
     let runs = listener_runs(options, &certificates);
     let changes: Vec<crate::reactor::Changes> = (0..reactors).map(|_| Arc::new(ArrayQueue::new(CHANGES))).collect();

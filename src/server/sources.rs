@@ -4,9 +4,9 @@ use super::StartError;
 use crate::config::listener::ListenerOptions;
 use crate::net::listen::{self, Address};
 use crate::net::{Kind, ListenerId, Peer, Socket, stdin};
-use crate::service::{Inherited, take_for};
+use crate::service::{Inherited, Manager, kept_name, take_for};
 use crate::shard::Handed;
-use socket2::{SockAddr, Type};
+use socket2::Type;
 use std::io;
 use std::path::PathBuf;
 
@@ -24,6 +24,8 @@ pub struct Source {
     pub path: Option<PathBuf>,
     /// Copies, so that another listener can take the sockets over, or the service manager keep them.
     pub copies: Vec<socket2::Socket>,
+    /// The names under which the service manager keeps them; none: it does not.
+    pub kept_as: Vec<String>,
     /// They came from the service manager, which has them anyway.
     pub is_inherited: bool,
 }
@@ -31,7 +33,16 @@ pub struct Source {
 impl Source {
     fn new(address: Address) -> Source {
         let (per_reactor, shared, copies) = (Vec::new(), Vec::new(), Vec::new());
-        Source { address, per_reactor, shared, single: None, path: None, copies, is_inherited: false }
+        Source {
+            address,
+            per_reactor,
+            shared,
+            single: None,
+            path: None,
+            copies,
+            kept_as: Vec::new(),
+            is_inherited: false,
+        }
     }
 
     /// Binds a listener's sockets, unless the manager has passed some for it.
@@ -45,11 +56,17 @@ impl Source {
     ) -> Result<Source, StartError> {
         let failed =
             |error| StartError::Listen { name: listener.name.clone(), address: listener.address.to_string(), error };
-        let taken = take_for(inherited, &listener.name, bound_as(&listener.address).as_ref());
+        let taken = take_for(inherited, &listener.name, &listener.address);
+        let kept_as: Vec<String> = taken.iter().map(|i| i.name.clone()).filter(|name| name.starts_with('@')).collect();
         let source = match taken.is_empty() {
             true => Source::bind(&listener.address, listener.socket_mode, reactors),
-            false => Source::take_over(&listener.address, taken),
+            false => Source::take_over(&listener.address, taken.into_iter().map(|i| i.socket).collect()),
         };
+        let source = source.map(|source| Source { kept_as, ..source }).inspect(|source| {
+            if !source.kept_as.is_empty() {
+                let _ = listen::set_mode(&listener.address, listener.socket_mode); // it was ours, and still is
+            }
+        });
         source.and_then(Source::copied).map_err(failed)
     }
 
@@ -114,6 +131,13 @@ impl Source {
         self.single.take().map(|socket| Handed { listener, socket, peer: Peer::Local, moved: None })
     }
 
+    /// Has the service manager keep the sockets over a restart.
+    pub fn keep(&mut self, listener: &str, manager: Manager) {
+        let name = kept_name(listener);
+        manager.keep(&name, self.copies.iter());
+        self.kept_as = vec![name];
+    }
+
     /// Removes the socket file that was made.
     pub fn remove_file(&self) {
         if let Some(path) = &self.path {
@@ -142,13 +166,4 @@ pub fn open_all(
         }
     }
     Ok(sources)
-}
-
-/// The address as the kernel knows it; `None`: it has none, or the kernel is to choose the port.
-fn bound_as(address: &Address) -> Option<SockAddr> {
-    match address {
-        Address::Tcp(tcp) if tcp.port() != 0 => Some((*tcp).into()),
-        Address::Unix(path) | Address::UnixDatagram(path) => SockAddr::unix(path).ok(),
-        _ => None,
-    }
 }

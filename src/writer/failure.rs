@@ -123,6 +123,8 @@ impl Writer {
             match active.append(&mut slices, total.lines, stream.options.append, stamp, || dir.free_bytes()) {
                 Err(AppendError::Full(_)) if !self.control.writers_abandoned() => {
                     slices = slices_of(held.clone(), index);
+                    // Waiting for room is no hanging.
+                    self.shard.writer_answered.set(self.control.pings());
                     self.steward.pause(&*self.sleeper, Duration::from_nanos(super::FULL_AGAIN_NS));
                 }
                 other => break other,
@@ -156,6 +158,8 @@ impl Writer {
 
     /// A turn after intake has stopped: whatever still arrives is dropped and counted.
     pub(super) fn turn_without_disk(&mut self) -> Turn {
+        self.take_changes(self.clock.mono_ns());
+        self.answer_ping();
         self.drop_everything(Reason::DiskFailed);
         if self.control.finishing() && self.rings_are_empty() {
             return Turn::Ended(false);

@@ -96,6 +96,8 @@ impl Live {
         match running.map(|r| &r.options) {
             None if places >= self.metrics.accounting.listeners() => Some("too many new listeners"),
             None if new.address == Address::Stdin => Some("standard input"),
+            // While the old socket listens, the kernel does not let another have the port.
+            Some(old) if has_same_port(&old.address, &new.address) => Some("the same port at another IP address"),
             Some(old) if old.http.is_some() != new.http.is_some() => Some("its `protocol`"),
             // Acknowledgements that are on their way are of the kind that was promised.
             Some(old) if (old.level, old.ack_on_receipt) != (new.level, new.ack_on_receipt) => {
@@ -116,4 +118,8 @@ impl Live {
         let is_there = |run: &ListenerRun| new.listeners.iter().any(|l| l.name == run.options.name);
         (0..self.runs.len()).filter(|p| !self.runs[*p].is_gone && !is_there(&self.runs[*p])).collect()
     }
+}
+
+fn has_same_port(old: &Address, new: &Address) -> bool {
+    matches!((old, new), (Address::Tcp(old), Address::Tcp(new)) if old != new && old.port() == new.port() && new.port() != 0)
 }

@@ -58,8 +58,11 @@ impl Live {
         let mut proposals = self.propose(&new, &mut report);
         let gone = self.removed(&new);
         let certificates = self.certificates_for(&proposals)?;
-        let streams = self.open_streams(&new, &mut report)?;
         let handed_on = self.open_sources(&mut proposals, &gone)?;
+        let streams = self.open_streams(&new, &mut report).inspect_err(|_| {
+            let opened = proposals.iter().filter_map(|p| p.source.as_ref());
+            opened.filter(|s| !s.is_inherited).for_each(Source::remove_file);
+        })?;
 
         self.certificates.replace(certificates);
         self.certificates.reload();

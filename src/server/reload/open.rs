@@ -7,6 +7,7 @@ use super::super::sources::Source;
 use super::{NewStream, Proposal, Report};
 use crate::config::Options;
 use crate::config::listener::ListenerOptions;
+use crate::log::segment::Segment;
 use crate::log::stream_dir::StreamDir;
 use std::sync::Arc;
 
@@ -87,9 +88,20 @@ impl Live {
                     None => dir,
                 };
                 let active = dir.begin_first()?;
-                Ok((Arc::new(dir), active))
+                Ok::<_, StartError>((Arc::new(dir), active))
             };
-            let begun = self.shards.iter().map(begin).collect::<Result<_, StartError>>()?;
+            let mut begun: Vec<(Arc<StreamDir>, Segment)> = Vec::new();
+            for shard in &self.shards {
+                match begin(shard) {
+                    Ok(one) => begun.push(one),
+                    Err(error) => {
+                        // Nothing stays that holds room and that nobody writes to.
+                        let others = streams.iter().flat_map(|s: &NewStream| &s.begun);
+                        others.chain(&begun).for_each(|(dir, active)| drop(dir.discard(active)));
+                        return Err(error);
+                    }
+                }
+            }
             streams.push(NewStream { settings: settings.clone(), begun });
         }
         Ok(streams)

@@ -7,7 +7,7 @@ use super::{NewStream, Proposal, Report};
 use crate::acceptor;
 use crate::config::Options;
 use crate::config::checked::StreamSettings;
-use crate::net::ListenerId;
+use crate::net::{ListenerId, listen};
 use crate::reactor::{AddressLimit, Change, ListenerRun};
 use crate::writer;
 use crossbeam_queue::ArrayQueue;
@@ -16,6 +16,8 @@ use std::time::Duration;
 
 impl Live {
     pub(super) fn change_streams(&mut self, new: &Options, streams: Vec<NewStream>, report: &mut Report) {
+        let shards = self.shards.clone();
+        let wake = || shards.iter().for_each(|s| (s.writer)());
         for (index, (old, new)) in self.options.streams.iter_mut().zip(&new.streams).enumerate() {
             // Those of which lines may be on their way in the other manner stay as they are.
             let settings = StreamSettings { io: old.io, format: old.format, ..new.clone() };
@@ -26,7 +28,7 @@ impl Live {
                 report.changed.push(format!("stream {} is stored as it says now", old.name));
                 for changes in &self.writer_changes {
                     let options = stored(&settings, self.modes);
-                    tell(changes, writer::Change::Alter { stream: index, options }, || {});
+                    tell(changes, writer::Change::Alter { stream: index, options }, &wake);
                 }
                 *old = settings;
             }
@@ -35,7 +37,7 @@ impl Live {
             report.changed.push(format!("stream {} is new", settings.name));
             for (changes, (dir, active)) in self.writer_changes.iter().zip(begun) {
                 let options = stored(&settings, self.modes);
-                tell(changes, writer::Change::Open { dir, active: Box::new(active), options }, || {});
+                tell(changes, writer::Change::Open { dir, active: Box::new(active), options }, &wake);
             }
             self.options.streams.push(settings);
         }
@@ -90,6 +92,9 @@ impl Live {
             let (name, limit) = (options.name.clone(), options.max_connections_per_address);
             let tls = self.certificates.of(place);
             let is_known = place < self.runs.len();
+            let old_mode = self.runs.get(place).map(|r| r.options.socket_mode);
+            let mode = old_mode.filter(|old| *old != options.socket_mode);
+            let mode = mode.map(|_| (options.address.clone(), options.socket_mode));
             let addresses = match is_known {
                 true => Arc::clone(&self.runs[place].addresses),
                 false => Arc::new(AddressLimit::new(limit)),
@@ -103,12 +108,15 @@ impl Live {
                 self.runs.push(run);
             }
             changed.push(place);
-            let Some(source) = source else {
+            let Some(mut source) = source else {
+                if let Some(error) = mode.and_then(|(address, mode)| listen::set_mode(&address, mode).err()) {
+                    report.restart.push(format!("listener.{name}.socket_mode ({error})"));
+                }
                 report.changed.push(format!("listener {name} has other options"));
                 continue;
             };
             report.changed.push(format!("listener {name} listens on {}", source.address));
-            self.manager.keep(&name, source.copies.iter());
+            source.keep(&name, self.manager);
             match self.sources.get_mut(place) {
                 Some(old) => *old = source,
                 None => self.sources.push(source),
@@ -123,7 +131,7 @@ impl Live {
     /// A listener's sockets are to be closed, once nobody waits in their queues.
     pub(super) fn give_up(&mut self, place: usize, handed_on: &[usize], stopped: &mut Vec<usize>) {
         let source = &mut self.sources[place];
-        self.manager.forget(&self.runs[place].options.name);
+        source.kept_as.drain(..).for_each(|name| self.manager.forget(&name));
         source.copies.clear();
         if !handed_on.contains(&place) {
             source.remove_file();

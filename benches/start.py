@@ -22,6 +22,14 @@ options = parser.parse_args()
 binary = str(pathlib.Path(options.binary).resolve())
 
 
+def run_ns(task):
+    """CPU time of a thread, in nanoseconds; one that has just ended has none to show."""
+    try:
+        return int(open(f"{task}/schedstat").read().split()[0])
+    except FileNotFoundError:
+        return 0
+
+
 class Running:
     """A server in a directory of its own; ready when the constructor returns."""
 
@@ -41,7 +49,7 @@ class Running:
             pass
         self.start_ms = (time.perf_counter() - begin) * 1000
         tasks = f"/proc/{self.process.pid}/task"
-        self.cpu_ms = sum(int(open(f"{tasks}/{task}/schedstat").read().split()[0]) for task in os.listdir(tasks)) / 1e6
+        self.cpu_ms = sum(run_ns(f"{tasks}/{task}") for task in os.listdir(tasks)) / 1e6
         # What the manager would keep (FDSTORE=1) arrives here and is dropped with the socket.
         self.notify = notify
 

@@ -68,11 +68,8 @@ impl Inventory {
         for (id, kinds) in kinds {
             let size = |kind: &Kind| {
                 let path = dir.join(id.file_name(*kind));
-                match disk.open(&path).and_then(|file| file.len()) {
-                    // Moved on since, or out of reach: one file must not keep the others from being seen to.
-                    Err(_) => 0,
-                    Ok(len) => len,
-                }
+                // Moved on since, or out of reach: one file must not keep the others from being seen to.
+                disk.open(&path).and_then(|file| file.len()).unwrap_or_default()
             };
             let bytes = || kinds.iter().map(size).sum::<u64>();
             if kinds.contains(&Kind::Active) {

@@ -28,7 +28,7 @@ impl Live {
                 report.changed.push(format!("stream {} is stored as it says now", old.name));
                 for changes in &self.writer_changes {
                     let options = stored(&settings, self.modes);
-                    tell(changes, writer::Change::Alter { stream: index, options }, &wake);
+                    tell(changes, writer::Change::Alter { stream: index, options }, wake);
                 }
                 *old = settings;
             }
@@ -37,7 +37,7 @@ impl Live {
             report.changed.push(format!("stream {} is new", settings.name));
             for (changes, (dir, active)) in self.writer_changes.iter().zip(begun) {
                 let options = stored(&settings, self.modes);
-                tell(changes, writer::Change::Open { dir, active: Box::new(active), options }, &wake);
+                tell(changes, writer::Change::Open { dir, active: Box::new(active), options }, wake);
             }
             self.options.streams.push(settings);
         }

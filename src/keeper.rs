@@ -232,10 +232,7 @@ impl Keeper {
         let ids: Vec<_> = inventory.finished.keys().copied().collect();
         let mut failed = None;
         for id in ids {
-            let is_wanted = |kind| stream.shelf.wants(&*self.disk, id, kind).unwrap_or(false);
-            if !is_there(&*self.disk, &stream.shelf.dir, id, Kind::Sealed, is_wanted)
-                && !is_there(&*self.disk, &stream.shelf.dir, id, Kind::Compressed, is_wanted)
-            {
+            if !stream.shelf.wants(&*self.disk, id) {
                 continue;
             }
             let put = match stream.shelf.put_away(&*self.disk, id, &|| self.may_go_on()) {
@@ -338,16 +335,6 @@ impl Keeper {
 /// Where a stream's sealed segments are in the end.
 fn place(stream: &KeptStream) -> &PathBuf {
     stream.shelf.home.as_ref().unwrap_or(&stream.shelf.dir)
-}
-
-fn is_there(
-    disk: &dyn Disk,
-    dir: &Path,
-    id: crate::log::names::SegmentId,
-    kind: Kind,
-    also: impl Fn(Kind) -> bool,
-) -> bool {
-    disk.link_target(&dir.join(id.file_name(kind))).is_ok() && also(kind)
 }
 
 #[cfg(test)]

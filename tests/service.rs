@@ -224,3 +224,32 @@ fn a_restart_takes_a_new_address_over_and_lets_the_old_one_go() {
     send_all(new, b"a line\n");
     await_that("the line", || server.cat() == b"a line\n");
 }
+
+#[test]
+fn a_kept_socket_file_goes_with_its_listener() {
+    let dir = scratch();
+    let manager = Manager::new(dir.path());
+    let (data, file, path) = (dir.path().join("data"), dir.path().join("logweir.toml"), dir.path().join("data/u.sock"));
+    let tcp = "[listener.t]\naddress = \"tcp://127.0.0.1:0\"\n";
+    let unix =
+        |mode: &str| format!("{tcp}[listener.u]\naddress = \"unix://{}\"\nsocket_mode = \"{mode}\"\n", path.display());
+    let start = || manager.start(&data, &["--config", file.to_str().unwrap()], &[], &[]);
+    std::fs::write(&file, unix("0600")).unwrap();
+    let mut server = start();
+    await_that("kept", || manager.kept().contains(&"@u".to_string()));
+    assert!(server.stop().success());
+    assert!(path.exists(), "whoever connects now waits in the queue");
+    std::fs::write(&file, unix("0666")).unwrap();
+    let server = start();
+    let mode = |m: std::fs::Metadata| std::os::unix::fs::PermissionsExt::mode(&m.permissions()) & 0o777;
+    assert_eq!(mode(std::fs::metadata(&path).unwrap()), 0o666);
+    UnixStream::connect(&path).unwrap().write_all(b"after the restart\n").unwrap();
+    await_that("the line", || server.cat() == b"after the restart\n");
+    std::fs::write(&file, unix("0640")).unwrap();
+    server.signal(Signal::SIGHUP);
+    await_that("its mode", || mode(std::fs::metadata(&path).unwrap()) == 0o640);
+    std::fs::write(&file, tcp).unwrap();
+    server.signal(Signal::SIGHUP);
+    await_that("the file to go", || !path.exists());
+    await_that("nor is it kept", || !manager.kept().contains(&"@u".to_string()));
+}

@@ -37,19 +37,13 @@ pub struct Put {
 }
 
 impl Shelf {
-    /// True if [`Shelf::put_away`] would do something with a file of this kind.
-    ///
-    /// # Errors
-    /// The file cannot be looked at.
-    pub fn wants(&self, disk: &dyn Disk, id: SegmentId, kind: Kind) -> io::Result<bool> {
-        let is_here = || disk.link_target(&self.file(id, kind)).map(|target| target.is_none());
-        match kind {
-            Kind::Active => Ok(false),
-            Kind::Sealed if self.compress.is_some() => Ok(true),
-            Kind::Sealed | Kind::Compressed => Ok(self.home.is_some() && is_here()?),
-            // They go with their segment.
-            Kind::Trail | Kind::Torn => Ok(false),
-        }
+    /// True if [`Shelf::put_away`] would do something with a segment. Where nothing is to be done with any, no file is looked at.
+    #[must_use]
+    pub fn wants(&self, disk: &dyn Disk, id: SegmentId) -> bool {
+        let target = |kind| disk.link_target(&self.file(id, kind));
+        (self.compress.is_some() && target(Kind::Sealed).is_ok())
+            || (self.home.is_some()
+                && [Kind::Sealed, Kind::Compressed].into_iter().any(|kind| matches!(target(kind), Ok(None))))
     }
 
     /// Compresses and moves a sealed segment as it should be. `go_on` is asked now and then.

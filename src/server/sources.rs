@@ -62,10 +62,15 @@ impl Source {
             true => Source::bind(&listener.address, listener.socket_mode, reactors),
             false => Source::take_over(&listener.address, taken.into_iter().map(|i| i.socket).collect()),
         };
-        let source = source.map(|source| Source { kept_as, ..source }).inspect(|source| {
-            if !source.kept_as.is_empty() {
-                let _ = listen::set_mode(&listener.address, listener.socket_mode); // it was ours, and still is
+        let source = source.map(|source| Source { kept_as, ..source }).map(|mut source| {
+            // What was kept is ours still, and so is its file.
+            if let (false, Address::Unix(path) | Address::UnixDatagram(path)) =
+                (source.kept_as.is_empty(), &listener.address)
+            {
+                let _ = listen::set_mode(&listener.address, listener.socket_mode);
+                source.path = Some(path.clone());
             }
+            source
         });
         source.and_then(Source::copied).map_err(failed)
     }

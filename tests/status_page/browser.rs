@@ -102,7 +102,13 @@ impl Drop for Browser {
 /// One request; the `value` of its answer.
 fn call(address: SocketAddr, method: &str, path: &str, body: &Value) -> Value {
     let body = if body.is_null() { String::new() } else { body.to_string() };
-    let mut stream = TcpStream::connect(address).unwrap();
+    // The driver names its port a moment before it listens on it.
+    let mut stream = None;
+    super::common::await_that("the driver", || {
+        stream = TcpStream::connect(address).ok();
+        stream.is_some()
+    });
+    let mut stream = stream.unwrap();
     stream.set_read_timeout(Some(super::common::PATIENCE)).unwrap();
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nConnection: close\r\n"

@@ -11,8 +11,9 @@ use logweir::log::segment::{AppendOptions, Segment, Stamp};
 use logweir::metrics::stats::StatusCells;
 use logweir::net::Peer;
 use logweir::ring::Ring;
-use logweir::session::http::{Budget, Http, HttpOptions, Reply, StreamChoice};
+use logweir::session::http::{Http, HttpOptions, Reply, StreamChoice};
 use logweir::session::lines::{Format, Lines, LinesOptions, TooLong};
+use logweir::session::room::{Owner, Room};
 use logweir::session::tail::{TailHandle, TailStore};
 use logweir::session::{AckLevel, Landing, Session, Turn, Window};
 use std::hint::black_box;
@@ -42,10 +43,10 @@ fn framing(c: &mut Criterion) {
         });
         let mut memory: Vec<u8> = std::iter::repeat_n(b'x', MIB).collect();
         memory.iter_mut().skip(line - 1).step_by(line).for_each(|b| *b = b'\n');
-        let mut store = TailStore::new(MIB, max).unwrap();
+        let mut store = TailStore::new(MIB, max, 1).unwrap();
         group.bench_function(name, |b| {
             b.iter(|| {
-                let mut session = Lines::new(Arc::clone(&options), &Peer::Local);
+                let mut session = Lines::new(Arc::clone(&options), &Peer::Local, Owner::default());
                 let mut tail = TailHandle::default();
                 let mut window = Window::new(&mut memory, store.tail(&mut tail), 0);
                 session.input(Landing { start: 0, len: MIB }, MIB, &mut window);
@@ -140,7 +141,7 @@ fn http(c: &mut Criterion) {
         max_decoded_bytes: 1 << 30,
         max_requests: 0,
         tokens: Vec::new(),
-        decoding: Budget::new(32 << 20),
+        decoding: Room::new(32 << 20),
     });
     let text: String = (0..4 * MIB / 100)
         .map(|i| {
@@ -178,7 +179,7 @@ fn http(c: &mut Criterion) {
     let mut memory = vec![0; MIB];
     for (name, input, bytes) in cases {
         group.throughput(Throughput::Bytes(bytes as u64));
-        let mut store = TailStore::new(MIB, MIB).unwrap();
+        let mut store = TailStore::new(MIB, MIB, 1).unwrap();
         let mut session = Http::new(Arc::clone(&options), &Peer::Local);
         group.bench_function(name, |b| b.iter(|| http_request(&mut session, &mut store, &mut memory, &input)));
     }

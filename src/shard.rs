@@ -3,7 +3,7 @@
 use crate::chunk::{Chunk, Class, Pool};
 use crate::metrics::cells::Cell;
 use crate::metrics::stats::{ReactorStats, WriterStats};
-use crate::net::{ListenerId, Peer, Socket};
+use crate::net::{Client, ListenerId, Peer, Socket};
 use crate::ring::{Ring, Wake};
 use crate::session::Session;
 use crate::sleep::Waker;
@@ -42,7 +42,7 @@ pub struct Moved {
     pub stage: Box<dyn Stage>,
     /// The protocol.
     pub session: Box<dyn Session>,
-    /// The line that is begun, at most one block of the tail store.
+    /// The line that is begun, at most as long as the blocks of the tail store that are each connection's own.
     pub tail: Vec<u8>,
     /// Monotonic nanoseconds of the last input.
     pub last_input_ns: u64,
@@ -50,6 +50,8 @@ pub struct Moved {
     pub line_since_ns: u64,
     /// When it becomes too old; 0: never.
     pub retires_ns: u64,
+    /// Whom limits count it for.
+    pub client: Option<Client>,
 }
 
 /// What others may put before a reactor, and how it is woken.
@@ -77,7 +79,7 @@ pub struct Load {
     pub bytes: Cell,
     /// When the window ended, in monotonic nanoseconds.
     pub until_ns: Cell,
-    /// A connection is on its way here, or its partial line has no room within the budget yet: no other comes.
+    /// A connection is on its way here: no other comes.
     pub guest: AtomicBool,
 }
 

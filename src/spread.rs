@@ -91,6 +91,11 @@ impl Spread {
         Ok(())
     }
 
+    /// Wakes every reactor.
+    pub fn wake_all(&self) {
+        self.shards.iter().flat_map(|s| &s.reactors).for_each(ReactorPort::wake);
+    }
+
     /// Counts a connection that a reactor keeps without asking.
     pub fn keep(&self, own: usize) {
         self.lock()[own].open += 1;

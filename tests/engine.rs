@@ -94,6 +94,7 @@ fn suite<E: Engine>(make: impl Fn() -> E) {
     datagrams_keep_their_bounds(make());
     a_stopped_listener_gives_out_its_queue(Rig::new(make()));
     nobody_waits_for_anothers_buffers(Rig::new(make()));
+    who_is_idle_causes_no_events_while_others_hold_all_buffers(Rig::new(make()));
     a_closed_connection_is_closed_whatever_was_under_way(Rig::new(make()));
     bytes_stay_whole_under_churn(Rig::new(make()));
     a_detached_connection_goes_on_elsewhere(Rig::new(make()), Rig::new(make()));
@@ -269,6 +270,46 @@ fn nobody_waits_for_anothers_buffers<E: Engine>(mut rig: Rig<E>) {
 
 /// Closed with input unread, of which the engine may have received some, told the kernel to stop, or neither: the client
 /// sees the end.
+/// As a reactor does it: whoever is pending and may be served is received from until nothing is there.
+fn who_is_idle_causes_no_events_while_others_hold_all_buffers<E: Engine>(mut rig: Rig<E>) {
+    let mut holders = Vec::new();
+    for _ in 0..20 {
+        let (mut client, id) = rig.accept();
+        client.write_all(b"a small read that nobody takes").unwrap();
+        rig.pending(id);
+        holders.push((client, id));
+    }
+    let (mut idle, idle_id) = rig.accept();
+    let mut quiet = 0;
+    for _ in 0..100 {
+        rig.events.clear();
+        rig.engine.wait(Some(Duration::from_millis(5)), &mut rig.events).unwrap();
+        let mine = |e: &Event| matches!(e, Event::Pending(id) if *id == idle_id);
+        quiet = if rig.events.iter().any(mine) { 0 } else { quiet + 1 };
+        if quiet == 3 {
+            break;
+        }
+        assert!(matches!(rig.recv(idle_id, 1000).1, Outcome::Empty));
+    }
+    assert_eq!(quiet, 3, "an idle connection is looked at again and again");
+    // It is heard all the same, and the others go on once they are served.
+    idle.write_all(b"here").unwrap();
+    rig.pending(idle_id);
+    assert_eq!(rig.recv(idle_id, 1000).0, b"here");
+    for (client, id) in &mut holders {
+        assert_eq!(rig.recv(*id, 1000).0, b"a small read that nobody takes");
+        client.write_all(b"more").unwrap();
+        while rig.recv(*id, 1000).0.is_empty() {
+            rig.pending(*id);
+        }
+    }
+    idle.write_all(b"again").unwrap();
+    rig.events.retain(|e| !matches!(e, Event::Pending(id) if *id == idle_id));
+    while rig.recv(idle_id, 1000).0.is_empty() {
+        rig.pending(idle_id);
+    }
+}
+
 fn a_closed_connection_is_closed_whatever_was_under_way<E: Engine>(mut rig: Rig<E>) {
     let mut clients = Vec::new();
     for n in 0..24 {

@@ -55,6 +55,10 @@ fn connection(acceptor: &TlsAcceptor, config: ClientConfig, cut: usize) -> (isiz
             let front = stage.held();
             space[front..front + piece.len()].copy_from_slice(piece);
             count(held, peak, || stage.decode(&mut space, piece.len(), 1 << 20)).unwrap();
+            if stage.wants_turn() {
+                stage.take_turn();
+                count(held, peak, || stage.decode(&mut space, 0, 1 << 20)).unwrap();
+            }
         }
     };
     for _ in 0..4 {

@@ -82,7 +82,7 @@ pub fn run(case: &Case, feed: &Feed, input: &[u8]) -> Framed {
     let options = &case.options;
     let most = options.max_line_bytes + usize::from(options.strip_cr);
     let mut session = Lines::new(Arc::clone(options), &case.peer);
-    let mut store = TailStore::new(feed.budget, options.max_line_bytes).expect("memory");
+    let mut store = TailStore::new(feed.budget, options.max_line_bytes, 1).expect("memory");
     let mut handle = TailHandle::default();
     let mut memory = vec![0xaa; feed.chunk];
     let mut out = Framed::default();
@@ -104,6 +104,7 @@ pub fn run(case: &Case, feed: &Feed, input: &[u8]) -> Framed {
         out.closed = session.input(landing, n, &mut window) == Step::Close;
         let lines = u64::from(window.lines);
         filled += take(&window, &mut out);
+        drop(window);
         at += n;
         assert!(handle.len() <= most, "{} bytes in the tail of {most}", handle.len());
         assert!(out.closed || store.used_bytes() == handle.blocks() * BLOCK, "blocks are those of the tail");
@@ -122,7 +123,9 @@ pub fn run(case: &Case, feed: &Feed, input: &[u8]) -> Framed {
         let mut window = Window::new(&mut memory[filled..], store.tail(&mut handle), 0);
         session.finish(case.end, &mut window);
         take(&window, &mut out);
-        reply(case, &mut session, u64::from(window.lines), &mut answers);
+        let lines = u64::from(window.lines);
+        drop(window);
+        reply(case, &mut session, lines, &mut answers);
     }
     reply(case, &mut session, 0, &mut answers);
     assert_eq!(store.used_bytes(), 0, "a connection that has ended holds no blocks");

@@ -9,8 +9,9 @@ pub mod segments;
 
 use logweir::metrics::stats::StatusCells;
 use logweir::net::Peer;
-use logweir::session::http::{Budget, Http, HttpOptions, Reply, StreamChoice};
+use logweir::session::http::{Http, HttpOptions, Reply, StreamChoice};
 use logweir::session::lines::{Format, LinesOptions, MARKER_ROOM, TooLong};
+use logweir::session::room::{Owner, Room};
 use logweir::session::tail::{TailHandle, TailStore};
 use logweir::session::{AckLevel, End, Landing, Session, Step, Turn, Window};
 use logweir::transport::{Stage, StageError};
@@ -120,6 +121,7 @@ impl Connection {
         }
         self.held += u64::from(window.lines);
         self.filled += window.committed;
+        drop(window);
         self.settle(!self.late);
         n
     }
@@ -134,7 +136,7 @@ impl Connection {
 
 /// One connection from its first byte to its end.
 pub fn run(setup: &Setup, input: &[u8]) -> Output {
-    let budget = Budget::new(32 << 20);
+    let budget = Room::new(32 << 20);
     let lines = LinesOptions {
         listener: "t".into(),
         max_line_bytes: MAX_LINE,
@@ -158,8 +160,8 @@ pub fn run(setup: &Setup, input: &[u8]) -> Output {
         decoding: Arc::clone(&budget),
     };
     let mut connection = Connection {
-        session: Http::new(Arc::new(options), &Peer::Local),
-        store: TailStore::new(setup.budget, 2048).expect("memory"),
+        session: Http::new(Arc::new(options), &Peer::Local, Owner::default()),
+        store: TailStore::new(setup.budget, 2048, 1).expect("memory"),
         handle: TailHandle::default(),
         chunk: vec![0xaa; setup.chunk],
         filled: 0,
@@ -182,6 +184,7 @@ pub fn run(setup: &Setup, input: &[u8]) -> Output {
     }
     let mut window = Window::new(&mut [], connection.store.tail(&mut connection.handle), 0);
     connection.session.finish(End::Clean, &mut window);
+    drop(window);
     connection.settle(true);
     assert_eq!(connection.store.used_bytes(), 0, "a connection that has ended holds no blocks");
     assert!(!connection.session.owes(), "everything is answered");
@@ -258,6 +261,7 @@ pub fn through(stage: &mut dyn Stage, wire: &[u8], pieces: &[usize]) -> (Vec<u8>
             Err(error) => return (out, Some(error)),
         }
         let mut rounds = 0;
+        stage.take_turn();
         while stage.pending() {
             let mut space = vec![0; stage.held() + 1024];
             match stage.decode(&mut space, 0, 1024) {

@@ -10,8 +10,9 @@ use super::units::{Size, Time};
 use crate::chunk::{Class, Level};
 use crate::log::names::is_stream_name;
 use crate::net::listen::Address;
-use crate::session::http::Budget;
+use crate::reactor::DATAGRAM_MAX;
 use crate::session::lines::Format;
+use crate::session::room::Room;
 use crate::topology::{Live, Machine, Pinning, Plan, Wanted};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -29,8 +30,10 @@ pub struct Options {
     pub drain_delay: Duration,
     /// TLS handshakes a second, for each reactor.
     pub tls_handshakes_per_second: usize,
-    /// Memory for decoding HTTP bodies, in bytes.
-    pub decoding: Arc<Budget>,
+    /// Bits of an IPv6 address that are one client's.
+    pub ipv6_prefix: u8,
+    /// Memory for decoding HTTP bodies.
+    pub decoding: Arc<Room>,
     /// How sockets are driven.
     pub engine: EngineChoice,
     /// Threads.
@@ -133,7 +136,7 @@ pub fn check(raw: Raw, places: &Places) -> Result<Options, ConfigError> {
     let streams = check.streams(&raw.stream, &raw_listeners, &defaults)?;
     let buffer = raw.buffer.memory.unwrap_or(Size(64 << 20));
     let has_http = raw_listeners.values().any(|l| l.protocol == Some(raw::Protocol::Http));
-    let decoding = Budget::new(if has_http { (buffer.0 / DECODING_SHARE) as usize } else { 0 });
+    let decoding = Room::new(if has_http { (buffer.0 / DECODING_SHARE) as usize } else { 0 });
     let around = Around { only: raw_listeners.len() == 1, streams: &streams, tokens: &raw.token, decoding: &decoding };
     let listeners = raw_listeners
         .iter()
@@ -178,6 +181,7 @@ pub fn check(raw: Raw, places: &Places) -> Result<Options, ConfigError> {
             1,
             1_000_000,
         )?,
+        ipv6_prefix: check.number("limits.ipv6_prefix", raw.limits.ipv6_prefix, 64, 0, 128)? as u8,
         decoding,
         engine,
         placement,
@@ -207,7 +211,7 @@ impl Options {
 
 fn needs(
     buffer: Size,
-    decoding: &Budget,
+    decoding: &Room,
     engine: EngineChoice,
     placement: &Placement,
     listeners: &[ListenerOptions],
@@ -222,12 +226,15 @@ fn needs(
             lanes.push((class, levels.len()));
         }
     }
+    // A datagram passes through the tail, whatever the others hold.
+    let datagrams = listeners.iter().filter(|l| matches!(l.address, Address::UnixDatagram(_)));
+    let passing = datagrams.map(|l| l.longest_tail().min(DATAGRAM_MAX)).max().unwrap_or(0);
     Needs {
         memory: buffer.0 as usize,
         shards: placement.shards,
         reactors_per_shard: placement.reactors_per_shard,
         lanes,
-        max_line_bytes: listeners.iter().map(ListenerOptions::longest_tail).max().unwrap_or(0),
+        max_line_bytes: listeners.iter().map(ListenerOptions::longest_tail).max().unwrap_or(0) + passing,
         least_chunk_bytes: listeners.iter().map(ListenerOptions::least_chunk_bytes).max().unwrap_or(0),
         has_ring: engine != EngineChoice::Epoll,
         direct_streams: streams.iter().filter(|s| s.io == Io::Direct).count(),

@@ -6,8 +6,9 @@ use super::raw::{self, Ack, Protocol, ProxyWord, Reply, TlsVersion, TooLongWord,
 use crate::chunk::{Class, Level};
 use crate::net::listen::Address;
 use crate::session::AckLevel;
-use crate::session::http::{Budget, HEAD_LANDING, HttpOptions, MOST_HEADERS, StreamChoice, Token};
+use crate::session::http::{HEAD_LANDING, HttpOptions, MOST_HEADERS, StreamChoice, Token};
 use crate::session::lines::{self, Format, LinesOptions, TooLong};
+use crate::session::room::Room;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -96,7 +97,7 @@ pub(super) struct Around<'a> {
     /// The tokens.
     pub tokens: &'a BTreeMap<String, raw::Token>,
     /// Memory for decoding bodies.
-    pub decoding: &'a Arc<Budget>,
+    pub decoding: &'a Arc<Room>,
 }
 
 impl Check<'_> {

@@ -141,7 +141,7 @@ section!(/// `[retention]`
 section!(/// `[admin]`
     Admin { address: String });
 section!(/// `[limits]`
-    Limits { max_connections: usize, tls_handshakes_per_second: usize });
+    Limits { max_connections: usize, tls_handshakes_per_second: usize, ipv6_prefix: usize });
 section!(/// `[log]`
     Log { level: LogLevel, format: LogFormat });
 section!(/// `[stream.NAME]`

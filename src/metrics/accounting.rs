@@ -24,6 +24,8 @@ pub enum Reason {
     Reset,
     /// `line_timeout` inside a line.
     LineTimeout,
+    /// Its connection held the most of the room for partial lines, and others needed it.
+    NoRoom,
     /// The disk failed for the second time; what was in memory could not be written.
     DiskFailed,
     /// `shutdown_timeout` ended before the disk took it.
@@ -31,13 +33,14 @@ pub enum Reason {
 }
 
 /// All reasons, in the order of their discriminants.
-pub const REASONS: [(Reason, &str); 8] = [
+pub const REASONS: [(Reason, &str); 9] = [
     (Reason::BufferFull, "buffer_full"),
     (Reason::Evicted, "evicted"),
     (Reason::TooLong, "too_long"),
     (Reason::Unterminated, "unterminated"),
     (Reason::Reset, "reset"),
     (Reason::LineTimeout, "line_timeout"),
+    (Reason::NoRoom, "no_room"),
     (Reason::DiskFailed, "disk_failed"),
     (Reason::Shutdown, "shutdown"),
 ];

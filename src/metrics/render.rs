@@ -156,6 +156,7 @@ fn describe() {
         ("logweir_accept_failures_total", "Accepts that failed for want of descriptors."),
         ("logweir_backpressure_events_total", "Times that reading stopped because no chunk was free."),
         ("logweir_partial_line_waits_total", "Times that a connection waited for room for its partial line."),
+        ("logweir_polled_instead_total", "Times that a connection was polled since every buffer for small reads was in use."),
         ("logweir_appends_total", "Appends."),
         ("logweir_appended_bytes_total", "Bytes appended."),
         ("logweir_syncs_total", "Syncs that succeeded."),
@@ -244,6 +245,7 @@ fn publish_shard(shard: &Shard) {
     count("logweir_accept_failures_total", sum(&|r| r.accept_failures.get()));
     count("logweir_backpressure_events_total", sum(&|r| r.backpressure_events.get()));
     count("logweir_partial_line_waits_total", sum(&|r| r.tail_waits.get()));
+    count("logweir_polled_instead_total", sum(&|r| r.polled_instead.get()));
     let backpressure = sum(&|r| r.backpressure_ns.get()) as f64 / 1e9;
     gauge!("logweir_backpressure_seconds_total", "shard" => index.clone()).set(backpressure);
     for (refused, reason) in REFUSED {

@@ -23,10 +23,12 @@ pub enum Refused {
     TooLong,
     /// A PROXY header or TLS handshake that failed.
     Transport,
+    /// It held the most of the room for what is unfinished, and others needed it.
+    NoRoom,
 }
 
 /// All of them, in the order of their discriminants.
-pub const REFUSED: [(Refused, &str); 8] = [
+pub const REFUSED: [(Refused, &str); 9] = [
     (Refused::MaxConnections, "max_connections"),
     (Refused::PerAddress, "max_connections_per_address"),
     (Refused::Descriptors, "descriptors"),
@@ -35,6 +37,7 @@ pub const REFUSED: [(Refused, &str); 8] = [
     (Refused::LineTimeout, "line_timeout"),
     (Refused::TooLong, "too_long"),
     (Refused::Transport, "transport"),
+    (Refused::NoRoom, "no_room"),
 ];
 
 /// The status codes that HTTP listeners answer with.
@@ -88,6 +91,8 @@ pub struct ReactorCells {
     pub tail_bytes: Cell,
     /// Times that a connection had to wait because the tail budget was spent.
     pub tail_waits: Cell,
+    /// Times that a connection was watched by a poll since every provided buffer of the ring was in use (io_uring).
+    pub polled_instead: Cell,
     /// Answers of HTTP listeners, by status.
     pub statuses: StatusCells,
     /// From receipt to acknowledgement.

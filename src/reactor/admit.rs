@@ -6,17 +6,17 @@ use crate::chunk::ConnId;
 use crate::control::Notice;
 use crate::metrics::stats::Refused;
 use crate::net::listen::Address;
-use crate::net::{Engine, ListenerId, Peer, Socket};
+use crate::net::{Client, Engine, ListenerId, Peer, Socket};
 use crate::session::Session;
 use crate::session::http::Http;
 use crate::session::lines::Lines;
+use crate::session::room::Owner;
 use crate::shard::Handed;
 use crate::transport::proxy::Proxy;
 use crate::transport::{Identity, Stage};
 use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// `limits.max_connections`, over all reactors. Touched when a connection comes or goes.
@@ -64,22 +64,31 @@ impl ConnectionLimit {
 #[derive(Debug)]
 pub struct AddressLimit {
     most: AtomicUsize,
-    open: Mutex<HashMap<IpAddr, usize>>,
+    /// `limits.ipv6_prefix`
+    ipv6_prefix: AtomicU8,
+    open: Mutex<HashMap<Client, usize>>,
 }
 
 impl AddressLimit {
-    /// So many at most; 0: no limit.
+    /// So many at most; 0: no limit. So many bits of an IPv6 address are one client's.
     #[must_use]
-    pub fn new(most: usize) -> Self {
-        AddressLimit { most: AtomicUsize::new(most), open: Mutex::new(HashMap::new()) }
+    pub fn new(most: usize, ipv6_prefix: u8) -> Self {
+        let (most, ipv6_prefix) = (AtomicUsize::new(most), AtomicU8::new(ipv6_prefix));
+        AddressLimit { most, ipv6_prefix, open: Mutex::new(HashMap::new()) }
     }
 
-    /// Another limit, for those who come from now on.
-    pub fn set_most(&self, most: usize) {
+    /// Other limits, for those who come from now on.
+    pub fn set(&self, most: usize, ipv6_prefix: u8) {
         self.most.store(most, Ordering::Relaxed);
+        self.ipv6_prefix.store(ipv6_prefix, Ordering::Relaxed);
     }
 
-    pub(super) fn enter(&self, ip: IpAddr) -> bool {
+    /// Whom a connection counts for.
+    pub(super) fn client(&self, peer: &Peer) -> Option<Client> {
+        peer.ip().map(|ip| Client::of(ip, self.ipv6_prefix.load(Ordering::Relaxed)))
+    }
+
+    pub(super) fn enter(&self, ip: Client) -> bool {
         // Counted without a limit too: one may be set while they are connected.
         let most = self.most.load(Ordering::Relaxed);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -92,7 +101,7 @@ impl AddressLimit {
         enters
     }
 
-    pub(super) fn leave(&self, ip: IpAddr) {
+    pub(super) fn leave(&self, ip: Client) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = open.get_mut(&ip) {
             *count -= 1;
@@ -128,8 +137,8 @@ impl<E: Engine> Reactor<E> {
         }
         let run = &self.listeners[usize::from(listener)];
         // Behind a proxy the client's address counts, once it is known, and never the proxy's.
-        let counted = if run.options.proxy { Peer::Local } else { peer };
-        if counted.ip().is_some_and(|ip| !run.addresses.enter(ip)) {
+        let counted = if run.options.proxy { None } else { run.addresses.client(&peer) };
+        if counted.is_some_and(|client| !run.addresses.enter(client)) {
             self.connections.leave();
             self.spread.leave(self.number);
             return self.refuse(listener, Refused::PerAddress);
@@ -138,13 +147,14 @@ impl<E: Engine> Reactor<E> {
             let _ = socket.fd.set_tcp_nodelay(true); // answers are small and awaited; without it they only come later
         }
         let kind = socket.kind;
-        let session = self.session_for(listener, &peer);
+        let owner = Owner { listener, client: counted };
+        let session = self.session_for(&peer, owner);
         let stage = self.stage_for(listener);
         let Ok(id) = self.engine.open(socket) else {
-            self.forget(listener, counted.ip());
+            self.forget(listener, counted);
             return self.refuse(listener, Refused::Descriptors);
         };
-        let mut conn = Conn::new(listener, kind, counted, session, stage);
+        let mut conn = Conn::new(kind, peer, owner, session, stage);
         conn.last_input_ns = self.now;
         conn.retires_ns = self.retirement(listener, id);
         if conn.stage.is_opening() {
@@ -160,10 +170,10 @@ impl<E: Engine> Reactor<E> {
     }
 
     /// The protocol of a new connection.
-    pub(super) fn session_for(&self, listener: ListenerId, peer: &Peer) -> Box<dyn Session> {
-        let options = &self.listeners[usize::from(listener)].options;
+    pub(super) fn session_for(&self, peer: &Peer, owner: Owner) -> Box<dyn Session> {
+        let options = &self.listeners[usize::from(owner.listener)].options;
         match &options.http {
-            Some(http) => Box::new(Http::new(Arc::clone(http), peer)),
+            Some(http) => Box::new(Http::new(Arc::clone(http), peer, owner)),
             None => Box::new(Lines::new(Arc::clone(&options.lines), peer)),
         }
     }
@@ -205,11 +215,11 @@ impl<E: Engine> Reactor<E> {
     }
 
     /// Takes a connection off the counts that are kept over all reactors.
-    pub(super) fn forget(&mut self, listener: ListenerId, ip: Option<IpAddr>) {
+    pub(super) fn forget(&mut self, listener: ListenerId, client: Option<Client>) {
         self.connections.leave();
         self.spread.leave(self.number);
-        if let Some(ip) = ip {
-            self.listeners[usize::from(listener)].addresses.leave(ip);
+        if let Some(client) = client {
+            self.listeners[usize::from(listener)].addresses.leave(client);
         }
     }
 
@@ -226,19 +236,24 @@ impl<E: Engine> Reactor<E> {
         self.call_off(Some(id));
         let Some(mut conn) = self.conns.remove(id) else { return };
         self.tails.tail(&mut conn.tail).clear();
-        if self.tail_lane == Some(id) {
-            self.tail_lane = None;
+        self.relief.forget(id, &conn);
+        if conn.in_line {
+            self.handshakes.leave(id, conn.client);
+        }
+        if !conn.sending {
+            let mut goodbye = Vec::new();
+            conn.stage.close(&mut goodbye);
+            if !goodbye.is_empty() {
+                let _ = self.engine.send(id, goodbye); // closed in a moment, whether or not it was sent
+            }
         }
         if let Some(why) = why {
             self.stats().refused[why as usize].add(1);
         }
-        if conn.queued {
-            self.starved.retain(|other| *other != id);
-        }
         super::ending::compact(&mut self.idle_timers, &mut self.conns);
         super::ending::compact(&mut self.line_timers, &mut self.conns);
         self.engine.close(id);
-        self.forget(conn.listener, conn.peer.ip());
+        self.forget(conn.listener, conn.client);
         self.stats().open.add(u64::MAX); // one less; last, so that who sees it finds the place free
         let run = &self.listeners[usize::from(conn.listener)];
         if run.options.address == Address::Stdin {
@@ -264,8 +279,9 @@ mod tests {
         assert!(!all.enter());
         all.leave();
         assert!(all.enter());
-        let per = AddressLimit::new(1);
-        let (a, b) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+        let per = AddressLimit::new(1, 64);
+        let client = |last| Client::of([127, 0, 0, last].into(), 64);
+        let (a, b) = (client(1), client(2));
         assert!(per.enter(a) && per.enter(b) && !per.enter(a));
         per.leave(a);
         assert!(per.enter(a));

@@ -3,8 +3,9 @@
 use super::moves::Share;
 use crate::chunk::ConnId;
 use crate::config::listener::ListenerOptions;
-use crate::net::{Kind, ListenerId, Peer};
-use crate::session::tail::TailHandle;
+use crate::net::{Client, Kind, ListenerId, Peer};
+use crate::session::room::Owner;
+use crate::session::tail::{self, TailHandle};
 use crate::session::{Session, Waiting, http};
 use crate::transport::Stage;
 use crate::transport::proxy::V2_MAX;
@@ -18,8 +19,10 @@ pub struct Conn {
     pub listener: ListenerId,
     /// Stream or datagrams.
     pub kind: Kind,
-    /// The other end, as limits count it.
+    /// The other end.
     pub peer: Peer,
+    /// Whom limits count it for; `None`: nobody.
+    pub client: Option<Client>,
     /// Between the socket and the session.
     pub stage: Box<dyn Stage>,
     /// The protocol.
@@ -38,8 +41,10 @@ pub struct Conn {
     pub sending: bool,
     /// Until when it may read its last answers; 0: they are not all given yet.
     pub linger_until_ns: u64,
-    /// Its TLS handshake has had its turn.
-    pub handshaking: bool,
+    /// It waits for room for its partial line.
+    pub is_starved: bool,
+    /// Its TLS handshake waits for its turn.
+    pub in_line: bool,
     /// Everything was said, and our side is shut down: what still comes is read past.
     pub shut: bool,
     /// When its entry among the line timers is due; 0: it has none.
@@ -54,28 +59,32 @@ pub struct Conn {
     pub last_input_ns: u64,
     /// Of the first byte of the partial line; 0: there is none.
     pub line_since_ns: u64,
+    /// Since when it holds room that others could have; 0: it holds none.
+    pub holds_since_ns: u64,
     /// What it received lately.
     pub share: Share,
 }
 
 impl Conn {
     /// A connection that has received nothing here yet.
-    pub fn new(listener: ListenerId, kind: Kind, peer: Peer, session: Box<dyn Session>, stage: Box<dyn Stage>) -> Conn {
+    pub fn new(kind: Kind, peer: Peer, owner: Owner, session: Box<dyn Session>, stage: Box<dyn Stage>) -> Conn {
         Conn {
             leaving: false,
-            listener,
+            listener: owner.listener,
             kind,
             peer,
+            client: owner.client,
             stage,
             session,
-            tail: TailHandle::default(),
+            tail: TailHandle::of(owner),
             queued: false,
             ended: false,
             ending: false,
             dirty: false,
             sending: false,
             linger_until_ns: 0,
-            handshaking: false,
+            is_starved: false,
+            in_line: false,
             shut: false,
             line_timer_ns: 0,
             mark: 0,
@@ -83,19 +92,24 @@ impl Conn {
             unacked: 0,
             last_input_ns: 0,
             line_since_ns: 0,
+            holds_since_ns: 0,
             share: Share::default(),
         }
     }
 
     /// What it owes.
     pub fn waiting(&self) -> Waiting {
-        if self.stage.is_opening() { Waiting::Head } else { self.session.waiting(self.tail.len()) }
+        match self.session.waiting(self.tail.len()) {
+            _ if self.stage.is_opening() => Waiting::Head,
+            Waiting::Nothing if self.stage.held() > 0 && !self.ended => Waiting::Line, // a record of TLS that is begun
+            waiting => waiting,
+        }
     }
 }
 
-/// Memory of a connection's state, for the printed sum: this table, the engine's, the session, two timers. Measured: see
+/// Memory of a connection's state, for the printed sum: this table, the engine's, the session, two timers, its own blocks. Measured: see
 /// the README's performance section.
-const BYTES_PER_CONNECTION: usize = size_of::<Option<(u32, Conn)>>() + 64 + 112 + 64;
+const BYTES_PER_CONNECTION: usize = size_of::<Option<(u32, Conn)>>() + 64 + 112 + 64 + tail::BYTES_PER_CONNECTION;
 
 /// Memory of a connection to the dearest of these listeners at most, beside what is leased.
 #[must_use]

@@ -7,6 +7,8 @@ use crate::metrics::accounting::{Reason, Tally, Term};
 use crate::metrics::stats::Refused;
 use crate::mutants::mutant;
 use crate::net::{Engine, Kind, Lease, LeaseMark, Outcome, Received};
+use crate::session::room::Owner;
+use crate::session::tail::TailHandle;
 use crate::session::{End, Landing, Part, Refusal, Step, Turn, Window};
 use crate::transport::Source;
 
@@ -42,9 +44,9 @@ impl<E: Engine> Reactor<E> {
             Outcome::Empty => {
                 // Nothing more was sent so far: with the orderly end, this is the end of the input, between requests.
                 let is_opening = conn.stage.is_opening() && !conn.stage.is_clean_end();
-                let over = is_ending && conn.session.is_between(conn.tail.len()) && !is_opening;
+                let over = is_ending && conn.session.is_between(conn.tail.len()) && !is_opening || conn.stage.has_ended();
                 self.put_back(chunk, mark);
-                if self.tail_lane == Some(id) {
+                if self.relief.lane == Some(id) {
                     self.watch(id); // the lane is not for those who have nothing to say
                 }
                 let done = !over || self.finish_input(id, End::Clean);
@@ -73,7 +75,7 @@ impl<E: Engine> Reactor<E> {
         self.stats().receives.add(1);
         let Some(conn) = self.conns.get(id) else { return Served::Done(0) };
         let held = conn.stage.held();
-        let allowance = self.tails.allowance(&conn.tail, self.tail_lane == Some(id));
+        let allowance = self.tails.allowance(&conn.tail, self.relief.lane == Some(id));
         let (base, landing) = match held {
             0 => (start, Landing { start, len: leased }),
             // As it was when the lease was made: nothing has come in since.
@@ -91,6 +93,7 @@ impl<E: Engine> Reactor<E> {
             free.copy_within(base..base + decoded, landing.start);
         }
         let source = conn.stage.take_source();
+        let wants_turn = conn.stage.wants_turn() && !conn.in_line;
         match decoded {
             Ok(decoded) => {
                 if let Some(Source::Client(address)) = source
@@ -98,6 +101,9 @@ impl<E: Engine> Reactor<E> {
                 {
                     self.put_back(chunk, mark);
                     return Served::Done(len);
+                }
+                if wants_turn {
+                    self.take_turn(id);
                 }
                 self.digest(id, chunk, Landed { landing, mark, len: decoded, cut }, len, more)
             }
@@ -142,14 +148,14 @@ impl<E: Engine> Reactor<E> {
         let refusal = (landed.mark == LeaseMark::Discard).then(|| self.turns_away().unwrap_or(Refusal::Overloaded));
         let is_ending = self.conns.get(id).map(|c| c.listener).is_some_and(|l| self.is_ending(l));
         let (not_ready, leaving) = (self.not_ready, is_ending || self.control.leaving());
-        let is_lane = self.tail_lane == Some(id);
+        let is_lane = self.relief.lane == Some(id);
         let Some(conn) = self.conns.get(id) else {
             self.put_back(chunk, landed.mark);
             return Served::Done(received);
         };
         let is_old = conn.retires_ns > 0 && self.now > conn.retires_ns;
         let mut window = Window::new(chunk.free(), self.tails.tail(&mut conn.tail), self.wall);
-        window.refuse = refusal;
+        (window.refuse, window.now_ns) = (refusal, self.now);
         window.not_ready = not_ready;
         window.closing = leaving || is_old;
         window.is_lane = is_lane;
@@ -166,6 +172,7 @@ impl<E: Engine> Reactor<E> {
         if conn.session.has_output() || conn.session.is_over() || conn.stage.wants_to_send() {
             mark_dirty(&mut self.dirty, conn, id);
         }
+        let said_goodbye = conn.stage.has_ended() && conn.session.turn() == Turn::Receive;
         let goes_on =
             conn.session.turn() == Turn::GoOn || (conn.session.turn() == Turn::Receive && conn.stage.pending());
         if step == Step::Close {
@@ -179,6 +186,10 @@ impl<E: Engine> Reactor<E> {
             self.finish_input(id, End::Broken(Reason::BufferFull));
             self.close_if_done(id);
             return Served::Done(received);
+        }
+        if said_goodbye && !mutant!("goodbye_not_heard") {
+            // The peer has said goodbye: no more comes, and it may wait for us to say so too.
+            return if self.finish_input(id, End::Clean) { Served::Done(received) } else { Served::More(received) };
         }
         // At the orderly end one look more: what is found empty then is over.
         if more || goes_on || is_ending { Served::More(received) } else { Served::Done(received) }
@@ -210,6 +221,9 @@ impl<E: Engine> Reactor<E> {
             entry.add(index, fate, kept);
         }
         drop(entry);
+        if kept.lines > 0 {
+            conn.holds_since_ns = self.now; // what it holds from here on is another line's
+        }
         if kept.lines > 0 && !discard {
             let ticket = ticket(options.level, id).filter(|_| !mutant!("ack_on_receipt"));
             for part in found.parts() {
@@ -244,10 +258,15 @@ impl<E: Engine> Reactor<E> {
     fn comes_from(&mut self, id: ConnId, address: std::net::SocketAddr) -> bool {
         let Some(conn) = self.conns.get(id) else { return false };
         let (listener, peer) = (conn.listener, crate::net::Peer::Ip(address));
-        let enters = self.listeners[usize::from(listener)].addresses.enter(address.ip());
-        let session = self.session_for(listener, &peer);
+        let addresses = &self.listeners[usize::from(listener)].addresses;
+        let client = addresses.client(&peer);
+        let enters = client.is_none_or(|client| addresses.enter(client));
+        let owner = Owner { listener, client };
+        let session = self.session_for(&peer, owner);
         let Some(conn) = self.conns.get(id) else { return false };
-        (conn.peer, conn.session) = (if enters { peer } else { crate::net::Peer::Local }, session);
+        // Nothing of a session's is in the tail yet.
+        (conn.peer, conn.session, conn.tail) = (peer, session, TailHandle::of(owner));
+        conn.client = client.filter(|_| enters);
         if !enters {
             self.close(id, Some(Refused::PerAddress));
         }

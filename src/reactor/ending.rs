@@ -25,9 +25,11 @@ impl<E: Engine> Reactor<E> {
         let (mark, waiting) = (conn.session.mark(), conn.waiting());
         let went_on = mark != conn.mark;
         conn.mark = mark;
-        // The lane must leave no more behind than it found, or the store would fill up beyond its reserve.
-        if self.tail_lane == Some(id) && conn.tail.blocks() <= self.lane_found {
-            self.tail_lane = None;
+        self.relief.settle_lane(id, conn);
+        match conn.tail.charged() {
+            0 => conn.holds_since_ns = 0,
+            _ if conn.holds_since_ns == 0 => conn.holds_since_ns = now,
+            _ => {}
         }
         if waiting == Waiting::Nothing {
             conn.line_since_ns = 0;
@@ -95,7 +97,7 @@ impl<E: Engine> Reactor<E> {
             }
         }
         while let Some(Reverse((at, id))) = pop_due(&mut self.line_timers, now) {
-            let is_lane = self.tail_lane == Some(id);
+            let is_lane = self.relief.lane == Some(id);
             let timeout = self.patience(id);
             let Some(conn) = self.conns.get(id) else { continue };
             if at != conn.line_timer_ns {
@@ -107,9 +109,8 @@ impl<E: Engine> Reactor<E> {
                 continue;
             }
             let due = conn.line_since_ns + timeout;
-            // What waits for us is not late, unless it holds the lane that others wait for, or stands in line with a flood.
-            let in_line = !conn.handshaking && self.listeners[usize::from(conn.listener)].tls.is_some();
-            if due > now || (conn.queued && !in_line && (!is_lane || waits_for_chunk)) {
+            // What waits for us is not late, unless it wants more room than there is while it holds some, or has the lane.
+            if due > now || (conn.queued && !conn.is_starved && (!is_lane || waits_for_chunk)) {
                 let again = due.max(now + timeout / 8 + 1);
                 conn.line_timer_ns = again;
                 self.line_timers.push(Reverse((again, id)));
@@ -164,9 +165,7 @@ impl<E: Engine> Reactor<E> {
                 mark_dirty(&mut self.dirty, conn, id);
             }
         }
-        if self.tail_lane == Some(id) {
-            self.tail_lane = None;
-        }
+        self.relief.leave_lane(id);
         if end == End::Clean {
             self.close_if_done(id);
         }

@@ -11,11 +11,13 @@ mod handshakes;
 mod lanes;
 mod moves;
 mod ready;
+mod relief;
 mod serve;
 
 pub use admit::{AddressLimit, ConnectionLimit};
 pub use changes::{Change, Changes};
 pub use conns::bytes_per_connection;
+pub use serve::DATAGRAM_MAX;
 
 use crate::chunk::{Chunk, Class, ConnId, Level};
 use crate::clock::Clock;
@@ -27,6 +29,7 @@ use crate::net::{Engine, Event, ListenerId, Sent};
 use crate::rate::RateLimit;
 use crate::ring::Wake;
 use crate::session::http::{Date, Reply};
+use crate::session::room::Room;
 use crate::session::tail::TailStore;
 use crate::session::{End, Turn};
 use crate::shard::{ReactorPort, Shard};
@@ -38,6 +41,7 @@ use handshakes::Handshakes;
 use lanes::Lane;
 use moves::Meter;
 use ready::ReadyQueue;
+use relief::Relief;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io;
@@ -90,6 +94,8 @@ pub struct Setup<E: Engine> {
     pub connections: Arc<ConnectionLimit>,
     /// Partial lines.
     pub tails: TailStore,
+    /// Memory for decoding bodies, shared by all reactors.
+    pub decoding: Arc<Room>,
     /// For reading what `drop_newest` drops.
     pub discard: Option<Box<Chunk>>,
     /// TLS handshakes a second.
@@ -126,12 +132,7 @@ pub struct Reactor<E: Engine> {
     /// Lane of each listener.
     lane_of: Vec<usize>,
     ready: ReadyQueue,
-    /// Connections that wait for room for partial lines, oldest first.
-    starved: VecDeque<ConnId>,
-    /// The one that may go on when that room is spent.
-    tail_lane: Option<ConnId>,
-    /// Blocks of the tail of that one when it was given the lane.
-    lane_found: usize,
+    relief: Relief,
     /// Connections in the middle of a request that wait for a chunk, out of the way of those that may be refused.
     parked: Vec<ConnId>,
     /// Connections with something to send or to end, once acknowledgements of this turn are in.
@@ -189,9 +190,7 @@ impl<E: Engine> Reactor<E> {
             lanes,
             lane_of,
             ready,
-            starved: VecDeque::new(),
-            tail_lane: None,
-            lane_found: 0,
+            relief: Relief::new(setup.decoding),
             parked: Vec::new(),
             dirty: Vec::new(),
             idle_timers: BinaryHeap::new(),
@@ -243,12 +242,14 @@ impl<E: Engine> Reactor<E> {
             self.not_ready = self.why_not_ready();
             self.unblock_lanes();
             self.serve_ready();
+            self.relieve();
             self.take_written();
             self.answer();
             self.run_timers();
             self.push_due();
             self.measure();
             self.stats().tail_bytes.set(self.tails.used_bytes() as u64);
+            self.stats().polled_instead.set(self.engine.polled_instead());
             let is_over = self.is_empty() || self.control.reactors_abandoned();
             if self.draining && is_over && (self.spread.close(self.number) || self.control.reactors_abandoned()) {
                 self.close_all();
@@ -299,6 +300,7 @@ impl<E: Engine> Reactor<E> {
             || !self.changes.is_empty()
             || self.control.pings() != port.answered.get()
             || !port.inbox.is_empty()
+            || self.relief.is_called()
             || self.writing.front().is_some_and(|(number, ..)| *number <= port.written.load(Ordering::SeqCst))
             || self.control.draining() != self.draining
             || (self.draining && self.control.reactors_abandoned())
@@ -318,7 +320,8 @@ impl<E: Engine> Reactor<E> {
         let accept = self.accept_again.iter().map(|(at, _)| *at).min();
         let refusal = self.next_refusal().map(|at| at + 1);
         let handshake = self.handshakes.next_turn();
-        let at = [first(&self.idle_timers), first(&self.line_timers), linger, accept, refusal, handshake];
+        let relief = self.relief.due_at();
+        let at = [first(&self.idle_timers), first(&self.line_timers), linger, accept, refusal, handshake, relief];
         let at = at.into_iter().flatten().min()?;
         Some(Duration::from_nanos(at.saturating_sub(self.clock.mono_ns())))
     }

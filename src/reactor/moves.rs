@@ -12,11 +12,11 @@ use crate::chunk::ConnId;
 use crate::metrics::accounting::{Reason, Tally, Term};
 use crate::metrics::stats::Refused;
 use crate::mutants::mutant;
-use crate::net::{Engine, Kind, ListenerId};
+use crate::net::{Client, Engine, Kind, ListenerId};
 use crate::session::Turn;
-use crate::session::tail::{BLOCK, TailHandle};
+use crate::session::room::Owner;
+use crate::session::tail::{BLOCK, OWN_BLOCKS};
 use crate::shard::{Handed, Moved, ReactorPort};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -28,6 +28,8 @@ const SATURATED: u64 = 60;
 const SETTLE: u64 = 3;
 /// A connection that has moved stays for so many windows.
 const STAY: u64 = 20;
+/// A partial line that is longer does not move: for so much there is room everywhere.
+const MOST_MOVED: usize = BLOCK * OWN_BLOCKS;
 
 /// What is to be done with the chosen connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,8 +52,6 @@ pub struct Meter {
     settled: u64,
     /// The connection that is about to move, and where to.
     moving: Option<(ConnId, usize)>,
-    /// One that came here has no room for its partial line within the budget yet.
-    guest: bool,
 }
 
 /// What a connection received in a window.
@@ -114,7 +114,6 @@ impl<E: Engine> Reactor<E> {
         if self.shard.reactors.len() < 2 {
             return;
         }
-        self.settle_guest();
         let elapsed = self.now.saturating_sub(self.meter.since_ns);
         if elapsed < WINDOW_NS {
             return;
@@ -185,7 +184,7 @@ impl<E: Engine> Reactor<E> {
     /// have changed.
     fn try_move(&mut self) -> Step {
         let Some((id, to)) = self.meter.moving else { return Step::Serve };
-        let is_lane = self.tail_lane == Some(id);
+        let is_lane = self.relief.lane == Some(id);
         let Some(listener) = self.conns.get(id).map(|c| c.listener) else { return self.stay(id, to) };
         let (lane, is_ending) = (self.lane_of[usize::from(listener)], self.is_ending(listener));
         let Some(conn) = self.conns.get(id) else { return self.stay(id, to) };
@@ -195,7 +194,8 @@ impl<E: Engine> Reactor<E> {
         if conn.queued || conn.unacked > 0 || conn.sending || conn.dirty || self.lanes[lane].is_out {
             return Step::Wait; // its turn, the writer or the socket calls again
         }
-        if conn.tail.len() > BLOCK || conn.stage.pending() || conn.session.turn() != Turn::Receive || conn.shut {
+        let opens = conn.stage.is_opening();
+        if conn.tail.len() > MOST_MOVED || opens || conn.stage.pending() || conn.session.turn() != Turn::Receive || conn.shut {
             return self.stay(id, to);
         }
         // Not yet: the engine has something of it still, which is to be received here.
@@ -208,6 +208,7 @@ impl<E: Engine> Reactor<E> {
         let mut held = self.tails.tail(&mut conn.tail);
         held.copy_to(&mut tail);
         held.clear();
+        drop(held);
         let moved = Moved {
             stage: conn.stage,
             session: conn.session,
@@ -215,6 +216,7 @@ impl<E: Engine> Reactor<E> {
             last_input_ns: conn.last_input_ns,
             line_since_ns: conn.line_since_ns,
             retires_ns: conn.retires_ns,
+            client: conn.client,
         };
         self.stats().open.add(u64::MAX); // one less
         self.meter.moving = None;
@@ -261,26 +263,23 @@ impl<E: Engine> Reactor<E> {
     /// Goes on with a connection that another reactor has given away.
     pub(super) fn arrive(&mut self, handed: Handed, as_guest: bool) {
         let Some(moved) = handed.moved else { return };
-        let ip = handed.peer.ip();
+        if as_guest {
+            self.port().load.guest.store(false, Ordering::Release);
+        }
         let kind = handed.socket.kind;
         let Ok(id) = self.engine.open(handed.socket) else {
             let lost = moved.tail.len() as u64;
-            if as_guest {
-                self.port().load.guest.store(false, Ordering::Release);
-            }
-            return self.lose(handed.listener, ip, lost);
+            return self.lose(handed.listener, moved.client, lost);
         };
-        let mut tail = TailHandle::default();
-        self.tails.tail(&mut tail).append(&moved.tail);
-        self.meter.guest |= as_guest;
-        let mut conn = Conn::new(handed.listener, kind, handed.peer, moved.session, moved.stage);
+        let owner = Owner { listener: handed.listener, client: moved.client };
+        let mut conn = Conn::new(kind, handed.peer, owner, moved.session, moved.stage);
+        self.tails.tail(&mut conn.tail).append(&moved.tail);
         if let Some(http) = &self.listeners[usize::from(handed.listener)].options.http {
             conn.session.renew(http); // it may have changed on the way
         }
-        conn.tail = tail;
         (conn.last_input_ns, conn.line_since_ns) = (moved.last_input_ns, moved.line_since_ns);
         conn.retires_ns = moved.retires_ns;
-        (conn.handshaking, conn.mark) = (!conn.stage.is_opening(), conn.session.mark());
+        conn.mark = conn.session.mark();
         conn.share.stays_until = self.meter.window + STAY;
         self.conns.insert(id, conn);
         self.stats().open.add(1);
@@ -291,23 +290,15 @@ impl<E: Engine> Reactor<E> {
         self.stopped = false; // looked at again, should the disk have failed meanwhile
     }
 
-    /// Lets the next one come when the partial line of the last has found room within the budget.
-    fn settle_guest(&mut self) {
-        if self.meter.guest && !self.tails.is_spent() {
-            self.meter.guest = false;
-            self.port().load.guest.store(false, Ordering::Release);
-        }
-    }
-
     /// A connection cannot be watched here: it is closed, and what it had begun is lost with it.
-    fn lose(&mut self, listener: ListenerId, ip: Option<IpAddr>, bytes: u64) {
+    fn lose(&mut self, listener: ListenerId, client: Option<Client>, bytes: u64) {
         if bytes > 0 {
             let tally = Tally { lines: 1, bytes };
             let mut entry = self.upstream.entry();
             entry.add(listener, Term::Received, tally);
             entry.add(listener, Term::Dropped(Reason::Reset), tally);
         }
-        self.forget(listener, ip);
+        self.forget(listener, client);
         self.refuse(listener, Refused::Descriptors);
     }
 }

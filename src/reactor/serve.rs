@@ -6,7 +6,7 @@ use crate::config::raw::WhenFull;
 use crate::metrics::accounting::Reason;
 use crate::metrics::stats::Refused;
 use crate::net::{Engine, Kind, Lease, LeaseMark};
-use crate::session::{End, Landing, Refusal, Turn, Waiting};
+use crate::session::{End, Landing, Refusal, Turn};
 
 /// Bytes received before the engine is asked for events again, so that new connections and answers have their turn.
 const SERVE_BYTES: usize = 4 << 20;
@@ -26,8 +26,6 @@ pub(super) enum Served {
     NoChunk,
     /// No room for a partial line: among the starved.
     NoTail,
-    /// In line for a TLS handshake.
-    Waits,
 }
 
 impl<E: Engine> Reactor<E> {
@@ -35,13 +33,7 @@ impl<E: Engine> Reactor<E> {
     pub(super) fn serve_ready(&mut self) {
         self.feed_starved();
         self.unpark();
-        let conns = &mut self.conns;
-        while let Some(id) = self.handshakes.next(self.now, |id| conns.get(id).is_some()) {
-            if let Some(conn) = conns.get(id) {
-                conn.handshaking = true;
-                self.ready.push(conn.listener, id, self.now);
-            }
-        }
+        self.give_turns();
         let mut bytes = 0;
         while bytes < SERVE_BYTES {
             let Some((id, since)) = self.pop_ready() else { return };
@@ -65,10 +57,11 @@ impl<E: Engine> Reactor<E> {
                     }
                     return; // what it needs is out for another receive
                 }
-                Served::Waits => continue,
                 Served::NoTail => {
                     self.stats().tail_waits.add(1);
-                    self.starved.push_back(id);
+                    if let Some(conn) = self.conns.get(id) {
+                        self.relief.wait(id, conn, self.now);
+                    }
                     continue;
                 }
             };
@@ -95,49 +88,6 @@ impl<E: Engine> Reactor<E> {
                 self.ready.push(listener, id, self.now);
             }
         }
-    }
-
-    /// Lets those who wait for tail room try again when there is some; else the oldest partial line gets the lane.
-    ///
-    /// Whoever has no partial line waits for room then: the lane never leaves more behind than it found, so that the store
-    /// cannot overflow, however often it changes hands.
-    fn feed_starved(&mut self) {
-        if !self.tails.is_spent() {
-            for id in std::mem::take(&mut self.starved) {
-                if let Some(conn) = self.conns.get(id) {
-                    self.ready.push(conn.listener, id, self.now);
-                }
-            }
-        } else if let Some(place) = self.lane_candidate()
-            && let Some(id) = self.starved.remove(place)
-            && let Some(conn) = self.conns.get(id)
-        {
-            self.ready.push(conn.listener, id, self.now);
-            self.tail_lane = Some(id);
-            // A store has one block for those that bring none (see `blocks_of`): while it is not taken, one may be left.
-            self.lane_found = conn.tail.blocks().max(usize::from(!self.tails.is_overdrawn()));
-        }
-    }
-
-    /// Place among the starved of the oldest partial line whose rest waits, if the lane is free.
-    fn lane_candidate(&mut self) -> Option<usize> {
-        if self.tail_lane.is_some() {
-            return None;
-        }
-        let mut oldest: Option<(u64, usize)> = None;
-        for (place, id) in self.starved.iter().enumerate() {
-            let begun = |c: &super::conns::Conn| !c.tail.is_empty() || c.waiting() == Waiting::Line;
-            let since = self.conns.get(*id).filter(|c| begun(c)).map_or(0, |c| c.line_since_ns);
-            if since > 0 && oldest.is_none_or(|(o, _)| since < o) {
-                oldest = Some((since, place));
-            }
-        }
-        oldest.map(|(_, place)| place)
-    }
-
-    /// True if [`Reactor::feed_starved`] would do something.
-    pub(super) fn can_feed(&mut self) -> bool {
-        !self.starved.is_empty() && (!self.tails.is_spent() || self.lane_candidate().is_some())
     }
 
     /// True if a connection of this listener that has waited since then may have its turn.
@@ -198,17 +148,11 @@ impl<E: Engine> Reactor<E> {
             return if self.finish_input(id, End::Clean) { Served::Done(0) } else { Served::NoChunk };
         }
         let listener = usize::from(conn.listener);
-        if !conn.handshaking && self.listeners[listener].tls.is_some() {
-            if !self.handshakes.take_turn(id, self.now) {
-                return Served::Waits;
-            }
-            conn.handshaking = true;
-        }
         let turn = conn.session.turn();
         if turn == Turn::Wait {
             return Served::Done(0); // its answers call again
         }
-        let allowance = self.tails.allowance(&conn.tail, self.tail_lane == Some(id));
+        let allowance = self.tails.allowance(&conn.tail, self.relief.lane == Some(id));
         let frees_tail = turn == Turn::GoOn && conn.session.frees_tail();
         if allowance == 0 && !frees_tail {
             return Served::NoTail;

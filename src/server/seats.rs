@@ -35,9 +35,10 @@ pub struct Seats<'a> {
 
 /// The listeners as reactors see them at the start.
 pub fn listener_runs(options: &Options, certificates: &Certificates) -> Vec<ListenerRun> {
+    let ipv6_prefix = options.ipv6_prefix;
     let run = |(i, options): (usize, &crate::config::listener::ListenerOptions)| ListenerRun {
         options: options.clone(),
-        addresses: Arc::new(AddressLimit::new(options.max_connections_per_address)),
+        addresses: Arc::new(AddressLimit::new(options.max_connections_per_address, ipv6_prefix)),
         tls: certificates.of(i),
         is_gone: false,
     };
@@ -86,7 +87,9 @@ impl Seats<'_> {
             connections: Arc::clone(self.connections),
             spread: Arc::clone(self.spread),
             number,
-            tails: TailStore::new(memory.tail_budget, memory.tail_reserve).map_err(resource("map tails"))?,
+            tails: TailStore::new(memory.tail_budget, memory.tail_reserve, self.connections.most())
+                .map_err(resource("map tails"))?,
+            decoding: Arc::clone(&self.options.decoding),
             discard,
             linger: self.options.linger,
             notices: self.notices.clone(),

@@ -29,7 +29,7 @@ struct Output {
 /// Feeds `input` in pieces of the given lengths (cycled), as a reactor would: into a chunk, with a fresh one when asked.
 fn run(options: &Arc<LinesOptions>, input: &[u8], pieces: &[usize], chunk: usize) -> Output {
     let mut session = Lines::new(Arc::clone(options), &Peer::Local);
-    let mut store = TailStore::new(1 << 20, MAX).unwrap();
+    let mut store = TailStore::new(1 << 20, MAX, 1).unwrap();
     let mut handle = TailHandle::default();
     let mut out = Output::default();
     let (mut filled, mut at, mut piece) = (0, 0, 0);

@@ -3,6 +3,7 @@
 pub mod http;
 pub mod json;
 pub mod lines;
+pub mod room;
 pub mod tail;
 
 use crate::metrics::accounting::{Reason, Tally};
@@ -84,6 +85,8 @@ pub struct Window<'a> {
     pub tail: Tail<'a>,
     /// Nanoseconds since 1970, for formats that carry the time of receipt.
     pub wall_ns: u64,
+    /// Monotonic nanoseconds.
+    pub now_ns: u64,
     /// Bytes of whole records at the start of `space`.
     pub committed: usize,
     /// Records in them.
@@ -126,6 +129,7 @@ impl<'a> Window<'a> {
             space,
             tail,
             wall_ns,
+            now_ns: 0,
             committed: 0,
             lines: 0,
             dropped: None,
@@ -201,6 +205,11 @@ pub trait Session: Send {
 
     /// True where going on leaves no more in the tail than there is.
     fn frees_tail(&self) -> bool {
+        false
+    }
+
+    /// True where it holds leased memory that others need: it ends.
+    fn is_called_in(&self) -> bool {
         false
     }
 

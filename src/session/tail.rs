@@ -1,31 +1,44 @@
-//! Partial lines between two receives: a fixed store of small blocks per reactor, with a budget and a reserved lane.
+//! Partial lines between two receives: a fixed store of small blocks per reactor.
 //!
-//! While the budget lasts every connection may leave a partial line behind. When it is spent, one connection (the lane)
-//! may still go on, into blocks reserved for one line of the greatest length, a block at a time: so some line always
-//! completes, and what it leaves behind is never more than it held before.
+//! Two blocks are each connection's own: whoever is between lines always goes on. Beyond them a store has a budget that is
+//! shared out by [`super::room`]; when it is spent, the largest and oldest holder ends after a while. Until then one connection
+//! (the lane) may go on, into blocks reserved for one line of the greatest length, a block at a time: so a line that is longer
+//! than the budget completes too, and what it leaves behind is never more than it held before.
 
+use super::room::{Holdings, Owner, Shares};
 use memmap2::MmapMut;
 use std::io;
 
 /// Bytes in a block. Small, since most partial lines are short and each takes at least one.
 pub const BLOCK: usize = 512;
+/// Blocks that each connection may have whatever the others hold: most lines and heads of requests are shorter than two.
+pub const OWN_BLOCKS: usize = 2;
 const NONE: u32 = u32::MAX;
 
-/// The partial line of one connection: a chain of blocks. 12 bytes; empty it owns nothing.
+/// The partial line of one connection: a chain of blocks. Empty it owns nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TailHandle {
     first: u32,
     last: u32,
     len: u32,
+    /// Blocks that its owner's share was last charged for.
+    settled: u32,
+    owner: Owner,
 }
 
 impl Default for TailHandle {
     fn default() -> Self {
-        TailHandle { first: NONE, last: NONE, len: 0 }
+        TailHandle::of(Owner::default())
     }
 }
 
 impl TailHandle {
+    /// An empty one, whose blocks will be charged to this owner.
+    #[must_use]
+    pub fn of(owner: Owner) -> TailHandle {
+        TailHandle { first: NONE, last: NONE, len: 0, settled: 0, owner }
+    }
+
     /// Bytes in it.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -44,8 +57,15 @@ impl TailHandle {
         self.len().div_ceil(BLOCK)
     }
 
+    /// Blocks that it takes of the budget.
+    #[must_use]
+    pub fn charged(&self) -> usize {
+        self.blocks().saturating_sub(OWN_BLOCKS)
+    }
+
+    /// Bytes that fit in the blocks that are its own or that it has.
     fn slack(&self) -> usize {
-        (BLOCK - self.len() % BLOCK) % BLOCK
+        self.blocks().max(OWN_BLOCKS) * BLOCK - self.len()
     }
 }
 
@@ -56,65 +76,77 @@ pub struct TailStore {
     next: Vec<u32>,
     free: u32,
     untouched: u32,
+    /// Blocks in use.
+    held: usize,
+    /// Of them, those beyond each connection's own.
     used: usize,
     budget: usize,
+    holdings: Holdings,
+    /// Changes whenever something of the budget was given back.
+    given_back: u64,
 }
 
-/// Memory of a store for `budget_bytes` of partial lines beside a reserve for one line of `line_bytes`.
+/// Memory of a store for `budget_bytes` of partial lines beside a reserve for one line of `line_bytes`; the blocks that are the
+/// connections' own are part of the memory of a connection.
 #[must_use]
 pub const fn memory_of_store(budget_bytes: usize, line_bytes: usize) -> usize {
     blocks_of(budget_bytes, line_bytes) * (BLOCK + size_of::<u32>())
 }
 
+/// Memory of the blocks that are a connection's own.
+pub const BYTES_PER_CONNECTION: usize = OWN_BLOCKS * (BLOCK + size_of::<u32>());
+
 const fn blocks_of(budget_bytes: usize, line_bytes: usize) -> usize {
-    // Four more than the line: its terminator, the block in which the lane's last receive begins, one that the lane may
-    // leave where it found none, and what a connection that comes from another reactor brings.
-    budget_bytes.div_ceil(BLOCK) + line_bytes.div_ceil(BLOCK) + 4
+    // Three more than the line: its terminator, the block in which the lane's last receive begins, and the one in which it ends.
+    budget_bytes.div_ceil(BLOCK) + line_bytes.div_ceil(BLOCK) + 3
 }
 
 impl TailStore {
-    /// A store; nothing of it is touched before it is used.
+    /// A store for so many connections; nothing of it is touched before it is used.
     ///
     /// # Errors
     /// The kernel refuses the mapping.
-    pub fn new(budget_bytes: usize, line_bytes: usize) -> io::Result<TailStore> {
-        let blocks = blocks_of(budget_bytes, line_bytes);
+    pub fn new(budget_bytes: usize, line_bytes: usize, connections: usize) -> io::Result<TailStore> {
+        let blocks = blocks_of(budget_bytes, line_bytes) + connections * OWN_BLOCKS;
         Ok(TailStore {
             memory: MmapMut::map_anon(blocks * BLOCK)?,
             next: Vec::with_capacity(blocks),
             free: NONE,
             untouched: 0,
+            held: 0,
             used: 0,
             budget: budget_bytes.div_ceil(BLOCK),
+            holdings: Holdings::default(),
+            given_back: 0,
         })
     }
 
     /// Bytes that the owner of `tail` may receive now without leaving more behind than there is room for. 0: it waits.
     #[must_use]
     pub fn allowance(&self, tail: &TailHandle, is_lane: bool) -> usize {
-        match self.budget.saturating_sub(self.used) {
+        let left = Shares::left_for_all(self.budget, self.used).unwrap_or_else(|| self.shares(tail).left());
+        match tail.slack() + left * BLOCK {
             0 if is_lane => BLOCK,
-            0 => 0,
-            free => tail.slack() + free * BLOCK,
+            bytes => bytes,
         }
     }
 
-    /// True while the budget is spent.
+    /// What the owner of `tail` holds, in blocks.
     #[must_use]
-    pub fn is_spent(&self) -> bool {
-        self.used >= self.budget
+    pub fn shares(&self, tail: &TailHandle) -> Shares {
+        self.holdings.shares(self.budget, self.used, tail.owner)
     }
 
-    /// True while more than the budget is in use.
+    /// Changes whenever something of the budget was given back: those who wait for room may look again.
     #[must_use]
-    pub fn is_overdrawn(&self) -> bool {
-        self.used > self.budget
+    pub fn given_back(&self) -> u64 {
+        self.given_back
     }
 
     /// Bytes in blocks that are in use.
     #[must_use]
     pub fn used_bytes(&self) -> usize {
-        self.used * BLOCK
+        self.held * BLOCK
     }
 
     /// The view of one connection's tail.
@@ -122,8 +154,18 @@ impl TailStore {
         Tail { store: self, handle }
     }
 
+    /// Charges the owner of a tail for what it has now.
+    fn settle(&mut self, tail: &mut TailHandle) {
+        let charged = tail.charged();
+        if charged != tail.settled as usize {
+            self.holdings.change(tail.owner, tail.settled as usize, charged);
+            self.given_back += u64::from(charged < tail.settled as usize);
+            tail.settled = charged as u32;
+        }
+    }
+
     fn take_block(&mut self) -> u32 {
-        self.used += 1;
+        self.held += 1;
         if self.free != NONE {
             let block = self.free;
             self.free = self.next[block as usize];
@@ -172,6 +214,7 @@ impl Tail<'_> {
             let used = self.handle.len() % BLOCK;
             if used == 0 {
                 let block = self.store.take_block();
+                self.store.used += usize::from(self.handle.blocks() >= OWN_BLOCKS);
                 self.store.next[block as usize] = NONE;
                 match self.handle.last {
                     NONE => self.handle.first = block,
@@ -203,6 +246,7 @@ impl Tail<'_> {
             return;
         }
         let keep = len.div_ceil(BLOCK);
+        self.store.used -= self.handle.charged() - keep.saturating_sub(OWN_BLOCKS);
         let mut last = NONE;
         let mut rest = self.handle.first;
         for _ in 0..keep {
@@ -213,7 +257,7 @@ impl Tail<'_> {
             let next = self.store.next[rest as usize];
             self.store.next[rest as usize] = self.store.free;
             self.store.free = rest;
-            self.store.used -= 1;
+            self.store.held -= 1;
             rest = next;
         }
         match last {
@@ -227,6 +271,12 @@ impl Tail<'_> {
     /// Gives all its blocks back.
     pub fn clear(&mut self) {
         self.truncate(0);
+    }
+}
+
+impl Drop for Tail<'_> {
+    fn drop(&mut self) {
+        self.store.settle(self.handle);
     }
 }
 
@@ -251,7 +301,7 @@ mod tests {
     proptest! {
         #[test]
         fn tails_hold_what_was_put_in_and_leak_nothing(ops in proptest::collection::vec(op(), 1..60)) {
-            let mut store = TailStore::new(200_000, 1000).unwrap();
+            let mut store = TailStore::new(200_000, 1000, 4).unwrap();
             let mut handles = [TailHandle::default(); 4];
             let mut model: [Vec<u8>; 4] = Default::default();
             for op in ops {
@@ -271,24 +321,33 @@ mod tests {
                     prop_assert_eq!(&out, bytes);
                 }
                 let blocks: usize = model.iter().map(|m| m.len().div_ceil(BLOCK)).sum();
-                prop_assert_eq!(store.used, blocks);
+                prop_assert_eq!(store.held, blocks);
+                let charged: usize = handles.iter().map(TailHandle::charged).sum();
+                prop_assert_eq!((store.used, store.shares(&handles[0]).by_client), (charged, charged));
             }
         }
     }
 
     #[test]
-    fn the_lane_goes_on_when_the_budget_is_spent() {
-        let mut store = TailStore::new(BLOCK, 10 * BLOCK).unwrap();
-        let (mut a, b) = (TailHandle::default(), TailHandle::default());
-        store.tail(&mut a).append(&[1; BLOCK]);
-        assert!(store.is_spent());
-        assert_eq!(store.allowance(&b, false), 0);
-        for _ in 0..10 {
-            let n = store.allowance(&a, true);
-            store.tail(&mut a).append(&vec![2; n]);
+    fn the_lane_goes_on_when_the_budget_is_spent_and_so_does_whoever_is_between_lines() {
+        let mut store = TailStore::new(4 * BLOCK, 10 * BLOCK, 2).unwrap();
+        let (mut a, mut b) = (TailHandle::default(), TailHandle::default());
+        let own = OWN_BLOCKS * BLOCK;
+        while store.allowance(&a, false) > 0 {
+            let n = store.allowance(&a, false);
+            store.tail(&mut a).append(&vec![1; n]);
         }
-        assert_eq!(a.len(), 11 * BLOCK);
+        assert_eq!(a.len(), own + 3 * BLOCK);
+        assert_eq!(store.allowance(&b, false), own, "its own blocks");
+        store.tail(&mut b).append(&[2; 100]);
+        assert_eq!(store.allowance(&b, false), own - 100);
+        while a.len() < 10 * BLOCK {
+            let n = store.allowance(&a, true);
+            store.tail(&mut a).append(&vec![3; n]);
+        }
+        let before = store.given_back();
         store.tail(&mut a).clear();
-        assert!(store.allowance(&b, false) >= BLOCK);
+        assert_ne!(store.given_back(), before);
+        assert_eq!(store.allowance(&b, false), own - 100 + 3 * BLOCK);
     }
 }

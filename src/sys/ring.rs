@@ -278,12 +278,19 @@ impl Ring {
         self.buffers.read(id, len)
     }
 
+    /// Provided buffers that no completion looked at so far has taken.
+    #[must_use]
+    pub fn buffers_left(&self) -> usize {
+        self.buffers.left
+    }
+
     /// Lets the kernel fill a buffer again.
     ///
     /// # Panics
     /// If it was not taken by a completion: a bug of the caller.
     pub fn give_back(&mut self, id: u16) {
         assert!(std::mem::take(&mut self.buffers.held[usize::from(id)]), "buffer {id} was not taken");
+        self.buffers.left += 1;
         self.buffers.provide(id);
     }
 }
@@ -341,6 +348,8 @@ struct Buffers {
     mask: u16,
     /// Filled by the kernel, and not given back to it: ours to read.
     held: Vec<bool>,
+    /// Those that are not held.
+    left: usize,
 }
 
 impl Buffers {
@@ -356,6 +365,7 @@ impl Buffers {
             tail: 0,
             mask: count - 1,
             held: vec![false; usize::from(count)],
+            left: usize::from(count),
         })
     }
 
@@ -377,7 +387,7 @@ impl Buffers {
     }
 
     fn taken(&mut self, id: u16) {
-        self.held[usize::from(id)] = true;
+        self.left -= usize::from(!std::mem::replace(&mut self.held[usize::from(id)], true));
     }
 
     fn read(&self, id: u16, len: usize) -> &[u8] {

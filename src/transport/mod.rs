@@ -53,6 +53,21 @@ pub trait Stage: Send {
         false
     }
 
+    /// True where the peer has said that nothing more comes (TLS `close_notify`), and the session has everything before it: the
+    /// input is over, though the socket is not.
+    fn has_ended(&self) -> bool {
+        false
+    }
+
+    /// True where a whole request for a handshake waits whose answer costs a private-key operation: [`Stage::take_turn`] has it
+    /// answered, by the next [`Stage::decode`].
+    fn wants_turn(&self) -> bool {
+        false
+    }
+
+    /// The handshake that waits may go on; [`Stage::pending`] is true until it has.
+    fn take_turn(&mut self) {}
+
     /// What the PROXY header said of the client; once.
     fn take_source(&mut self) -> Option<Source> {
         None

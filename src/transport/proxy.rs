@@ -106,6 +106,18 @@ impl Stage for Proxy {
         !matches!(self.state, State::Open) || self.inner.is_opening()
     }
 
+    fn has_ended(&self) -> bool {
+        self.inner.has_ended()
+    }
+
+    fn wants_turn(&self) -> bool {
+        self.inner.wants_turn()
+    }
+
+    fn take_turn(&mut self) {
+        self.inner.take_turn();
+    }
+
     fn take_source(&mut self) -> Option<Source> {
         self.source.take()
     }

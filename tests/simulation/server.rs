@@ -285,7 +285,7 @@ pub fn start(disk: &SimDisk, sizes: Sizes) -> Result<Serving, LogError> {
         accounting.downstream.push(Arc::clone(&evictions));
         let run = |options: &ListenerOptions| ListenerRun {
             options: options.clone(),
-            addresses: Arc::new(AddressLimit::new(0)),
+            addresses: Arc::new(AddressLimit::new(0, 64)),
             tls: None,
             is_gone: false,
         };
@@ -301,7 +301,8 @@ pub fn start(disk: &SimDisk, sizes: Sizes) -> Result<Serving, LogError> {
             upstream,
             evictions,
             connections: Arc::clone(&connections),
-            tails: TailStore::new(sizes.tail_budget, tail).unwrap(),
+            tails: TailStore::new(sizes.tail_budget, tail, 1000).unwrap(),
+            decoding: Arc::clone(&options.decoding),
             discard: Some(Box::new(Chunk::new(size.chunk_bytes).unwrap())),
             handshakes_per_second: 100,
             linger: Duration::from_millis(5),

@@ -3,8 +3,10 @@
 //! A connection is in one of two ways of receiving. Many small reads: a multishot receive fills provided buffers as input
 //! comes, with no system call per read; [`Engine::recv`] copies them into the lease. Few large ones: `recv(2)` straight into
 //! the lease, and a multishot poll that tells of more. What a connection does decides: full buffers make it
-//! large, short reads small. When the provided buffers are used up, or one connection holds more than its share, its
-//! multishot ends and it is read the large way, which needs no buffer: so nobody waits for another's buffers.
+//! large, short reads small. When one connection holds more than its share, its multishot ends and it is read the large way,
+//! which needs no buffer. While all provided buffers are used up (by connections that may not be served, say), every
+//! connection is: a multishot receive would end at once, whether or not there is input, and again each time it is armed. So
+//! nobody waits for another's buffers, and nobody goes round for want of them.
 //!
 //! A share is 16 buffers; the kernel may add those of one more run before it stops, 32 in the kernels known (6.1 to 6.18).
 //!
@@ -18,6 +20,7 @@ mod probe;
 pub use probe::probe;
 
 use super::{ConnId, Engine, Event, Kind, Lease, ListenerId, Outcome, Peer, Received, Sent, Socket, socket};
+use crate::mutants::mutant;
 use crate::sys::{Done, Op, Ring};
 use conn::{Armed, Conn, Ended, Held};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -57,6 +60,8 @@ pub struct UringEngine {
     listeners: Vec<Listener>,
     conns: Vec<Conn>,
     free: VecDeque<u32>,
+    /// Times that a connection was given a poll since every provided buffer was in use.
+    polled_instead: u64,
     /// Small reads that the last wait brought.
     small_reads: u32,
     /// How many waits lately found small reads there already: how much comes from many at once.
@@ -79,6 +84,7 @@ impl UringEngine {
             listeners: Vec::new(),
             conns: Vec::with_capacity(connections),
             free: VecDeque::new(),
+            polled_instead: 0,
             small_reads: 0,
             crowd: 0,
             stash: Vec::new(),
@@ -213,18 +219,26 @@ impl UringEngine {
     fn suit(&mut self, index: u32) {
         let conn = &self.conns[index as usize];
         let is_stream = conn.socket.as_ref().is_some_and(|s| s.kind == Kind::Stream);
-        if conn.armed == Armed::Poll && !conn.fat && is_stream {
+        if conn.armed == Armed::Poll && !conn.fat && is_stream && !self.lacks_buffers() {
             return self.disarm(index); // its end is an event, and the next look arms the other
         }
         self.arm(index);
     }
 
+    /// The kernel has no buffer left to receive into.
+    fn lacks_buffers(&self) -> bool {
+        self.ring.buffers_left() == 0 && !mutant!("armed_without_buffers")
+    }
+
     /// Has the kernel tell when input comes, unless it does already.
     fn arm(&mut self, index: u32) {
+        let lacks_buffers = self.lacks_buffers();
         let conn = &mut self.conns[index as usize];
         let (Some(socket), Armed::Nothing, false) = (&conn.socket, conn.armed, conn.leaving) else { return };
         conn.under_way += 1;
-        if conn.fat || socket.kind == Kind::Datagram {
+        let suits_poll = conn.fat || socket.kind == Kind::Datagram;
+        self.polled_instead += u64::from(!suits_poll && lacks_buffers);
+        if suits_poll || lacks_buffers {
             conn.armed = Armed::Poll;
             let events = (libc::POLLIN | libc::POLLRDHUP) as u32;
             self.ring.poll_multi(socket.fd.as_fd(), events, index);
@@ -449,6 +463,10 @@ impl Engine for UringEngine {
 
     fn dawdle(&mut self, time: Duration) {
         std::thread::park_timeout(time);
+    }
+
+    fn polled_instead(&self) -> u64 {
+        self.polled_instead
     }
 
     fn waker(&self) -> Box<dyn Fn() + Send + Sync> {

@@ -52,6 +52,7 @@ impl Live {
                 o.shutdown_timeout,
                 o.drain_delay,
                 o.tls_handshakes_per_second,
+                o.ipv6_prefix,
                 o.linger,
                 o.max_connections.min(self.connections.most()),
             )
@@ -63,6 +64,8 @@ impl Live {
         let (old, new) = (&mut self.options, new);
         (old.shutdown_timeout, old.drain_delay) = (new.shutdown_timeout, new.drain_delay);
         (old.tls_handshakes_per_second, old.linger) = (new.tls_handshakes_per_second, new.linger);
+        old.ipv6_prefix = new.ipv6_prefix;
+        self.runs.iter().for_each(|r| r.addresses.set(r.options.max_connections_per_address, new.ipv6_prefix));
         old.max_connections = new.max_connections.min(self.connections.most());
     }
 
@@ -97,9 +100,9 @@ impl Live {
             let mode = mode.map(|_| (options.address.clone(), options.socket_mode));
             let addresses = match is_known {
                 true => Arc::clone(&self.runs[place].addresses),
-                false => Arc::new(AddressLimit::new(limit)),
+                false => Arc::new(AddressLimit::new(limit, self.options.ipv6_prefix)),
             };
-            addresses.set_most(limit);
+            addresses.set(limit, self.options.ipv6_prefix);
             let run = ListenerRun { options, addresses, tls, is_gone: false };
             if is_known {
                 self.runs[place] = run;

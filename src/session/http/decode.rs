@@ -7,9 +7,8 @@ use super::head::Coding;
 use super::problem::{self, Problem};
 use super::snappy::Snappy;
 use super::zstandard::Zstandard;
+use crate::session::room::{Lease, NoRoom};
 use flate2::{Decompress, FlushDecompress, Status};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What zlib takes for inflating: a window of 32 KiB and its tables (zlib's `zconf.h`: about 7 KiB), rounded up.
 const INFLATE_BYTES: usize = 48 << 10;
@@ -18,73 +17,12 @@ const RATIO_FROM: u64 = 1 << 20;
 /// Output bytes for one byte of input at most. Logs reach 10 to 50, one line repeated with gzip 300; bombs have 1000 and more.
 const MAX_RATIO: u64 = 400;
 
-/// Memory for decoding, shared by all reactors. Touched when a body begins or ends.
-#[derive(Debug)]
-pub struct Budget {
-    free: AtomicUsize,
-    all: usize,
-}
-
-/// The same one, not one as large.
-impl PartialEq for Budget {
-    fn eq(&self, other: &Budget) -> bool {
-        std::ptr::eq(self, other)
-    }
-}
-
-impl Eq for Budget {}
-
-impl Budget {
-    /// So many bytes.
-    #[must_use]
-    pub fn new(bytes: usize) -> Arc<Budget> {
-        Arc::new(Budget { free: AtomicUsize::new(bytes), all: bytes })
-    }
-
-    /// All of it, in bytes.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.all
-    }
-
-    fn take(&self, bytes: usize) -> bool {
-        self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| free.checked_sub(bytes)).is_ok()
-    }
-}
-
-/// A part of the budget; given back when dropped.
-#[derive(Debug)]
-pub struct Lease {
-    budget: Arc<Budget>,
-    bytes: usize,
-}
-
-impl Lease {
-    /// An empty one.
-    #[must_use]
-    pub fn new(budget: &Arc<Budget>) -> Lease {
-        Lease { budget: Arc::clone(budget), bytes: 0 }
-    }
-
-    /// Takes more.
-    ///
-    /// # Errors
-    /// There is not so much in all (then the body can never be decoded here), or not now.
-    pub fn grow(&mut self, bytes: usize) -> Result<(), &'static Problem> {
-        if self.bytes + bytes > self.budget.all {
-            return Err(&problem::WINDOW_TOO_LARGE);
+impl From<NoRoom> for &'static Problem {
+    fn from(no_room: NoRoom) -> Self {
+        match no_room {
+            NoRoom::Never => &problem::WINDOW_TOO_LARGE,
+            NoRoom::Now => &problem::NO_ROOM,
         }
-        if !self.budget.take(bytes) {
-            return Err(&problem::OVERLOADED);
-        }
-        self.bytes += bytes;
-        Ok(())
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.budget.free.fetch_add(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -120,8 +58,7 @@ impl Decoder {
     ///
     /// # Errors
     /// There is no memory for it, now or at all.
-    pub fn new(coding: Coding, budget: &Arc<Budget>, most: u64) -> Result<Decoder, &'static Problem> {
-        let mut lease = Lease::new(budget);
+    pub fn new(coding: Coding, mut lease: Lease, most: u64) -> Result<Decoder, &'static Problem> {
         let inner = match coding {
             Coding::Gzip => {
                 lease.grow(INFLATE_BYTES)?;
@@ -177,6 +114,12 @@ impl Decoder {
             return Err(&problem::DECODED_TOO_LARGE);
         }
         Ok(progress)
+    }
+
+    /// Others need the memory that it holds.
+    #[must_use]
+    pub fn is_called_in(&self) -> bool {
+        self.lease.is_called_in()
     }
 
     /// True where everything that was begun is ended: a body that stops elsewhere was cut off.

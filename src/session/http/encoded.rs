@@ -2,13 +2,14 @@
 //! chunk, as far as the chunk and the tail have room.
 
 use super::body::{Body, Part};
-use super::decode::{Decoder, Lease};
+use super::decode::Decoder;
 use super::head::Coding;
 use super::options::HttpOptions;
 use super::problem::{self, Problem};
 use super::request::problem_of;
 use super::{HEAD_LANDING, Http, State};
 use crate::session::lines::MARKER_ROOM;
+use crate::session::room::{Lease, Owner};
 use crate::session::{Session, Window};
 
 /// Output that is worth a step of its own, where the chunk is not fresh.
@@ -29,13 +30,13 @@ pub struct Encoded {
     /// Received behind the body: the beginning of the next request.
     pub rest: Vec<u8>,
     /// For what waits here: all of it landed in one receive, and vectors double.
-    _kept: Lease,
+    kept: Lease,
 }
 
 impl Encoded {
     /// For one body.
-    pub fn new(coding: Coding, options: &HttpOptions) -> Result<Box<Encoded>, &'static Problem> {
-        let mut kept = Lease::new(&options.decoding);
+    pub fn new(coding: Coding, options: &HttpOptions, owner: Owner, now_ns: u64) -> Result<Box<Encoded>, &'static Problem> {
+        let mut kept = Lease::new(&options.decoding, owner, now_ns);
         kept.grow(2 * HEAD_LANDING)?;
         let mut encoded = Box::new(Encoded {
             decoder: None,
@@ -44,18 +45,30 @@ impl Encoded {
             is_last: false,
             more: false,
             rest: Vec::new(),
-            _kept: kept,
+            kept,
         });
-        encoded.begin(coding, options)?;
+        encoded.begin(coding, options, owner, now_ns)?;
         Ok(encoded)
     }
 
     /// For the next body. Where there is no memory for it, everything stays as it was.
-    pub fn begin(&mut self, coding: Coding, options: &HttpOptions) -> Result<(), &'static Problem> {
-        self.decoder = Some(Decoder::new(coding, &options.decoding, options.max_decoded_bytes)?);
+    pub fn begin(
+        &mut self,
+        coding: Coding,
+        options: &HttpOptions,
+        owner: Owner,
+        now_ns: u64,
+    ) -> Result<(), &'static Problem> {
+        let lease = Lease::new(&options.decoding, owner, now_ns);
+        self.decoder = Some(Decoder::new(coding, lease, options.max_decoded_bytes)?);
         (self.at, self.is_last, self.more) = (0, false, false);
         self.input.clear();
         Ok(())
+    }
+
+    /// Others need the memory that it holds.
+    pub fn is_called_in(&self) -> bool {
+        self.kept.is_called_in() || self.decoder.as_ref().is_some_and(Decoder::is_called_in)
     }
 
     /// True while its body is not over.

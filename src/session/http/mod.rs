@@ -17,11 +17,11 @@ mod snappy;
 mod zstandard;
 
 pub use answer::{Date, Reply};
-pub use decode::Budget;
 pub use head::MOST_HEADERS;
 pub use options::{HttpOptions, StreamChoice, Token};
 
 use super::lines::{Lines, MARKER_ROOM};
+use super::room::Owner;
 use super::{AckLevel, End, Landing, Session, Step, Turn, Waiting, Window};
 use crate::metrics::accounting::Reason;
 use crate::net::Peer;
@@ -76,6 +76,8 @@ struct Request {
 /// The state of one connection.
 pub struct Http {
     options: Arc<HttpOptions>,
+    /// To whom leased memory is charged.
+    owner: Owner,
     /// Those that hold from the next request on.
     renewed: Option<Arc<HttpOptions>>,
     lines: Lines,
@@ -97,11 +99,12 @@ pub struct Http {
 impl Http {
     /// A new connection.
     #[must_use]
-    pub fn new(options: Arc<HttpOptions>, peer: &Peer) -> Http {
+    pub fn new(options: Arc<HttpOptions>, peer: &Peer, owner: Owner) -> Http {
         let lines = Lines::new(Arc::clone(&options.lines), peer);
         let level = options.ack;
         Http {
             options,
+            owner,
             renewed: None,
             lines,
             state: State::Head,
@@ -364,6 +367,10 @@ impl Session for Http {
         self.paused
     }
 
+    fn is_called_in(&self) -> bool {
+        self.encoded.as_ref().is_some_and(|e| e.is_called_in())
+    }
+
     fn may_be_refused(&self) -> bool {
         !matches!(self.state, State::Body(_))
     }
@@ -389,6 +396,7 @@ impl Session for Http {
             End::Broken(reason) => {
                 let problem = match reason {
                     Reason::LineTimeout => Some(&problem::TIMEOUT),
+                    Reason::NoRoom => Some(&problem::NO_ROOM),
                     Reason::DiskFailed => Some(&problem::DISK_FAILED),
                     Reason::Shutdown => Some(&problem::SHUTTING_DOWN),
                     _ => None,

@@ -1,10 +1,10 @@
 //! The options of an HTTP listener, and who may write where.
 
-use super::decode::Budget;
 use super::head::Head;
 use super::problem::{self, Problem};
 use crate::session::AckLevel;
 use crate::session::lines::{Format, LinesOptions};
+use crate::session::room::Room;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
@@ -31,7 +31,7 @@ pub struct HttpOptions {
     /// Who may write; empty: anybody.
     pub tokens: Vec<Token>,
     /// Memory for decoding bodies, shared by all connections.
-    pub decoding: Arc<Budget>,
+    pub decoding: Arc<Room>,
 }
 
 /// A stream that a listener may write to.

@@ -51,6 +51,7 @@ problems! {
     UNSUPPORTED_CODING = 415 "unsupported_encoding" "Content-Encoding must be one of gzip, zstd, deflate, snappy, identity";
     EXPECTATION = 417 "expectation_failed" "the only expectation known is 100-continue";
     OVERLOADED = 429 "overloaded" "the disk does not keep up and every buffer is in use" retry 1;
+    NO_ROOM = 429 "no_room" "the room for unfinished requests is in use, and this one held or wanted the most of it" retry 1;
     HEAD_TOO_LARGE = 431 "head_too_large" "the head is larger than max_header_bytes or has more than max_headers fields";
     UNKNOWN_CODING = 501 "unknown_transfer_coding" "the only transfer coding known is chunked";
     DISK_FULL = 503 "disk_full" "the disk is full" retry 10;

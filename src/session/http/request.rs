@@ -83,7 +83,7 @@ impl Http {
         let body = Body::new(framing);
         let kind = match verdict {
             Verdict::Say(kind) => kind,
-            Verdict::Take { stream, level, coding, expects } => match self.encoded_for(coding) {
+            Verdict::Take { stream, level, coding, expects } => match self.encoded_for(coding, window.now_ns) {
                 Err(problem) => Kind::Problem(problem),
                 Ok(()) => {
                     let stream = &self.options.streams[stream];
@@ -110,11 +110,11 @@ impl Http {
         };
     }
 
-    fn encoded_for(&mut self, coding: Coding) -> Result<(), &'static Problem> {
+    fn encoded_for(&mut self, coding: Coding, now_ns: u64) -> Result<(), &'static Problem> {
         if coding != Coding::Identity {
             match &mut self.encoded {
-                Some(encoded) => encoded.begin(coding, &self.options)?,
-                none => *none = Some(Encoded::new(coding, &self.options)?),
+                Some(encoded) => encoded.begin(coding, &self.options, self.owner, now_ns)?,
+                none => *none = Some(Encoded::new(coding, &self.options, self.owner, now_ns)?),
             }
         }
         Ok(())

@@ -1,8 +1,9 @@
 //! snappy bodies, in both of its formats: framed (framing_format.txt of the snappy sources) and one raw block, which
 //! Prometheus and Loki clients send. A block can only be decoded whole, so its bytes are kept, in leased memory.
 
-use super::decode::{Lease, Progress};
+use super::decode::Progress;
 use super::problem::{self, Problem};
+use crate::session::room::Lease;
 use crate::checksum::crc32c;
 use snap::raw::{Decoder, decompress_len};
 

@@ -1,7 +1,8 @@
 //! zstd bodies (RFC 8878): the memory for a frame's window is leased once its header has said how much it is.
 
-use super::decode::{Lease, Progress};
+use super::decode::Progress;
 use super::problem::{self, Problem};
+use crate::session::room::Lease;
 use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
 
 /// RFC 9659: in HTTP, windows are at most 8 MiB.

@@ -3,6 +3,7 @@
 //! 0-RTT is off: replayed early data would be lines that nobody sent. Session tickets are on and end with a reload, so that
 //! a client whose certificate lost its permission has to show it again.
 
+mod hello;
 mod load;
 mod stage;
 mod subjects;

@@ -1,5 +1,7 @@
 //! One TLS connection: records in, plaintext out, in the space where the records were received.
 
+use super::hello::{self, First};
+use crate::mutants::mutant;
 use crate::transport::{Stage, StageError};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
@@ -9,7 +11,7 @@ use rustls::{CertificateError, Error, InvalidMessage, ServerConfig};
 use std::sync::Arc;
 
 /// Bytes of a record's header (RFC 8446 section 5.1).
-const HEADER: usize = 5;
+pub(super) const HEADER: usize = 5;
 /// Longest record that rustls takes (RFC 5246 section 6.2.3: 2^14 + 2048).
 pub(super) const RECORD_MAX: usize = HEADER + 16_384 + 2048;
 /// Bytes of the session that wait for the end of the handshake, at most.
@@ -35,6 +37,20 @@ pub struct TlsStage {
     said_goodbye: bool,
     /// Anything at all was received.
     received: bool,
+    first: Opening,
+}
+
+/// How far the first message of a connection has come. Nothing of it is looked at closely before its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Opening {
+    /// It is not whole yet.
+    Awaited,
+    /// It is whole, in `partial`, and waits for its turn.
+    Waits,
+    /// It has its turn and is still in `partial`.
+    Due,
+    /// It was looked at.
+    Over,
 }
 
 impl TlsStage {
@@ -55,6 +71,7 @@ impl TlsStage {
             peer_closed: false,
             said_goodbye: false,
             received: false,
+            first: Opening::Awaited,
         })
     }
 
@@ -109,6 +126,29 @@ impl TlsStage {
             self.partial = rest.to_vec();
         }
         out
+    }
+
+    /// Keeps more of what a connection begins with; it is looked at in its turn, or at once where it is no ClientHello.
+    fn gather_first(&mut self, landed: &[u8]) {
+        let (landed, over) = landed.split_at(landed.len().min(RECORD_MAX - self.partial.len()));
+        // Twice as much each time, but never more than a record needs.
+        if self.partial.capacity() - self.partial.len() < landed.len() {
+            let more = landed.len().max(self.partial.len()).min(RECORD_MAX - self.partial.len());
+            self.partial.reserve_exact(more);
+        }
+        self.partial.extend_from_slice(landed);
+        if self.first == Opening::Awaited {
+            self.first = match hello::look(&self.partial) {
+                First::Unfinished if mutant!("turn_for_the_first_byte") => Opening::Waits,
+                First::Unfinished => Opening::Awaited,
+                First::Hello => Opening::Waits,
+                First::Other => Opening::Due,
+            };
+        }
+        if !over.is_empty() && self.first != Opening::Due {
+            self.failed = Some(StageError::HandshakeTooLarge(RECORD_MAX));
+            self.partial = Vec::new();
+        }
     }
 
     /// Keeps the reason, and the alert for the peer.
@@ -199,7 +239,9 @@ impl Stage for TlsStage {
             let Some(input) = space.get_mut(..held + landed) else {
                 return Err(StageError::NoSpace { given, needed: held + landed });
             };
-            if is_unfinished(&self.partial, &input[held..]) {
+            if self.first != Opening::Over {
+                self.gather_first(&input[held..]);
+            } else if is_unfinished(&self.partial, &input[held..]) {
                 // Twice as much each time, but never more than a record needs.
                 if self.partial.capacity() - held < landed {
                     self.partial.reserve_exact(landed.max(held).min(RECORD_MAX - held));
@@ -210,6 +252,11 @@ impl Stage for TlsStage {
                 self.partial = Vec::new();
                 out = self.process(input, most);
             }
+        }
+        if self.first == Opening::Due && self.failed.is_none() {
+            self.first = Opening::Over;
+            let mut records = std::mem::take(&mut self.partial);
+            self.process(&mut records, 0); // plaintext, if there is any already, is kept
         }
         out = self.plain.pour(&mut space[..most], out);
         self.plain.shrink();
@@ -223,7 +270,22 @@ impl Stage for TlsStage {
     }
 
     fn pending(&self) -> bool {
-        !self.plain.is_empty() || (self.failed.is_some() && !self.failure_told)
+        let first_is_due = self.first == Opening::Due && self.failed.is_none();
+        !self.plain.is_empty() || first_is_due || (self.failed.is_some() && !self.failure_told)
+    }
+
+    fn wants_turn(&self) -> bool {
+        self.first == Opening::Waits && self.failed.is_none()
+    }
+
+    fn take_turn(&mut self) {
+        if self.first == Opening::Waits {
+            self.first = Opening::Due;
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.peer_closed && self.plain.is_empty() && self.failed.is_none()
     }
 
     fn encode(&mut self, bytes: &mut Vec<u8>) -> Result<(), StageError> {

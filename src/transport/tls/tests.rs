@@ -128,10 +128,13 @@ impl Server {
 
     fn receive(&mut self, wire: &[u8]) {
         let mut rest = wire;
-        while (!rest.is_empty() || self.stage.pending()) && self.failed.is_none() {
+        while (!rest.is_empty() || self.stage.pending() || self.stage.wants_turn()) && self.failed.is_none() {
             let most = self.mosts[self.turn % self.mosts.len()];
             let cut = self.cuts[self.turn % self.cuts.len()].min(rest.len());
             self.turn += 1;
+            if self.turn.is_multiple_of(2) {
+                self.stage.take_turn(); // whether or not it wants one
+            }
             let landed = if self.stage.pending() && !self.turn.is_multiple_of(3) { 0 } else { cut };
             let held = if landed == 0 { 0 } else { self.stage.held() };
             let mut space = vec![0xAA; (held + landed).max(most)];

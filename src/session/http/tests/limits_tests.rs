@@ -113,14 +113,14 @@ fn a_body_that_ends_with_the_chunk_has_room_for_its_newline() {
 #[test]
 fn a_decoder_that_cannot_be_had_loses_no_byte_of_what_follows() {
     let mut opts = options(Format::Raw, TooLong::Truncate, AckLevel::Durable);
-    opts.decoding = Budget::new(2 * HEAD_LANDING + (48 << 10));
+    opts.decoding = Room::new((2 * HEAD_LANDING + (48 << 10)) / 3 * 4 + 4);
     let decoding = Arc::clone(&opts.decoding);
     let request = |text: &str, coding| Req { body: text.into(), other: false, coding, chunked: false };
     let input = wire(&[request("a\n", 1), request("b\n", 1), request("c\n", 0), request("d\n", 0)]);
     let mut bench = Bench::new(opts, 1 << 16, 1 << 20);
     assert_eq!(bench.turn(&input, usize::MAX), input.len());
-    let mut other = decode::Lease::new(&decoding);
-    other.grow(48 << 10).unwrap();
+    let mut other = Lease::new(&decoding, Owner { listener: 1, client: None }, 0);
+    other.grow(16).unwrap();
     bench.feed(&[], &[1]);
     assert_eq!(statuses(&bench.out.answers), ["204", "429", "204", "204"]);
     assert_eq!(bench.out.default, b"a\nc\nd\n");

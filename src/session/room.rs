@@ -1,0 +1,352 @@
+//! Who may hold how much of what lies between socket and chunk, and who ends when it does not do for all.
+//!
+//! Two stores are shared so: the blocks for partial lines ([`super::tail`], one for each reactor) and the memory for decoding
+//! bodies ([`Room`], one for all). What is reserved for each connection anyway (two blocks of its tail, the buffers of its TLS)
+//! is nobody's share of it.
+
+use crate::mutants::mutant;
+use crate::net::{Client, ListenerId};
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// How long somebody has held something before it may be taken from him, in nanoseconds: who is only passing through is not
+/// in anybody's way.
+pub const GRACE_NS: u64 = 1_000_000_000;
+
+/// To whom something is charged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Owner {
+    /// The listener.
+    pub listener: ListenerId,
+    /// The client; `None`: processes of this machine.
+    pub client: Option<Client>,
+}
+
+/// What is in use of a store, in all and by one owner.
+#[derive(Debug, Clone, Copy)]
+pub struct Shares {
+    /// All there is.
+    pub all: usize,
+    /// Of it in use.
+    pub used: usize,
+    /// By the owner's listener.
+    pub by_listener: usize,
+    /// By the owner.
+    pub by_client: usize,
+}
+
+impl Shares {
+    /// How much more the owner may take.
+    ///
+    /// Anybody may take of the first three quarters. The last quarter is for clients that hold little, less than a sixteenth; and
+    /// of that the last half is for listeners that hold little, less than an eighth. So neither one client nor all clients of one
+    /// listener can leave nothing for the others, and whoever is alone has nearly everything.
+    #[must_use]
+    pub fn left(self) -> usize {
+        let up_to = |limit: usize| limit.saturating_sub(self.used);
+        if mutant!("no_shares") {
+            return up_to(self.all);
+        }
+        let anybody = up_to(self.all / 4 * 3);
+        let client = (self.all / 16).saturating_sub(self.by_client);
+        let listener = (self.all / 8).saturating_sub(self.by_listener);
+        anybody.max(up_to(self.all / 8 * 7).min(client)).max(up_to(self.all).min(client).min(listener))
+    }
+
+    /// What everybody may take while so much is in use, whatever he holds already, if that is no small part: then there is no
+    /// need to know how much he holds.
+    #[must_use]
+    pub fn left_for_all(all: usize, used: usize) -> Option<usize> {
+        let anybody = (all / 4 * 3).saturating_sub(used);
+        (anybody >= all / 16).then_some(anybody)
+    }
+}
+
+/// How much somebody is in the way of the others: the one with the greatest ends first. It is of the client that holds the most,
+/// at the listener that holds the most; and there the largest, of equals the oldest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Weight {
+    by_listener: usize,
+    by_client: usize,
+    bytes: usize,
+    since_ns: Reverse<u64>,
+}
+
+impl Weight {
+    /// Of somebody who holds so many bytes since then; `None`: he may keep them yet.
+    #[must_use]
+    pub fn of(shares: Shares, bytes: usize, since_ns: u64, now_ns: u64) -> Option<Weight> {
+        let is_ripe = bytes > 0 && now_ns.saturating_sub(since_ns) >= GRACE_NS;
+        let Shares { by_listener, by_client, .. } = shares;
+        is_ripe.then_some(Weight { by_listener, by_client, bytes, since_ns: Reverse(since_ns) })
+    }
+}
+
+/// How much of a store each owner holds; owners that hold nothing leave nothing behind.
+#[derive(Debug, Default)]
+pub struct Holdings {
+    listeners: HashMap<ListenerId, usize>,
+    clients: HashMap<Owner, usize>,
+}
+
+impl Holdings {
+    /// An owner holds `now` where it held `before`.
+    pub fn change(&mut self, owner: Owner, before: usize, now: usize) {
+        fn shift<K: std::hash::Hash + Eq>(map: &mut HashMap<K, usize>, key: K, before: usize, now: usize) {
+            let held = map.entry(key).or_insert(0);
+            *held = (*held + now).saturating_sub(before);
+        }
+        if before != now {
+            shift(&mut self.listeners, owner.listener, before, now);
+            shift(&mut self.clients, owner, before, now);
+            if self.clients.get(&owner) == Some(&0) {
+                self.clients.remove(&owner);
+            }
+        }
+    }
+
+    /// The shares of an owner.
+    #[must_use]
+    pub fn shares(&self, all: usize, used: usize, owner: Owner) -> Shares {
+        let by_listener = self.listeners.get(&owner.listener).copied().unwrap_or(0);
+        let by_client = self.clients.get(&owner).copied().unwrap_or(0);
+        Shares { all, used, by_listener, by_client }
+    }
+}
+
+/// Why somebody gets nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoRoom {
+    /// Not so much at once, ever.
+    Never,
+    /// Not now.
+    Now,
+}
+
+/// Memory that is leased for a while, shared by all reactors: for decoding bodies. Touched when a body begins, grows or ends.
+#[derive(Debug)]
+pub struct Room {
+    all: usize,
+    inner: Mutex<Inner>,
+    /// Somebody got nothing for want of room.
+    refused: AtomicBool,
+    /// How many leases were called in so far.
+    called_in: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    used: usize,
+    holdings: Holdings,
+    leases: HashMap<u64, Entry>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    owner: Owner,
+    bytes: usize,
+    since_ns: u64,
+    called_in: Arc<AtomicBool>,
+}
+
+/// The same one, not one as large.
+impl PartialEq for Room {
+    fn eq(&self, other: &Room) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for Room {}
+
+impl Room {
+    /// So many bytes.
+    #[must_use]
+    pub fn new(bytes: usize) -> Arc<Room> {
+        Arc::new(Room {
+            all: bytes,
+            inner: Mutex::default(),
+            refused: AtomicBool::new(false),
+            called_in: AtomicU64::new(0),
+        })
+    }
+
+    /// All of it, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.all
+    }
+
+    /// Bytes that are leased.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.lock().used
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// If somebody got nothing since the last call: calls in the lease of whoever is most in the way, and returns its owner and
+    /// bytes. Its session says so ([`Lease::is_called_in`]); the reactors must be woken.
+    pub fn relieve(&self, now_ns: u64) -> Option<(Owner, usize)> {
+        if !self.refused.load(Ordering::Relaxed) || !self.refused.swap(false, Ordering::Relaxed) {
+            return None;
+        }
+        let inner = self.lock();
+        let weight = |e: &Entry| {
+            let shares = inner.holdings.shares(self.all, inner.used, e.owner);
+            let is_free = !e.called_in.load(Ordering::Relaxed);
+            Weight::of(shares, e.bytes, e.since_ns, now_ns).filter(|_| is_free)
+        };
+        let (_, heaviest) = inner.leases.values().filter_map(|e| Some((weight(e)?, e))).max_by_key(|(w, _)| *w)?;
+        heaviest.called_in.store(true, Ordering::Relaxed);
+        let found = (heaviest.owner, heaviest.bytes);
+        drop(inner);
+        self.called_in.fetch_add(1, Ordering::Release);
+        Some(found)
+    }
+
+    /// Changes whenever a lease was called in.
+    #[must_use]
+    pub fn called_in(&self) -> u64 {
+        self.called_in.load(Ordering::Acquire)
+    }
+}
+
+/// A part of the room; given back when dropped.
+#[derive(Debug)]
+pub struct Lease {
+    room: Arc<Room>,
+    id: u64,
+    called_in: Arc<AtomicBool>,
+}
+
+impl Lease {
+    /// An empty one.
+    #[must_use]
+    pub fn new(room: &Arc<Room>, owner: Owner, now_ns: u64) -> Lease {
+        let called_in = Arc::new(AtomicBool::new(false));
+        let mut inner = room.lock();
+        let id = inner.next;
+        inner.next += 1;
+        inner.leases.insert(id, Entry { owner, bytes: 0, since_ns: now_ns, called_in: Arc::clone(&called_in) });
+        drop(inner);
+        Lease { room: Arc::clone(room), id, called_in }
+    }
+
+    /// Takes more.
+    ///
+    /// # Errors
+    /// There is not so much for one body in all, or not for this owner now.
+    pub fn grow(&mut self, bytes: usize) -> Result<(), NoRoom> {
+        let mut inner = self.room.lock();
+        let Inner { used, holdings, leases, .. } = &mut *inner;
+        let Some(entry) = leases.get_mut(&self.id) else { return Err(NoRoom::Now) };
+        let alone = Shares { all: self.room.all, used: 0, by_listener: 0, by_client: 0 };
+        if entry.bytes.saturating_add(bytes) > alone.left() {
+            return Err(NoRoom::Never);
+        }
+        if bytes > holdings.shares(self.room.all, *used, entry.owner).left() {
+            self.room.refused.store(true, Ordering::Relaxed);
+            return Err(NoRoom::Now);
+        }
+        *used += bytes;
+        holdings.change(entry.owner, 0, bytes);
+        entry.bytes += bytes;
+        Ok(())
+    }
+
+    /// Somebody else needs it: whoever holds it ends.
+    #[must_use]
+    pub fn is_called_in(&self) -> bool {
+        self.called_in.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut inner = self.room.lock();
+        if let Some(entry) = inner.leases.remove(&self.id) {
+            inner.used -= entry.bytes;
+            inner.holdings.change(entry.owner, entry.bytes, 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MIB: usize = 1 << 20;
+
+    fn owner(listener: ListenerId, address: u8) -> Owner {
+        Owner { listener, client: Some(Client::of([192, 0, 2, address].into(), 64)) }
+    }
+
+    fn lease(room: &Arc<Room>, owner: Owner, bytes: usize, now_ns: u64) -> Result<Lease, NoRoom> {
+        let mut lease = Lease::new(room, owner, now_ns);
+        lease.grow(bytes).map(|()| lease)
+    }
+
+    #[test]
+    fn one_client_leaves_something_for_others_and_one_listener_for_other_listeners() {
+        let room = Room::new(16 * MIB);
+        let greedy: Vec<Lease> = (0..200).map_while(|_| lease(&room, owner(0, 1), MIB / 8, 0).ok()).collect();
+        assert_eq!(room.used(), 12 * MIB, "three quarters");
+        let crowd: Vec<Lease> = (2..100).filter_map(|i| lease(&room, owner(0, i), MIB / 8, 0).ok()).collect();
+        assert_eq!(room.used(), 14 * MIB, "seven eighths");
+        let private: Vec<Lease> = (0..200).map_while(|_| lease(&room, owner(1, 1), MIB / 8, 0).ok()).collect();
+        assert_eq!(room.used(), 15 * MIB, "a sixteenth");
+        assert!(lease(&room, owner(2, 1), MIB, 0).is_ok(), "and each further listener has its part");
+        drop((greedy, crowd, private));
+        assert_eq!(room.used(), 0);
+        let inner = room.lock();
+        assert!(inner.holdings.clients.is_empty() && inner.leases.is_empty(), "who is gone leaves nothing behind");
+    }
+
+    #[test]
+    fn the_largest_of_the_heaviest_ends_when_somebody_waits_and_not_before_its_time() {
+        let room = Room::new(16 * MIB);
+        let large = lease(&room, owner(0, 1), 8 * MIB, 0).unwrap();
+        let small = lease(&room, owner(0, 1), 3 * MIB, 0).unwrap();
+        let other = lease(&room, owner(1, 9), MIB / 2, 0).unwrap();
+        assert_eq!(room.relieve(2 * GRACE_NS), None, "nobody waits");
+        assert!(lease(&room, owner(1, 9), 8 * MIB, 0).is_err_and(|e| e == NoRoom::Now));
+        assert_eq!(room.relieve(GRACE_NS - 1), None, "not yet");
+        assert!(lease(&room, owner(1, 9), 8 * MIB, 0).is_err());
+        assert_eq!(room.relieve(GRACE_NS), Some((owner(0, 1), 8 * MIB)));
+        assert!(large.is_called_in() && !small.is_called_in() && !other.is_called_in());
+        assert_eq!((room.called_in(), room.relieve(GRACE_NS)), (1, None));
+        drop(large);
+        assert!(lease(&room, owner(1, 9), 8 * MIB, 0).is_ok());
+        assert!(lease(&room, owner(1, 9), 13 * MIB, 0).is_err_and(|e| e == NoRoom::Never));
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_gets_more_than_there_is_and_who_holds_nothing_gets_something(
+            all in 64usize..1 << 20, takes in proptest::collection::vec((0u16..3, 0u8..20, 0usize..1 << 17), 0..200),
+        ) {
+            let (mut holdings, mut used) = (Holdings::default(), 0);
+            for (listener, client, wanted) in takes {
+                let shares = holdings.shares(all, used, owner(listener, client));
+                let got = wanted.min(shares.left());
+                holdings.change(owner(listener, client), 0, got);
+                used += got;
+                prop_assert!(used <= all);
+                if let Some(most) = Shares::left_for_all(all, used) {
+                    prop_assert!(most <= holdings.shares(all, used, owner(listener, client)).left());
+                }
+            }
+            let first = (0..3).all(|l| holdings.shares(all, used, owner(l, 0)).by_listener < all / 8);
+            prop_assert!(first || used >= all / 8);
+            // A listener of which nobody holds anything, as long as no others have taken its last eighth in small parts.
+            let fresh = holdings.shares(all, used, owner(9, 0));
+            prop_assert!(fresh.left() > 0 || used > all / 8 * 7);
+        }
+    }
+}

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How long somebody has held something before it may be taken from him, in nanoseconds: who is only passing through is not
 /// in anybody's way.
-pub const GRACE_NS: u64 = 1_000_000_000;
+pub const GRACE_NS: u64 = 2_000_000_000;
 
 /// To whom something is charged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

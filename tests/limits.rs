@@ -131,7 +131,9 @@ fn a_thousand_halves_of_lines_in_a_small_budget_all_get_done() {
         client.write_all(format!("{i:04}").repeat(500).as_bytes()).unwrap();
     }
     await_that("the budget to be spent", || server.metrics().sum("logweir_partial_line_waits_total", "") > 0.0);
-    assert!(server.metrics().sum("logweir_partial_line_bytes", "") <= (512 * 1024 + 64 * 1024 + 2048 + 1000 * 1024) as f64);
+    assert!(
+        server.metrics().sum("logweir_partial_line_bytes", "") <= (512 * 1024 + 64 * 1024 + 2048 + 1000 * 1024) as f64
+    );
     for (i, client) in clients.iter_mut().enumerate() {
         client.write_all(format!("{i:04}").repeat(500).as_bytes()).unwrap();
         client.write_all(b"\n").unwrap();

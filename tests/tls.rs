@@ -53,10 +53,21 @@ impl Site {
     }
 
     fn client(&self, server: &Server, listener: &str, name: &str, identity: Option<(String, String)>) -> Tls {
+        self.client_of(server, listener, name, identity, rustls::DEFAULT_VERSIONS)
+    }
+
+    fn client_of(
+        &self,
+        server: &Server,
+        listener: &str,
+        name: &str,
+        identity: Option<(String, String)>,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> Tls {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.authority.pem().as_bytes()).unwrap()).unwrap();
         let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(roots);
         let config = match identity {
@@ -305,5 +316,111 @@ fn records_in_pieces_find_room_in_small_chunks() {
         let next = &mut next[c.parse::<usize>().unwrap()];
         assert_eq!(i.parse::<usize>().unwrap(), *next);
         *next += 1;
+    }
+}
+
+/// Found from outside: 600 connections a second that sent one byte of a handshake and hung up took every turn, and were held.
+#[test]
+fn who_begins_a_handshake_and_hangs_up_takes_no_turn_and_is_not_held() {
+    let dir = scratch();
+    let site = Site::new(dir.path());
+    let config =
+        ["[limits]\ntls_handshakes_per_second = 1\n", WEB, "header_timeout = \"1h\"\n", &site.config()].concat();
+    let server = Server::with_config(&dir.path().join("d"), &config);
+    let silent: Vec<TcpStream> = (0..50)
+        .map(|i| {
+            let mut stream = TcpStream::connect(server.address("web")).unwrap();
+            stream.write_all(&b"\x16\x03\x01\x02\x00\x01"[..1 + i % 6]).unwrap();
+            stream
+        })
+        .collect();
+    await_that("all are in", || server.metrics().sum("logweir_connections", "") == 50.0);
+    // Nobody has taken the one turn of a second that is saved up.
+    let mut proper = site.client(&server, "web", "server.example", None);
+    assert!(post(&mut proper, "one\n").unwrap().starts_with("HTTP/1.1 204"));
+    drop(silent);
+    await_that("who hung up to be gone", || server.metrics().sum("logweir_connections", "") == 1.0);
+    // Nor is anybody held who asks properly, waits in line, and hangs up.
+    let mut wire = Vec::new();
+    let mut client = site.client(&server, "web", "server.example", None);
+    client.conn.write_tls(&mut wire).unwrap();
+    let asking: Vec<TcpStream> = (0..50)
+        .map(|_| {
+            let mut stream = TcpStream::connect(server.address("web")).unwrap();
+            stream.write_all(&wire).unwrap();
+            stream
+        })
+        .collect();
+    await_that("all are in line", || server.metrics().sum("logweir_connections", "") == 52.0);
+    drop((asking, client));
+    await_that("who hung up in line to be gone", || server.metrics().sum("logweir_connections", "") == 1.0);
+    assert!(post(&mut proper, "two\n").unwrap().starts_with("HTTP/1.1 204"));
+}
+
+/// Found from outside: a client that says goodbye and waits for ours waited until `idle_timeout`, and its last line was dropped.
+#[test]
+fn a_goodbye_is_answered_at_once_and_the_last_line_kept() {
+    let dir = scratch();
+    let site = Site::new(dir.path());
+    let never = "idle_timeout = \"0s\"\n";
+    let counts = "[listener.counts]\naddress = \"tcp://127.0.0.1:0\"\nreply = \"count\"\n";
+    let config = [WEB, never, &site.config(), LINES, never, &site.config(), counts, never, &site.config()].concat();
+    let server = Server::with_config(&dir.path().join("d"), &config);
+    let mut kept = 0.0;
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        for (listener, sent, answer) in [
+            ("lines", "one\nlast, without an end", ""),
+            ("lines", "", ""),
+            ("counts", "one\ntwo", "2\n"),
+            ("web", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\none", "HTTP/1.1 204"),
+            ("web", "", ""),
+        ] {
+            let mut tls = site.client_of(&server, listener, "server.example", None, &[version]);
+            while tls.conn.is_handshaking() {
+                tls.conn.complete_io(&mut tls.sock).unwrap();
+            }
+            tls.write_all(sent.as_bytes()).unwrap();
+            tls.conn.send_close_notify();
+            tls.flush().unwrap();
+            // An end without a goodbye of the server's would be an error here; no end at all, one by patience.
+            let mut said = Vec::new();
+            tls.read_to_end(&mut said).expect("a goodbye");
+            let said = String::from_utf8(said).unwrap();
+            assert!(said.contains(answer) && (said.is_empty() == answer.is_empty()), "{listener}: {said:?}");
+            kept += match listener {
+                "web" if sent.is_empty() => 0.0,
+                "web" => 1.0,
+                _ => sent.lines().count() as f64,
+            };
+        }
+    }
+    await_that("every line", || server.metrics().sum("logweir_durable_lines_total", "") == kept);
+    assert_eq!(server.metrics().sum("logweir_dropped_lines_total", ""), 0.0);
+    await_that("nobody is held", || server.metrics().sum("logweir_connections", "") == 0.0);
+}
+
+/// Whoever has a network of IPv6 has 2^64 addresses.
+#[test]
+fn the_addresses_of_an_ipv6_network_are_one_client() {
+    let dir = scratch();
+    for (prefix, of_one_network) in [("64", 2), ("128", 3)] {
+        let config = format!(
+            "[limits]\nipv6_prefix = {prefix}\n{LINES}proxy_protocol = \"required\"\nmax_connections_per_address = 2\n"
+        );
+        let server = Server::with_config(&dir.path().join(prefix), &config);
+        let connect = |address: &str| {
+            let mut stream = server.connect();
+            write!(stream, "PROXY TCP6 {address} 2001:db8::1 1000 5170\r\nfrom {address}\n").unwrap();
+            stream
+        };
+        let mut open: Vec<TcpStream> = (1..=2).map(|i| connect(&format!("2001:db8:0:1::{i}"))).collect();
+        await_that("two of a network", || server.metrics().sum("logweir_received_lines_total", "") == 2.0);
+        open.push(connect("2001:db8:0:1:ffff:ffff:ffff:ffff"));
+        open.push(connect("2001:db8:0:2::1"));
+        let lines = f64::from(of_one_network) + 1.0;
+        await_that("all who may", || server.metrics().sum("logweir_received_lines_total", "") == lines);
+        await_that("one too many", || {
+            server.metrics().sum("logweir_connections_refused_total", "per_address") == f64::from(3 - of_one_network)
+        });
     }
 }

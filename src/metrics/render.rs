@@ -156,7 +156,10 @@ fn describe() {
         ("logweir_accept_failures_total", "Accepts that failed for want of descriptors."),
         ("logweir_backpressure_events_total", "Times that reading stopped because no chunk was free."),
         ("logweir_partial_line_waits_total", "Times that a connection waited for room for its partial line."),
-        ("logweir_polled_instead_total", "Times that a connection was polled since every buffer for small reads was in use."),
+        (
+            "logweir_polled_instead_total",
+            "Times that a connection was polled since every buffer for small reads was in use.",
+        ),
         ("logweir_appends_total", "Appends."),
         ("logweir_appended_bytes_total", "Bytes appended."),
         ("logweir_syncs_total", "Syncs that succeeded."),

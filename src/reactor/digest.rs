@@ -44,7 +44,8 @@ impl<E: Engine> Reactor<E> {
             Outcome::Empty => {
                 // Nothing more was sent so far: with the orderly end, this is the end of the input, between requests.
                 let is_opening = conn.stage.is_opening() && !conn.stage.is_clean_end();
-                let over = is_ending && conn.session.is_between(conn.tail.len()) && !is_opening || conn.stage.has_ended();
+                let over =
+                    is_ending && conn.session.is_between(conn.tail.len()) && !is_opening || conn.stage.has_ended();
                 self.put_back(chunk, mark);
                 if self.relief.lane == Some(id) {
                     self.watch(id); // the lane is not for those who have nothing to say

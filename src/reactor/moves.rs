@@ -195,7 +195,12 @@ impl<E: Engine> Reactor<E> {
             return Step::Wait; // its turn, the writer or the socket calls again
         }
         let opens = conn.stage.is_opening();
-        if conn.tail.len() > MOST_MOVED || opens || conn.stage.pending() || conn.session.turn() != Turn::Receive || conn.shut {
+        if conn.tail.len() > MOST_MOVED
+            || opens
+            || conn.stage.pending()
+            || conn.session.turn() != Turn::Receive
+            || conn.shut
+        {
             return self.stay(id, to);
         }
         // Not yet: the engine has something of it still, which is to be received here.

@@ -35,7 +35,12 @@ pub struct Encoded {
 
 impl Encoded {
     /// For one body.
-    pub fn new(coding: Coding, options: &HttpOptions, owner: Owner, now_ns: u64) -> Result<Box<Encoded>, &'static Problem> {
+    pub fn new(
+        coding: Coding,
+        options: &HttpOptions,
+        owner: Owner,
+        now_ns: u64,
+    ) -> Result<Box<Encoded>, &'static Problem> {
         let mut kept = Lease::new(&options.decoding, owner, now_ns);
         kept.grow(2 * HEAD_LANDING)?;
         let mut encoded = Box::new(Encoded {

@@ -3,8 +3,8 @@
 
 use super::decode::Progress;
 use super::problem::{self, Problem};
-use crate::session::room::Lease;
 use crate::checksum::crc32c;
+use crate::session::room::Lease;
 use snap::raw::{Decoder, decompress_len};
 
 /// How the framed format begins.

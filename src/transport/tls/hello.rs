@@ -81,7 +81,13 @@ mod tests {
     #[test]
     fn what_is_no_hello_is_not_waited_for() {
         assert_eq!(look(b""), First::Unfinished);
-        for other in [&b"GET / HTTP/1.1"[..], &[HANDSHAKE, 2], &record(21, &[1, 0]), &record(HANDSHAKE, &[2, 0, 0, 0]), &[22, 3, 1, 0, 0]] {
+        for other in [
+            &b"GET / HTTP/1.1"[..],
+            &[HANDSHAKE, 2],
+            &record(21, &[1, 0]),
+            &record(HANDSHAKE, &[2, 0, 0, 0]),
+            &[22, 3, 1, 0, 0],
+        ] {
             assert_eq!(look(other), First::Other, "{other:?}");
         }
     }

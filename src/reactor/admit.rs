@@ -174,7 +174,11 @@ impl<E: Engine> Reactor<E> {
         let options = &self.listeners[usize::from(owner.listener)].options;
         match &options.http {
             Some(http) => Box::new(Http::new(Arc::clone(http), peer, owner)),
-            None => Box::new(Lines::new(Arc::clone(&options.lines), peer)),
+            // A datagram ends where it was received.
+            None if matches!(options.address, Address::UnixDatagram(_)) => {
+                Box::new(Lines::new(Arc::clone(&options.lines), peer))
+            }
+            None => Box::new(Lines::new(Arc::clone(&options.lines), peer).leaving_rest()),
         }
     }
 
@@ -237,6 +241,9 @@ impl<E: Engine> Reactor<E> {
         let Some(mut conn) = self.conns.remove(id) else { return };
         self.tails.tail(&mut conn.tail).clear();
         self.relief.forget(id, &conn);
+        for lane in &mut self.lanes {
+            lane.rest.take_if(|(stuck, _)| *stuck == id);
+        }
         if conn.in_line {
             self.handshakes.leave(id, conn.client);
         }

@@ -26,8 +26,14 @@ impl<E: Engine> Reactor<E> {
     /// A receive that ended as an event.
     pub(super) fn received(&mut self, received: Received) {
         let id = received.conn;
-        if let Served::More(_) = self.took(received) {
-            self.pending(id);
+        match self.took(received) {
+            Served::More(_) => self.pending(id),
+            Served::Stuck => {
+                if let Some(conn) = self.conns.get(id) {
+                    conn.queued = true;
+                }
+            }
+            _ => {}
         }
     }
 
@@ -165,8 +171,18 @@ impl<E: Engine> Reactor<E> {
             conn.session.end_of_datagram(landed.cut, &mut window);
         }
         let received = received.max(window.worked); // decoding is work too, for which others wait
+        let rest = window.rest;
         let found = Found::in_window(window);
+        let room = chunk.room();
         self.book(id, &mut chunk, &found, landed.mark);
+        if let Some(rest) = rest {
+            let at = rest.start - (room - chunk.room());
+            self.beside.clear();
+            self.beside.extend_from_slice(&chunk.free()[at..at + rest.len]);
+            self.retire(chunk, landed.mark);
+            self.watch(id);
+            return self.carry_on(id, received, more);
+        }
         self.put_back(chunk, landed.mark);
         self.watch(id);
         let Some(conn) = self.conns.get(id) else { return Served::Done(received) };
@@ -194,6 +210,32 @@ impl<E: Engine> Reactor<E> {
         }
         // At the orderly end one look more: what is found empty then is over.
         if more || goes_on || is_ending { Served::More(received) } else { Served::Done(received) }
+    }
+
+    /// Goes on with the rest of what was received, which lies beside the chunks, in a fresh one.
+    pub(super) fn carry_on(&mut self, id: ConnId, received: usize, more: bool) -> Served {
+        let Some(listener) = self.conns.get(id).map(|c| usize::from(c.listener)) else { return Served::Done(received) };
+        let len = self.beside.len();
+        // The second time it is a fresh one, with room for any rest and the longest record in front of it.
+        for _ in 0..2 {
+            let Some((mut chunk, mark)) = self.space(listener, None) else { break };
+            if !chunk.is_empty() {
+                self.retire(chunk, mark);
+                continue;
+            }
+            let start = chunk.room() - len;
+            chunk.free()[start..].copy_from_slice(&self.beside);
+            return self.digest(
+                id,
+                chunk,
+                Landed { landing: Landing { start, len }, mark, len, cut: 0 },
+                received,
+                more,
+            );
+        }
+        let lane = self.lane_of[listener];
+        self.lanes[lane].rest = Some((id, std::mem::take(&mut self.beside)));
+        Served::Stuck
     }
 
     fn replies(&mut self, id: ConnId) -> bool {

@@ -2,6 +2,7 @@
 //! he does not wait for. And what happens when no chunk is free.
 
 use super::Reactor;
+use crate::chunk::ConnId;
 use crate::chunk::{Chunk, Class, Level};
 use crate::config::listener::ListenerOptions;
 use crate::config::raw::WhenFull;
@@ -24,8 +25,12 @@ pub struct Lane {
     /// No chunk is free, and who needs one waits.
     pub blocked: bool,
     blocked_since_ns: u64,
+    /// When that was last over.
+    pub unblocked_ns: u64,
     /// Number of its open chunk: what was written is told by it.
     pub number: u64,
+    /// What a connection has received and no chunk was free for: it goes first, before anybody else of the lane is served.
+    pub rest: Option<(ConnId, Vec<u8>)>,
 }
 
 /// The place of a listener's lane; a new one where its class and level have none yet.
@@ -40,7 +45,18 @@ pub fn lane_for(lanes: &mut Vec<Lane>, options: &ListenerOptions) -> usize {
 impl Lane {
     /// A lane without a chunk.
     pub fn new(class: Class, level: Level) -> Self {
-        Lane { class, level, open: None, is_out: false, opened_ns: 0, blocked: false, blocked_since_ns: 0, number: 1 }
+        Lane {
+            class,
+            level,
+            open: None,
+            is_out: false,
+            opened_ns: 0,
+            blocked: false,
+            blocked_since_ns: 0,
+            unblocked_ns: 0,
+            number: 1,
+            rest: None,
+        }
     }
 
     /// When its chunk is to be pushed though it is not full; `None`: it is empty.
@@ -112,6 +128,7 @@ impl<E: Engine> Reactor<E> {
         if std::mem::take(&mut lane.blocked) {
             // A listener of the lane that drops rather than waits found a chunk first; the others have it too.
             let waited = self.now - lane.blocked_since_ns;
+            lane.unblocked_ns = self.now;
             self.shard.reactors[self.index].stats.backpressure_ns.add(waited);
         }
         chunk.level = lane.level;

@@ -141,6 +141,8 @@ pub struct Reactor<E: Engine> {
     line_timers: BinaryHeap<Reverse<(u64, ConnId)>>,
     accept_again: Vec<(u64, ListenerId)>,
     spare_buffers: Vec<Vec<u8>>,
+    /// The rest of what a connection received, between two chunks.
+    beside: Vec<u8>,
     /// What was asked to be told when it is written: the number of its chunk, by whom, and lines of the connection.
     writing: VecDeque<(u64, ConnId, u64)>,
     handshakes: Handshakes,
@@ -197,6 +199,7 @@ impl<E: Engine> Reactor<E> {
             line_timers: BinaryHeap::new(),
             accept_again: Vec::new(),
             spare_buffers: Vec::new(),
+            beside: Vec::new(),
             writing: VecDeque::new(),
             handshakes: Handshakes::new(setup.handshakes_per_second, now),
             draining: false,
@@ -320,7 +323,7 @@ impl<E: Engine> Reactor<E> {
         let accept = self.accept_again.iter().map(|(at, _)| *at).min();
         let refusal = self.next_refusal().map(|at| at + 1);
         let handshake = self.handshakes.next_turn();
-        let relief = self.relief.due_at();
+        let relief = self.relief_due_at();
         let at = [first(&self.idle_timers), first(&self.line_timers), linger, accept, refusal, handshake, relief];
         let at = at.into_iter().flatten().min()?;
         Some(Duration::from_nanos(at.saturating_sub(self.clock.mono_ns())))

@@ -6,7 +6,7 @@ use crate::chunk::ConnId;
 use crate::metrics::accounting::Reason;
 use crate::metrics::stats::Refused;
 use crate::mutants::mutant;
-use crate::net::Engine;
+use crate::net::{Engine, ListenerId};
 use crate::rate::RateLimit;
 use crate::session::Waiting;
 use crate::session::room::{GRACE_NS, Room, Weight};
@@ -17,10 +17,17 @@ use std::sync::Arc;
 /// Between two connections that end for the others' sake, in nanoseconds: what the first has given back is handed out first.
 const PAUSE_NS: u64 = 50_000_000;
 
+/// One that waits for room.
+struct Starved {
+    id: ConnId,
+    listener: ListenerId,
+    since_ns: u64,
+}
+
 /// Those that wait for room for partial lines, and what is done for them.
 pub struct Relief {
-    /// Oldest first, and since when.
-    starved: VecDeque<(ConnId, u64)>,
+    /// Oldest first.
+    starved: VecDeque<Starved>,
     /// The one that may go on when that room is spent.
     pub lane: Option<ConnId>,
     /// Blocks that it had when it was given the lane.
@@ -55,13 +62,13 @@ impl Relief {
     /// A connection waits for room.
     pub fn wait(&mut self, id: ConnId, conn: &mut Conn, now: u64) {
         conn.is_starved = true;
-        self.starved.push_back((id, now));
+        self.starved.push_back(Starved { id, listener: conn.listener, since_ns: now });
     }
 
     /// A connection is gone.
     pub fn forget(&mut self, id: ConnId, conn: &Conn) {
         if conn.is_starved {
-            self.starved.retain(|(other, _)| *other != id);
+            self.starved.retain(|other| other.id != id);
         }
         self.leave_lane(id);
     }
@@ -84,12 +91,6 @@ impl Relief {
     pub fn is_called(&self) -> bool {
         self.decoding.called_in() != self.called_in
     }
-
-    /// When the first of those who wait has waited long enough for somebody else to end.
-    pub fn due_at(&self) -> Option<u64> {
-        let (_, since) = self.starved.front()?;
-        Some((since + GRACE_NS).max(self.relieved_ns + PAUSE_NS))
-    }
 }
 
 impl<E: Engine> Reactor<E> {
@@ -100,7 +101,7 @@ impl<E: Engine> Reactor<E> {
         }
         if std::mem::replace(&mut self.relief.fed, self.tails.given_back()) != self.tails.given_back() {
             let (conns, tails, ready, now) = (&mut self.conns, &self.tails, &mut self.ready, self.now);
-            self.relief.starved.retain(|(id, _)| {
+            self.relief.starved.retain(|Starved { id, .. }| {
                 let Some(conn) = conns.get(*id) else { return false };
                 conn.is_starved = tails.allowance(&conn.tail, false) == 0;
                 if !conn.is_starved {
@@ -110,7 +111,7 @@ impl<E: Engine> Reactor<E> {
             });
         }
         if let Some(place) = self.lane_candidate()
-            && let Some((id, _)) = self.relief.starved.remove(place)
+            && let Some(Starved { id, .. }) = self.relief.starved.remove(place)
             && let Some(conn) = self.conns.get(id)
         {
             conn.is_starved = false;
@@ -125,7 +126,7 @@ impl<E: Engine> Reactor<E> {
             return None;
         }
         let mut oldest: Option<(u64, usize)> = None;
-        for (place, (id, _)) in self.relief.starved.iter().enumerate() {
+        for (place, Starved { id, .. }) in self.relief.starved.iter().enumerate() {
             let begun = |c: &Conn| !c.tail.is_empty() || c.waiting() == Waiting::Line;
             let since = self.conns.get(*id).filter(|c| begun(c)).map_or(0, |c| c.line_since_ns);
             if since > 0 && oldest.is_none_or(|(o, _)| since < o) {
@@ -141,9 +142,22 @@ impl<E: Engine> Reactor<E> {
             && (self.relief.fed != self.tails.given_back() || self.lane_candidate().is_some())
     }
 
+    /// When the first of those who wait for room, and for nothing else, has waited long enough for somebody else to end.
+    pub(super) fn relief_due_at(&self) -> Option<u64> {
+        let mut waiting = self.relief.starved.iter();
+        let first = waiting.find_map(|s| Some(s.since_ns.max(self.went_on_at(s.listener)?)));
+        first.map(|since| (since + GRACE_NS).max(self.relief.relieved_ns + PAUSE_NS))
+    }
+
+    /// Since when a listener's connections wait for no chunk; `None`: they do. That is not their doing.
+    fn went_on_at(&self, listener: ListenerId) -> Option<u64> {
+        let lane = &self.lanes[self.lane_of[usize::from(listener)]];
+        (!lane.blocked).then_some(lane.unblocked_ns)
+    }
+
     /// Ends whoever is most in the way where somebody has waited long enough, or got no memory for decoding.
     pub(super) fn relieve(&mut self) {
-        if self.relief.due_at().is_some_and(|at| at <= self.now) && !mutant!("holders_never_end") {
+        if self.relief_due_at().is_some_and(|at| at <= self.now) && !mutant!("holders_never_end") {
             self.relief.relieved_ns = self.now;
             if let Some((id, bytes)) = self.heaviest() {
                 self.end_for_others(id, bytes);
@@ -164,7 +178,10 @@ impl<E: Engine> Reactor<E> {
 
     /// The connection whose partial line is most in the way of those who wait, and its bytes.
     fn heaviest(&self) -> Option<(ConnId, usize)> {
-        let weight = |c: &Conn| Weight::of(self.tails.shares(&c.tail), c.tail.charged(), c.holds_since_ns, self.now);
+        let weight = |c: &Conn| {
+            let since = c.holds_since_ns.max(self.went_on_at(c.listener)?);
+            Weight::of(self.tails.shares(&c.tail), c.tail.charged(), since, self.now)
+        };
         let weighed = self.conns.iter().filter_map(|(id, c)| Some((weight(c)?, id, c.tail.blocks() * BLOCK)));
         weighed.max_by_key(|(weight, ..)| *weight).map(|(_, id, bytes)| (id, bytes))
     }

@@ -5,7 +5,7 @@ use crate::chunk::{Chunk, ConnId};
 use crate::config::raw::WhenFull;
 use crate::metrics::accounting::Reason;
 use crate::metrics::stats::Refused;
-use crate::net::{Engine, Kind, Lease, LeaseMark};
+use crate::net::{Engine, Kind, Lease, LeaseMark, ListenerId};
 use crate::session::{End, Landing, Refusal, Turn};
 
 /// Bytes received before the engine is asked for events again, so that new connections and answers have their turn.
@@ -26,6 +26,8 @@ pub(super) enum Served {
     NoChunk,
     /// No room for a partial line: among the starved.
     NoTail,
+    /// No chunk for the rest of what it received: it is served as soon as there is one.
+    Stuck,
 }
 
 impl<E: Engine> Reactor<E> {
@@ -34,7 +36,7 @@ impl<E: Engine> Reactor<E> {
         self.feed_starved();
         self.unpark();
         self.give_turns();
-        let mut bytes = 0;
+        let mut bytes = self.serve_stuck();
         while bytes < SERVE_BYTES {
             let Some((id, since)) = self.pop_ready() else { return };
             let Some(listener) = self.conns.get(id).map(|c| c.listener) else { continue };
@@ -57,6 +59,7 @@ impl<E: Engine> Reactor<E> {
                     }
                     return; // what it needs is out for another receive
                 }
+                Served::Stuck => continue,
                 Served::NoTail => {
                     self.stats().tail_waits.add(1);
                     if let Some(conn) = self.conns.get(id) {
@@ -66,16 +69,41 @@ impl<E: Engine> Reactor<E> {
                 }
             };
             bytes += n.max(64);
-            self.ready.charge(listener, n);
-            if let Some(conn) = self.conns.get(id) {
-                if matches!(served, Served::More(_)) && !conn.ended {
-                    self.ready.push(listener, id, self.now);
-                } else {
-                    conn.queued = false;
-                    self.nudge(id);
-                }
+            self.was_served(id, listener, &served, n);
+        }
+    }
+
+    /// A connection has had its turn, with so many bytes: it has another later, or waits for input.
+    fn was_served(&mut self, id: ConnId, listener: ListenerId, served: &Served, bytes: usize) {
+        self.ready.charge(listener, bytes);
+        if let Some(conn) = self.conns.get(id) {
+            if matches!(served, Served::More(_)) && !conn.ended {
+                self.ready.push(listener, id, self.now);
+            } else {
+                conn.queued = false;
+                self.nudge(id);
             }
         }
+    }
+
+    /// Goes on with what connections have received before, now that there are chunks for it. Returns its bytes.
+    fn serve_stuck(&mut self) -> usize {
+        let mut bytes = 0;
+        for lane in 0..self.lanes.len() {
+            if self.lanes[lane].blocked {
+                continue;
+            }
+            let Some((id, rest)) = self.lanes[lane].rest.take() else { continue };
+            let Some(listener) = self.conns.get(id).map(|c| c.listener) else { continue };
+            let n = rest.len();
+            self.beside = rest;
+            let served = self.carry_on(id, 0, true);
+            if !matches!(served, Served::Stuck) {
+                bytes += n;
+                self.was_served(id, listener, &served, n);
+            }
+        }
+        bytes
     }
 
     /// Lets those in the middle of a request go on whose lane has a chunk again.
@@ -224,7 +252,7 @@ impl<E: Engine> Reactor<E> {
     }
 
     /// Pushes a chunk that has too little room left.
-    fn retire(&mut self, chunk: Box<Chunk>, mark: LeaseMark) {
+    pub(super) fn retire(&mut self, chunk: Box<Chunk>, mark: LeaseMark) {
         self.put_back(chunk, mark);
         if let LeaseMark::Lane(lane) = mark {
             self.push_open(lane);

@@ -14,6 +14,12 @@ use std::sync::Arc;
 /// Bytes kept free for ` [truncated N bytes]` in a truncated line, which is then never longer than `max_line_bytes`.
 pub const MARKER_ROOM: usize = 40;
 
+/// Bytes received at once at most where records grow: their rest, with the partial line before it, must leave room for the
+/// longest record in a fresh chunk (`least_chunk_bytes`).
+const GROWING_MOST: usize = 96 * 1024;
+/// Beside the longest record and its source, a chunk has room for this where records grow.
+const GROWING_ROOM: usize = 128 * 1024;
+
 /// What becomes of a line longer than `max_line_bytes`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TooLong {
@@ -58,7 +64,7 @@ pub struct LinesOptions {
 pub fn least_chunk_bytes(longest: usize, format: Format) -> usize {
     match format {
         Format::Raw => longest + 16 * 1024,
-        Format::Json => (json::GROWTH + 1) * longest + 128 * 1024,
+        Format::Json => (json::GROWTH + 1) * longest + GROWING_ROOM,
     }
 }
 
@@ -68,6 +74,10 @@ pub struct Lines {
     envelope: Option<Box<Envelope>>,
     /// Records are written as JSON; otherwise as they are, whether or not there is an envelope.
     is_json: bool,
+    /// What finds no room in a window may be left for a fresh one ([`Window::rest`]).
+    leaves_rest: bool,
+    /// What records became of what was received lately, in sixteenths of it.
+    growth: usize,
     /// Length so far of a line that is too long; its kept beginning is the tail. 0: the line is not too long so far.
     overlong: u64,
     /// The last byte seen of a line that is too long was a CR.
@@ -84,7 +94,25 @@ impl Lines {
         let envelope =
             (options.format == Format::Json).then(|| Box::new(Envelope::new(&options.listener, &peer.to_string())));
         let is_json = envelope.is_some();
-        Lines { options, envelope, is_json, overlong: 0, ends_in_cr: false, acked: 0, replied: 0, mark: 0 }
+        Lines {
+            options,
+            envelope,
+            is_json,
+            leaves_rest: false,
+            growth: 32,
+            overlong: 0,
+            ends_in_cr: false,
+            acked: 0,
+            replied: 0,
+            mark: 0,
+        }
+    }
+
+    /// What finds no room in a window is left for a fresh one: so room is not kept for the worst that input can become.
+    #[must_use]
+    pub fn leaving_rest(mut self) -> Self {
+        self.leaves_rest = true;
+        self
     }
 
     /// How the next records are written. JSON only where the options say so too: it needs more room.
@@ -132,6 +160,10 @@ impl Lines {
         while raw < end {
             let Some(newline) = memchr(b'\n', &window.space[raw..end]) else { break };
             let next = raw + newline + 1;
+            if self.leaves_rest && !self.fits(raw, newline, window) {
+                window.rest = Some(Landing { start: raw, len: 0 });
+                return Step::Continue;
+            }
             if self.record(raw, newline, 0, &time, window) == Step::Close {
                 return Step::Close;
             }
@@ -179,6 +211,14 @@ impl Lines {
         Step::Continue
     }
 
+    /// True where the record of the `len` bytes at `raw` has room in front of them.
+    fn fits(&self, raw: usize, len: usize, window: &Window<'_>) -> bool {
+        let Some(envelope) = self.envelope.as_ref().filter(|_| self.is_json) else { return true };
+        let room = (raw - window.committed).saturating_sub(MARKER_ROOM);
+        let len = len.min(self.max_partial());
+        envelope.overhead() + json::GROWTH * len <= room || envelope.record_len(&window.space[raw..raw + len]) <= room
+    }
+
     fn take_in(&mut self, landing: Landing, len: usize, window: &mut Window<'_>) -> Step {
         let (start, end) = (landing.start, landing.start + len);
         let Some(last) = memrchr(b'\n', &window.space[start..end]) else {
@@ -207,8 +247,22 @@ impl Lines {
             }
             return self.keep_partial(last + 1 - moved, end - moved, window);
         }
+        let before = window.committed;
         if self.take_whole(raw, last + 1, window) == Step::Close {
             return Step::Close;
+        }
+        let stopped = window.rest.as_mut().map(|rest| {
+            rest.len = end - rest.start;
+            rest.start
+        });
+        let gone = stopped.unwrap_or(last + 1) - raw;
+        if self.is_json && gone > 0 {
+            let now = (window.committed - before) * 16 / gone + 1;
+            // Up at once, down slowly: a rest costs a copy, room that is kept in vain only some room.
+            self.growth = now.max(self.growth - self.growth / 8).clamp(17, 16 * (json::GROWTH + 1));
+        }
+        if stopped.is_some() {
+            return Step::Continue;
         }
         self.keep_partial(last + 1, end, window)
     }
@@ -286,6 +340,24 @@ fn none_longer(mut bytes: &[u8], max: usize) -> bool {
 
 impl Session for Lines {
     fn landing(&self, room: usize, tail_len: usize, least: usize) -> Option<Landing> {
+        if self.leaves_rest
+            && self.overlong == 0
+            && let Some(envelope) = &self.envelope
+        {
+            let beside = envelope.overhead() + MARKER_ROOM;
+            // As much as will fit, if it grows a little more than what came before. What does not is left for a fresh window.
+            let growth = self.growth + 2;
+            let fits = (room.saturating_sub(beside) * 16 / growth).saturating_sub(tail_len).min(GROWING_MOST);
+            if fits >= least.max(1) {
+                // The source begins where its records will be when it ends.
+                let gap = ((tail_len + fits) * (growth - 16)).div_ceil(16) + beside;
+                return Some(Landing { start: (gap + tail_len).min(room - fits), len: fits });
+            }
+            // Or so that the longest record fits, as it does in a fresh chunk.
+            let longest = (json::GROWTH + 1) * self.max_partial() + beside;
+            let len = room.checked_sub(longest)?.min(GROWING_MOST);
+            return (len >= least.max(1)).then(|| Landing { start: room - len, len });
+        }
         if let Some(envelope) = &self.envelope {
             // Behind everything that the tail and the received bytes can become, each byte being a line at worst.
             let (w, growth) = (envelope.overhead() + MARKER_ROOM, json::GROWTH + 1);

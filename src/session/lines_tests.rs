@@ -24,11 +24,16 @@ struct Output {
     dropped: Tally,
     cut: Tally,
     closed: bool,
+    /// Times that something was left for a fresh chunk.
+    rests: u32,
 }
 
 /// Feeds `input` in pieces of the given lengths (cycled), as a reactor would: into a chunk, with a fresh one when asked.
 fn run(options: &Arc<LinesOptions>, input: &[u8], pieces: &[usize], chunk: usize) -> Output {
-    let mut session = Lines::new(Arc::clone(options), &Peer::Local);
+    feed(Lines::new(Arc::clone(options), &Peer::Local), input, pieces, chunk)
+}
+
+fn feed(mut session: Lines, input: &[u8], pieces: &[usize], chunk: usize) -> Output {
     let mut store = TailStore::new(1 << 20, MAX, 1).unwrap();
     let mut handle = TailHandle::default();
     let mut out = Output::default();
@@ -45,8 +50,20 @@ fn run(options: &Arc<LinesOptions>, input: &[u8], pieces: &[usize], chunk: usize
         space[landing.start..landing.start + n].copy_from_slice(&input[at..at + n]);
         let mut window = Window::new(space, store.tail(&mut handle), 0);
         out.closed = session.input(landing, n, &mut window) == Step::Close;
+        let mut rest = window.rest.map(|rest| window.space[rest.start..rest.start + rest.len].to_vec());
         filled += take(window, &mut out);
         at += n;
+        while let Some(bytes) = rest {
+            assert!(!out.closed && handle.is_empty(), "what is left begins with a whole line");
+            out.rests += 1;
+            let start = chunk - bytes.len();
+            memory[start..].copy_from_slice(&bytes);
+            let mut window = Window::new(&mut memory, store.tail(&mut handle), 0);
+            out.closed = session.input(Landing { start, len: bytes.len() }, bytes.len(), &mut window) == Step::Close;
+            assert!(window.lines > 0 || window.dropped.is_some(), "each fresh chunk takes something");
+            rest = window.rest.map(|rest| window.space[rest.start..rest.start + rest.len].to_vec());
+            filled = take(window, &mut out);
+        }
     }
     if !out.closed {
         if session.finish_room(handle.len()) > chunk - filled {
@@ -193,4 +210,49 @@ fn the_count_is_cumulative_and_said_once() {
     session.output(&mut http::Reply { out: &mut out, date: "", statuses: &statuses });
     session.output(&mut http::Reply { out: &mut out, date: "", statuses: &statuses });
     assert_eq!(out, b"7\n");
+}
+
+/// What becomes of the input is not known before: little of it may become much, at any time.
+#[test]
+fn records_that_grow_more_than_those_before_find_room_in_further_chunks() {
+    let lines = |line: &[u8], count: usize| [line, b"\n"].concat().repeat(count);
+    let input = [
+        lines(&[b'a'; 100], 3000),
+        lines(b"", 40_000),
+        lines(&[b'b'; MAX], 2000),
+        lines(&[0; MAX], 3000),
+        lines(b"\xff\"\\x", 20_000),
+        lines(&[b'c'; 3 * MAX], 1000),
+        lines(b"", 100_000),
+        b"the end".to_vec(),
+    ]
+    .concat();
+    for too_long in [TooLong::Truncate, TooLong::Drop] {
+        let options = options(too_long, false, true, Format::Json);
+        let chunk = least_chunk_bytes(MAX, Format::Json);
+        for pieces in [vec![usize::MAX], vec![50_000, 3, 1 << 20], vec![7777]] {
+            let session = Lines::new(Arc::clone(&options), &Peer::Local).leaving_rest();
+            let out = feed(session, &input, &pieces, chunk);
+            assert!(out.rests > 10, "{} rests", out.rests);
+            let mut expected = Output { rests: out.rests, ..reference(&options, &input) };
+            expected.dropped.bytes = out.dropped.bytes;
+            assert!(out == expected, "{} and {} lines", out.lines, expected.lines);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn whether_or_not_a_rest_is_left_the_records_are_the_same(
+        lines in proptest::collection::vec(line(), 0..60),
+        pieces in proptest::collection::vec(1usize..300, 1..6),
+        strip_cr in any::<bool>(),
+    ) {
+        let options = options(TooLong::Truncate, strip_cr, true, Format::Json);
+        let input = lines.concat();
+        let session = Lines::new(Arc::clone(&options), &Peer::Local).leaving_rest();
+        let out = feed(session, &input, &pieces, least_chunk_bytes(MAX, Format::Json));
+        let expected = Output { rests: out.rests, ..reference(&options, &input) };
+        prop_assert_eq!(out, expected);
+    }
 }

@@ -91,6 +91,8 @@ pub struct Window<'a> {
     pub committed: usize,
     /// Records in them.
     pub lines: u32,
+    /// Raw bytes in `space` that were not gone through, since what becomes of them may not fit: they are for a fresh window.
+    pub rest: Option<Landing>,
     /// Records that were found and dropped, and why.
     pub dropped: Option<(Reason, Tally)>,
     /// Records that were cut, and the bytes cut off.
@@ -132,6 +134,7 @@ impl<'a> Window<'a> {
             now_ns: 0,
             committed: 0,
             lines: 0,
+            rest: None,
             dropped: None,
             truncated: Tally::default(),
             stream: None,

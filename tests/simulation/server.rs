@@ -289,7 +289,8 @@ pub fn start(disk: &SimDisk, sizes: Sizes) -> Result<Serving, LogError> {
             tls: None,
             is_gone: false,
         };
-        let reactor = Reactor::new(Setup {
+        // Boxed: what a coroutine takes along must be small.
+        let reactor = Box::new(Reactor::new(Setup {
             engine: SimEngine { net: Rc::clone(&net), number },
             index: number % sizes.reactors,
             number,
@@ -308,7 +309,7 @@ pub fn start(disk: &SimDisk, sizes: Sizes) -> Result<Serving, LogError> {
             linger: Duration::from_millis(5),
             notices: notices.clone(),
             changes: Arc::new(ArrayQueue::new(1)),
-        });
+        }));
         let over = Rc::clone(&reactors_over);
         fibers.push(Fiber::new("reactor", Arc::clone(flag), move || {
             reactor.run().unwrap();

@@ -385,8 +385,9 @@ impl World {
             let there: u64 = of().map(|c| counts.get(&c.conn).copied().unwrap_or(0)).sum();
             assert_eq!(account.durable.lines, there, "lines of {name} that are there, {account:?}");
             let sent: u64 = of().map(|c| c.lines).sum();
-            // Whoever took too long was cut off, and what it sent behind that was not taken in.
-            let late = account.dropped[Reason::LineTimeout as usize].lines > 0;
+            // Whoever took too long, or too much of the room for partial lines, was cut off, and what it sent behind that was not taken in.
+            let cut_off = [Reason::LineTimeout, Reason::NoRoom];
+            let late = cut_off.iter().any(|r| account.dropped[*r as usize].lines > 0);
             let all = !late && of().all(|c| c.is_whole);
             assert!(account.received.lines <= sent, "{name}: {sent} sent, {account:?}");
             assert!(!all || account.received.lines == sent, "{name}: {sent} sent, {account:?}");

@@ -32,7 +32,7 @@ class Server:
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         self.ports = {}
         for line in self.process.stdout:
-            found = re.search(r"lines from \S*?:(\d+) +\(listener (\w+)\)", line)
+            found = re.search(r"lines from\s+\S*:(\d+)\s+\(listener (\w+)\)", line)
             if found:
                 self.ports[found[2]] = int(found[1])
             if "metrics" in line:
@@ -59,8 +59,15 @@ class Server:
         self.process.wait()
 
 
-def connect(port, data=b"", block=True):
-    s = socket.create_connection(("127.0.0.1", port))
+ONE = "[placement]\nshards = 1\nreactors_per_shard = 1\n"
+WEB = '[listener.web]\nprotocol = "http"\naddress = "tcp://127.0.0.1:0"\nidle_timeout = "0s"\n'
+
+
+def connect(port, data=b"", block=True, receive=None):
+    s = socket.socket()
+    if receive:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
+    s.connect(("127.0.0.1", port))
     s.setblocking(block)
     sent = 0
     try:
@@ -115,7 +122,7 @@ def buffers(work):
     os.mkdir(small)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", small], check=True)
     try:
-        server = Server(work, '[buffer]\nmemory = "16MiB"\n[storage]\nsegment_size = "4MiB"\nreserve_step = "1MiB"\n[listener.lines]\naddress = "tcp://127.0.0.1:0"\n[listener.other]\naddress = "tcp://127.0.0.1:0"\n', small + "/data")
+        server = Server(work, f'[buffer]\nmemory = "64MiB"\n{ONE}[storage]\nsegment_size = "4MiB"\nreserve_step = "1MiB"\n[listener.lines]\naddress = "tcp://127.0.0.1:0"\n{WEB}', small + "/data")
         line = (b"x" * 249 + b"\n") * 4000
         first = [connect(server.ports["lines"], line, False) for _ in range(60)]
         deadline = time.monotonic() + 20
@@ -130,24 +137,25 @@ def buffers(work):
             for s in senders:
                 s.send(b"y" * 99 + b"\n")
             time.sleep(0.01)
-        idle = connect(server.ports["other"])
+        idle = connect(server.ports["web"])
         print(f"buffers, disk full: {server.share_of_a_core():.1f} % of a core", flush=True)
         server.end()
     finally:
         subprocess.run(["umount", small], check=True)
-    server = Server(work, '[listener.web]\nprotocol = "http"\naddress = "tcp://127.0.0.1:0"\n[listener.other]\naddress = "tcp://127.0.0.1:0"\n')
-    request = b"POST /ingest/nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na\n"
-    deaf = [connect(server.ports["web"], b"", False) for _ in range(24)]
-    for s in deaf:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-    for _ in range(300):
+    server = Server(work, ONE + WEB)
+    request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na\n"
+    deaf = [connect(server.ports["web"], b"", False, 4096) for _ in range(24)]
+    quiet = 0
+    while quiet < 500:  # until none takes any more
+        quiet += 1
         for s in deaf:
             try:
-                s.send(request * 20)
+                s.send(request)
+                quiet = 0
             except OSError:
                 pass
-        time.sleep(0.002)
-    idle = connect(server.ports["other"])
+        time.sleep(0.001)
+    idle = connect(server.ports["web"])
     print(f"buffers, 24 that read no answers: {server.share_of_a_core():.1f} % of a core", flush=True)
     server.end()
 

@@ -21,6 +21,7 @@ pub mod logging;
 pub mod metrics;
 pub mod mutants;
 pub mod net;
+pub mod output;
 pub mod rate;
 pub mod reactor;
 pub mod ring;

@@ -38,6 +38,12 @@ pub const NAMES: &[&str] = &[
     "link_before_the_copy",
     "retired_without_a_note",
     "armed_without_buffers",
+    "no_shares",
+    "holders_never_end",
+    "turn_for_the_first_byte",
+    "goodbye_not_heard",
+    "log_written_by_whoever_says_it",
+    "output_panics",
 ];
 
 /// True if this is the one that was chosen.

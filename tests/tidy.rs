@@ -109,6 +109,8 @@ fn nothing_is_called_that_must_not_be() {
         ("unimplemented!", "build it"),
         ("todo!", "build it"),
         ("dbg!", "use tracing"),
+        ("println!", "it panics where nobody reads: use say! or complain!"),
+        ("print!", "it panics where nobody reads: use output::write"),
         ("Instant::now()", "time is read through Clock"),
         ("SystemTime::now()", "time is read through Clock"),
     ];

@@ -2,6 +2,7 @@
 //! Or two servers that differ in their settings.
 
 use super::generate::{self, SendArgs};
+use crate::output::say;
 use clap::Args;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -62,7 +63,7 @@ pub fn run(args: &CompareArgs) -> io::Result<ExitCode> {
         let server = one(args, Subject::Server)?;
         if i > 0 {
             let ratio = server.lines_per_second / base.lines_per_second;
-            println!("run {i}: {name} {base}; server {server}; ratio {ratio:.3}");
+            say!("run {i}: {name} {base}; server {server}; ratio {ratio:.3}");
             pairs.push((base, server));
         }
     }
@@ -77,7 +78,7 @@ pub fn run(args: &CompareArgs) -> io::Result<ExitCode> {
         machine_per_gb: median(&|p| of(p).machine_per_gb),
         peak_mib: median(&|p| of(p).peak_mib),
     };
-    println!(
+    say!(
         "medians: {name} {}; server {}; ratio {:.3}, of lines per CPU second {:.3}, of lines per machine CPU second {:.3}",
         medians(&|p| p.0),
         medians(&|p| p.1),

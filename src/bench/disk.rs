@@ -3,6 +3,7 @@
 //! do (docs/decisions.md).
 
 use super::compare::machine_cpu;
+use crate::output::say;
 use crate::sys::{self, Piece};
 use clap::Args;
 use nix::fcntl::{FallocateFlags, OFlag, fallocate};
@@ -92,7 +93,7 @@ fn measure(args: &DiskArgs, path: &Path) -> io::Result<()> {
             match append(*mode, path, &source, args.mib as usize) {
                 Ok(figures) if round > 0 => large[i].push(figures),
                 Ok(_) => {}
-                Err(error) if round == 0 => println!("{name}: not here: {error}"),
+                Err(error) if round == 0 => say!("{name}: not here: {error}"),
                 Err(_) => {}
             }
         }
@@ -103,20 +104,17 @@ fn measure(args: &DiskArgs, path: &Path) -> io::Result<()> {
             }
         }
     }
-    println!(
+    say!(
         "appending {} MiB in batches of 1 MiB, checksummed, synced every 64 MiB; medians of {}",
-        args.mib, args.rounds
+        args.mib,
+        args.rounds
     );
     for ((_, name), figures) in MODES.iter().zip(&large).filter(|(_, f)| !f.is_empty()) {
-        println!(
-            "  {name:<24} {:>6.2} GB/s  {:.3} machine CPU s/GB",
-            median(figures, |f| f.0),
-            median(figures, |f| f.1)
-        );
+        say!("  {name:<24} {:>6.2} GB/s  {:.3} machine CPU s/GB", median(figures, |f| f.0), median(figures, |f| f.1));
     }
-    println!("small durable groups of {GROUP} bytes, one after the other");
+    say!("small durable groups of {GROUP} bytes, one after the other");
     for ((_, name), figures) in GROUPS.iter().zip(&small) {
-        println!("  {name:<24} p50 {:>4.0} us  p99 {:>5.0} us", median(figures, |f| f.0), median(figures, |f| f.1));
+        say!("  {name:<24} p50 {:>4.0} us  p99 {:>5.0} us", median(figures, |f| f.0), median(figures, |f| f.1));
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use super::lines;
 use crate::net::listen::Address;
+use crate::output::say;
 use clap::Args;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -57,7 +58,7 @@ pub struct Sent {
 pub fn run(args: &SendArgs) -> io::Result<ExitCode> {
     let sent = send(args)?;
     let rate = sent.lines as f64 / sent.seconds;
-    println!(
+    say!(
         "sent lines={} seconds={:.3} lines_per_second={rate:.0} MB_per_second={:.1}",
         sent.lines,
         sent.seconds,

@@ -5,6 +5,7 @@
 //! tens of connections and tens of thousands of requests a second; for more, wrk.
 
 use super::lines;
+use crate::output::say;
 use clap::Args;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -69,7 +70,7 @@ pub fn run(args: &HttpArgs) -> io::Result<ExitCode> {
         all.latencies_ns.get(place).map_or(0.0, |ns| *ns as f64 / 1000.0)
     };
     let seconds = f64::from(args.seconds - 1);
-    println!(
+    say!(
         "{:.0} requests/s ({:.0} lines/s), {} refused; latency from when each was due: p50 {:.0} us, p90 {:.0} us, p99 {:.0} us, p99.9 {:.0} us, most {:.0} us",
         all.latencies_ns.len() as f64 / seconds,
         all.latencies_ns.len() as f64 / seconds * f64::from(args.lines),

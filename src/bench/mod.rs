@@ -9,6 +9,7 @@ pub mod lines;
 mod null_sink;
 mod verify;
 
+use crate::output::complain;
 use clap::{Args, Subcommand};
 use std::process::ExitCode;
 
@@ -48,7 +49,7 @@ pub fn run(args: &BenchArgs) -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("logweir bench: {error}");
+            complain!("bench: {error}");
             ExitCode::FAILURE
         }
     }

@@ -4,6 +4,7 @@
 //! It shares no code with the server's engine and writer, so that it does not become slower with them.
 
 use crate::chunk::memory_of_chunk;
+use crate::output::say;
 use crate::sys;
 use clap::Args;
 use crossbeam_queue::ArrayQueue;
@@ -54,13 +55,10 @@ struct Buffer {
 pub fn run(args: &NullSinkArgs) -> io::Result<ExitCode> {
     let (mut sockets, address) = crate::net::listen::bind_tcp(args.listen, 1)?;
     let listener = sockets.remove(0);
-    println!(
-        "null sink on {address}, {} of chunks",
-        crate::config::units::Size((CHUNKS * memory_of_chunk(CHUNK)) as u64)
-    );
+    say!("null sink on {address}, {} of chunks", crate::config::units::Size((CHUNKS * memory_of_chunk(CHUNK)) as u64));
     let path = args.dir.join("null-sink.log");
     let bytes = sink(&listener, &path, !args.page_cache)?;
-    println!("null sink bytes={bytes}");
+    say!("null sink bytes={bytes}");
     Ok(ExitCode::SUCCESS)
 }
 

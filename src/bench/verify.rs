@@ -3,6 +3,7 @@
 use super::lines::parse_numbered;
 use crate::log::cat::{copy_lines, segments};
 use crate::log::content::{ContentReader, OnDisk, open_text};
+use crate::output::say;
 use clap::Args;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -120,12 +121,12 @@ pub fn run(args: &VerifyArgs) -> io::Result<ExitCode> {
     }
     found.finish();
     let Found { lines, corrupted, doubled, missing, reordered, .. } = &found;
-    println!(
+    say!(
         "verified lines={lines} connections={} missing={missing} doubled={doubled} corrupted={corrupted} reordered={reordered}",
         found.seen.len()
     );
     if let Some(expected) = args.lines.filter(|n| n != lines) {
-        println!("expected {expected} lines");
+        say!("expected {expected} lines");
     }
     Ok(if found.is_good(args.lines) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -4,6 +4,7 @@ use super::select::{Out, Select, each_line, moment, named};
 use crate::log::cat::{copy_lines, copy_range, segments};
 use crate::log::content::{ContentReader, OnDisk, open_text};
 use crate::log::timeline::{self, Period};
+use crate::output::complain;
 use clap::Args;
 use std::io::{self, Write};
 use std::path::Path;
@@ -29,7 +30,7 @@ pub fn run(args: &CatArgs) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS, // `logweir cat | head`
         Err(error) => {
-            eprintln!("logweir: {error}");
+            complain!("{error}");
             ExitCode::FAILURE
         }
     }

@@ -6,6 +6,7 @@ use crate::config::checked::StreamSettings;
 use crate::config::listener::ListenerOptions;
 use crate::config::units::{Size, Time};
 use crate::log::seekable::MEMORY;
+use crate::output::{complain, say};
 use std::process::ExitCode;
 
 /// Checks and explains.
@@ -15,14 +16,14 @@ pub fn run(args: &ConfigArgs) -> ExitCode {
         Err(error) => return bad_configuration(&error),
     };
     if let Err(error) = crate::server::Certificates::load(&options.listeners) {
-        eprintln!("logweir: {error}");
+        complain!("{error}");
         return ExitCode::from(super::BAD_CONFIGURATION);
     }
-    println!("The configuration is fine. A server would");
+    say!("The configuration is fine. A server would");
     for l in &options.listeners {
         let lines = &l.lines;
         let reply = describe(l);
-        println!(
+        say!(
             "  listen on {} ({}): lines up to {} into stream {}, when full {}{reply}",
             l.address,
             l.name,
@@ -32,7 +33,7 @@ pub fn run(args: &ConfigArgs) -> ExitCode {
         );
     }
     for s in &options.streams {
-        println!(
+        say!(
             "  write stream {} to {}: segments of {} or {}, synced every {} or {}",
             s.name,
             options.data_dir.join(&s.name).display(),
@@ -41,23 +42,25 @@ pub fn run(args: &ConfigArgs) -> ExitCode {
             Time(s.sync_interval),
             Size(s.sync_bytes)
         );
-        println!("    and of what is sealed {}", kept(s, &options));
+        say!("    and of what is sealed {}", kept(s, &options));
     }
     let placement = &options.placement;
-    println!(
+    say!(
         "  run {} shard(s): {} reactor(s), one writer, one steward each; engine {}",
-        placement.shards, placement.reactors_per_shard, options.engine
+        placement.shards,
+        placement.reactors_per_shard,
+        options.engine
     );
-    println!("  place them: {}", placement.plan);
-    println!("  use for lines, of {}: {}", Size(options.buffer_bytes), options.memory);
-    println!(
+    say!("  place them: {}", placement.plan);
+    say!("  use for lines, of {}: {}", Size(options.buffer_bytes), options.memory);
+    say!(
         "  and for up to {} connections: {}",
         options.max_connections,
         Size((options.max_connections * crate::reactor::bytes_per_connection(&options.listeners)) as u64)
     );
     match options.admin {
-        Some(address) => println!("  answer /metrics, /healthz and /readyz on http://{address}"),
-        None => println!("  have no admin address"),
+        Some(address) => say!("  answer /metrics, /healthz and /readyz on http://{address}"),
+        None => say!("  have no admin address"),
     }
     ExitCode::SUCCESS
 }

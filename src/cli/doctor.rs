@@ -2,6 +2,7 @@
 
 use super::{ConfigArgs, bad_configuration};
 use crate::doctor::{Host, LiveHost, Status, Subject, examine, probe, report, usage};
+use crate::output::complain;
 use clap::Args;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -44,7 +45,7 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
     let (measured, failed) = match measured.transpose() {
         Ok(measured) => (measured, false),
         Err(error) => {
-            eprintln!("logweir: {}", crate::watch::printable(&error));
+            complain!("{}", crate::watch::printable(&error));
             (None, true)
         }
     };
@@ -57,7 +58,7 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
     };
     match text.and_then(|text| io::stdout().lock().write_all(text.as_bytes())) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            eprintln!("logweir: {error}");
+            complain!("{error}");
             ExitCode::from(COULD_NOT_LOOK)
         }
         _ if failed => ExitCode::from(COULD_NOT_LOOK),

@@ -11,8 +11,8 @@ mod top;
 mod verify;
 
 use crate::config::{self, ConfigError, Options, Overrides};
+use crate::output::{self, complain};
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -106,7 +106,17 @@ impl ConfigArgs {
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
+    let command = Cli::parse().command;
+    // Of `verify` and `doctor` 1 means something else.
+    let could_not_print = match command {
+        Command::Verify(_) | Command::Doctor(_) => ExitCode::from(2),
+        _ => ExitCode::FAILURE,
+    };
+    output::exit(run(command), could_not_print)
+}
+
+fn run(command: Command) -> ExitCode {
+    match command {
         Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Cat(args) => cat::run(&args),
@@ -116,7 +126,9 @@ pub fn main() -> ExitCode {
         Command::Top(args) => top::run(&args),
         Command::Bench(args) => crate::bench::run(&args),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "logweir", &mut io::stdout());
+            let mut text = Vec::new(); // the generator panics where it cannot write
+            clap_complete::generate(shell, &mut Cli::command(), "logweir", &mut text);
+            output::write(&text);
             ExitCode::SUCCESS
         }
         Command::Man { dir } => man::run(Cli::command(), &dir),
@@ -125,7 +137,7 @@ pub fn main() -> ExitCode {
 
 /// Says what is wrong with a configuration.
 fn bad_configuration(error: &ConfigError) -> ExitCode {
-    eprintln!("logweir: configuration: {error}");
+    complain!("configuration: {error}");
     ExitCode::from(BAD_CONFIGURATION)
 }
 

@@ -7,6 +7,7 @@ use crate::config::units::{Size, Time};
 use crate::control::Notice;
 use crate::logging;
 use crate::net::listen::Address;
+use crate::output::complain;
 use crate::sandbox::{self, Confinement, Paths};
 use crate::server::{self, Started};
 use crate::service::{self, Manager};
@@ -30,6 +31,12 @@ pub struct ServeArgs {
 
 /// Runs the server until a signal.
 pub fn run(args: &ServeArgs) -> ExitCode {
+    let code = serve(args);
+    logging::finish();
+    code
+}
+
+fn serve(args: &ServeArgs) -> ExitCode {
     let ServeArgs { config: args, no_sandbox } = args;
     let options = match args.load() {
         Ok(options) => options,
@@ -40,6 +47,9 @@ pub fn run(args: &ServeArgs) -> ExitCode {
     let mut confinement = Confinement::default();
     if !no_sandbox {
         confinement.paths = confine_paths(&options, args);
+    }
+    if let Err(error) = logging::run() {
+        return failed(&format!("cannot start a thread for the log: {error}"));
     }
     let (sender, receiver) = channel();
     let mut signals = match Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP]) {
@@ -69,9 +79,13 @@ pub fn run(args: &ServeArgs) -> ExitCode {
         }
     }
     server.confined(confinement.clone());
-    // A closed standard output must not stop a server.
-    let _ = std::io::stdout().write_all(introduce(&options, &server.started, &confinement).as_bytes());
-    let _ = std::io::stdout().flush();
+    // Neither a closed standard output nor one that nobody reads must stop a server.
+    let introduction = introduce(&options, &server.started, &confinement);
+    let hello = move || {
+        let mut out = std::io::stdout().lock();
+        let _ = out.write_all(introduction.as_bytes()).and_then(|()| out.flush());
+    };
+    let _ = std::thread::Builder::new().name("hello".into()).spawn(hello);
     let clean = server.run(|| args.load());
     if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -90,7 +104,8 @@ fn confine_paths(options: &Options, args: &ConfigArgs) -> Option<Paths> {
 }
 
 fn failed(message: &str) -> ExitCode {
-    eprintln!("logweir: {message}");
+    logging::finish(); // what was said before comes first
+    complain!("{message}");
     ExitCode::FAILURE
 }
 

@@ -5,6 +5,7 @@ use crate::log::cat::segments;
 use crate::log::content::OnDisk;
 use crate::log::names::SegmentId;
 use crate::log::timeline::{self, Span, Timed};
+use crate::output::complain;
 use clap::Args;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
@@ -34,7 +35,7 @@ pub fn run(args: &TailArgs) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("logweir: {error}");
+            complain!("{error}");
             ExitCode::FAILURE
         }
     }
@@ -83,6 +84,9 @@ fn print(args: &TailArgs, out: &mut impl Write) -> io::Result<()> {
         out.flush()?;
         is_first = false;
         if !args.follow {
+            return Ok(());
+        }
+        if crate::output::reader_is_gone() {
             return Ok(());
         }
         std::thread::park_timeout(LOOK_AGAIN);

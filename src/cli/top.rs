@@ -1,6 +1,7 @@
 //! `logweir top`
 
 use crate::config::units::Time;
+use crate::output::complain;
 use crate::top::{State, ask, plain, run as show};
 use crate::watch::printable;
 use clap::Args;
@@ -43,7 +44,7 @@ pub fn run(args: &TopArgs) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("logweir: {}", printable(&error.to_string()));
+            complain!("{}", printable(&error.to_string()));
             ExitCode::FAILURE
         }
     }

@@ -3,6 +3,7 @@
 use crate::config::units::Size;
 use crate::log::names::is_stream_name;
 use crate::log::verify::{OnDisk, StreamReport, stream, streams};
+use crate::output::complain;
 use clap::Args;
 use serde::Serialize;
 use std::io::{self, Write};
@@ -40,8 +41,10 @@ pub fn run(args: &VerifyArgs) -> ExitCode {
     match look(args).and_then(|reports| print(args, &reports)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
+        // What it has found it could not say; whoever has gone away does not ask.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(COULD_NOT_LOOK),
         Err(error) => {
-            eprintln!("logweir: {error}");
+            complain!("{error}");
             ExitCode::from(COULD_NOT_LOOK)
         }
     }

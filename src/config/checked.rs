@@ -226,15 +226,15 @@ fn needs(
             lanes.push((class, levels.len()));
         }
     }
-    // A datagram passes through the tail, whatever the others hold.
-    let datagrams = listeners.iter().filter(|l| matches!(l.address, Address::UnixDatagram(_)));
-    let passing = datagrams.map(|l| l.longest_tail().min(DATAGRAM_MAX)).max().unwrap_or(0);
+    let longest = listeners.iter().map(ListenerOptions::longest_tail).max().unwrap_or(0);
+    // A datagram passes through the tail, whatever the others hold; a listener for them may come with a reload.
+    let passing = longest.min(DATAGRAM_MAX);
     Needs {
         memory: buffer.0 as usize,
         shards: placement.shards,
         reactors_per_shard: placement.reactors_per_shard,
         lanes,
-        max_line_bytes: listeners.iter().map(ListenerOptions::longest_tail).max().unwrap_or(0) + passing,
+        max_line_bytes: longest + passing,
         least_chunk_bytes: listeners.iter().map(ListenerOptions::least_chunk_bytes).max().unwrap_or(0),
         has_ring: engine != EngineChoice::Epoll,
         direct_streams: streams.iter().filter(|s| s.io == Io::Direct).count(),

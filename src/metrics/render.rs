@@ -107,6 +107,9 @@ impl Metrics {
         if let Some((engine, reason)) = self.engine.get() {
             gauge!("logweir_engine_info", "engine" => *engine, "reason" => *reason).set(1.0);
         }
+        let (not_read, flood) = crate::logging::dropped();
+        counter!("logweir_own_log_lines_dropped_total", "reason" => "not_read").absolute(not_read);
+        counter!("logweir_own_log_lines_dropped_total", "reason" => "flood").absolute(flood);
         if let Some((counts, disk, dir)) = self.kept.get() {
             publish_room(&**disk, dir);
             let counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -160,6 +163,7 @@ fn describe() {
             "logweir_polled_instead_total",
             "Times that a connection was polled since every buffer for small reads was in use.",
         ),
+        ("logweir_own_log_lines_dropped_total", "Lines of logweir's own log that were not written, by reason."),
         ("logweir_appends_total", "Appends."),
         ("logweir_appended_bytes_total", "Bytes appended."),
         ("logweir_syncs_total", "Syncs that succeeded."),

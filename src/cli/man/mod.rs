@@ -3,6 +3,7 @@
 mod options;
 mod roff;
 
+use crate::output::{complain, say};
 use clap::Command;
 use clap_mangen::Man;
 use roff::{escaped, prose};
@@ -14,11 +15,11 @@ use std::process::ExitCode;
 pub fn run(root: Command, dir: &Path) -> ExitCode {
     match write(root, dir) {
         Ok(pages) => {
-            println!("{pages} pages in {}", dir.display());
+            say!("{pages} pages in {}", dir.display());
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("logweir: {}: {error}", dir.display());
+            complain!("{}: {error}", dir.display());
             ExitCode::FAILURE
         }
     }

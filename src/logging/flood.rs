@@ -1,0 +1,82 @@
+//! Keeps a flood of events of one kind from becoming a flood of log lines: a full disk under many streams, say.
+
+use super::outlet::STDERR;
+use crate::clock::{Clock, SystemClock};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use tracing::callsite::Identifier;
+use tracing::subscriber::Interest;
+use tracing::{Event, Metadata, Subscriber};
+use tracing_subscriber::layer::{Context, Filter};
+
+/// Lines of one kind at once: as many as there can be listeners or streams.
+const AT_ONCE: u32 = 300;
+/// After those, one in so long.
+const THEN_EVERY_NS: u64 = 10_000_000_000;
+
+/// What of a kind was written lately. A kind is a place in the code.
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    left: u32,
+    since_ns: u64,
+}
+
+impl Bucket {
+    fn take(&mut self, now_ns: u64) -> bool {
+        let more = now_ns.saturating_sub(self.since_ns) / THEN_EVERY_NS;
+        if more > 0 {
+            self.left = self.left.saturating_add(u32::try_from(more).unwrap_or(AT_ONCE)).min(AT_ONCE);
+            self.since_ns = now_ns;
+        }
+        let is_left = self.left > 0;
+        self.left -= u32::from(is_left);
+        is_left
+    }
+}
+
+/// See the module.
+pub struct Flood {
+    clock: SystemClock,
+    kinds: Mutex<HashMap<Identifier, Bucket>>,
+}
+
+impl Flood {
+    /// Nothing was written yet.
+    pub fn new() -> Flood {
+        Flood { clock: SystemClock::new(), kinds: Mutex::default() }
+    }
+}
+
+impl<S: Subscriber> Filter<S> for Flood {
+    fn enabled(&self, _metadata: &Metadata<'_>, _context: &Context<'_, S>) -> bool {
+        true
+    }
+
+    fn callsite_enabled(&self, _metadata: &'static Metadata<'static>) -> Interest {
+        Interest::always()
+    }
+
+    fn event_enabled(&self, event: &Event<'_>, _context: &Context<'_, S>) -> bool {
+        let now_ns = self.clock.mono_ns();
+        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        let bucket = kinds.entry(event.metadata().callsite()).or_insert(Bucket { left: AT_ONCE, since_ns: now_ns });
+        let is_written = bucket.take(now_ns);
+        if !is_written {
+            STDERR.leave_out();
+        }
+        is_written
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_at_once_then_few() {
+        let mut bucket = Bucket { left: AT_ONCE, since_ns: 0 };
+        assert_eq!((0..1000).filter(|_| bucket.take(5)).count(), AT_ONCE as usize);
+        assert_eq!((1..=100).filter(|i| bucket.take(i * THEN_EVERY_NS / 10)).count(), 10);
+        assert_eq!((0..1000).filter(|_| bucket.take(u64::MAX)).count(), AT_ONCE as usize);
+    }
+}

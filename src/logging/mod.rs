@@ -1,0 +1,93 @@
+//! logweir's own log: to standard error, structured, levelled, fit for journald. Whoever says something never waits for it to be
+//! written: see [`outlet`].
+
+mod flood;
+mod outlet;
+
+use crate::config::checked::LogOptions;
+use crate::config::raw::{LogFormat, LogLevel};
+use flood::Flood;
+use outlet::{Line, STDERR};
+use std::fmt;
+use std::time::Duration;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::{FilterExt, LevelFilter};
+use tracing_subscriber::fmt::format::{Format, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// How long the end of the program waits for its last words to be read.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Takes log lines from now on; they wait until [`run`]. A second call changes nothing.
+pub fn start(options: LogOptions) {
+    let level = match options.level {
+        LogLevel::Error => Level::ERROR,
+        LogLevel::Warn => Level::WARN,
+        LogLevel::Info => Level::INFO,
+        LogLevel::Debug => Level::DEBUG,
+        LogLevel::Trace => Level::TRACE,
+    };
+    let layer = tracing_subscriber::fmt::layer().with_writer(Line::new).with_target(false).log_internal_errors(false);
+    let format = match options.format {
+        LogFormat::Auto if std::env::var_os("JOURNAL_STREAM").is_some() => LogFormat::Journal,
+        LogFormat::Auto => LogFormat::Text,
+        other => other,
+    };
+    let layer = match format {
+        LogFormat::Json => layer.json().boxed(),
+        LogFormat::Journal => layer.with_ansi(false).event_format(Journal).boxed(),
+        _ => layer.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed(),
+    };
+    let filter = LevelFilter::from_level(level).and(Flood::new());
+    // An error means that a logger runs already: tests start servers in one process.
+    let _ = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
+    // The standard library's words on a panic would be written by the thread that panics.
+    std::panic::set_hook(Box::new(|panic| tracing::error!("a bug: {panic}")));
+}
+
+/// Starts the thread that writes the lines. Behind whatever threads are to inherit.
+///
+/// # Errors
+/// There can be no thread.
+pub fn run() -> std::io::Result<()> {
+    STDERR.start()
+}
+
+/// Waits for the last lines to be written; not for ever.
+pub fn finish() {
+    STDERR.finish(LAST_WORDS);
+}
+
+/// Lines that nobody took in time, and lines that were left out as too many of their kind.
+#[must_use]
+pub fn dropped() -> (u64, u64) {
+    STDERR.dropped()
+}
+
+/// `<3>message key=value`: sd-daemon(3) priorities, and no time, which the journal adds.
+struct Journal;
+
+impl<S, N> FormatEvent<S, N> for Journal
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let priority = match *event.metadata().level() {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            _ => 7,
+        };
+        write!(writer, "<{priority}>")?;
+        Format::default()
+            .without_time()
+            .with_level(false)
+            .with_target(false)
+            .with_ansi(false)
+            .format_event(context, writer, event)
+    }
+}

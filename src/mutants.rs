@@ -44,6 +44,8 @@ pub const NAMES: &[&str] = &[
     "goodbye_not_heard",
     "log_written_by_whoever_says_it",
     "output_panics",
+    "living_socket_removed",
+    "probes_wait_for_metrics",
 ];
 
 /// True if this is the one that was chosen.

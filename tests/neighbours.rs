@@ -205,3 +205,30 @@ fn bodies_that_hold_decoders_leave_room_for_others_and_end_when_others_want_thei
     assert_eq!(&answer, b"HTTP/1.1 429", "it is told to send again");
     server.metrics().check_accounts();
 }
+
+/// Found from outside: 20 connections that say nothing held up a probe of liveness for 20 seconds.
+#[test]
+fn probes_are_answered_beside_clients_that_say_nothing_or_do_not_read() {
+    let dir = scratch();
+    let server = Server::start(&dir.path().join("data"), &[]);
+    let admin = server.admin.unwrap();
+    let silent: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(admin).unwrap()).collect();
+    let mut half = TcpStream::connect(admin).unwrap();
+    half.write_all(b"GET /metrics HTTP/1.1\r\nHost:").unwrap();
+    // Answers that are asked for and never read.
+    let deaf: Vec<TcpStream> = (0..40)
+        .map(|_| {
+            let mut client = TcpStream::connect(admin).unwrap();
+            client.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+            client
+        })
+        .collect();
+    for path in ["/healthz", "/readyz", "/metrics", "/"] {
+        assert_eq!(server.get(path).0, 200, "{path}");
+    }
+    // Those who say nothing are not kept.
+    let mut last = &silent[199];
+    last.set_read_timeout(Some(common::PATIENCE)).unwrap();
+    assert!(!matches!(last.read(&mut [0; 1]), Ok(n) if n > 0));
+    drop((half, deaf));
+}

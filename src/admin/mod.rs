@@ -1,22 +1,14 @@
 //! The admin address: `/metrics`, `/healthz`, `/readyz`, and the status page. Read-only and small; the lines never pass here.
-//!
-//! Two threads answer, each with a deadline per request, so that one slow client delays no probe for long.
 
 mod page;
+mod serve;
 
 use crate::control::Control;
 use crate::metrics::render::Metrics;
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-/// Threads that answer.
-const THREADS: usize = 2;
-/// Time for one request, from accept to answer.
-const DEADLINE: Duration = Duration::from_secs(2);
-/// Longest request head.
-const HEAD_MAX: usize = 8 * 1024;
 /// Headers that are looked at; more are refused with 400.
 const HEADERS_MAX: usize = 64;
 
@@ -41,61 +33,51 @@ pub fn bind(address: SocketAddr, kept: Option<socket2::Socket>) -> io::Result<(T
 /// # Errors
 /// No threads can be had.
 pub fn start(listener: TcpListener, metrics: &Arc<Metrics>, control: &Arc<Control>) -> io::Result<()> {
-    let listener = Arc::new(listener);
-    for i in 0..THREADS {
-        let (listener, metrics, control) = (Arc::clone(&listener), Arc::clone(metrics), Arc::clone(control));
-        std::thread::Builder::new().name(format!("admin-{i}")).spawn(move || {
-            loop {
-                match listener.accept() {
-                    Ok((stream, _)) => {
-                        if let Err(error) = answer(stream, &metrics, &control) {
-                            tracing::debug!(%error, "admin request failed");
-                        }
-                    }
-                    Err(error) => {
-                        tracing::debug!(%error, "admin accept failed");
-                        std::thread::park_timeout(Duration::from_millis(100)); // descriptors ran out: not a busy loop
-                    }
-                }
-            }
-        })?;
-    }
-    Ok(())
+    let site = Site { metrics: Arc::clone(metrics), control: Arc::clone(control) };
+    serve::Serving::start(listener, Arc::new(site))
 }
 
-fn answer(mut stream: TcpStream, metrics: &Metrics, control: &Control) -> io::Result<()> {
-    let head = read_head(&mut stream)?;
-    let (status, kind, body) = respond(&head, metrics, control);
-    let more = if kind == HTML { page::headers() } else { "" };
-    let response = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
-         X-Content-Type-Options: nosniff\r\n{more}Connection: close\r\n\r\n",
-        body.len()
-    );
-    stream.set_write_timeout(Some(DEADLINE))?;
-    stream.write_all(response.as_bytes())?;
-    if !head.starts_with(b"HEAD ") {
-        stream.write_all(body.as_bytes())?;
-    }
-    stream.shutdown(std::net::Shutdown::Write)
+/// What there is to be said.
+struct Site {
+    metrics: Arc<Metrics>,
+    control: Arc<Control>,
 }
 
-fn read_head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
-    let start = Instant::now();
-    let mut head = Vec::new();
-    let mut buffer = [0; 1024];
-    while !head.windows(4).any(|w| w == b"\r\n\r\n") && head.len() < HEAD_MAX {
-        let left = DEADLINE.saturating_sub(start.elapsed());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        stream.set_read_timeout(Some(left))?;
-        match stream.read(&mut buffer)? {
-            0 => break,
-            n => head.extend_from_slice(&buffer[..n]),
-        }
+/// Answers requests.
+trait Respond: Send + Sync {
+    /// The answer to a request; `None`: it is [`Respond::metrics`]. Never waits.
+    fn respond(&self, head: &[u8]) -> Option<Answer>;
+    /// `/metrics`, which may take its time.
+    fn metrics(&self) -> Answer;
+}
+
+/// An answer.
+struct Answer {
+    status: &'static str,
+    kind: &'static str,
+    body: String,
+}
+
+impl Answer {
+    fn new(status: &'static str, kind: &'static str, body: impl Into<String>) -> Answer {
+        Answer { status, kind, body: body.into() }
     }
-    Ok(head)
+
+    /// As it goes over the wire.
+    fn bytes(&self, without_body: bool) -> Vec<u8> {
+        let more = if self.kind == HTML { page::headers() } else { "" };
+        let mut text = format!(
+            "HTTP/1.1 {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
+             X-Content-Type-Options: nosniff\r\n{more}Connection: close\r\n\r\n",
+            self.status,
+            self.kind,
+            self.body.len()
+        );
+        if !without_body {
+            text += &self.body;
+        }
+        text.into_bytes()
+    }
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -107,28 +89,36 @@ fn wants_html(request: &httparse::Request<'_, '_>) -> bool {
     accepts.any(|h| h.value.to_ascii_lowercase().windows(9).any(|w| w == b"text/html"))
 }
 
-fn respond(head: &[u8], metrics: &Metrics, control: &Control) -> (&'static str, &'static str, String) {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut request = httparse::Request::new(&mut headers);
-    match request.parse(head) {
-        Ok(httparse::Status::Complete(_)) => {}
-        _ => return ("400 Bad Request", TEXT, "not an HTTP request that is understood here\n".into()),
-    }
-    if !matches!(request.method, Some("GET" | "HEAD")) {
-        return ("405 Method Not Allowed", TEXT, "this address is read-only\n".into());
-    }
-    match request.path.map(|p| p.split('?').next().unwrap_or(p)) {
-        Some("/metrics") => ("200 OK", "text/plain; version=0.0.4; charset=utf-8", metrics.render()),
-        // Alive is what answers; a disk that failed needs an operator, not a restart loop.
-        Some("/healthz") => ("200 OK", TEXT, "ok\n".into()),
-        Some("/readyz") => match control.not_ready() {
-            None => ("200 OK", TEXT, "ready\n".into()),
-            Some(why) => ("503 Service Unavailable", TEXT, format!("{why}\n")),
-        },
-        Some("/") if wants_html(&request) => ("200 OK", HTML, page::PAGE.into()),
-        Some("/") => {
-            ("200 OK", TEXT, "logweir (a browser gets a status page here)\n/metrics\n/healthz\n/readyz\n".into())
+impl Respond for Site {
+    fn respond(&self, head: &[u8]) -> Option<Answer> {
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut request = httparse::Request::new(&mut headers);
+        match request.parse(head) {
+            Ok(httparse::Status::Complete(_)) => {}
+            _ => return Some(Answer::new("400 Bad Request", TEXT, "not an HTTP request that is understood here\n")),
         }
-        _ => ("404 Not Found", TEXT, "known are /, /metrics, /healthz and /readyz\n".into()),
+        if !matches!(request.method, Some("GET" | "HEAD")) {
+            return Some(Answer::new("405 Method Not Allowed", TEXT, "this address is read-only\n"));
+        }
+        let answer = match request.path.map(|p| p.split('?').next().unwrap_or(p)) {
+            Some("/metrics") => return None,
+            // Alive is what answers; a disk that failed needs an operator, not a restart loop.
+            Some("/healthz") => Answer::new("200 OK", TEXT, "ok\n"),
+            Some("/readyz") => match self.control.not_ready() {
+                None => Answer::new("200 OK", TEXT, "ready\n"),
+                Some(why) => Answer::new("503 Service Unavailable", TEXT, format!("{why}\n")),
+            },
+            Some("/") if wants_html(&request) => Answer::new("200 OK", HTML, page::PAGE),
+            Some("/") => {
+                let text = "logweir (a browser gets a status page here)\n/metrics\n/healthz\n/readyz\n";
+                Answer::new("200 OK", TEXT, text)
+            }
+            _ => Answer::new("404 Not Found", TEXT, "known are /, /metrics, /healthz and /readyz\n"),
+        };
+        Some(answer)
+    }
+
+    fn metrics(&self) -> Answer {
+        Answer::new("200 OK", "text/plain; version=0.0.4; charset=utf-8", self.metrics.render())
     }
 }

@@ -1,10 +1,11 @@
 //! Addresses, and making the sockets that listen on them.
 
+use crate::mutants::mutant;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -44,6 +45,10 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, String> {
         let path = |p: &str| match p.len() {
             0 => Err(format!("\"{text}\" names no path")),
+            // unix(7): such names are commonly abstract sockets, which have no file, and so nothing says who may use them.
+            _ if p.starts_with('@') => Err(format!(
+                "\"{text}\" names an abstract socket, which anybody on this host could use; expected a path (a file of that name is ./{p})"
+            )),
             n if n > UNIX_PATH_MAX => {
                 Err(format!("the path of a Unix socket has at most {UNIX_PATH_MAX} bytes, this has {n}"))
             }
@@ -96,6 +101,60 @@ pub fn bind_tcp(address: SocketAddr, sockets: usize) -> io::Result<(Vec<Socket>,
     Ok((made, address))
 }
 
+/// A socket file that this process has made, and nobody else since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    id: (u64, u64),
+}
+
+impl SocketFile {
+    /// The one that is there.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn at(path: &Path) -> io::Result<SocketFile> {
+        let meta = std::fs::symlink_metadata(path)?;
+        Ok(SocketFile { path: path.to_path_buf(), id: (meta.dev(), meta.ino()) })
+    }
+
+    /// Removes it, unless something else has its name by now.
+    pub fn remove(&self) {
+        if SocketFile::at(&self.path).is_ok_and(|now| now == *self) {
+            let _ = std::fs::remove_file(&self.path); // its directory may be read-only by now; it is dead either way
+        }
+    }
+}
+
+/// Removes a socket file that is proven dead: the kernel refuses connections since no socket has that name. Everything else is
+/// somebody's, whatever its type and whether or not we may use it.
+fn make_way(path: &Path, address: &SockAddr) -> io::Result<()> {
+    let taken = |kind, what: &str| Err(io::Error::new(kind, format!("{what}; choose another path, or remove it")));
+    let meta = match std::fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        meta => meta?,
+    };
+    if !meta.file_type().is_socket() {
+        return taken(io::ErrorKind::AlreadyExists, "there is a file of that name that is not a socket");
+    }
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    probe.set_nonblocking(true)?; // a full queue is no reason to wait
+    match probe.connect(address) {
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused || mutant!("living_socket_removed") => {
+            std::fs::remove_file(path)
+        }
+        Ok(()) => taken(io::ErrorKind::AddrInUse, "another process serves this socket"),
+        Err(e) if e.raw_os_error() == Some(libc::EPROTOTYPE) => {
+            taken(io::ErrorKind::AddrInUse, "another process has a socket of another type there")
+        }
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+            taken(io::ErrorKind::AddrInUse, "another process serves this socket, and its queue is full")
+        }
+        Err(e) => taken(e.kind(), &format!("there is a socket that cannot be proven dead ({e})")),
+    }
+}
+
 /// A Unix socket of the given type, with the file's mode. A socket file that nobody serves any more is replaced.
 ///
 /// # Errors
@@ -106,22 +165,7 @@ pub fn bind_unix(path: &Path, kind: super::Kind, mode: u32) -> io::Result<Socket
         super::Kind::Datagram => Type::DGRAM,
     };
     let address = SockAddr::unix(path)?;
-    match std::fs::symlink_metadata(path) {
-        Ok(meta) if meta.file_type().is_socket() => {
-            if Socket::new(Domain::UNIX, of, None)?.connect(&address).is_ok() {
-                return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process serves this socket"));
-            }
-            std::fs::remove_file(path)?;
-        }
-        Ok(_) => {
-            return Err(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                "there is a file of that name that is not a socket",
-            ));
-        }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(e),
-    }
+    make_way(path, &address)?;
     let socket = Socket::new(Domain::UNIX, of, None)?;
     socket.bind(&address)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
@@ -154,7 +198,17 @@ mod tests {
         for text in ["tcp://127.0.0.1:5170", "tcp://[::1]:1", "unix:///run/x", "unixgram://a", "stdin:"] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
-        for bad in ["", "5170", "tcp://", "tcp://host", "unix://", "http://x", "udp://127.0.0.1:1"] {
+        for bad in [
+            "unix://@name",
+            "unixgram://@name",
+            "",
+            "5170",
+            "tcp://",
+            "tcp://host",
+            "unix://",
+            "http://x",
+            "udp://127.0.0.1:1",
+        ] {
             assert!(bad.parse::<Address>().is_err(), "{bad}");
         }
         assert!(format!("unix://{}", "a".repeat(108)).parse::<Address>().is_err());
@@ -174,7 +228,39 @@ mod tests {
         drop(bind_unix(&path, crate::net::Kind::Stream, 0o600).unwrap());
         let _living = bind_unix(&path, crate::net::Kind::Stream, 0o600).unwrap();
         assert_eq!(bind_unix(&path, crate::net::Kind::Stream, 0o600).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let gram = dir.path().join("g");
+        let held = std::os::unix::net::UnixDatagram::bind(&gram).unwrap();
+        for kind in [crate::net::Kind::Stream, crate::net::Kind::Datagram] {
+            assert_eq!(bind_unix(&gram, kind, 0o600).unwrap_err().kind(), io::ErrorKind::AddrInUse, "{kind:?}");
+        }
+        assert!(held.local_addr().unwrap().as_pathname().is_some_and(Path::exists), "it is still there");
+        drop(held);
+        drop(bind_unix(&gram, crate::net::Kind::Stream, 0o600).unwrap());
+        // A queue that is full, and a link to a socket that lives.
+        let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        let full = dir.path().join("full");
+        listener.bind(&SockAddr::unix(&full).unwrap()).unwrap();
+        listener.listen(0).unwrap();
+        let _waiting = std::os::unix::net::UnixStream::connect(&full).unwrap();
+        assert!(bind_unix(&full, crate::net::Kind::Stream, 0o600).is_err());
+        std::os::unix::fs::symlink(&full, dir.path().join("link")).unwrap();
+        assert!(bind_unix(&dir.path().join("link"), crate::net::Kind::Stream, 0o600).is_err());
+        assert!(full.exists() && dir.path().join("link").exists());
         std::fs::write(dir.path().join("f"), "x").unwrap();
         assert!(bind_unix(&dir.path().join("f"), crate::net::Kind::Stream, 0o600).is_err());
+    }
+
+    #[test]
+    fn a_socket_file_that_is_another_ones_by_now_is_not_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let _ours = bind_unix(&path, crate::net::Kind::Stream, 0o600).unwrap();
+        let file = SocketFile::at(&path).unwrap();
+        std::fs::rename(&path, dir.path().join("moved")).unwrap();
+        let _theirs = bind_unix(&path, crate::net::Kind::Stream, 0o600).unwrap();
+        file.remove();
+        assert!(path.exists(), "it is theirs");
+        SocketFile::at(&path).unwrap().remove();
+        assert!(!path.exists());
     }
 }

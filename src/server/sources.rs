@@ -2,13 +2,12 @@
 
 use super::StartError;
 use crate::config::listener::ListenerOptions;
-use crate::net::listen::{self, Address};
+use crate::net::listen::{self, Address, SocketFile};
 use crate::net::{Kind, ListenerId, Peer, Socket, stdin};
 use crate::service::{Inherited, Manager, kept_name, take_for};
 use crate::shard::Handed;
 use socket2::Type;
 use std::io;
-use std::path::PathBuf;
 
 /// The sockets of one listener.
 pub struct Source {
@@ -21,7 +20,7 @@ pub struct Source {
     /// Served like a connection.
     pub single: Option<Socket>,
     /// The socket file that was made.
-    pub path: Option<PathBuf>,
+    pub file: Option<SocketFile>,
     /// Copies, so that another listener can take the sockets over, or the service manager keep them.
     pub copies: Vec<socket2::Socket>,
     /// The names under which the service manager keeps them; none: it does not.
@@ -38,7 +37,7 @@ impl Source {
             per_reactor,
             shared,
             single: None,
-            path: None,
+            file: None,
             copies,
             kept_as: Vec::new(),
             is_inherited: false,
@@ -68,7 +67,7 @@ impl Source {
                 (source.kept_as.is_empty(), &listener.address)
             {
                 let _ = listen::set_mode(&listener.address, listener.socket_mode);
-                source.path = Some(path.clone());
+                source.file = SocketFile::at(path).ok();
             }
             source
         });
@@ -84,12 +83,12 @@ impl Source {
             }
             Address::Unix(path) => {
                 source.shared = vec![listen::bind_unix(path, Kind::Stream, mode)?];
-                source.path = Some(path.clone());
+                source.file = Some(SocketFile::at(path)?);
             }
             Address::UnixDatagram(path) => {
                 let fd = listen::bind_unix(path, Kind::Datagram, mode)?;
                 source.single = Some(Socket { fd, kind: Kind::Datagram });
-                source.path = Some(path.clone());
+                source.file = Some(SocketFile::at(path)?);
             }
             Address::Stdin => source.single = Some(stdin::source(io::stdin())?),
         }
@@ -145,9 +144,7 @@ impl Source {
 
     /// Removes the socket file that was made.
     pub fn remove_file(&self) {
-        if let Some(path) = &self.path {
-            let _ = std::fs::remove_file(path); // another server may have taken the path over
-        }
+        self.file.iter().for_each(SocketFile::remove);
     }
 }
 

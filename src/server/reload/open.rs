@@ -60,7 +60,7 @@ impl Live {
             let sockets =
                 || self.sources[from].copies.iter().map(socket2::Socket::try_clone).collect::<Result<Vec<_>, _>>();
             let mut source = Source::take_over(&to.address, sockets()?)?;
-            (source.copies, source.path) = (sockets()?, self.sources[from].path.clone());
+            (source.copies, source.file) = (sockets()?, self.sources[from].file.clone());
             Ok(source)
         };
         copy().map_err(|error| StartError::Listen { name: to.name.clone(), address: to.address.to_string(), error })

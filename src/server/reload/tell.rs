@@ -139,7 +139,7 @@ impl Live {
         if !handed_on.contains(&place) {
             source.remove_file();
         }
-        source.path = None;
+        source.file = None;
         stopped.push(place);
     }
 

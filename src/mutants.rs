@@ -45,7 +45,6 @@ pub const NAMES: &[&str] = &[
     "log_written_by_whoever_says_it",
     "output_panics",
     "living_socket_removed",
-    "probes_wait_for_metrics",
 ];
 
 /// True if this is the one that was chosen.

@@ -37,6 +37,7 @@ pub const NAMES: &[&str] = &[
     "copy_not_compared",
     "link_before_the_copy",
     "retired_without_a_note",
+    "counted_length_trusted",
 ];
 
 /// True if this is the one that was chosen.

@@ -15,6 +15,7 @@ pub const STATE_DIR: &str = ".logweir";
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
+    _dir: Option<File>,
 }
 
 /// Takes the data directory for this process, making it where it is missing.
@@ -27,9 +28,17 @@ pub fn lock(disk: &dyn Disk, data_dir: &Path) -> Result<Lock, LogError> {
     let path = state.join("lock");
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).context("open", &path)?;
     match file.try_lock() {
-        Ok(()) => Ok(Lock { _file: file }),
-        Err(TryLockError::WouldBlock) => Err(LogError::InUse { dir: data_dir.to_path_buf(), lock: path }),
-        Err(TryLockError::Error(error)) => Err(LogError::Io { what: "lock", path, error }),
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(LogError::InUse { dir: data_dir.to_path_buf(), lock: path }),
+        Err(TryLockError::Error(error)) => return Err(LogError::Io { what: "lock", path, error }),
+    }
+    // The directory as well: somebody may delete the file while a server runs. NFS locks no directories.
+    let dir = File::open(data_dir).ok();
+    match dir.as_ref().map(File::try_lock) {
+        Some(Err(TryLockError::WouldBlock)) => {
+            Err(LogError::InUse { dir: data_dir.to_path_buf(), lock: data_dir.into() })
+        }
+        _ => Ok(Lock { _file: file, _dir: dir }),
     }
 }
 
@@ -77,6 +86,8 @@ mod tests {
         let disk = RealDisk::new();
         let first = lock(&disk, dir.path()).unwrap();
         assert!(matches!(lock(&disk, dir.path()), Err(LogError::InUse { .. })));
+        std::fs::remove_dir_all(dir.path().join(STATE_DIR)).unwrap();
+        assert!(matches!(lock(&disk, dir.path()), Err(LogError::InUse { .. })), "though its file is gone");
         drop(first);
         lock(&disk, dir.path()).unwrap();
     }

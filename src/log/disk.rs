@@ -85,8 +85,8 @@ pub trait DiskFile: Send + Sync {
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
-    /// Names that the file has; 0 once somebody deleted it.
-    fn links(&self) -> io::Result<u64>;
+    /// True if `path` names this very file; false once somebody has moved, replaced or deleted it.
+    fn is_at(&self, path: &Path) -> io::Result<bool>;
     /// Drops clean pages of the file from the page cache; advice only.
     fn forget_cache(&self);
 }

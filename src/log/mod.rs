@@ -8,6 +8,7 @@ pub mod content;
 pub mod data_dir;
 pub mod direct;
 pub mod disk;
+pub mod foreign;
 pub mod names;
 pub mod real_disk;
 pub mod recover;
@@ -51,6 +52,14 @@ pub enum LogError {
         /// What does not match.
         detail: String,
     },
+    /// Somebody else has changed a file that is being written.
+    #[error("{}: {what}; nothing but logweir may write to its data directory", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What was done to it.
+        what: foreign::Foreign,
+    },
     /// A file of `.logweir/` does not hold what it should.
     #[error("{} does not hold {expected}; it was changed by something else than logweir", path.display())]
     State {
@@ -69,6 +78,12 @@ impl LogError {
             LogError::Io { error, .. } => Some(error),
             _ => None,
         }
+    }
+
+    /// True where it was not the disk that failed: somebody else has changed the file.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        matches!(self, LogError::Foreign { .. })
     }
 
     /// True where a file or directory is not there.

@@ -8,6 +8,7 @@
 //! as doing it once, also when it is interrupted anywhere.
 
 use super::disk::{Disk, DiskFile, append_all, read_full, replace_file, replace_file_by};
+use super::foreign;
 use super::names::{Kind, SegmentId};
 use super::segment::SECTOR;
 use super::trail::{HEADER_LEN, Header, Record, Trail, What};
@@ -17,6 +18,8 @@ use crate::mutants::mutant;
 use std::io;
 use std::path::Path;
 
+/// Looks at a segment that others write to meanwhile.
+const LOOKS: usize = 3;
 /// Bytes read at a time.
 const READ: usize = 1 << 20;
 
@@ -56,7 +59,36 @@ pub fn recover_dir(disk: &dyn Disk, clock: &dyn Clock, dir: &Path, strict: bool)
         }
     }
     active.sort();
-    active.into_iter().map(|id| recover_segment(disk, clock, dir, id, strict)).collect()
+    active.into_iter().map(|id| recover_quietly(disk, clock, dir, id, strict)).collect()
+}
+
+/// Looks again at a segment that somebody else has changed meanwhile, and leaves it as it is where they go on.
+fn recover_quietly(
+    disk: &dyn Disk,
+    clock: &dyn Clock,
+    dir: &Path,
+    id: SegmentId,
+    strict: bool,
+) -> Result<Recovered, LogError> {
+    for _ in 0..LOOKS {
+        match recover_segment(disk, clock, dir, id, strict) {
+            Err(LogError::Foreign { .. }) => {}
+            Err(error) if error.io().is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied) => {
+                return left_alone(dir, id, strict, error.to_string());
+            }
+            other => return other,
+        }
+    }
+    left_alone(dir, id, strict, "somebody else writes to it".into())
+}
+
+/// One file that cannot be worked on must not keep the others from being served. Readers find it under its active name.
+fn left_alone(dir: &Path, id: SegmentId, strict: bool, why: String) -> Result<Recovered, LogError> {
+    let detail = format!("{why}; it stays as it is until a start can finish it");
+    if strict {
+        return Err(LogError::Damage { path: dir.join(id.file_name(Kind::Active)), detail });
+    }
+    Ok(Recovered { id, lines: 0, bytes: 0, torn_bytes: 0, damage: Some(detail) })
 }
 
 /// What a process that died in between leaves behind: a replacement that was not renamed yet.
@@ -100,6 +132,10 @@ fn recover_segment(
         return Ok(Recovered { id, lines: keep.lines, bytes: keep.bytes, torn_bytes: 0, damage: keep.damage });
     }
 
+    let unchanged = |file: &dyn DiskFile| match foreign::length(file, len).context("look at", &path)? {
+        Some(what) => Err(LogError::Foreign { path: path.clone(), what }),
+        None => Ok(()),
+    };
     let torn = dir.join(id.file_name(Kind::Torn));
     if keep.bytes < len {
         copy_range(disk, &*file, keep.bytes, len, &torn).context("write", &torn)?;
@@ -107,6 +143,7 @@ fn recover_segment(
         // Nothing of it is left, but it was there: or `verify` would take it for one that somebody has deleted.
         replace_file(disk, &torn, &[]).context("write", &torn)?;
     }
+    unchanged(&*file)?;
     if keep.bytes == 0 && keep.damage.is_none() {
         disk.remove(&path).context("remove", &path)?;
         if trail.header.is_some() || disk.open(&trail_path).is_ok() {
@@ -125,6 +162,9 @@ fn recover_segment(
             }
             file
         };
+        if !suspect {
+            unchanged(&*file)?;
+        }
         file.truncate(keep.bytes).context("truncate", &path)?;
         let synced = if mutant!("recovery_does_not_sync") { Ok(()) } else { file.sync_all() };
         if let Err(error) = synced {

@@ -5,9 +5,11 @@
 //! acknowledgement path; what it lacks after a crash only makes recovery more careful, never wrong.
 
 use super::disk::{DiskFile, append_all, read_full};
+use super::foreign;
 use super::names::SegmentId;
 use crate::clock::BootId;
-use std::io;
+use std::io::{self, IoSlice};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Bytes of the header.
@@ -48,6 +50,8 @@ pub enum What {
     Suspect,
     /// The segment is finished: it ends at `offset`.
     End,
+    /// Somebody else has changed the file's length: what stands at and after `offset` is not ours.
+    Foreign,
 }
 
 /// One record.
@@ -121,6 +125,7 @@ impl Record {
             What::Sync => 2,
             What::Suspect => 3,
             What::End => 4,
+            What::Foreign => 5,
         };
         b[4..8].copy_from_slice(&self.lines.to_le_bytes());
         b[8..16].copy_from_slice(&self.offset.to_le_bytes());
@@ -142,6 +147,7 @@ impl Record {
             2 => What::Sync,
             3 => What::Suspect,
             4 => What::End,
+            5 => What::Foreign,
             _ => return None,
         };
         Some(Record {
@@ -217,16 +223,32 @@ impl Trail {
 /// Writes a trail: keeps records in a small buffer and appends them when asked or when it is full.
 pub struct TrailWriter {
     file: Arc<dyn DiskFile>,
+    path: PathBuf,
     pending: Vec<u8>,
     flushed: u64,
     broken: bool,
+    /// Somebody else has changed it.
+    foreign: bool,
 }
 
 impl TrailWriter {
-    /// A writer for the new, empty file.
+    /// A writer for the new, empty file of that name.
     #[must_use]
-    pub fn new(file: Arc<dyn DiskFile>) -> Self {
-        TrailWriter { file, pending: Vec::with_capacity(PENDING_LIMIT), flushed: 0, broken: false }
+    pub fn new(file: Arc<dyn DiskFile>, path: PathBuf) -> Self {
+        TrailWriter {
+            file,
+            path,
+            pending: Vec::with_capacity(PENDING_LIMIT),
+            flushed: 0,
+            broken: false,
+            foreign: false,
+        }
+    }
+
+    /// True once somebody else has changed or deleted the file: what is written to it is read by nobody.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        self.foreign
     }
 
     /// The header; must be the first thing written.
@@ -258,9 +280,15 @@ impl TrailWriter {
         if self.pending.is_empty() {
             return Ok(());
         }
+        if !self.file.is_at(&self.path)? || foreign::length(&*self.file, self.flushed)?.is_some() {
+            (self.broken, self.foreign) = (true, true);
+            return Err(io::Error::other("somebody else has changed the trail"));
+        }
         if let Err(error) = append_all(&*self.file, &self.pending) {
-            if self.file.truncate(self.flushed).is_err() {
-                self.broken = true;
+            match foreign::cut_back(&*self.file, self.flushed, &[IoSlice::new(&self.pending)]) {
+                Ok(None) => {}
+                Ok(Some(_)) => (self.broken, self.foreign) = (true, true),
+                Err(_) => self.broken = true,
             }
             return Err(error);
         }

@@ -235,6 +235,7 @@ impl Look<'_> {
 
     /// Holds the bytes of a segment against the records of its trail.
     fn content(&mut self, id: SegmentId, kind: Kind, file: &dyn Content, trail: &Trail) -> io::Result<()> {
+        let before = self.report.problems.len();
         let len = file.size()?;
         let synced = trail.synced_to();
         // What a crash leaves active is for the next start to judge, as far as it was not synced.
@@ -281,6 +282,13 @@ impl Look<'_> {
         if most > len && self.report.problems.last().is_none_or(|p| p.problem != Problem::Short) {
             let detail = format!("{len} bytes are left of {most} that were synced");
             self.complain(id, kind, Problem::Short, (len, most), detail);
+        }
+        if let Some(mark) = trail.records.iter().find(|r| r.what == What::Foreign)
+            && self.report.problems.len() == before
+        {
+            let detail =
+                format!("somebody else has changed it while it was written: behind {} it is not ours", mark.offset);
+            self.complain(id, kind, Problem::Changed, (mark.offset, len.max(mark.offset)), detail);
         }
         self.report.bytes_unproven += unproven + past;
         Ok(())

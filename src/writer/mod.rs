@@ -70,6 +70,8 @@ pub struct Writer {
     rotations_seen: u64,
     /// Segments that failed. The second one stops intake.
     failures: u32,
+    /// Times in a row, without a good sync in between, that somebody else had changed a segment.
+    foreign_in_a_row: u32,
     /// Some lines were written, and may be gone: nobody may call the end clean.
     any_at_risk: bool,
     /// When to try again what waits for room in a trail.
@@ -126,6 +128,7 @@ impl Writer {
             held_bytes: 0,
             writes: 0,
             failures: 0,
+            foreign_in_a_row: 0,
             any_at_risk: false,
             sync_again_at: None,
             changes: parts.changes,
@@ -251,7 +254,7 @@ impl Writer {
         if mutant!("rotation_loses_the_next_lines") && was_empty && slices.len() > 1 {
             slices.remove(0);
         }
-        let result = active.append(&mut slices, total.lines, stream.options.append, stamp, || dir.free_bytes());
+        let result = active.append(&slices, total.lines, stream.options.append, stamp, || dir.free_bytes());
         match result {
             Ok(()) => {
                 if was_empty {
@@ -272,6 +275,10 @@ impl Writer {
                     tracing::error!(%file, %error, "disk full: lines wait or are dropped as when_full says, until there is room");
                 }
                 Step::Blocked(now + FULL_AGAIN_NS)
+            }
+            Err(AppendError::Foreign(what)) => {
+                let path = active.path.clone();
+                self.leave_to_others(index, what, path, now)
             }
             Err(AppendError::Failed(error)) => {
                 self.shard.writer_stats.write_failures.add(1);
@@ -346,7 +353,7 @@ impl Writer {
             active.note_synced(active.len(), stamp);
             let _ = active.trail().sync();
         }
-        let mut synced = sync_linked(&*active.file, &active.path);
+        let mut synced = sync_linked(&*active.file, &active.path, active.len());
         if mutant!("sync_error_ignored") {
             synced = Ok(());
         }
@@ -365,12 +372,13 @@ impl Writer {
         match secured {
             Ok(()) => {
                 self.shard.writer_stats.syncs.add(1);
+                self.foreign_in_a_row = 0;
                 active.note_synced(active.len(), stamp);
                 stream.fresh.take().tally.book(&self.ledger, &[Term::Durable], &[Term::Written]);
                 true
             }
             Err(error) => {
-                self.shard.writer_stats.sync_failures.add(1);
+                self.count_failed_sync(&error);
                 self.fail_active(index, &error);
                 false
             }
@@ -400,10 +408,10 @@ impl Writer {
             if stream.syncing.is_some() || !due || now < stream.sync_not_before {
                 continue;
             }
-            let (id, path, file) = (active.id, active.path.clone(), Arc::clone(&active.file));
+            let (id, path, file, len) = (active.id, active.path.clone(), Arc::clone(&active.file), active.len());
             let failed = Arc::clone(&active.sync_failed);
-            stream.syncing = Some((stream.fresh.take(), active.len()));
-            self.steward.submit(Job::Sync { stream: stream.index, id, path, file, failed });
+            stream.syncing = Some((stream.fresh.take(), len));
+            self.steward.submit(Job::Sync { stream: stream.index, id, path, file, len, failed });
         }
     }
 
@@ -446,7 +454,7 @@ impl Writer {
                 match result {
                     Ok(()) => self.background_sync_done(stream),
                     Err(error) => {
-                        stats.sync_failures.add(1);
+                        self.count_failed_sync(&error);
                         self.fail_active(stream, &error);
                     }
                 }
@@ -460,13 +468,15 @@ impl Writer {
                         sealing.tally.book(&self.ledger, &[Term::Durable], &[Term::Written]);
                     }
                     Err(error) => {
-                        stats.sync_failures.add(1);
+                        self.count_failed_sync(&error);
                         self.fail_sealed(stream, &sealing, &error);
                     }
                 }
             }
-            Done::Sealed { stream, result } => {
+            Done::Sealed { stream, result, foreign } => {
                 self.streams[stream].seals_running -= 1;
+                let is_foreign = foreign || result.as_ref().is_err_and(LogError::is_foreign);
+                stats.foreign_changes.add(u64::from(is_foreign));
                 if let Err(error) = result {
                     stats.rotation_failures.add(1);
                     tracing::error!(%error, "a finished segment keeps its active name until the next start");
@@ -490,6 +500,7 @@ impl Writer {
             return;
         }
         self.shard.writer_stats.syncs.add(1);
+        self.foreign_in_a_row = 0;
         active.note_synced(to, stamp);
         if let Err(error) = active.trail().flush() {
             tracing::debug!(file = %active.path.display(), %error, "the trail waits for room");

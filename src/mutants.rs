@@ -38,6 +38,7 @@ pub const NAMES: &[&str] = &[
     "link_before_the_copy",
     "retired_without_a_note",
     "counted_length_trusted",
+    "stale_mark_believed",
 ];
 
 /// True if this is the one that was chosen.

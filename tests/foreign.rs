@@ -315,3 +315,114 @@ fn a_segment_that_may_not_be_written_to_is_left_as_it_is() {
     assert!(server.stop().success());
     has(&common::cat(&data), &["one", "two"]);
 }
+
+fn numbered(from: usize, count: usize) -> Vec<u8> {
+    (from..from + count).flat_map(|i| format!("{i:0>99}\n").into_bytes()).collect()
+}
+
+/// Of each sequence so far a segment of its own.
+fn sealed(server: &Server, client: &mut Client, lines: std::ops::Range<usize>) {
+    for line in lines {
+        client.durable(&numbered(line, 1));
+        let before = server.metrics().sum("logweir_rotations_total", "");
+        server.signal(Signal::SIGUSR1);
+        await_that("a rotation", || server.metrics().sum("logweir_rotations_total", "") > before);
+    }
+}
+
+/// A partial restore: the note of the last sequence and the files are lost, the note of what retention took is there.
+#[test]
+fn a_name_does_not_come_back_below_what_retention_took() {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    let small = config("auto", "auto", "reserve_step = \"0B\"\nsync_interval = \"10ms\"");
+    let mut server = Server::with_config(&data, &(small.clone() + "[retention]\nmax_age = \"1s\"\n"));
+    let mut client = Client::of(&server);
+    sealed(&server, &mut client, 0..5);
+    await_that("retention", || server.metrics().sum("logweir_deleted_segments_total", "") >= 4.0);
+    assert!(server.stop().success());
+    fs::remove_dir_all(data.join(".logweir/sequence")).unwrap();
+    fs::remove_dir_all(data.join("default")).unwrap();
+    let mut server = Server::with_config(&data, &small);
+    let mut client = Client::of(&server);
+    sealed(&server, &mut client, 0..10);
+    assert_eq!(server.cat(), numbered(0, 10));
+    let name = current(&data).file_name().unwrap().to_owned();
+    assert!(name.to_str().unwrap() > "000-0000000015", "{name:?}");
+    assert!(server.stop().success());
+    let mut server = Server::with_config(&data, &small);
+    sealed(&server, &mut Client::of(&server), 10..12);
+    assert_eq!(server.cat(), numbered(0, 12));
+    assert_eq!(server.metrics().sum("logweir_deleted_segments_total", ""), 0.0);
+    assert!(server.stop().success());
+    assert_eq!(verify(&data).0, 0, "{}", verify(&data).1);
+}
+
+#[test]
+fn a_segment_that_is_put_back_from_a_backup_stays_and_is_verified() {
+    let dir = scratch();
+    let (data, backup) = (dir.path().join("data"), dir.path().join("backup"));
+    let small = config("auto", "auto", "reserve_step = \"0B\"\nsync_interval = \"10ms\"");
+    let mut server = Server::with_config(&data, &small);
+    let mut client = Client::of(&server);
+    sealed(&server, &mut client, 0..3);
+    await_that("they are sealed", || data.join("default/000-0000000003.log").exists());
+    fs::create_dir_all(&backup).unwrap();
+    let files = ["000-0000000001.log", "000-0000000001.trail", "000-0000000002.log", "000-0000000002.trail"];
+    let copy = |from: &Path, to: &Path| files.iter().for_each(|f| assert!(fs::copy(from.join(f), to.join(f)).is_ok()));
+    copy(&data.join("default"), &backup);
+    assert!(server.stop().success());
+    let mut server = Server::with_config(&data, &(small.clone() + "[retention]\nmax_age = \"1s\"\n"));
+    await_that("retention", || server.cat().is_empty());
+    assert!(server.stop().success());
+    // Retention is off now.
+    let mut server = Server::with_config(&data, &small);
+    copy(&backup, &data.join("default"));
+    let mut client = Client::of(&server);
+    sealed(&server, &mut client, 10..14);
+    await_that("all are read", || server.cat() == [numbered(0, 2), numbered(10, 4)].concat());
+    assert!(server.stop().success());
+    let mut server = Server::with_config(&data, &small);
+    sealed(&server, &mut Client::of(&server), 14..16);
+    assert_eq!(server.cat(), [numbered(0, 2), numbered(10, 6)].concat(), "nor at the next start");
+    assert!(server.stop().success());
+    assert_eq!(verify(&data).0, 0, "{}", verify(&data).1);
+    let path = data.join("default/000-0000000002.log");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[3] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let (code, said) = verify(&data);
+    assert!(code == 1 && said.contains("000-0000000002.log"), "what is below the mark is looked at too: {said}");
+}
+
+#[test]
+fn notes_that_cannot_be_true_refuse_the_start_and_say_what_to_do() {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    let mut server = start(&data);
+    Client::of(&server).durable(b"one\n");
+    server.kill();
+    let note = data.join(".logweir/retired/default.0");
+    fs::create_dir_all(note.parent().unwrap()).unwrap();
+    let refused = || {
+        let args = ["serve", "--admin", "off", "--listen", "tcp://127.0.0.1:0", "--data-dir", data.to_str().unwrap()];
+        let output = logweir(&args);
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    fs::write(&note, "150\nretiring 1-9\n").unwrap();
+    let said = refused();
+    assert!(said.contains("is being deleted, and it was being written") && said.contains("retiring"), "{said}");
+    fs::write(&note, "many\n").unwrap();
+    let said = refused();
+    assert!(said.contains("retired/default.0") && said.contains("delete it"), "{said}");
+    fs::remove_file(&note).unwrap();
+    let sequence = data.join(".logweir/sequence/default.0");
+    fs::write(&sequence, "").unwrap();
+    let said = refused();
+    assert!(said.contains("sequence/default.0") && said.contains("delete it"), "{said}");
+    fs::remove_file(&sequence).unwrap();
+    let mut server = start(&data);
+    assert_eq!(server.cat(), b"one\n");
+    assert!(server.stop().success());
+}

@@ -199,26 +199,31 @@ impl Shelf {
     }
 }
 
-/// Removes a file; if it is a symlink, what it points at too.
+/// Removes a file; if it is a symlink, what it points at too, and says in which directory that was.
 ///
 /// # Errors
 /// One of them cannot be removed. That there is none is no error.
-pub fn remove_moved(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+pub fn remove_moved(disk: &dyn Disk, path: &Path) -> io::Result<Option<PathBuf>> {
     let gone = |result: io::Result<()>| match result {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     };
+    let mut other = None;
     match disk.link_target(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
         // Out of reach since the configuration names another directory: it stays there, and is ours no more.
         Ok(Some(target)) => match gone(disk.remove(&target)) {
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
-            other => other?,
+            result => {
+                result?;
+                other = target.parent().map(Path::to_path_buf);
+            }
         },
         Ok(None) => {}
     }
-    gone(disk.remove(path))
+    gone(disk.remove(path))?;
+    Ok(other)
 }
 
 fn is_there(disk: &dyn Disk, path: &Path) -> io::Result<bool> {

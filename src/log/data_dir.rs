@@ -49,14 +49,20 @@ pub fn lock(disk: &dyn Disk, data_dir: &Path) -> Result<Lock, LogError> {
 pub fn node_id(disk: &dyn Disk, data_dir: &Path) -> Result<[u8; 16], LogError> {
     let path = data_dir.join(STATE_DIR).join("node");
     match read_file(disk, &path) {
-        Ok(bytes) => std::str::from_utf8(&bytes)
-            .ok()
-            .and_then(parse_uuid)
-            .ok_or(LogError::State { path, expected: "the node's UUID" }),
+        Ok(bytes) => std::str::from_utf8(&bytes).ok().and_then(parse_uuid).ok_or(LogError::State {
+            path,
+            expected: "the node's UUID",
+            way_out: "delete it to become a new node",
+        }),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let source = Path::new("/proc/sys/kernel/random/uuid");
             let text = std::fs::read_to_string(source).context("read", source)?;
-            let id = parse_uuid(&text).ok_or(LogError::State { path: source.to_path_buf(), expected: "a UUID" })?;
+            let way_out = "is /proc mounted?";
+            let id = parse_uuid(&text).ok_or_else(|| LogError::State {
+                path: source.into(),
+                expected: "a UUID",
+                way_out,
+            })?;
             replace_file(disk, &path, text.as_bytes()).context("write", &path)?;
             Ok(id)
         }

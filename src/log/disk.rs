@@ -37,6 +37,10 @@ pub trait Disk: Send + Sync + 'static {
     fn link_target(&self, path: &Path) -> io::Result<Option<PathBuf>>;
     /// Makes the directory's entries durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Bytes of a file, without opening it for writing.
+    fn size_of(&self, path: &Path) -> io::Result<u64> {
+        self.open(path)?.len()
+    }
     /// Bytes free for us in the file system that holds `dir`.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
     /// The same disk for work that can wait: it leaves what is set aside for rotation alone. `None`: nothing is.

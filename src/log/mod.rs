@@ -13,6 +13,7 @@ pub mod names;
 pub mod real_disk;
 pub mod recover;
 pub mod retention;
+pub mod retired;
 pub mod seekable;
 pub mod segment;
 pub mod stream_dir;
@@ -61,12 +62,24 @@ pub enum LogError {
         what: foreign::Foreign,
     },
     /// A file of `.logweir/` does not hold what it should.
-    #[error("{} does not hold {expected}; it was changed by something else than logweir", path.display())]
+    #[error("{} does not hold {expected}; it was changed by something else than logweir: {way_out}", path.display())]
     State {
         /// The file.
         path: PathBuf,
         /// What should be in it.
         expected: &'static str,
+        /// What to do.
+        way_out: &'static str,
+    },
+    /// Two files say what cannot be true at once.
+    #[error("{}: {detail}; {way_out}", path.display())]
+    Contradiction {
+        /// One of them.
+        path: PathBuf,
+        /// What the other says.
+        detail: String,
+        /// What to do.
+        way_out: &'static str,
     },
 }
 

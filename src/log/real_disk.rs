@@ -157,6 +157,10 @@ impl Disk for RealDisk {
         self.with_spare(|| File::open(dir))?.sync_all()
     }
 
+    fn size_of(&self, path: &Path) -> io::Result<u64> {
+        Ok(fs::metadata(path)?.len())
+    }
+
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         let stat = nix::sys::statvfs::statvfs(dir)?;
         Ok(stat.blocks_available() as u64 * stat.fragment_size() as u64)

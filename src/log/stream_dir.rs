@@ -59,7 +59,19 @@ impl StreamDir {
             .map(|(id, _)| id.sequence)
             .max()
             .unwrap_or(0);
-        let (highest, begun) = (AtomicU64::new(known.max(seen)), AtomicU64::new(seen));
+        // Each of them may have been lost or put back by somebody: the highest wins, or a name would come back.
+        let retired = super::retired::read(&*disk, data_dir, stream, shard)?.highest;
+        if known < seen.max(retired) {
+            tracing::warn!(
+                stream,
+                shard,
+                known,
+                seen,
+                retired,
+                "the note of the last sequence is behind what the files say: going on from the highest"
+            );
+        }
+        let (highest, begun) = (AtomicU64::new(known.max(seen).max(retired)), AtomicU64::new(seen));
         let reserve_step = AtomicU64::new(reserve_step);
         Ok(StreamDir { disk, clock, dir, state, second_state: None, node, shard, highest, begun, reserve_step })
     }
@@ -117,9 +129,11 @@ impl StreamDir {
     pub fn prepare(&self) -> Result<Segment, LogError> {
         self.disk.create_dir_all(&self.dir).context("make directory", &self.dir)?;
         let highest = self.highest.load(Ordering::Relaxed);
-        let sequence = highest
-            .checked_add(1)
-            .ok_or_else(|| LogError::State { path: self.state.clone(), expected: "a sequence that can go on" })?;
+        let sequence = highest.checked_add(1).ok_or_else(|| LogError::State {
+            path: self.state.clone(),
+            expected: "a sequence that can go on",
+            way_out: "no name is left in this stream and shard: use another stream",
+        })?;
         if !mutant!("sequence_restarts") {
             for state in self.second_state.iter().chain([&self.state]) {
                 // Somebody may have deleted it.
@@ -226,7 +240,9 @@ impl StreamDir {
     /// logrotate and the like make a file of that name, and somebody may have written lines into it.
     fn is_ours_to_point(&self, link: &Path) -> Result<(), LogError> {
         match self.disk.link_target(link) {
-            Ok(None) => Err(LogError::State { path: link.to_path_buf(), expected: "a symlink, and so stays as it is" }),
+            Ok(None) => {
+                Err(LogError::State { path: link.to_path_buf(), expected: "a symlink", way_out: "move it away" })
+            }
             Ok(Some(_)) => Ok(()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(LogError::Io { what: "look at", path: link.to_path_buf(), error }),
@@ -256,7 +272,11 @@ impl StreamDir {
 fn known_sequence(disk: &dyn Disk, state: &Path) -> Result<u64, LogError> {
     match read_file(disk, state) {
         Ok(bytes) => parse_number(&bytes)
-            .ok_or_else(|| LogError::State { path: state.to_path_buf(), expected: "a sequence number" }),
+            .ok_or_else(|| LogError::State {
+                path: state.to_path_buf(),
+                expected: "a sequence number",
+                way_out: "delete it, and the highest number is found from the names of the files and what retention has noted",
+            }),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
         Err(error) => Err(LogError::Io { what: "read", path: state.to_path_buf(), error }),
     }

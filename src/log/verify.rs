@@ -4,7 +4,7 @@
 pub use super::content::{Content, Files, OnDisk};
 use super::content::{TEXTS, open_kind, read_full};
 use super::names::{Kind, SegmentId, is_stream_name};
-use super::retention::{mark_path, parse_mark};
+use super::retired::{Note, mark_path};
 use super::trail::{Record, Trail, What};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +13,8 @@ use std::path::Path;
 
 /// Bytes read at a time.
 const READ: usize = 1 << 20;
+/// A note of retention is no longer than this.
+const NOTE_MOST: usize = 64 << 10;
 /// Of a trail no more than this is read: 22 million records.
 const TRAIL_MOST: u64 = 1 << 30;
 
@@ -172,17 +174,18 @@ impl Look<'_> {
         Ok(Some((Trail::parse(&bytes[..n]), Trail::was_changed(&bytes[..n]))))
     }
 
-    /// True if retention has taken this segment away, or is about to: then files of it may be there or not.
-    fn is_retired(&self, id: SegmentId) -> bool {
-        let path = mark_path(self.data_dir, &self.report.stream, id.shard);
-        let mut bytes = [0; 32];
+    /// What retention has taken away, and is taking away.
+    fn note(&self, shard: u16) -> Note {
+        let path = mark_path(self.data_dir, &self.report.stream, shard);
+        let mut bytes = vec![0; NOTE_MOST];
         let read = self.files.open(&path).and_then(|file| read_full(&*file, &mut bytes, 0));
-        read.is_ok_and(|n| id.sequence <= parse_mark(&bytes[..n]))
+        read.ok().and_then(|n| Note::parse(&bytes[..n])).unwrap_or_default()
     }
 
     fn segment(&mut self, id: SegmentId, kinds: &BTreeSet<&str>) {
-        if self.is_retired(id) {
-            return;
+        let note = self.note(id.shard);
+        if note.is_retiring(id.sequence) {
+            return; // files of it may be there or not
         }
         // The trail first: what it says was in the segment by then.
         let trail = match self.trail(id) {
@@ -198,6 +201,8 @@ impl Look<'_> {
             Some(Ok(opened)) => opened,
             Some(Err((e, kind))) => return self.complain(id, kind, unreadable(&e), (0, 0), e.to_string()),
             // One that never held anything durable may have been removed by a start that was killed at just this point.
+            // A trail that could not be removed with its text is no gap.
+            None if id.sequence <= note.highest => return,
             None if trail.is_some_and(|(t, _)| t.synced_to() > 0) && self.trail(id).is_ok_and(|t| t.is_some()) => {
                 let detail = "its trail is there and it is not".into();
                 return self.complain(id, Kind::Sealed, Problem::Missing, (0, 0), detail);
@@ -325,7 +330,7 @@ impl Look<'_> {
                 || header.id != *id
                 || there.contains(&before)
                 || is_oldest
-                || self.is_retired(before)
+                || before.sequence <= self.note(before.shard).highest
             {
                 continue;
             }

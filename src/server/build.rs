@@ -18,6 +18,7 @@ use crate::limits;
 use crate::log::data_dir::{self};
 use crate::log::disk::Disk;
 use crate::log::recover::recover_dir;
+use crate::log::retired;
 use crate::log::segment::AppendOptions;
 use crate::log::stream_dir::StreamDir;
 use crate::metrics::accounting::{Accounting, Ledger};
@@ -292,6 +293,9 @@ fn recover(disk: &dyn Disk, clock: &dyn Clock, data_dir: &Path, strict: bool) ->
     let start = Instant::now();
     let mut sums = RecoverySums::default();
     for dir in data_dir::stream_dirs(disk, data_dir)? {
+        if let Some(stream) = dir.file_name().and_then(|name| name.to_str()) {
+            retired::check(disk, data_dir, stream)?;
+        }
         for one in recover_dir(disk, clock, &dir, strict)? {
             sums.add(&one);
             let (stream, segment) = (dir.display(), one.id.sequence);

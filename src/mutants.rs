@@ -39,6 +39,7 @@ pub const NAMES: &[&str] = &[
     "retired_without_a_note",
     "counted_length_trusted",
     "stale_mark_believed",
+    "ready_on_a_full_disk",
 ];
 
 /// True if this is the one that was chosen.

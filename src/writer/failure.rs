@@ -13,7 +13,8 @@ use crate::log::foreign::Foreign;
 use crate::log::segment::AppendError;
 use crate::metrics::accounting::{Reason, Tally, Term};
 use crate::mutants::mutant;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// So many changes by others in a row, without a good sync in between, are taken for a failure.
@@ -117,6 +118,28 @@ impl Writer {
         if is_another { Step::Done } else { Step::Blocked(now + super::FULL_AGAIN_NS) }
     }
 
+    /// The writer waits for room no longer.
+    pub(super) fn disk_has_room(&self) {
+        let stats = &self.shard.writer_stats;
+        if stats.full.get() == 1 {
+            stats.full.set(0);
+            self.control.disk_full(false);
+            tracing::info!("there is room again: taking lines");
+        }
+    }
+
+    /// Says so once, and that no new lines should come.
+    pub(super) fn disk_is_full(&self, file: &Path, error: &io::Error) {
+        let stats = &self.shard.writer_stats;
+        if stats.full.get() == 0 {
+            stats.full.set(1);
+            stats.full_events.add(1);
+            self.control.disk_full(true);
+            let file = file.display();
+            tracing::error!(%file, %error, "disk full: lines wait or are dropped as when_full says, until there is room");
+        }
+    }
+
     /// What of the lost writes of a stream is still held.
     fn held_lines_of(&self, index: usize, lost: &Unsynced) -> PerListener {
         if lost.is_none() {
@@ -157,14 +180,16 @@ impl Writer {
         self.writes += 1;
         let stamp = self.stamp();
         let total = lines.total();
-        let stream = &mut self.streams[index];
-        let held = self.held.iter().filter(|h| h.write >= lost.first_write).map(|h| &*h.chunk);
-        let slices = slices_of(held, index);
-        let Some(active) = stream.active.as_mut() else { return };
-        let dir = &stream.dir;
         let result = loop {
+            let stream = &mut self.streams[index];
+            let held = self.held.iter().filter(|h| h.write >= lost.first_write).map(|h| &*h.chunk);
+            let slices = slices_of(held, index);
+            let Some(active) = stream.active.as_mut() else { return };
+            let dir = &stream.dir;
             match active.append(&slices, total.lines, stream.options.append, stamp, || dir.free_bytes()) {
-                Err(AppendError::Full(_)) if !self.control.writers_abandoned() => {
+                Err(AppendError::Full(error)) if !self.control.writers_abandoned() => {
+                    let path = active.path.clone();
+                    self.disk_is_full(&path, &error);
                     // Waiting for room is no hanging.
                     self.shard.writer_answered.set(self.control.pings());
                     self.steward.pause(&*self.sleeper, Duration::from_nanos(super::FULL_AGAIN_NS));
@@ -175,7 +200,8 @@ impl Writer {
         if let Err(AppendError::Foreign(what)) = &result
             && self.foreign_in_a_row < FOREIGN_MOST
         {
-            let error = LogError::Foreign { path: active.path.clone(), what: *what };
+            let path = self.streams[index].active.as_ref().map(|a| a.path.clone()).unwrap_or_default();
+            let error = LogError::Foreign { path, what: *what };
             tracing::error!(%error, "writing again in another segment");
             self.count_failed_sync(&error);
             self.count_failure(&error);
@@ -186,6 +212,8 @@ impl Writer {
             self.failures += 1;
             return self.stop_intake(&format!("writing again after a failed sync: {error}"), &lines);
         }
+        self.disk_has_room();
+        let stream = &mut self.streams[index];
         stream.first_line_ns = stamp.mono_ns;
         stream.fresh.add(self.writes, stamp.mono_ns, total.bytes, &lines);
         stream.lost_from = None;

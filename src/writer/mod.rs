@@ -267,13 +267,8 @@ impl Writer {
                 Step::Done
             }
             Err(AppendError::Full(error)) => {
-                let stats = &self.shard.writer_stats;
-                if stats.full.get() == 0 {
-                    stats.full.set(1);
-                    stats.full_events.add(1);
-                    let file = active.path.display();
-                    tracing::error!(%file, %error, "disk full: lines wait or are dropped as when_full says, until there is room");
-                }
+                let path = active.path.clone();
+                self.disk_is_full(&path, &error);
                 Step::Blocked(now + FULL_AGAIN_NS)
             }
             Err(AppendError::Foreign(what)) => {
@@ -294,10 +289,7 @@ impl Writer {
         stats.appends.add(1);
         stats.append_bytes.add(bytes);
         stats.write_latency.record(self.clock.mono_ns() - stamp.mono_ns);
-        if stats.full.get() == 1 {
-            stats.full.set(0);
-            tracing::info!("there is room again: taking lines");
-        }
+        self.disk_has_room();
     }
 
     /// Everything of the batch is in files: chunks go where their level says.

@@ -128,13 +128,20 @@ pub fn append_all(file: &dyn DiskFile, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Nothing that is read whole is longer.
+const SMALL: u64 = 1 << 20;
+
 /// Reads a whole small file.
 ///
 /// # Errors
-/// What opening or reading answers.
+/// What opening or reading answers; `InvalidData` where it is not small.
 pub fn read_file(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     let file = disk.open(path)?;
-    let mut bytes = vec![0; file.len()? as usize];
+    let len = file.len()?;
+    if len > SMALL {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{len} bytes, where a few were expected")));
+    }
+    let mut bytes = vec![0; len as usize];
     let n = read_full(&*file, &mut bytes, 0)?;
     bytes.truncate(n);
     Ok(bytes)

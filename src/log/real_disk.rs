@@ -162,8 +162,7 @@ impl Disk for RealDisk {
     }
 
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
-        let stat = nix::sys::statvfs::statvfs(dir)?;
-        Ok(stat.blocks_available() as u64 * stat.fragment_size() as u64)
+        Ok(sys::space(dir)?.free)
     }
 
     fn that_can_wait(&self) -> Option<Arc<dyn Disk>> {
@@ -172,8 +171,7 @@ impl Disk for RealDisk {
     }
 
     fn size_bytes(&self, dir: &Path) -> io::Result<u64> {
-        let stat = nix::sys::statvfs::statvfs(dir)?;
-        Ok(stat.blocks() as u64 * stat.fragment_size() as u64)
+        Ok(sys::space(dir)?.total)
     }
 
     fn can_drop_cache(&self, dir: &Path) -> bool {

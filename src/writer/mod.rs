@@ -288,7 +288,7 @@ impl Writer {
         let stats = &self.shard.writer_stats;
         stats.appends.add(1);
         stats.append_bytes.add(bytes);
-        stats.write_latency.record(self.clock.mono_ns() - stamp.mono_ns);
+        stats.write_latency.record(self.clock.mono_ns().saturating_sub(stamp.mono_ns));
         self.disk_has_room();
     }
 
@@ -349,7 +349,7 @@ impl Writer {
         if mutant!("sync_error_ignored") {
             synced = Ok(());
         }
-        self.shard.writer_stats.sync_latency.record(self.clock.mono_ns() - stamp.mono_ns);
+        self.shard.writer_stats.sync_latency.record(self.clock.mono_ns().saturating_sub(stamp.mono_ns));
         if synced.is_ok() && active.secure_trail(true).is_err_and(|e| crate::log::is_full(&e)) {
             self.sync_again_at = Some(stamp.mono_ns + FULL_AGAIN_NS);
             return false;

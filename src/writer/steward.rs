@@ -114,7 +114,7 @@ pub fn work(job: Job, clock: &dyn Clock, mut done: impl FnMut(Done)) {
             let start = clock.mono_ns();
             let result = sync_linked(&*file, &path, len);
             failed.store(result.is_err(), Ordering::SeqCst);
-            done(Done::Synced { stream, id, took_ns: clock.mono_ns() - start, result });
+            done(Done::Synced { stream, id, took_ns: clock.mono_ns().saturating_sub(start), result });
         }
         Job::Seal { stream, dir, mut parts, next } => {
             if !parts.suspect {
@@ -137,7 +137,7 @@ pub fn work(job: Job, clock: &dyn Clock, mut done: impl FnMut(Done)) {
                     Err(error) => (Err(error), None),
                 };
                 let has_failed = result.is_err();
-                done(Done::SealSynced { stream, took_ns: clock.mono_ns() - start, result });
+                done(Done::SealSynced { stream, took_ns: clock.mono_ns().saturating_sub(start), result });
                 if let Some(tidied) = named {
                     point(&dir, next);
                     let result = if has_failed { Ok(()) } else { tidied };

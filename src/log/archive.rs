@@ -4,7 +4,7 @@
 //! A segment that was moved is in the other directory with its trail, and in the stream's own there are symlinks to them: every
 //! reader finds it where it was. The copy is synced before the symlink takes the original's name, in one rename.
 
-use super::content::{Content, read_full};
+use super::content::{OfDisk, read_full};
 use super::disk::{Disk, DiskFile, append_all, read_full as read_from, replace_file_by, temp_name};
 use super::names::{Kind, SegmentId};
 use super::seekable::{self, Seekable};
@@ -248,17 +248,6 @@ fn copy_all(from: &dyn DiskFile, to: &dyn DiskFile, go_on: &dyn Fn() -> bool) ->
         }
         append_all(to, &buffer[..n])?;
         at += n as u64;
-    }
-}
-
-struct OfDisk<'a>(&'a dyn DiskFile);
-
-impl Content for OfDisk<'_> {
-    fn size(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.0.read_at(into, offset)
     }
 }
 

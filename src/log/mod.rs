@@ -19,6 +19,7 @@ pub mod segment;
 pub mod stream_dir;
 pub mod timeline;
 pub mod trail;
+pub mod trail_writer;
 pub mod verify;
 
 use std::io;

@@ -3,7 +3,8 @@
 use super::disk::{Caching, DiskFile};
 use super::foreign::{self, Foreign};
 use super::names::{Kind, SegmentId};
-use super::trail::{Record, TrailWriter, What};
+use super::trail::{Record, What};
+use super::trail_writer::TrailWriter;
 use super::{LogError, is_full};
 use crate::mutants::mutant;
 use std::io::{self, IoSlice};
@@ -111,6 +112,12 @@ impl Segment {
     #[must_use]
     pub fn lines(&self) -> u64 {
         self.lines
+    }
+
+    /// Bytes of its trail.
+    #[must_use]
+    pub fn trail_len(&self) -> u64 {
+        self.trail.size()
     }
 
     /// The trail, for its header and for flushing.

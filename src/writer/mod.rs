@@ -395,13 +395,14 @@ impl Writer {
     /// Has the steward sync what is due though nobody waits; with `all`, everything.
     fn sync_in_background(&mut self, now: u64, all: bool) {
         for stream in &mut self.streams {
-            let Some(active) = &stream.active else { continue };
+            let Some(active) = &mut stream.active else { continue };
             let due = (all && !stream.fresh.is_none()) || stream.options.sync.is_due(&stream.fresh, now);
             if stream.syncing.is_some() || !due || now < stream.sync_not_before {
                 continue;
             }
             let (id, path, file, len) = (active.id, active.path.clone(), Arc::clone(&active.file), active.len());
             let failed = Arc::clone(&active.sync_failed);
+            active.trail().cut();
             stream.syncing = Some((stream.fresh.take(), len));
             self.steward.submit(Job::Sync { stream: stream.index, id, path, file, len, failed });
         }

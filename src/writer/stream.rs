@@ -22,6 +22,13 @@ pub struct StreamOptions {
     pub sync: SyncPolicy,
 }
 
+/// Bytes of a segment's trail at which the segment is finished: trails must not outgrow the log. One record of joined writes takes 48
+/// bytes, ten a second at most unless lines are large; this is for streams of tiny lines over a long time, and for small segments.
+#[must_use]
+pub fn trail_most(segment_bytes: u64) -> u64 {
+    (segment_bytes / 8).max(8 << 10)
+}
+
 /// Time between tries to prepare a segment after a failure.
 const PREPARE_AGAIN_NS: u64 = 500_000_000;
 
@@ -178,7 +185,8 @@ impl StreamWriter {
         let Some(active) = self.active.as_ref().filter(|a| !a.is_empty()) else { return false };
         self.rotate_asked
             || active.len() >= self.options.segment_bytes
-            || active.len() + more > self.options.segment_bytes
+            || active.len().saturating_add(more) > self.options.segment_bytes
+            || active.trail_len() >= trail_most(self.options.segment_bytes)
             || now >= self.first_line_ns.saturating_add(self.options.segment_age_ns)
     }
 

@@ -241,7 +241,7 @@ impl Trail {
         if self.says.header.is_some() {
             let mut all = Records::of(self);
             for _ in 0..records {
-                let Some(record) = all.next()? else { break };
+                let Some(record) = all.read()? else { break };
                 if holds(&record) {
                     record.append_to(&mut bytes);
                 }
@@ -321,7 +321,7 @@ fn judge(file: &dyn DiskFile, len: u64, trail: &Trail, mut cache_is_whole: bool)
     let mut unmatched = false;
     let mut all = Records::of(trail);
     while trail.says.header.is_some()
-        && let Some(record) = all.next()?
+        && let Some(record) = all.read()?
     {
         if record.is_write() {
             let end = record.end();

@@ -62,7 +62,7 @@ pub fn open(files: &dyn Files, dir: &Path, id: SegmentId) -> io::Result<Option<T
         && trail::header(&*file)?.is_some()
     {
         let mut records = Records::of(&*file);
-        while let Some(record) = records.next()?
+        while let Some(record) = records.read()?
             && spans.add(&record)
         {}
     }

@@ -7,7 +7,8 @@
 //! CRC32C, so that a reader stops at the first one that a crash cut short. The trail is flushed off the
 //! acknowledgement path; what it lacks after a crash only makes recovery more careful, never wrong.
 
-use super::content::{Content, read_full};
+use super::content::{Content, OfDisk, read_full};
+use super::disk::DiskFile;
 use super::names::SegmentId;
 use crate::clock::BootId;
 use std::io;
@@ -221,6 +222,20 @@ impl Trail {
         (trail.header.is_none() || trail.end().is_none()) && unread.into_iter().any(|r| r.what == What::End)
     }
 
+    /// Reads a whole trail into memory, for those who know that it is small.
+    ///
+    /// # Errors
+    /// What reading answers.
+    pub fn read(file: &dyn DiskFile) -> io::Result<Trail> {
+        let mut trail = Trail { header: header(&OfDisk(file))?, records: Vec::new() };
+        let (content, is_there) = (OfDisk(file), trail.header.is_some());
+        let mut records = Records::of(&content);
+        while is_there && let Some(record) = records.read()? {
+            trail.records.push(record);
+        }
+        Ok(trail)
+    }
+
     /// Where the finished segment ends; `None`: it is not finished, or the mark had no room.
     #[must_use]
     pub fn end(&self) -> Option<u64> {
@@ -267,7 +282,7 @@ impl<'a> Records<'a> {
     ///
     /// # Errors
     /// What reading answers.
-    pub fn next(&mut self) -> io::Result<Option<Record>> {
+    pub fn read(&mut self) -> io::Result<Option<Record>> {
         loop {
             if self.buffer.len() - self.taken < RECORD_LEN {
                 self.buffer.resize(READ, 0);
@@ -315,7 +330,7 @@ impl Summary {
         let mut summary = Summary { header: header(file)?, ..Summary::default() };
         let mut records = Records::of(file);
         while summary.header.is_some()
-            && let Some(record) = records.next()?
+            && let Some(record) = records.read()?
         {
             summary.synced_to = summary.synced_to.max(record.synced_to());
             match record.what {
@@ -328,7 +343,7 @@ impl Summary {
         records.skips = true;
         while summary.end.is_none()
             && !summary.was_changed
-            && let Some(record) = records.next()?
+            && let Some(record) = records.read()?
         {
             summary.was_changed = record.what == What::End;
         }
@@ -413,7 +428,7 @@ mod tests {
             prop_assert_eq!((summary.header, summary.synced_to, summary.end), (trail.header, trail.synced_to(), trail.end()));
             prop_assert_eq!(summary.was_changed, changed);
             let (mut records, mut all) = (Records::of(&file), Vec::new());
-            while let Some(one) = records.next().unwrap() {
+            while let Some(one) = records.read().unwrap() {
                 all.push(one);
             }
             prop_assert_eq!(all, trail.records);

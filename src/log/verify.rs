@@ -251,7 +251,7 @@ impl Look<'_> {
         let (mut at, mut unproven) = (0, 0);
         let mut records = Records::of(trail);
         while says.header.is_some()
-            && let Some(record) = records.next()?
+            && let Some(record) = records.read()?
         {
             if !record.is_write() {
                 continue;

@@ -22,12 +22,12 @@ pub struct Space {
 /// What `statvfs(3)` answers.
 pub fn space(path: &Path) -> io::Result<Space> {
     let stat = nix::sys::statvfs::statvfs(path)?;
-    let unit = u64::from(stat.fragment_size());
+    let unit = stat.fragment_size() as u64;
     Ok(Space {
-        total: count(stat.blocks().into()).saturating_mul(unit),
-        free: count(stat.blocks_available().into()).saturating_mul(unit),
-        inodes: count(stat.files().into()),
-        inodes_free: count(stat.files_available().into()),
+        total: count(stat.blocks() as u64).saturating_mul(unit),
+        free: count(stat.blocks_available() as u64).saturating_mul(unit),
+        inodes: count(stat.files() as u64),
+        inodes_free: count(stat.files_available() as u64),
     })
 }
 

@@ -1,6 +1,6 @@
 //! CRC32C (Castagnoli, RFC 3720 section 12.1), continued over pieces.
 
-use crc_fast::{CrcAlgorithm, Digest};
+use crc_fast::{CrcAlgorithm, Digest, checksum_combine};
 
 /// The checksum of `bytes`.
 #[must_use]
@@ -16,6 +16,12 @@ pub fn crc32c_append(crc: u32, bytes: &[u8]) -> u32 {
     digest.finalize() as u32
 }
 
+/// The checksum of some bytes followed by `len` others, from those of each.
+#[must_use]
+pub fn crc32c_joined(first: u32, second: u32, len: u64) -> u32 {
+    checksum_combine(CrcAlgorithm::Crc32Iscsi, u64::from(first), u64::from(second), len) as u32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -29,6 +35,8 @@ mod tests {
         let whole = crc32c(&bytes);
         for cut in [0, 1, 7, 64, 255, 4096, 9_999, 10_000] {
             assert_eq!(crc32c_append(crc32c(&bytes[..cut]), &bytes[cut..]), whole, "{cut}");
+            let rest = (bytes.len() - cut) as u64;
+            assert_eq!(crc32c_joined(crc32c(&bytes[..cut]), crc32c(&bytes[cut..]), rest), whole, "{cut}");
         }
     }
 }

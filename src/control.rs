@@ -1,5 +1,6 @@
 //! What the control thread tells the others, and what they tell it.
 
+use crate::mutants::mutant;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -16,6 +17,32 @@ pub enum Notice {
     WriterEnded(bool),
     /// A thread panicked: a bug. The process must not go on as if it were whole.
     Died(String),
+}
+
+/// Why new lines should go elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotReady {
+    /// The disk failed twice.
+    DiskFailed,
+    /// An orderly end is near, or under way.
+    ShuttingDown,
+    /// Recovery is not done, or not all listeners are open.
+    Starting,
+    /// A writer waits for room.
+    DiskFull,
+}
+
+impl NotReady {
+    /// As a probe is told, on a line of its own.
+    #[must_use]
+    pub fn line(self) -> &'static str {
+        match self {
+            NotReady::DiskFailed => "disk failed\n",
+            NotReady::ShuttingDown => "shutting down\n",
+            NotReady::Starting => "starting\n",
+            NotReady::DiskFull => "disk full\n",
+        }
+    }
 }
 
 /// Flags shared by all threads of a server. Whoever sets one wakes those who should see it.
@@ -41,6 +68,8 @@ pub struct Control {
     started: AtomicBool,
     /// The disk failed twice: nothing is taken in any more.
     stopped: AtomicBool,
+    /// Writers that wait for room.
+    full_writers: AtomicU64,
     stopped_because: Mutex<String>,
 }
 
@@ -104,19 +133,36 @@ impl Control {
         self.stopped.load(Ordering::SeqCst)
     }
 
-    /// Why the server is not ready for lines; `None`: it is.
+    /// One more writer waits for room, or one less.
+    pub fn disk_full(&self, is_full: bool) {
+        let change = if is_full { 1 } else { 1_u64.wrapping_neg() };
+        self.full_writers.fetch_add(change, Ordering::SeqCst);
+    }
+
+    /// Why the server is not ready for lines; `None`: it is. Whoever answers a probe, on whatever address, asks here.
+    #[must_use]
+    pub fn readiness(&self) -> Option<NotReady> {
+        if self.intake_stopped() {
+            Some(NotReady::DiskFailed)
+        } else if self.draining() || self.leaving() {
+            Some(NotReady::ShuttingDown)
+        } else if !self.started() {
+            Some(NotReady::Starting)
+        } else if self.full_writers.load(Ordering::SeqCst) > 0 && !mutant!("ready_on_a_full_disk") {
+            Some(NotReady::DiskFull)
+        } else {
+            None
+        }
+    }
+
+    /// The same in words, with what is known of a failure.
     #[must_use]
     pub fn not_ready(&self) -> Option<String> {
-        if self.intake_stopped() {
-            let reason = self.stopped_because.lock().unwrap_or_else(PoisonError::into_inner);
-            return Some(format!("disk failed: {reason}"));
+        let why = self.readiness()?.line().trim_end();
+        if !self.intake_stopped() {
+            return Some(why.into());
         }
-        if self.draining() || self.leaving() {
-            return Some("shutting down".into());
-        }
-        if !self.started() {
-            return Some("starting".into());
-        }
-        None
+        let reason = self.stopped_because.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(format!("{why}: {reason}"))
     }
 }

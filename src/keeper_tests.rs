@@ -40,7 +40,11 @@ impl Times {
 struct Told {
     real: RealDisk,
     free: Arc<AtomicU64>,
+    stuck: Stuck,
 }
+
+/// Names of files that cannot be removed.
+type Stuck = Arc<Mutex<Vec<String>>>;
 
 impl Disk for Told {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
@@ -62,6 +66,9 @@ impl Disk for Told {
         self.real.rename_over(from, to)
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
+        if self.stuck.lock().unwrap().iter().any(|name| path.ends_with(name)) {
+            return Err(io::Error::from_raw_os_error(libc::EPERM));
+        }
         self.real.remove(path)
     }
     fn symlink(&self, target: &str, link: &Path) -> io::Result<()> {
@@ -82,6 +89,7 @@ impl Disk for Told {
 }
 
 struct Kept1 {
+    stuck: Stuck,
     free: Arc<AtomicU64>,
     dir: tempfile::TempDir,
     clock: Arc<Times>,
@@ -98,9 +106,11 @@ impl Kept1 {
         let streams = Arc::new(RwLock::new(vec![KeptStream { name: "s".into(), shelf, limits }]));
         let time: Arc<dyn Clock> = Arc::clone(&clock) as Arc<dyn Clock>;
         let free = Arc::new(AtomicU64::new(1 << 30));
-        let disk: Arc<dyn Disk> = Arc::new(Told { real: RealDisk::new(), free: Arc::clone(&free) });
+        let stuck = Stuck::default();
+        let told = Told { real: RealDisk::new(), free: Arc::clone(&free), stuck: Arc::clone(&stuck) };
+        let disk: Arc<dyn Disk> = Arc::new(told);
         let keeper = Keeper::new(disk, time, Arc::default(), dir.path(), streams, KeptCounts::default());
-        Kept1 { dir, clock, keeper, free }
+        Kept1 { dir, clock, keeper, free, stuck }
     }
 
     /// A sealed segment of so many bytes whose last line came now.
@@ -256,8 +266,49 @@ fn a_segment_without_a_trail_is_as_old_as_the_one_behind_it() {
 fn what_a_crash_left_half_deleted_goes_at_the_next_look() {
     let mut it = Kept1::new(Limits::default());
     (1..4).for_each(|n| it.seal(0, n, 10));
-    retire(&*it.keeper.disk, it.dir.path(), "s", SegmentId { shard: 0, sequence: 1 }).unwrap();
-    it.seal(0, 1, 10);
+    let note = |text: &str| {
+        let path = retired::mark_path(it.dir.path(), "s", 0);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    note("1\nretiring 1-1\n");
     it.keeper.pass();
     assert_eq!(it.there(), [(0, 2), (0, 3)]);
+    assert_eq!(it.kept().deleted["unfinished"], 1);
+}
+
+#[test]
+fn what_was_put_back_from_a_backup_stays() {
+    let mut it = Kept1::new(Limits::default());
+    (1..6).for_each(|n| it.seal(0, n, 10));
+    let path = retired::mark_path(it.dir.path(), "s", 0);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, "4\n").unwrap();
+    it.keeper.pass();
+    assert_eq!(it.there().len(), 5, "nothing is noted as going");
+    assert!(it.kept().deleted.is_empty());
+}
+
+#[test]
+fn one_file_that_cannot_be_removed_does_not_keep_the_others() {
+    let mut it = Kept1::new(Limits { max_bytes: Some(700), ..Limits::default() });
+    (1..2_001).for_each(|n| it.seal(0, n, 10));
+    it.stuck.lock().unwrap().push("000-0000000003.log".into());
+    it.keeper.pass();
+    let there = it.there();
+    assert_eq!(there[0], (0, 3));
+    assert!(there.len() == 5 && there.last() == Some(&(0, 2_000)), "{there:?}");
+    assert_eq!(it.kept().deleted["max_bytes"] + there.len() as u64, 2_000);
+    assert_eq!(it.kept().failures, 1);
+    let next = it.keeper.pass();
+    assert_eq!((it.kept().failures, next), (1, Some(it.clock.mono_ns() + AGAIN_NS)), "tried again later");
+    it.clock.go_on(AGAIN_NS);
+    it.seal(0, 2_001, 10);
+    let next = it.keeper.pass();
+    assert_eq!((it.kept().failures, next), (2, Some(it.clock.mono_ns() + AGAIN_NS)));
+    it.stuck.lock().unwrap().clear();
+    it.clock.go_on(AGAIN_NS);
+    it.seal(0, 2_002, 10);
+    assert_eq!(it.keeper.pass(), None);
+    assert!(!it.there().contains(&(0, 3)), "{:?}", it.there());
 }

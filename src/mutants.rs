@@ -45,6 +45,9 @@ pub const NAMES: &[&str] = &[
     "log_written_by_whoever_says_it",
     "output_panics",
     "living_socket_removed",
+    "counted_length_trusted",
+    "stale_mark_believed",
+    "ready_on_a_full_disk",
 ];
 
 /// True if this is the one that was chosen.

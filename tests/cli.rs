@@ -32,6 +32,20 @@ fn a_wrong_configuration_exits_78_and_says_where() {
 }
 
 #[test]
+fn check_says_that_drop_oldest_promises_nothing() {
+    let lossy = "[listener.a]\naddress = \"tcp://127.0.0.1:7000\"\nwhen_full = \"drop_oldest\"\n";
+    let (code, plan, _) = check(lossy);
+    assert_eq!(code, Some(0));
+    assert!(plan.contains("promising nothing about lines that were received"), "{plan}");
+    assert_eq!(check(&format!("{lossy}ack = \"received\"\n")).0, Some(0));
+    let (code, _, error) = check(&format!("{lossy}ack = \"durable\"\n"));
+    assert_eq!(code, Some(78));
+    assert!(error.contains("cannot be promised"), "{error}");
+    let (_, plan, _) = check(&lossy.replace("drop_oldest", "block"));
+    assert!(!plan.contains("promising nothing"), "{plan}");
+}
+
+#[test]
 fn check_prints_the_plan_and_the_sum_of_memory() {
     let (code, plan, _) = check("[listener.a]\naddress = \"tcp://127.0.0.1:7000\"\nwhen_full = \"drop_newest\"");
     assert_eq!(code, Some(0));

@@ -62,6 +62,34 @@ fn block_stops_reading_and_loses_nothing() {
     assert!(lines.iter().enumerate().all(|(i, l)| l.starts_with(format!("a {i:08} ").as_bytes())));
 }
 
+/// The admin address, HTTP listeners, the gauge and the service manager's status ask one function.
+#[test]
+fn readiness_is_one_answer_whoever_is_asked() {
+    let dir = scratch();
+    let config = [SMALL, &listener("a", ""), &listener("web", "protocol = \"http\"")].concat();
+    let mut server = Running::start_with_admin(dir.path(), &config);
+    let (admin, web) = (server.admin.unwrap(), server.address("web"));
+    let say = |why: &str, status: u16| {
+        await_that(why, || common::http_get(admin, "/readyz") == (status, format!("{why}\n")));
+        await_that(why, || {
+            let mut client = common::http::Client::to(web);
+            client.send(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n");
+            let answer = client.answer().unwrap();
+            (answer.status, answer.body) == (status, format!("{why}\n"))
+        });
+        assert_eq!(server.count("logweir_ready", ""), f64::from(u8::from(status == 200)));
+    };
+    say("ready", 200);
+    server.faults.fail(Call::Append, libc::ENOSPC, u64::MAX);
+    common::send_all(server.address("a"), b"one\n");
+    say("disk full", 503);
+    assert_eq!(common::http_get(admin, "/healthz").0, 200);
+    server.faults.heal();
+    say("ready", 200);
+    assert!(server.stop());
+    assert_eq!(server.lines(), [b"one"]);
+}
+
 /// A few more lines, as far as the socket takes them.
 fn fill_once(stream: &TcpStream, from: usize) -> usize {
     stream.set_nonblocking(true).unwrap();

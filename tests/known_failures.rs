@@ -161,3 +161,62 @@ fn foreign_files_in_the_data_directory_are_left_alone() {
     assert_eq!(std::fs::read(data.join("default/000-0000000001.log")).unwrap(), b"sealed\n");
     assert!(data.join("default/000-0000000002.log").exists());
 }
+
+/// Found by an outsider: each tiny line with a sync of its own cost 96 bytes of trail.
+#[test]
+fn tiny_lines_with_a_sync_each_make_no_trail_larger_than_they_are() {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    let config = "[placement]\nshards = 1\n[listener.lines]\naddress = \"tcp://127.0.0.1:0\"\nreply = \"count\"\n";
+    let mut server = Server::with_config(&data, config);
+    let mut client = server.connect();
+    let mut counts = BufReader::new(client.try_clone().unwrap()).lines();
+    let since = std::time::Instant::now();
+    let lines = 5_000;
+    for n in 1..=lines {
+        client.write_all(b"\n").unwrap();
+        assert_eq!(counts.next().unwrap().unwrap(), n.to_string());
+    }
+    // Ten records a second, two more for each flush, and what a slow machine adds.
+    let records = 20 + 15 * since.elapsed().as_secs();
+    let size = |n: usize| std::fs::metadata(data.join(format!("default/000-000000000{n}.trail"))).unwrap().len();
+    server.kill();
+    assert!(size(1) <= 80 + 48 * records, "{} bytes of trail", size(1));
+    let mut server = Server::with_config(&data, config);
+    assert_eq!(server.cat(), b"\n".repeat(lines), "recovery finds the durable end");
+    assert!(server.stop().success());
+    let output = logweir(&["verify", "--json", "--data-dir", data.to_str().unwrap()]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && said.contains("\"bytes_unproven\": 0"), "{said}");
+}
+
+/// Found by the same: recovery had a whole trail in memory, whatever the server was allowed.
+#[test]
+fn a_trail_larger_than_the_memory_is_recovered_and_verified() {
+    use logweir::log::names::SegmentId;
+    use logweir::log::trail::{Header, Record, What};
+    let dir = scratch();
+    let data = dir.path().join("data");
+    std::fs::create_dir_all(data.join("default")).unwrap();
+    // As versions before this one wrote it: a write and a mark for each line.
+    let (lines, id) = (700_000_u64, SegmentId { shard: 0, sequence: 1 });
+    let header = Header { boot: [1; 16], node: [1; 16], mount: 1, id, previous: 0, wall_ns: 1 };
+    let crc = logweir::checksum::crc32c(b"\n");
+    let mut trail = header.encode_whole(std::iter::empty());
+    for offset in 0..lines {
+        let write = Record { what: What::Write, offset, len: 1, lines: 1, crc, wall_ns: offset, mono_ns: offset };
+        let mark = Record { what: What::Sync, offset: offset + 1, len: 0, lines: 0, crc: 0, ..write };
+        [write, mark].iter().for_each(|record| record.append_to(&mut trail));
+    }
+    std::fs::write(data.join("default/000-0000000001.trail"), &trail).unwrap();
+    std::fs::write(data.join("default/000-0000000001.log.active"), b"\n".repeat(lines as usize)).unwrap();
+    let server = Server::start(&data, &["--set", "buffer.memory=16MiB", "--set", "placement.shards=1"]);
+    assert_eq!(server.metrics().sum("logweir_recovered_lines", ""), lines as f64);
+    assert_eq!(server.metrics().sum("logweir_recovered_damaged_segments", ""), 0.0);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
+    let peak_kib: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak_kib < (trail.len() as u64) / 1024, "{peak_kib} KiB at most, with a trail of {} bytes", trail.len());
+    let output = logweir(&["verify", "--data-dir", data.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}

@@ -45,7 +45,7 @@ fn judge(content: &[u8], trail: &Trail, boot: [u8; 16], mount: u64) -> Judged {
     let synced = (trail.synced_to() as usize).min(content.len());
     let is_end = |at: usize| at == 0 || content[at - 1] == b'\n';
     let (mut at, mut all_match, mut is_sound, mut at_lines) = (0, true, true, is_end(synced));
-    for write in trail.records.iter().filter(|r| r.what == What::Write) {
+    for write in trail.records.iter().filter(|r| r.is_write()) {
         let end = write.offset.saturating_add(write.len);
         if write.offset != at as u64 || end > content.len() as u64 {
             all_match = false;

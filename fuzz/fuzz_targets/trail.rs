@@ -9,7 +9,7 @@ use logweir_fuzz::segments::{header, record};
 
 /// Whole and of a known kind, looked at from outside.
 fn is_whole(record: &[u8]) -> bool {
-    record.len() == RECORD_LEN && (1..=4).contains(&record[0]) && crc32c(&record[..44]).to_le_bytes() == record[44..]
+    record.len() == RECORD_LEN && (1..=6).contains(&record[0]) && crc32c(&record[..44]).to_le_bytes() == record[44..]
 }
 
 fn read(bytes: &[u8]) -> Trail {
@@ -22,7 +22,8 @@ fn read(bytes: &[u8]) -> Trail {
     let whole = rest.chunks(RECORD_LEN).take_while(|r| is_whole(r)).count();
     assert_eq!(trail.records.len(), whole, "records up to the first that is not whole");
     let marks = |what| trail.records.iter().filter(move |r| r.what == what).map(|r| r.offset);
-    assert_eq!(trail.synced_to(), marks(What::Sync).fold(0, u64::max));
+    let joined = trail.records.iter().filter(|r| r.what == What::Synced).map(|r| r.offset.saturating_add(r.len));
+    assert_eq!(trail.synced_to(), marks(What::Sync).chain(joined).fold(0, u64::max));
     assert_eq!(trail.end(), marks(What::End).next());
     trail
 }

@@ -28,7 +28,7 @@ pub fn header(input: &mut Bytes<'_>) -> Header {
 
 /// Any record.
 pub fn record(input: &mut Bytes<'_>) -> Record {
-    let what = [What::Write, What::Sync, What::Suspect, What::End][input.below(4)];
+    let what = [What::Write, What::Sync, What::Suspect, What::End, What::Foreign, What::Synced][input.below(6)];
     Record {
         what,
         offset: input.long(),

@@ -1,6 +1,7 @@
 //! `logweir check`
 
 use super::{ConfigArgs, bad_configuration};
+use crate::chunk::Class;
 use crate::config::Options;
 use crate::config::checked::StreamSettings;
 use crate::config::listener::ListenerOptions;
@@ -91,6 +92,9 @@ fn describe(l: &ListenerOptions) -> String {
     let mut text = String::new();
     if l.lines.reply_count {
         text += ", replying with counts";
+    }
+    if l.class == Class::Lossy {
+        text += ", promising nothing about lines that were received: they may be dropped before they are written";
     }
     if let Some(http) = &l.http {
         let names: Vec<&str> = http.streams[1..].iter().map(|s| s.name.as_str()).collect();

@@ -324,7 +324,7 @@ impl Check<'_> {
             self.time(&key(raw.max_age.is_some(), "max_age"), Some(age), "1s", "1s", "36500days")?;
         }
         // What is being written is not deleted, and as much again is needed for what is sealed.
-        let least = 2 * defaults.shards * segment_bytes;
+        let least = segment_bytes.saturating_mul(defaults.shards).saturating_mul(2);
         if let Some(most) = bytes.filter(|most| most.0 < least) {
             let message = format!(
                 "{most} is too little: {} shard(s) with segments of {} need {} at least; lower segment_size or raise it",

@@ -128,7 +128,9 @@ impl Check<'_> {
             return Err(self.places.error(&key("reply"), format!("nothing can be sent back over {address}")));
         }
         let ack = raw.ack.unwrap_or(Ack::Durable);
-        if when_full == WhenFull::DropOldest && acks && ack != Ack::Received {
+        // Also where nothing is ever answered: who wrote `ack` believes in it. Where it is only the default, `check` says what it is worth.
+        let is_asked = acks || raw.ack.is_some();
+        if when_full == WhenFull::DropOldest && is_asked && ack != Ack::Received {
             let message = format!(
                 "when_full = \"drop_oldest\" may evict what was received, so ack = \"{ack}\" cannot be promised; set ack = \"received\" or another when_full"
             );

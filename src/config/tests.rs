@@ -56,6 +56,14 @@ fn errors_name_key_line_and_what_was_expected() {
             "[listener.a]\nreply=\"count\"\nwhen_full=\"drop_oldest\"\nack=\"durable\"",
             "t.toml:4: `listener.a.ack`: when_full = \"drop_oldest\"",
         ),
+        (
+            "[listener.a]\nwhen_full=\"drop_oldest\"\nack=\"durable\"",
+            "t.toml:3: `listener.a.ack`: when_full = \"drop_oldest\"",
+        ),
+        (
+            "[listener.a]\nwhen_full=\"drop_oldest\"\nack=\"written\"",
+            "t.toml:3: `listener.a.ack`: when_full = \"drop_oldest\"",
+        ),
         ("[listener.a]\n[listener.b]\naddress=\"stdin:\"", "t.toml:1: `listener.a`: expected an `address` here"),
         ("[placement]\nshards = \"many\"", "t.toml:2: `placement.shards`: expected \"auto\" or a whole number"),
         ("data_dir = \"${NOPE}\"", "t.toml:1: `data_dir`: the environment variable NOPE is not set"),

@@ -66,14 +66,8 @@ impl Host for LiveHost {
     }
 
     fn space(&self, dir: &Path) -> Option<Space> {
-        let stat = nix::sys::statvfs::statvfs(dir).ok()?;
-        let fragment = stat.fragment_size() as u64;
-        Some(Space {
-            total: stat.blocks() as u64 * fragment,
-            free: stat.blocks_available() as u64 * fragment,
-            inodes: stat.files() as u64,
-            inodes_free: stat.files_available() as u64,
-        })
+        let sys::Space { total, free, inodes, inodes_free } = sys::space(dir).ok()?;
+        Some(Space { total, free, inodes, inodes_free })
     }
 
     fn io_uring(&self) -> Result<(), String> {

@@ -21,11 +21,15 @@ pub fn checks(host: &dyn Host, subject: &Subject) -> Vec<Check> {
 const OPEN_SEGMENTS: u64 = 3;
 
 fn room(subject: &Subject, space: Space) -> Check {
-    let of = |s: &super::StreamNeeds| s.segment_bytes.max(s.reserve_step) * OPEN_SEGMENTS * subject.shards as u64;
-    let needed: u64 = subject.streams.iter().map(of).sum();
+    let open = OPEN_SEGMENTS.saturating_mul(subject.shards as u64);
+    let of = |s: &super::StreamNeeds| s.segment_bytes.max(s.reserve_step).saturating_mul(open);
+    let needed = subject.streams.iter().map(of).fold(0, u64::saturating_add);
     let share = space.free as f64 / space.total.max(1) as f64;
-    let status =
-        if space.free < needed { Status::Problem } else { super::advice_if(space.free < 4 * needed || share < 0.1) };
+    let status = if space.free < needed {
+        Status::Problem
+    } else {
+        super::advice_if(space.free < needed.saturating_mul(4) || share < 0.1)
+    };
     let present = format!("{} free of {} ({:.0} %)", Size(space.free), Size(space.total), share * 100.0);
     Check::new("free_space", status, present, format!("{} at least, four times that for a calm night", Size(needed)))
         .because(format!(

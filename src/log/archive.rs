@@ -4,7 +4,7 @@
 //! A segment that was moved is in the other directory with its trail, and in the stream's own there are symlinks to them: every
 //! reader finds it where it was. The copy is synced before the symlink takes the original's name, in one rename.
 
-use super::content::{Content, read_full};
+use super::content::{OfDisk, read_full};
 use super::disk::{Disk, DiskFile, append_all, read_full as read_from, replace_file_by, temp_name};
 use super::names::{Kind, SegmentId};
 use super::seekable::{self, Seekable};
@@ -199,26 +199,31 @@ impl Shelf {
     }
 }
 
-/// Removes a file; if it is a symlink, what it points at too.
+/// Removes a file; if it is a symlink, what it points at too, and says in which directory that was.
 ///
 /// # Errors
 /// One of them cannot be removed. That there is none is no error.
-pub fn remove_moved(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+pub fn remove_moved(disk: &dyn Disk, path: &Path) -> io::Result<Option<PathBuf>> {
     let gone = |result: io::Result<()>| match result {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     };
+    let mut other = None;
     match disk.link_target(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
         // Out of reach since the configuration names another directory: it stays there, and is ours no more.
         Ok(Some(target)) => match gone(disk.remove(&target)) {
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
-            other => other?,
+            result => {
+                result?;
+                other = target.parent().map(Path::to_path_buf);
+            }
         },
         Ok(None) => {}
     }
-    gone(disk.remove(path))
+    gone(disk.remove(path))?;
+    Ok(other)
 }
 
 fn is_there(disk: &dyn Disk, path: &Path) -> io::Result<bool> {
@@ -243,17 +248,6 @@ fn copy_all(from: &dyn DiskFile, to: &dyn DiskFile, go_on: &dyn Fn() -> bool) ->
         }
         append_all(to, &buffer[..n])?;
         at += n as u64;
-    }
-}
-
-struct OfDisk<'a>(&'a dyn DiskFile);
-
-impl Content for OfDisk<'_> {
-    fn size(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.0.read_at(into, offset)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Reading what is on disk, without changing it: by `cat`, `tail` and `verify`, also while a server runs.
 
+use super::disk::DiskFile;
 use super::names::{Kind, SegmentId};
 use super::seekable::Seekable;
 use std::fs::File;
@@ -54,6 +55,18 @@ impl Content for File {
     }
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
         FileExt::read_at(self, into, offset)
+    }
+}
+
+/// A file of a [`super::disk::Disk`].
+pub struct OfDisk<'a>(pub &'a dyn DiskFile);
+
+impl Content for OfDisk<'_> {
+    fn size(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(into, offset)
     }
 }
 

@@ -15,6 +15,7 @@ pub const STATE_DIR: &str = ".logweir";
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
+    _dir: Option<File>,
 }
 
 /// Takes the data directory for this process, making it where it is missing.
@@ -27,9 +28,17 @@ pub fn lock(disk: &dyn Disk, data_dir: &Path) -> Result<Lock, LogError> {
     let path = state.join("lock");
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).context("open", &path)?;
     match file.try_lock() {
-        Ok(()) => Ok(Lock { _file: file }),
-        Err(TryLockError::WouldBlock) => Err(LogError::InUse { dir: data_dir.to_path_buf(), lock: path }),
-        Err(TryLockError::Error(error)) => Err(LogError::Io { what: "lock", path, error }),
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(LogError::InUse { dir: data_dir.to_path_buf(), lock: path }),
+        Err(TryLockError::Error(error)) => return Err(LogError::Io { what: "lock", path, error }),
+    }
+    // The directory as well: somebody may delete the file while a server runs. NFS locks no directories.
+    let dir = File::open(data_dir).ok();
+    match dir.as_ref().map(File::try_lock) {
+        Some(Err(TryLockError::WouldBlock)) => {
+            Err(LogError::InUse { dir: data_dir.to_path_buf(), lock: data_dir.into() })
+        }
+        _ => Ok(Lock { _file: file, _dir: dir }),
     }
 }
 
@@ -40,14 +49,20 @@ pub fn lock(disk: &dyn Disk, data_dir: &Path) -> Result<Lock, LogError> {
 pub fn node_id(disk: &dyn Disk, data_dir: &Path) -> Result<[u8; 16], LogError> {
     let path = data_dir.join(STATE_DIR).join("node");
     match read_file(disk, &path) {
-        Ok(bytes) => std::str::from_utf8(&bytes)
-            .ok()
-            .and_then(parse_uuid)
-            .ok_or(LogError::State { path, expected: "the node's UUID" }),
+        Ok(bytes) => std::str::from_utf8(&bytes).ok().and_then(parse_uuid).ok_or(LogError::State {
+            path,
+            expected: "the node's UUID",
+            way_out: "delete it to become a new node",
+        }),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let source = Path::new("/proc/sys/kernel/random/uuid");
             let text = std::fs::read_to_string(source).context("read", source)?;
-            let id = parse_uuid(&text).ok_or(LogError::State { path: source.to_path_buf(), expected: "a UUID" })?;
+            let way_out = "is /proc mounted?";
+            let id = parse_uuid(&text).ok_or_else(|| LogError::State {
+                path: source.into(),
+                expected: "a UUID",
+                way_out,
+            })?;
             replace_file(disk, &path, text.as_bytes()).context("write", &path)?;
             Ok(id)
         }
@@ -77,6 +92,8 @@ mod tests {
         let disk = RealDisk::new();
         let first = lock(&disk, dir.path()).unwrap();
         assert!(matches!(lock(&disk, dir.path()), Err(LogError::InUse { .. })));
+        std::fs::remove_dir_all(dir.path().join(STATE_DIR)).unwrap();
+        assert!(matches!(lock(&disk, dir.path()), Err(LogError::InUse { .. })), "though its file is gone");
         drop(first);
         lock(&disk, dir.path()).unwrap();
     }

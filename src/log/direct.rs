@@ -9,9 +9,9 @@
 use crate::sys::{Piece, pieces};
 use nix::fcntl::OFlag;
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 
 /// Alignment of direct writes: the page, which no common device exceeds.
 pub const BLOCK: usize = 4096;
@@ -32,16 +32,16 @@ impl Direct {
     /// The file system knows no `O_DIRECT` (`EINVAL`), or there is no memory or descriptor.
     pub fn new(file: &File) -> io::Result<Direct> {
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let file = OpenOptions::new().write(true).custom_flags(OFlag::O_DIRECT.bits()).open(path)?;
+        let file = OpenOptions::new().append(true).custom_flags(OFlag::O_DIRECT.bits()).open(path)?;
         Ok(Direct { file, staging: pieces(1, STAGING_BYTES, false, None)?.remove(0) })
     }
 
-    /// Writes the first whole blocks of `slices` at `end`, which is the end of the file and a multiple of [`BLOCK`]. Returns
-    /// the bytes written.
+    /// Appends the first whole blocks of `slices`. The end of the file must be a multiple of [`BLOCK`]; where somebody else moves
+    /// it meanwhile the kernel says `EINVAL`, and nothing of theirs is written over. Returns the bytes written.
     ///
     /// # Errors
     /// What `pwrite(2)` answers.
-    pub fn append(&mut self, slices: &[IoSlice<'_>], end: u64) -> io::Result<usize> {
+    pub fn append(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut len = 0;
         for slice in slices {
             let n = slice.len().min(STAGING_BYTES - len);
@@ -51,7 +51,7 @@ impl Direct {
                 break;
             }
         }
-        self.file.write_at(&self.staging[..len / BLOCK * BLOCK], end)
+        self.file.write(&self.staging[..len / BLOCK * BLOCK])
     }
 }
 

@@ -37,6 +37,10 @@ pub trait Disk: Send + Sync + 'static {
     fn link_target(&self, path: &Path) -> io::Result<Option<PathBuf>>;
     /// Makes the directory's entries durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Bytes of a file, without opening it for writing.
+    fn size_of(&self, path: &Path) -> io::Result<u64> {
+        self.open(path)?.len()
+    }
     /// Bytes free for us in the file system that holds `dir`.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
     /// The same disk for work that can wait: it leaves what is set aside for rotation alone. `None`: nothing is.
@@ -85,8 +89,8 @@ pub trait DiskFile: Send + Sync {
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
-    /// Names that the file has; 0 once somebody deleted it.
-    fn links(&self) -> io::Result<u64>;
+    /// True if `path` names this very file; false once somebody has moved, replaced or deleted it.
+    fn is_at(&self, path: &Path) -> io::Result<bool>;
     /// Drops clean pages of the file from the page cache; advice only.
     fn forget_cache(&self);
 }
@@ -124,13 +128,20 @@ pub fn append_all(file: &dyn DiskFile, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Nothing that is read whole is longer.
+const SMALL: u64 = 1 << 20;
+
 /// Reads a whole small file.
 ///
 /// # Errors
-/// What opening or reading answers.
+/// What opening or reading answers; `InvalidData` where it is not small.
 pub fn read_file(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     let file = disk.open(path)?;
-    let mut bytes = vec![0; file.len()? as usize];
+    let len = file.len()?;
+    if len > SMALL {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{len} bytes, where a few were expected")));
+    }
+    let mut bytes = vec![0; len as usize];
     let n = read_full(&*file, &mut bytes, 0)?;
     bytes.truncate(n);
     Ok(bytes)

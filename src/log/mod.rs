@@ -8,15 +8,18 @@ pub mod content;
 pub mod data_dir;
 pub mod direct;
 pub mod disk;
+pub mod foreign;
 pub mod names;
 pub mod real_disk;
 pub mod recover;
 pub mod retention;
+pub mod retired;
 pub mod seekable;
 pub mod segment;
 pub mod stream_dir;
 pub mod timeline;
 pub mod trail;
+pub mod trail_writer;
 pub mod verify;
 
 use std::io;
@@ -51,13 +54,33 @@ pub enum LogError {
         /// What does not match.
         detail: String,
     },
+    /// Somebody else has changed a file that is being written.
+    #[error("{}: {what}; nothing but logweir may write to its data directory", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What was done to it.
+        what: foreign::Foreign,
+    },
     /// A file of `.logweir/` does not hold what it should.
-    #[error("{} does not hold {expected}; it was changed by something else than logweir", path.display())]
+    #[error("{} does not hold {expected}; it was changed by something else than logweir: {way_out}", path.display())]
     State {
         /// The file.
         path: PathBuf,
         /// What should be in it.
         expected: &'static str,
+        /// What to do.
+        way_out: &'static str,
+    },
+    /// Two files say what cannot be true at once.
+    #[error("{}: {detail}; {way_out}", path.display())]
+    Contradiction {
+        /// One of them.
+        path: PathBuf,
+        /// What the other says.
+        detail: String,
+        /// What to do.
+        way_out: &'static str,
     },
 }
 
@@ -69,6 +92,12 @@ impl LogError {
             LogError::Io { error, .. } => Some(error),
             _ => None,
         }
+    }
+
+    /// True where it was not the disk that failed: somebody else has changed the file.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        matches!(self, LogError::Foreign { .. })
     }
 
     /// True where a file or directory is not there.

@@ -157,9 +157,12 @@ impl Disk for RealDisk {
         self.with_spare(|| File::open(dir))?.sync_all()
     }
 
+    fn size_of(&self, path: &Path) -> io::Result<u64> {
+        Ok(fs::metadata(path)?.len())
+    }
+
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
-        let stat = nix::sys::statvfs::statvfs(dir)?;
-        Ok(stat.blocks_available() as u64 * stat.fragment_size() as u64)
+        Ok(sys::space(dir)?.free)
     }
 
     fn that_can_wait(&self) -> Option<Arc<dyn Disk>> {
@@ -168,8 +171,7 @@ impl Disk for RealDisk {
     }
 
     fn size_bytes(&self, dir: &Path) -> io::Result<u64> {
-        let stat = nix::sys::statvfs::statvfs(dir)?;
-        Ok(stat.blocks() as u64 * stat.fragment_size() as u64)
+        Ok(sys::space(dir)?.total)
     }
 
     fn can_drop_cache(&self, dir: &Path) -> bool {
@@ -181,7 +183,7 @@ impl Disk for RealDisk {
 
     fn can_bypass_cache(&self, dir: &Path) -> bool {
         let block = [b'x'; BLOCK];
-        let attempt = |file: &File| Direct::new(file).is_ok_and(|mut d| d.append(&[IoSlice::new(&block)], 0).is_ok());
+        let attempt = |file: &File| Direct::new(file).is_ok_and(|mut d| d.append(&[IoSlice::new(&block)]).is_ok());
         let works = self.try_in(dir, attempt).unwrap_or(false);
         self.direct_works.store(works, Ordering::Relaxed);
         works
@@ -216,14 +218,18 @@ impl RealFile {
         }
         let mut direct = self.direct.lock().unwrap_or_else(|e| e.into_inner());
         let result = match &mut *direct {
-            Some(direct) => direct.append(slices, end),
+            Some(direct) => direct.append(slices),
             none => match Direct::new(&self.file) {
-                Ok(made) => none.insert(made).append(slices, end),
+                Ok(made) => none.insert(made).append(slices),
                 Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => Err(e),
                 Err(_) => return None, // no descriptor or memory for now: through the page cache this once
             },
         };
         match result {
+            // Somebody else has appended meanwhile, and the end is no boundary any more.
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) && self.file.metadata().is_ok_and(|m| m.len() != end) => {
+                None
+            }
             Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
                 *direct = None;
                 self.direct_works.store(false, Ordering::Relaxed);
@@ -289,8 +295,13 @@ impl DiskFile for RealFile {
         Ok(self.file.metadata()?.len())
     }
 
-    fn links(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.nlink())
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
+        let own = self.file.metadata()?;
+        match fs::symlink_metadata(path) {
+            Ok(named) => Ok((named.dev(), named.ino()) == (own.dev(), own.ino())),
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 
     fn forget_cache(&self) {
@@ -372,13 +383,13 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_file_has_no_links() {
+    fn a_deleted_file_is_nowhere() {
         let dir = tempfile::tempdir().unwrap();
         let disk = RealDisk::new();
         let path = dir.path().join("f");
         let file = disk.create_new(&path).unwrap();
-        assert_eq!(file.links().unwrap(), 1);
+        assert!(file.is_at(&path).unwrap());
         disk.remove(&path).unwrap();
-        assert_eq!(file.links().unwrap(), 0);
+        assert!(!file.is_at(&path).unwrap());
     }
 }

@@ -7,16 +7,21 @@
 //! The rest goes to `NAME.torn`. A segment whose sync failed is judged like one after a power cut. Doing it twice is the same
 //! as doing it once, also when it is interrupted anywhere.
 
+use super::content::{Content, OfDisk};
 use super::disk::{Disk, DiskFile, append_all, read_full, replace_file, replace_file_by};
+use super::foreign;
 use super::names::{Kind, SegmentId};
 use super::segment::SECTOR;
-use super::trail::{HEADER_LEN, Header, Record, Trail, What};
+use super::trail::{self, Header, Record, Records, Summary, What};
 use super::{Context, LogError};
 use crate::clock::{BootId, Clock};
 use crate::mutants::mutant;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
+/// Looks at a segment that others write to meanwhile.
+const LOOKS: usize = 3;
 /// Bytes read at a time.
 const READ: usize = 1 << 20;
 
@@ -56,7 +61,36 @@ pub fn recover_dir(disk: &dyn Disk, clock: &dyn Clock, dir: &Path, strict: bool)
         }
     }
     active.sort();
-    active.into_iter().map(|id| recover_segment(disk, clock, dir, id, strict)).collect()
+    active.into_iter().map(|id| recover_quietly(disk, clock, dir, id, strict)).collect()
+}
+
+/// Looks again at a segment that somebody else has changed meanwhile, and leaves it as it is where they go on.
+fn recover_quietly(
+    disk: &dyn Disk,
+    clock: &dyn Clock,
+    dir: &Path,
+    id: SegmentId,
+    strict: bool,
+) -> Result<Recovered, LogError> {
+    for _ in 0..LOOKS {
+        match recover_segment(disk, clock, dir, id, strict) {
+            Err(LogError::Foreign { .. }) => {}
+            Err(error) if error.io().is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied) => {
+                return left_alone(dir, id, strict, error.to_string());
+            }
+            other => return other,
+        }
+    }
+    left_alone(dir, id, strict, "somebody else writes to it".into())
+}
+
+/// One file that cannot be worked on must not keep the others from being served. Readers find it under its active name.
+fn left_alone(dir: &Path, id: SegmentId, strict: bool, why: String) -> Result<Recovered, LogError> {
+    let detail = format!("{why}; it stays as it is until a start can finish it");
+    if strict {
+        return Err(LogError::Damage { path: dir.join(id.file_name(Kind::Active)), detail });
+    }
+    Ok(Recovered { id, lines: 0, bytes: 0, torn_bytes: 0, damage: Some(detail) })
 }
 
 /// What a process that died in between leaves behind: a replacement that was not renamed yet.
@@ -77,15 +111,15 @@ fn recover_segment(
     let file = disk.open(&path).context("open", &path)?;
     let len = file.len().context("look at", &path)?;
     let trail = match disk.open(&trail_path) {
-        Ok(trail) => Trail::read(&*trail).context("read", &trail_path)?,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Trail::default(),
+        Ok(file) => Trail::of(Some(file)).context("read", &trail_path)?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Trail::of(None).context("read", &trail_path)?,
         Err(error) => return Err(LogError::Io { what: "open", path: trail_path, error }),
     };
     let mount = disk.mount_id(dir);
     // After a failed sync the pages in the cache may be gone, or not be what the disk has.
-    let suspect = trail.records.iter().any(|r| r.what == What::Suspect);
+    let suspect = trail.says.is_suspect;
     let cache_is_whole =
-        !suspect && trail.header.is_some_and(|h| h.boot == clock.boot_id() && h.mount == mount && mount != 0);
+        !suspect && trail.says.header.is_some_and(|h| h.boot == clock.boot_id() && h.mount == mount && mount != 0);
     let mut keep = judge(&*file, len, &trail, cache_is_whole).context("read", &path)?;
     let sealed = dir.join(id.file_name(Kind::Sealed));
     // Somebody copied files about; neither is ours to throw away.
@@ -100,6 +134,10 @@ fn recover_segment(
         return Ok(Recovered { id, lines: keep.lines, bytes: keep.bytes, torn_bytes: 0, damage: keep.damage });
     }
 
+    let unchanged = |file: &dyn DiskFile| match foreign::length(file, len).context("look at", &path)? {
+        Some(what) => Err(LogError::Foreign { path: path.clone(), what }),
+        None => Ok(()),
+    };
     let torn = dir.join(id.file_name(Kind::Torn));
     if keep.bytes < len {
         copy_range(disk, &*file, keep.bytes, len, &torn).context("write", &torn)?;
@@ -107,9 +145,10 @@ fn recover_segment(
         // Nothing of it is left, but it was there: or `verify` would take it for one that somebody has deleted.
         replace_file(disk, &torn, &[]).context("write", &torn)?;
     }
+    unchanged(&*file)?;
     if keep.bytes == 0 && keep.damage.is_none() {
         disk.remove(&path).context("remove", &path)?;
-        if trail.header.is_some() || disk.open(&trail_path).is_ok() {
+        if trail.says.header.is_some() || disk.open(&trail_path).is_ok() {
             disk.remove(&trail_path).context("remove", &trail_path)?;
         }
     } else {
@@ -121,19 +160,22 @@ fn recover_segment(
             // A sync of it may have failed without a mark in the trail, where the process died in between: the kernel takes
             // the pages for clean then. Written again, they are synced or known not to be.
             if !mutant!("failed_pages_taken_for_synced") {
-                write_again(&*file, trail.synced_to().min(keep.bytes), keep.bytes).context("write", &path)?;
+                write_again(&*file, trail.says.synced_to.min(keep.bytes), keep.bytes).context("write", &path)?;
             }
             file
         };
+        if !suspect {
+            unchanged(&*file)?;
+        }
         file.truncate(keep.bytes).context("truncate", &path)?;
         let synced = if mutant!("recovery_does_not_sync") { Ok(()) } else { file.sync_all() };
         if let Err(error) = synced {
             // The next try must not sync this file again.
-            let _ = replace_file(disk, &trail_path, &with_suspect_mark(&trail, id, clock));
+            let _ = replace_file_by(disk, &trail_path, |to| with_suspect_mark(&trail, id, clock, to));
             return Err(LogError::Io { what: "sync", path, error });
         }
-        let records = keep.trail_after(&trail, id, clock);
-        replace_file(disk, &trail_path, &records).context("replace", &trail_path)?;
+        replace_file_by(disk, &trail_path, |to| keep.trail_after(&trail, id, clock, to))
+            .context("replace", &trail_path)?;
         disk.rename_new(&path, &sealed).context("rename", &path)?;
     }
     disk.sync_dir(dir).context("sync directory", dir)?;
@@ -148,10 +190,9 @@ fn is_named_by_a_later_one(disk: &dyn Disk, dir: &Path, id: SegmentId) -> Result
             continue;
         }
         let path = dir.join(name);
-        let mut header = [0; HEADER_LEN];
-        let read = disk.open(&path).and_then(|file| read_full(&*file, &mut header, 0));
+        let header = disk.open(&path).and_then(|file| trail::header(&OfDisk(&*file)));
         // One that cannot be read may name it: then an empty file too many is left, no more.
-        if read.is_err() || Trail::parse(&header).header.is_some_and(|h| h.previous == id.sequence) {
+        if header.map_or(true, |header| header.is_some_and(|h| h.previous == id.sequence)) {
             return Ok(true);
         }
     }
@@ -174,11 +215,61 @@ fn write_again(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
     Ok(())
 }
 
-fn with_suspect_mark(trail: &Trail, id: SegmentId, clock: &dyn Clock) -> Vec<u8> {
-    let mut bytes = trail.header.unwrap_or_else(|| unknown(id, clock)).encode_whole(trail.records.iter());
+/// A trail as it was found.
+struct Trail {
+    file: Option<Arc<dyn DiskFile>>,
+    says: Summary,
+}
+
+impl Trail {
+    fn of(file: Option<Arc<dyn DiskFile>>) -> io::Result<Trail> {
+        let mut trail = Trail { file, says: Summary::default() };
+        trail.says = Summary::read(&trail)?;
+        Ok(trail)
+    }
+
+    /// Writes it anew: the first `records` of it that hold, and `more`. In pieces: it may be larger than the memory there is.
+    fn copy(
+        &self,
+        to: &dyn DiskFile,
+        header: &Header,
+        records: u64,
+        holds: impl Fn(&Record) -> bool,
+        more: &[Record],
+    ) -> io::Result<()> {
+        let mut bytes = header.encode_whole(std::iter::empty());
+        if self.says.header.is_some() {
+            let mut all = Records::of(self);
+            for _ in 0..records {
+                let Some(record) = all.read()? else { break };
+                if holds(&record) {
+                    record.append_to(&mut bytes);
+                }
+                if bytes.len() >= READ {
+                    append_all(to, &bytes)?;
+                    bytes.clear();
+                }
+            }
+        }
+        more.iter().for_each(|record| record.append_to(&mut bytes));
+        append_all(to, &bytes)
+    }
+}
+
+impl Content for Trail {
+    fn size(&self) -> io::Result<u64> {
+        self.file.as_ref().map_or(Ok(0), |file| file.len())
+    }
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.as_ref().map_or(Ok(0), |file| file.read_at(into, offset))
+    }
+}
+
+fn with_suspect_mark(trail: &Trail, id: SegmentId, clock: &dyn Clock, to: &dyn DiskFile) -> io::Result<()> {
     let (wall_ns, mono_ns) = (clock.wall_ns(), clock.mono_ns());
-    Record { what: What::Suspect, offset: 0, len: 0, lines: 0, crc: 0, wall_ns, mono_ns }.append_to(&mut bytes);
-    bytes
+    let mark = Record { what: What::Suspect, offset: 0, len: 0, lines: 0, crc: 0, wall_ns, mono_ns };
+    let header = trail.says.header.unwrap_or_else(|| unknown(id, clock));
+    trail.copy(to, &header, u64::MAX, |_| true, &[mark])
 }
 
 /// The header of a trail that has lost its own.
@@ -191,47 +282,51 @@ struct Keep {
     bytes: u64,
     lines: u64,
     /// Records of the trail that hold for what stays.
-    records: usize,
+    records: u64,
     /// The part past the last record: its start, lines and checksum.
     past: (u64, u64, u32),
     damage: Option<String>,
 }
 
 impl Keep {
-    /// The trail as it should be from now on.
-    fn trail_after(&self, trail: &Trail, id: SegmentId, clock: &dyn Clock) -> Vec<u8> {
-        let header = trail.header.unwrap_or_else(|| unknown(id, clock));
-        // What was suspect has a file of its own now, and it ends elsewhere.
-        let holds = trail.records[..self.records].iter().filter(|r| !matches!(r.what, What::Suspect | What::End));
-        let mut bytes = header.encode_whole(holds);
+    /// Writes the trail as it should be from now on.
+    fn trail_after(&self, trail: &Trail, id: SegmentId, clock: &dyn Clock, to: &dyn DiskFile) -> io::Result<()> {
+        let header = trail.says.header.unwrap_or_else(|| unknown(id, clock));
         let (wall_ns, mono_ns) = (clock.wall_ns(), clock.mono_ns());
+        let mut more = Vec::new();
         let (offset, lines, crc) = self.past;
         let len = self.bytes.saturating_sub(offset);
         if len > 0 {
             let lines = lines.min(u32::MAX.into()) as u32;
-            Record { what: What::Write, offset, len, lines, crc, wall_ns, mono_ns }.append_to(&mut bytes);
+            more.push(Record { what: What::Write, offset, len, lines, crc, wall_ns, mono_ns });
         }
         // What was synced and is gone stays said: `verify` finds it short for ever.
-        let offset = self.bytes.max(trail.synced_to());
+        let offset = self.bytes.max(trail.says.synced_to);
         let mark = Record { what: What::Sync, offset, len: 0, lines: 0, crc: 0, wall_ns, mono_ns };
-        mark.append_to(&mut bytes);
-        Record { what: What::End, ..mark }.append_to(&mut bytes);
-        bytes
+        more.extend([mark, Record { what: What::End, ..mark }]);
+        // What was suspect has a file of its own now, and it ends elsewhere.
+        trail.copy(to, &header, self.records, |r| !matches!(r.what, What::Suspect | What::End), &more)
     }
 }
 
 fn judge(file: &dyn DiskFile, len: u64, trail: &Trail, mut cache_is_whole: bool) -> io::Result<Keep> {
-    let synced = trail.synced_to();
+    let synced = trail.says.synced_to;
     let mut damage = None;
     if len < synced {
         damage = Some(format!("{len} bytes are left of {synced} that were synced"));
     }
     let (mut at, mut lines, mut records) = (0, 0, 0);
     let mut buffer = vec![0; READ];
-    for record in &trail.records {
-        if record.what == What::Write {
-            let end = record.offset.saturating_add(record.len);
+    // A write that does not fit ends it: it and those behind it do not hold.
+    let mut unmatched = false;
+    let mut all = Records::of(trail);
+    while trail.says.header.is_some()
+        && let Some(record) = all.read()?
+    {
+        if record.is_write() {
+            let end = record.end();
             if record.offset != at || end > len {
+                unmatched = true;
                 break;
             }
             let unsynced = record.offset >= synced;
@@ -241,6 +336,7 @@ fn judge(file: &dyn DiskFile, len: u64, trail: &Trail, mut cache_is_whole: bool)
                 }
                 if unsynced {
                     cache_is_whole = false; // a page that could not be written has left the cache
+                    unmatched = true;
                     break; // written, never synced: lost in the crash, and all behind it is in doubt
                 }
                 let detail = || format!("bytes {}..{end} were synced and do not match their checksum", record.offset);
@@ -251,7 +347,6 @@ fn judge(file: &dyn DiskFile, len: u64, trail: &Trail, mut cache_is_whole: bool)
         }
         records += 1;
     }
-    let unmatched = trail.records[records..].iter().any(|r| r.what == What::Write);
     let past = if unmatched && !cache_is_whole {
         Past { end: at, lines: 0, crc: 0 }
     } else {

@@ -1,17 +1,15 @@
 //! Which sealed segments go when there is too much: oldest first, within a shard in their order, never one that is being written.
 //!
-//! What goes is first noted, durably, in `DATA/.logweir/retired/STREAM.SHARD`: the highest sequence that was taken away on
-//! purpose. So `verify` can tell what retention took from what somebody else did, and a crash in between leaves nothing half there.
+//! What goes is first noted, durably ([`super::retired`]). So `verify` can tell what retention took from what somebody else did,
+//! and a crash in between leaves nothing half there.
 
-use super::archive::remove_moved;
-use super::data_dir::STATE_DIR;
-use super::disk::{Disk, read_file, read_full, replace_file};
+use super::disk::{Disk, read_full};
 use super::names::{Kind, SegmentId};
+pub use super::retired::{finish, mark_path, retire};
 use super::trail::{HEADER_LEN, RECORD_LEN, Trail};
 use super::{Context, LogError};
-use crate::mutants::mutant;
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A wall clock before 2020 had not been set yet when the segment was written: its time means nothing.
 const CLOCK_WAS_SET_NS: u64 = 1_577_836_800_000_000_000;
@@ -42,9 +40,11 @@ pub struct Finished {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inventory {
     /// Finished segments, by shard and sequence.
-    pub finished: BTreeMap<SegmentId, Finished>,
-    /// Bytes of what is being written.
-    pub active_bytes: u64,
+    finished: BTreeMap<SegmentId, Finished>,
+    /// Bytes of them.
+    finished_bytes: u64,
+    /// Bytes of what is being written, and of what cannot be removed.
+    other_bytes: u64,
 }
 
 /// What was found out about finished segments: they do not change, but for being compressed.
@@ -69,11 +69,11 @@ impl Inventory {
             let size = |kind: &Kind| {
                 let path = dir.join(id.file_name(*kind));
                 // Moved on since, or out of reach: one file must not keep the others from being seen to.
-                disk.open(&path).and_then(|file| file.len()).unwrap_or_default()
+                disk.size_of(&path).unwrap_or_default()
             };
-            let bytes = || kinds.iter().map(size).sum::<u64>();
+            let bytes = || kinds.iter().map(size).fold(0, u64::saturating_add);
             if kinds.contains(&Kind::Active) {
-                inventory.active_bytes += bytes();
+                inventory.other_bytes = inventory.other_bytes.saturating_add(bytes());
                 continue;
             }
             // A trail alone is of a segment that is just being made or taken away.
@@ -86,6 +86,7 @@ impl Inventory {
                 None => Finished { id, closed_ns: closed(disk, &dir.join(id.file_name(Kind::Trail))), bytes: bytes() },
             };
             still.insert(key, one);
+            inventory.finished_bytes = inventory.finished_bytes.saturating_add(one.bytes);
             inventory.finished.insert(id, one);
         }
         known.0 = still;
@@ -109,17 +110,46 @@ impl Inventory {
     /// Bytes of everything.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.active_bytes + self.finished.values().map(|one| one.bytes).sum::<u64>()
+        self.finished_bytes.saturating_add(self.other_bytes)
+    }
+
+    /// Finished segments, in their order.
+    pub fn ids(&self) -> impl Iterator<Item = SegmentId> {
+        self.finished.keys().copied()
+    }
+
+    /// True if this is one of the finished ones.
+    #[must_use]
+    pub fn contains(&self, id: SegmentId) -> bool {
+        self.finished.contains_key(&id)
+    }
+
+    /// How many finished segments there are.
+    #[must_use]
+    pub fn segments(&self) -> u64 {
+        self.finished.len() as u64
+    }
+
+    /// Takes one out: it is going.
+    pub fn remove(&mut self, id: SegmentId) -> Option<Finished> {
+        let one = self.finished.remove(&id)?;
+        self.finished_bytes = self.finished_bytes.saturating_sub(one.bytes);
+        Some(one)
+    }
+
+    /// Its files cannot be removed: the room is taken, and it is nobody's turn.
+    pub fn is_stuck(&mut self, one: Finished) {
+        self.remove(one.id);
+        self.other_bytes = self.other_bytes.saturating_add(one.bytes);
     }
 
     /// The finished segment that goes first: of each shard's first the one that was closed first.
     #[must_use]
     pub fn oldest(&self) -> Option<Finished> {
-        let mut firsts: BTreeMap<u16, Finished> = BTreeMap::new();
-        for one in self.finished.values() {
-            firsts.entry(one.id.shard).or_insert(*one);
-        }
-        firsts.into_values().min_by_key(|one| (one.closed_ns.unwrap_or(u64::MAX), one.id))
+        // From one shard's first to the next one's, past all between: this is asked for each deletion.
+        let first_from = |shard: u16| Some(*self.finished.range(SegmentId { shard, sequence: 0 }..).next()?.1);
+        let firsts = std::iter::successors(first_from(0), |one| first_from(one.id.shard.checked_add(1)?));
+        firsts.min_by_key(|one| (one.closed_ns.unwrap_or(u64::MAX), one.id))
     }
 
     /// Why the oldest segment is to go; `None`: it may stay. `free` are the bytes free now.
@@ -159,69 +189,4 @@ fn closed(disk: &dyn Disk, trail: &Path) -> Option<u64> {
     let trail = Trail::parse(&bytes);
     let known = trail.records.last().map(|r| r.wall_ns).or(trail.header.map(|h| h.wall_ns));
     known.filter(|at| *at >= CLOCK_WAS_SET_NS)
-}
-
-/// The note of what was taken away on purpose.
-#[must_use]
-pub fn mark_path(data_dir: &Path, stream: &str, shard: u16) -> PathBuf {
-    data_dir.join(STATE_DIR).join("retired").join(format!("{stream}.{shard}"))
-}
-
-/// Reads it: the highest sequence; 0: none.
-pub fn parse_mark(bytes: &[u8]) -> u64 {
-    std::str::from_utf8(bytes).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
-}
-
-/// Takes a finished segment away.
-///
-/// # Errors
-/// The step that failed; what is left goes at the next try.
-pub fn retire(disk: &dyn Disk, data_dir: &Path, stream: &str, id: SegmentId) -> Result<(), LogError> {
-    let mark = mark_path(data_dir, stream, id.shard);
-    let dir = mark.parent().unwrap_or(data_dir);
-    let retired = read_file(disk, &mark).map_or(0, |bytes| parse_mark(&bytes));
-    let note = || {
-        disk.create_dir_all(dir).context("make directory", dir)?;
-        replace_file(disk, &mark, format!("{}\n", id.sequence).as_bytes()).context("replace", &mark)
-    };
-    if retired < id.sequence && !mutant!("retired_without_a_note") {
-        match note() {
-            // On a full disk there is no room for the note before something has gone. Cut off in between, `verify` finds a trail
-            // without its text, and the next look takes it away.
-            Err(error) if error.is_full() => {
-                for kind in [Kind::Sealed, Kind::Compressed] {
-                    let path = data_dir.join(stream).join(id.file_name(kind));
-                    remove_moved(disk, &path).context("remove", &path)?;
-                }
-                note()?;
-            }
-            other => other?,
-        }
-    }
-    // The trail last: without it nobody would know what the text was.
-    for kind in [Kind::Sealed, Kind::Compressed, Kind::Torn, Kind::Trail] {
-        let path = data_dir.join(stream).join(id.file_name(kind));
-        remove_moved(disk, &path).context("remove", &path)?;
-    }
-    Ok(())
-}
-
-/// Takes away what is left of segments that were to go when a crash came.
-///
-/// # Errors
-/// As [`retire`].
-pub fn finish(disk: &dyn Disk, data_dir: &Path, stream: &str) -> Result<(), LogError> {
-    let dir = data_dir.join(stream);
-    let mut marks: HashMap<u16, u64> = HashMap::new();
-    for name in disk.list(&dir).context("list", &dir)? {
-        let Some((id, kind)) = SegmentId::parse(&name) else { continue };
-        let mark = *marks.entry(id.shard).or_insert_with(|| {
-            read_file(disk, &mark_path(data_dir, stream, id.shard)).map_or(0, |bytes| parse_mark(&bytes))
-        });
-        if id.sequence <= mark && kind != Kind::Active {
-            let path = dir.join(&name);
-            remove_moved(disk, &path).context("remove", &path)?;
-        }
-    }
-    Ok(())
 }

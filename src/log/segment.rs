@@ -1,8 +1,10 @@
 //! One segment while it is written: appends, reservations, its trail.
 
 use super::disk::{Caching, DiskFile};
-use super::names::SegmentId;
-use super::trail::{Record, TrailWriter, What};
+use super::foreign::{self, Foreign};
+use super::names::{Kind, SegmentId};
+use super::trail::{Record, What};
+use super::trail_writer::TrailWriter;
 use super::{LogError, is_full};
 use crate::mutants::mutant;
 use std::io::{self, IoSlice};
@@ -36,6 +38,8 @@ pub struct Segment {
     lines: u64,
     reserved_to: u64,
     can_reserve: bool,
+    /// From where on a sync still has to come, and the checksum of what was written since.
+    unsynced: (u64, u32),
     /// A batch that recovery could take for a hole was written since the trail was last synced.
     trail_must_sync: bool,
 }
@@ -67,22 +71,27 @@ pub enum AppendError {
     /// The segment must not be used any more.
     #[error("{0}")]
     Failed(io::Error),
+    /// Somebody else has changed the file: it must not be used any more. The batch goes into another.
+    #[error("{0}")]
+    Foreign(Foreign),
 }
 
 impl Segment {
     /// Wraps a new, empty file and its new, empty trail.
     #[must_use]
     pub fn new(id: SegmentId, path: PathBuf, file: Arc<dyn DiskFile>, trail: Arc<dyn DiskFile>) -> Self {
+        let trail_path = path.with_file_name(id.file_name(Kind::Trail));
         Segment {
             id,
             path,
             file,
             sync_failed: Arc::default(),
-            trail: TrailWriter::new(trail),
+            trail: TrailWriter::new(trail, trail_path),
             len: 0,
             lines: 0,
             reserved_to: 0,
             can_reserve: true,
+            unsynced: (0, 0),
             trail_must_sync: false,
         }
     }
@@ -105,6 +114,12 @@ impl Segment {
         self.lines
     }
 
+    /// Bytes of its trail.
+    #[must_use]
+    pub fn trail_len(&self) -> u64 {
+        self.trail.size()
+    }
+
     /// The trail, for its header and for flushing.
     pub fn trail(&mut self) -> &mut TrailWriter {
         &mut self.trail
@@ -116,7 +131,7 @@ impl Segment {
     /// # Errors
     /// Only "no room"; a file system that cannot reserve is remembered and written to without.
     pub fn reserve(&mut self, need: u64, step: u64, free: impl FnOnce() -> u64) -> io::Result<()> {
-        let end = self.len + need;
+        let end = self.len.saturating_add(need);
         if step == 0 || !self.can_reserve || end <= self.reserved_to {
             return Ok(());
         }
@@ -144,13 +159,16 @@ impl Segment {
     /// [`AppendError::Full`] leaves the segment usable, [`AppendError::Failed`] does not.
     pub fn append(
         &mut self,
-        slices: &mut [IoSlice<'_>],
+        slices: &[IoSlice<'_>],
         lines: u64,
         options: AppendOptions,
         stamp: Stamp,
         free: impl FnOnce() -> u64,
     ) -> Result<(), AppendError> {
         let bytes: u64 = slices.iter().map(|s| s.len() as u64).sum();
+        if let Some(foreign) = self.touched().map_err(AppendError::Failed)? {
+            return Err(AppendError::Foreign(foreign));
+        }
         self.reserve(bytes, options.reserve_step, free).map_err(AppendError::Full)?;
         let (mut crc, mut at) = (0, self.len);
         // In pieces that stay in the cache between the two looks at them.
@@ -161,13 +179,23 @@ impl Segment {
         }
         let caching = if bytes >= LARGE_FROM_BYTES { options.large } else { Caching::Keep };
         if let Err(error) = append_slices(&*self.file, slices, caching) {
-            let cut_back =
-                if mutant!("half_a_batch_left_by_a_full_disk") { Ok(()) } else { self.file.truncate(self.len) };
+            let half_stays = mutant!("half_a_batch_left_by_a_full_disk");
+            let cut = if half_stays { Ok(None) } else { foreign::cut_back(&*self.file, self.len, slices) };
             self.reserved_to = self.len; // truncate(2) gave the reservation back
-            return Err(match cut_back {
-                Ok(()) if is_full(&error) => AppendError::Full(error),
+            return Err(match cut {
+                Ok(Some(foreign)) => AppendError::Foreign(foreign),
+                Ok(None) if is_full(&error) => AppendError::Full(error),
                 _ => AppendError::Failed(error),
             });
+        }
+        // Between the look before and the write somebody may have been quicker: then nobody knows where the batch is.
+        match foreign::length(&*self.file, self.len + bytes).map_err(AppendError::Failed)? {
+            Some(Foreign::Longer { found, .. }) => {
+                let foreign = Foreign::Longer { ours: self.len, found };
+                return Err(AppendError::Foreign(self.unless_overwritten(foreign).map_err(AppendError::Failed)?));
+            }
+            Some(foreign) => return Err(AppendError::Foreign(foreign)),
+            None => {}
         }
         let record = Record {
             what: What::Write,
@@ -181,7 +209,27 @@ impl Segment {
         self.trail.push(&record);
         self.len += bytes;
         self.lines += lines;
+        self.unsynced.1 = crate::checksum::crc32c_joined(self.unsynced.1, crc, bytes);
         Ok(())
+    }
+
+    /// What somebody else has done to the file or its trail, if anything.
+    ///
+    /// # Errors
+    /// The file cannot be looked at.
+    pub fn touched(&self) -> io::Result<Option<Foreign>> {
+        match foreign::length(&*self.file, self.len)? {
+            None if self.trail.is_foreign() => Ok(Some(Foreign::Trail)),
+            Some(longer @ Foreign::Longer { .. }) => self.unless_overwritten(longer).map(Some),
+            other => Ok(other),
+        }
+    }
+
+    /// Who copies another file over ours makes it longer too. What was not synced yet is held against its checksum then: it
+    /// must not be acknowledged.
+    fn unless_overwritten(&self, longer: Foreign) -> io::Result<Foreign> {
+        let (from, crc) = self.unsynced;
+        Ok(if foreign::checksum(&*self.file, from, self.len)? == crc { longer } else { Foreign::Overwritten })
     }
 
     /// What must be done to the trail before anything written so far may be acknowledged: where a line looks like a
@@ -204,12 +252,20 @@ impl Segment {
 
     /// Notes in the trail that everything before `offset` was synced.
     pub fn note_synced(&mut self, offset: u64, stamp: Stamp) {
+        if offset == self.len {
+            self.unsynced = (offset, 0);
+        }
         self.note(What::Sync, offset, stamp);
     }
 
     /// Notes in the trail that bytes from `offset` on cannot be trusted.
     pub fn note_suspect(&mut self, offset: u64, stamp: Stamp) {
         self.note(What::Suspect, offset, stamp);
+    }
+
+    /// Notes in the trail that what stands from `offset` on is not ours.
+    fn note_foreign(&mut self, offset: u64, stamp: Stamp) {
+        self.note(What::Foreign, offset, stamp);
     }
 
     fn note(&mut self, what: What, offset: u64, stamp: Stamp) {
@@ -219,7 +275,9 @@ impl Segment {
 }
 
 /// Appends every byte of `slices`, in as many calls as the kernel wants.
-fn append_slices(file: &dyn DiskFile, mut slices: &mut [IoSlice<'_>], caching: Caching) -> io::Result<()> {
+fn append_slices(file: &dyn DiskFile, slices: &[IoSlice<'_>], caching: Caching) -> io::Result<()> {
+    let mut slices = slices.to_vec();
+    let mut slices = &mut slices[..];
     IoSlice::advance_slices(&mut slices, 0); // skips leading empty slices
     let mut tries_again = 3;
     while !slices.is_empty() {
@@ -248,6 +306,8 @@ pub struct SealedParts {
     pub segment: Segment,
     /// A sync or write failed: the file must not be synced again. It keeps its active name and a mark in its trail.
     pub suspect: bool,
+    /// What somebody else has done to the file: said and counted, marked in its trail.
+    pub foreign: Option<Foreign>,
 }
 
 impl SealedParts {
@@ -255,7 +315,7 @@ impl SealedParts {
     /// trail has no room and recovery could take some of it for holes.
     ///
     /// # Errors
-    /// The step that failed. After a failed sync the segment is suspect.
+    /// The step that failed. After a failed sync the segment is suspect; also where somebody else has taken lines away.
     pub fn make_durable(&mut self, stamp: Stamp) -> Result<bool, LogError> {
         use super::Context;
         let segment = &mut self.segment;
@@ -265,8 +325,12 @@ impl SealedParts {
             return Err(LogError::Io { what: "sync", path, error });
         }
         segment.file.sync_data().context("sync", &path)?;
-        if segment.file.links().context("look at", &path)? == 0 {
-            return Err(LogError::Io { what: "find", path, error: io::ErrorKind::NotFound.into() });
+        if !segment.file.is_at(&path).context("look at", &path)? {
+            return Err(LogError::Foreign { path, what: Foreign::Gone });
+        }
+        match segment.touched().context("look at", &path)? {
+            Some(what) if !what.left_ours_alone() => return Err(LogError::Foreign { path, what }),
+            other => self.foreign = other,
         }
         let is_secure = match segment.secure_trail(true) {
             Err(error) if !is_full(&error) => return Err(LogError::Io { what: "sync trail of", path, error }),
@@ -285,7 +349,8 @@ impl SealedParts {
         }
     }
 
-    /// Gives back what was reserved and not used, and makes that and the trail durable. Not needed for the lines.
+    /// Gives back what was reserved and not used, and makes that and the trail durable. Not needed for the lines. What
+    /// somebody else has appended stays.
     ///
     /// # Errors
     /// The step that failed.
@@ -293,7 +358,15 @@ impl SealedParts {
         use super::Context;
         let segment = &mut self.segment;
         let path = segment.path.clone();
-        segment.file.truncate(segment.len).context("truncate", &path)?;
+        let len = match segment.touched().context("look at", &path)? {
+            None => segment.len,
+            Some(foreign) => {
+                self.foreign = Some(foreign);
+                segment.note_foreign(segment.len, stamp);
+                segment.file.len().context("look at", &path)?
+            }
+        };
+        segment.file.truncate(len).context("truncate", &path)?;
         segment.file.sync_all().context("sync", &path)?;
         segment.note(What::End, segment.len, stamp);
         if let Err(error) = segment.trail.sync() {

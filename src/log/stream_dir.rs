@@ -1,6 +1,7 @@
 //! One shard's part of a stream's directory: makes segments, seals them, moves the symlink.
 
-use super::disk::{Disk, read_file, replace_file};
+use super::disk::{Disk, DiskFile, read_file, replace_file};
+use super::foreign::{self, Foreign};
 use super::names::{Kind, SegmentId, current_link};
 use super::segment::{SealedParts, Segment};
 use super::trail::Header;
@@ -58,7 +59,19 @@ impl StreamDir {
             .map(|(id, _)| id.sequence)
             .max()
             .unwrap_or(0);
-        let (highest, begun) = (AtomicU64::new(known.max(seen)), AtomicU64::new(seen));
+        // Each of them may have been lost or put back by somebody: the highest wins, or a name would come back.
+        let retired = super::retired::read(&*disk, data_dir, stream, shard)?.highest;
+        if known < seen.max(retired) {
+            tracing::warn!(
+                stream,
+                shard,
+                known,
+                seen,
+                retired,
+                "the note of the last sequence is behind what the files say: going on from the highest"
+            );
+        }
+        let (highest, begun) = (AtomicU64::new(known.max(seen).max(retired)), AtomicU64::new(seen));
         let reserve_step = AtomicU64::new(reserve_step);
         Ok(StreamDir { disk, clock, dir, state, second_state: None, node, shard, highest, begun, reserve_step })
     }
@@ -101,7 +114,10 @@ impl StreamDir {
     pub fn begin_first(&self) -> Result<Segment, LogError> {
         let mut active = self.prepare()?;
         self.begin(&mut active);
-        self.point_current(active.id)?;
+        match self.point_current(active.id) {
+            Err(error @ LogError::State { .. }) => tracing::warn!(%error, "`tail -F` cannot follow"),
+            other => other?,
+        }
         Ok(active)
     }
 
@@ -113,18 +129,32 @@ impl StreamDir {
     pub fn prepare(&self) -> Result<Segment, LogError> {
         self.disk.create_dir_all(&self.dir).context("make directory", &self.dir)?;
         let highest = self.highest.load(Ordering::Relaxed);
-        let sequence = highest
-            .checked_add(1)
-            .ok_or_else(|| LogError::State { path: self.state.clone(), expected: "a sequence that can go on" })?;
+        let sequence = highest.checked_add(1).ok_or_else(|| LogError::State {
+            path: self.state.clone(),
+            expected: "a sequence that can go on",
+            way_out: "no name is left in this stream and shard: use another stream",
+        })?;
         if !mutant!("sequence_restarts") {
             for state in self.second_state.iter().chain([&self.state]) {
+                // Somebody may have deleted it.
+                let states = state.parent().unwrap_or(&self.dir);
+                self.disk.create_dir_all(states).context("make directory", states)?;
                 replace_file(&*self.disk, state, format!("{sequence}\n").as_bytes()).context("replace", state)?;
             }
         }
         self.highest.store(sequence, Ordering::Relaxed);
         let id = SegmentId { shard: self.shard, sequence };
         let (path, trail_path) = (self.file(id, Kind::Active), self.file(id, Kind::Trail));
-        let made = self.make(id, &path, &trail_path);
+        // A file of that name that is there already is somebody else's, and stays: the next try takes the next name.
+        let file = self.disk.create_new(&path).context("create", &path)?;
+        let trail = match self.disk.create_new(&trail_path).context("create", &trail_path) {
+            Ok(trail) => trail,
+            Err(error) => {
+                let _ = self.disk.remove(&path);
+                return Err(error);
+            }
+        };
+        let made = self.make(id, &path, file, trail);
         if made.is_err() {
             let _ = self.disk.remove(&path);
             let _ = self.disk.remove(&trail_path);
@@ -132,9 +162,13 @@ impl StreamDir {
         made
     }
 
-    fn make(&self, id: SegmentId, path: &Path, trail_path: &Path) -> Result<Segment, LogError> {
-        let file = self.disk.create_new(path).context("create", path)?;
-        let trail = self.disk.create_new(trail_path).context("create", trail_path)?;
+    fn make(
+        &self,
+        id: SegmentId,
+        path: &Path,
+        file: Arc<dyn DiskFile>,
+        trail: Arc<dyn DiskFile>,
+    ) -> Result<Segment, LogError> {
         let mut segment = Segment::new(id, path.to_path_buf(), file, trail);
         segment
             .reserve(1, self.reserve_step.load(Ordering::Relaxed), || self.free_bytes())
@@ -167,6 +201,9 @@ impl StreamDir {
     /// The step that failed; the file then keeps its active name until the next start.
     pub fn seal(&self, parts: &SealedParts) -> Result<(), LogError> {
         let from = &parts.segment.path;
+        if !parts.segment.file.is_at(from).context("look at", from)? {
+            return Err(LogError::Foreign { path: from.clone(), what: Foreign::Gone });
+        }
         let to = self.file(parts.segment.id, Kind::Sealed);
         self.disk.rename_new(from, &to).context("rename", from)?;
         self.disk.sync_dir(&self.dir).context("sync directory", &self.dir)
@@ -178,6 +215,7 @@ impl StreamDir {
     /// The symlink cannot be made; nothing but `tail -F` depends on it.
     pub fn point_current(&self, id: SegmentId) -> Result<(), LogError> {
         let link = self.dir.join(current_link(self.shard));
+        self.is_ours_to_point(&link)?;
         let temp = link.with_extension("tmp");
         let target = id.file_name(Kind::Active);
         match self.disk.symlink(&target, &temp) {
@@ -193,14 +231,34 @@ impl StreamDir {
 
     /// Removes the symlink, at an orderly end.
     pub fn drop_current(&self) {
-        let _ = self.disk.remove(&self.dir.join(current_link(self.shard)));
+        let link = self.dir.join(current_link(self.shard));
+        if self.is_ours_to_point(&link).is_ok() {
+            let _ = self.disk.remove(&link);
+        }
+    }
+
+    /// logrotate and the like make a file of that name, and somebody may have written lines into it.
+    fn is_ours_to_point(&self, link: &Path) -> Result<(), LogError> {
+        match self.disk.link_target(link) {
+            Ok(None) => {
+                Err(LogError::State { path: link.to_path_buf(), expected: "a symlink", way_out: "move it away" })
+            }
+            Ok(Some(_)) => Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(LogError::Io { what: "look at", path: link.to_path_buf(), error }),
+        }
     }
 
     /// Removes a segment that never held a line.
     ///
     /// # Errors
-    /// The file cannot be removed.
+    /// The file cannot be removed, or somebody else has put something into it.
     pub fn discard(&self, segment: &Segment) -> Result<(), LogError> {
+        let path = &segment.path;
+        foreign::still_there(&*segment.file, path, 0)?;
+        if let Some(what) = segment.touched().context("look at", path)? {
+            return Err(LogError::Foreign { path: path.clone(), what });
+        }
         self.disk.remove(&segment.path).context("remove", &segment.path)?;
         let trail = self.file(segment.id, Kind::Trail);
         self.disk.remove(&trail).context("remove", &trail)
@@ -214,7 +272,11 @@ impl StreamDir {
 fn known_sequence(disk: &dyn Disk, state: &Path) -> Result<u64, LogError> {
     match read_file(disk, state) {
         Ok(bytes) => parse_number(&bytes)
-            .ok_or_else(|| LogError::State { path: state.to_path_buf(), expected: "a sequence number" }),
+            .ok_or_else(|| LogError::State {
+                path: state.to_path_buf(),
+                expected: "a sequence number",
+                way_out: "delete it, and the highest number is found from the names of the files and what retention has noted",
+            }),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
         Err(error) => Err(LogError::Io { what: "read", path: state.to_path_buf(), error }),
     }

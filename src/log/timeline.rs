@@ -1,9 +1,9 @@
 //! When lines came: a segment cut into the writes that its trail records. A write is what one batch brought, so the time of a line
 //! is that of its write, some milliseconds after it was received.
 
-use super::content::{Content, Files, open_kind, open_text, read_full};
+use super::content::{Content, Files, open_kind, open_text};
 use super::names::{Kind, SegmentId};
-use super::trail::{Trail, What};
+use super::trail::{self, Record, Records};
 use std::io;
 use std::path::Path;
 
@@ -57,46 +57,59 @@ impl Period {
 /// A file cannot be read.
 pub fn open(files: &dyn Files, dir: &Path, id: SegmentId) -> io::Result<Option<Timed>> {
     // The trail first: what it names was in the text by then.
-    let trail = match open_kind(files, dir, id, Kind::Trail)? {
-        Some(file) => read_trail(&*file)?,
-        None => Trail::default(),
-    };
+    let mut spans = Spans::default();
+    if let Some(file) = open_kind(files, dir, id, Kind::Trail)?
+        && trail::header(&*file)?.is_some()
+    {
+        let mut records = Records::of(&*file);
+        while let Some(record) = records.read()?
+            && spans.add(&record)
+        {}
+    }
     let Some((content, kind)) = open_text(files, dir, id)? else { return Ok(None) };
     let len = content.size()?;
-    Ok(Some(Timed { id, content, kind, spans: spans(&trail, len) }))
+    Ok(Some(Timed { id, content, kind, spans: spans.up_to(len) }))
 }
 
-fn read_trail(file: &dyn Content) -> io::Result<Trail> {
-    let mut bytes = vec![0; file.size()? as usize];
-    let n = read_full(file, &mut bytes, 0)?;
-    Ok(Trail::parse(&bytes[..n]))
-}
+/// Writes, as they are read.
+#[derive(Default)]
+struct Spans(Vec<Span>);
 
-/// The writes of a text of that length.
-fn spans(trail: &Trail, len: u64) -> Vec<Span> {
-    let mut spans: Vec<Span> = Vec::new();
-    let mut at = 0;
-    for record in trail.records.iter().filter(|r| r.what == What::Write && r.len > 0) {
-        let to = record.offset.saturating_add(record.len);
-        if record.offset != at || to > len {
-            break;
+impl Spans {
+    /// Takes the next record; false: it does not follow, so there is no use in going on.
+    fn add(&mut self, record: &Record) -> bool {
+        if !record.is_write() || record.len == 0 {
+            return true;
         }
-        match spans.last_mut() {
-            Some(last) if last.wall_ns == Some(record.wall_ns) => last.to = to,
-            _ => spans.push(Span { from: at, to, wall_ns: Some(record.wall_ns) }),
+        let at = self.0.last().map_or(0, |last| last.to);
+        if record.offset != at {
+            return false;
         }
-        at = to;
+        match self.0.last_mut() {
+            Some(last) if last.wall_ns == Some(record.wall_ns) => last.to = record.end(),
+            _ => self.0.push(Span { from: at, to: record.end(), wall_ns: Some(record.wall_ns) }),
+        }
+        true
     }
-    if at < len {
-        spans.push(Span { from: at, to: len, wall_ns: None });
+
+    /// For a text of that length.
+    fn up_to(mut self, len: u64) -> Vec<Span> {
+        self.0.truncate(self.0.partition_point(|span| span.from < len));
+        if let Some(last) = self.0.last_mut() {
+            last.to = last.to.min(len);
+        }
+        let at = self.0.last().map_or(0, |last| last.to);
+        if at < len {
+            self.0.push(Span { from: at, to: len, wall_ns: None });
+        }
+        self.0
     }
-    spans
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::trail::Record;
+    use crate::log::trail::What;
 
     fn write(offset: u64, len: u64, wall_ns: u64) -> Record {
         Record { what: What::Write, offset, len, lines: 1, crc: 0, wall_ns, mono_ns: 0 }
@@ -105,12 +118,17 @@ mod tests {
     #[test]
     fn every_byte_is_in_one_span() {
         let sync = Record { what: What::Sync, ..write(10, 0, 9) };
-        let trail = Trail { header: None, records: vec![write(0, 10, 5), sync, write(10, 5, 5), write(15, 5, 7)] };
+        let trail = [write(0, 10, 5), sync, write(10, 5, 5), write(15, 5, 7)];
+        let spans = |records: &[Record], len| {
+            let mut spans = Spans::default();
+            assert!(records.iter().all(|r| spans.add(r)));
+            spans.up_to(len)
+        };
         let span = |from, to, wall_ns| Span { from, to, wall_ns };
         assert_eq!(spans(&trail, 20), [span(0, 15, Some(5)), span(15, 20, Some(7))]);
         assert_eq!(spans(&trail, 23)[2], span(20, 23, None));
-        assert_eq!(spans(&trail, 12), [span(0, 10, Some(5)), span(10, 12, None)]);
-        assert_eq!(spans(&Trail::default(), 3), [span(0, 3, None)]);
+        assert_eq!(spans(&trail, 12), [span(0, 12, Some(5))]);
+        assert_eq!(spans(&[], 3), [span(0, 3, None)]);
     }
 
     #[test]

@@ -1,24 +1,25 @@
 //! The trail beside a segment: one small record per write and per sync, for recovery, `verify` and shipping.
 //!
+//! Writes and syncs that follow closely are joined into one record (see [`super::trail_writer`]). Trails are read as a stream: one
+//! may be larger than the memory that is to be used.
+//!
 //! Layout, little endian: a header of [`HEADER_LEN`] bytes, then records of [`RECORD_LEN`] bytes, each closed by its own
 //! CRC32C, so that a reader stops at the first one that a crash cut short. The trail is flushed off the
 //! acknowledgement path; what it lacks after a crash only makes recovery more careful, never wrong.
 
-use super::disk::{DiskFile, append_all, read_full};
+use super::content::{Content, OfDisk, read_full};
+use super::disk::DiskFile;
 use super::names::SegmentId;
 use crate::clock::BootId;
 use std::io;
-use std::sync::Arc;
 
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 80;
 /// Bytes of a record.
 pub const RECORD_LEN: usize = 48;
 const MAGIC: &[u8; 8] = b"LWTRAIL1";
-/// Records kept in memory before they are flushed: 16 KiB.
-const PENDING_LIMIT: usize = 341 * RECORD_LEN;
-/// Records kept while the disk is full: 1 MiB, then the trail is given up.
-const PENDING_MOST: usize = 1 << 20;
+/// Records read at a time: 64 KiB.
+const READ: usize = 1365 * RECORD_LEN;
 
 /// Who wrote the segment, when, and what came before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,10 @@ pub enum What {
     Suspect,
     /// The segment is finished: it ends at `offset`.
     End,
+    /// Somebody else has changed the file's length: what stands at and after `offset` is not ours.
+    Foreign,
+    /// As [`What::Write`], and everything before its end was synced.
+    Synced,
 }
 
 /// One record.
@@ -114,6 +119,28 @@ impl Record {
         bytes.extend_from_slice(&self.encode());
     }
 
+    /// Byte behind the last one that was written.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.offset.saturating_add(self.len)
+    }
+
+    /// True if it says what was written.
+    #[must_use]
+    pub fn is_write(&self) -> bool {
+        matches!(self.what, What::Write | What::Synced)
+    }
+
+    /// Everything before this offset was synced, as far as this record says.
+    #[must_use]
+    pub fn synced_to(&self) -> u64 {
+        match self.what {
+            What::Sync => self.offset,
+            What::Synced => self.end(),
+            _ => 0,
+        }
+    }
+
     fn encode(&self) -> [u8; RECORD_LEN] {
         let mut b = [0; RECORD_LEN];
         b[0] = match self.what {
@@ -121,6 +148,8 @@ impl Record {
             What::Sync => 2,
             What::Suspect => 3,
             What::End => 4,
+            What::Foreign => 5,
+            What::Synced => 6,
         };
         b[4..8].copy_from_slice(&self.lines.to_le_bytes());
         b[8..16].copy_from_slice(&self.offset.to_le_bytes());
@@ -142,6 +171,8 @@ impl Record {
             2 => What::Sync,
             3 => What::Suspect,
             4 => What::End,
+            5 => What::Foreign,
+            6 => What::Synced,
             _ => return None,
         };
         Some(Record {
@@ -191,14 +222,18 @@ impl Trail {
         (trail.header.is_none() || trail.end().is_none()) && unread.into_iter().any(|r| r.what == What::End)
     }
 
-    /// Reads a trail from an open file.
+    /// Reads a whole trail into memory, for those who know that it is small.
     ///
     /// # Errors
     /// What reading answers.
     pub fn read(file: &dyn DiskFile) -> io::Result<Trail> {
-        let mut bytes = vec![0; file.len()? as usize];
-        let n = read_full(file, &mut bytes, 0)?;
-        Ok(Trail::parse(&bytes[..n]))
+        let mut trail = Trail { header: header(&OfDisk(file))?, records: Vec::new() };
+        let (content, is_there) = (OfDisk(file), trail.header.is_some());
+        let mut records = Records::of(&content);
+        while is_there && let Some(record) = records.read()? {
+            trail.records.push(record);
+        }
+        Ok(trail)
     }
 
     /// Where the finished segment ends; `None`: it is not finished, or the mark had no room.
@@ -210,72 +245,109 @@ impl Trail {
     /// Everything before this offset was synced, as far as the trail knows.
     #[must_use]
     pub fn synced_to(&self) -> u64 {
-        self.records.iter().filter(|r| r.what == What::Sync).map(|r| r.offset).max().unwrap_or(0)
+        self.records.iter().map(Record::synced_to).max().unwrap_or(0)
     }
 }
 
-/// Writes a trail: keeps records in a small buffer and appends them when asked or when it is full.
-pub struct TrailWriter {
-    file: Arc<dyn DiskFile>,
-    pending: Vec<u8>,
-    flushed: u64,
-    broken: bool,
+/// Reads the header of a trail; `None`: empty or cut inside it.
+///
+/// # Errors
+/// What reading answers.
+pub fn header(file: &dyn Content) -> io::Result<Option<Header>> {
+    let mut bytes = [0; HEADER_LEN];
+    let n = read_full(file, &mut bytes, 0)?;
+    Ok(Header::decode(&bytes[..n]))
 }
 
-impl TrailWriter {
-    /// A writer for the new, empty file.
+/// The records of a trail, one after the other, up to the first that is not whole.
+pub struct Records<'a> {
+    file: &'a dyn Content,
+    /// Where the next read begins.
+    at: u64,
+    buffer: Vec<u8>,
+    /// What of the buffer was not taken yet.
+    taken: usize,
+    /// Take what is whole behind what is not.
+    skips: bool,
+}
+
+impl<'a> Records<'a> {
+    /// From the first.
     #[must_use]
-    pub fn new(file: Arc<dyn DiskFile>) -> Self {
-        TrailWriter { file, pending: Vec::with_capacity(PENDING_LIMIT), flushed: 0, broken: false }
+    pub fn of(file: &'a dyn Content) -> Records<'a> {
+        Records { file, at: HEADER_LEN as u64, buffer: Vec::new(), taken: 0, skips: false }
     }
 
-    /// The header; must be the first thing written.
-    pub fn begin(&mut self, header: &Header) {
-        self.pending.extend_from_slice(&header.encode());
-    }
-
-    /// Adds a record; flushes by itself when the buffer is full.
-    pub fn push(&mut self, record: &Record) {
-        if self.pending.len() + RECORD_LEN > PENDING_LIMIT
-            && let Err(error) = self.flush()
-        {
-            // Without room the records wait. A trail that is given up makes recovery treat the rest as past its end.
-            self.broken |= !super::is_full(&error) || self.pending.len() >= PENDING_MOST;
-        }
-        if !self.broken {
-            self.pending.extend_from_slice(&record.encode());
-        }
-    }
-
-    /// Hands the buffered records to the kernel.
+    /// The next one.
     ///
     /// # Errors
-    /// The append failed; the file is cut back to whole records and the records stay buffered.
-    pub fn flush(&mut self) -> io::Result<()> {
-        if self.broken {
-            return Err(io::Error::other("the trail had been given up"));
-        }
-        if self.pending.is_empty() {
-            return Ok(());
-        }
-        if let Err(error) = append_all(&*self.file, &self.pending) {
-            if self.file.truncate(self.flushed).is_err() {
-                self.broken = true;
+    /// What reading answers.
+    pub fn read(&mut self) -> io::Result<Option<Record>> {
+        loop {
+            if self.buffer.len() - self.taken < RECORD_LEN {
+                self.buffer.resize(READ, 0);
+                let n = read_full(self.file, &mut self.buffer, self.at)?;
+                self.buffer.truncate(n / RECORD_LEN * RECORD_LEN);
+                (self.at, self.taken) = (self.at.saturating_add(self.buffer.len() as u64), 0);
+                if self.buffer.is_empty() {
+                    return Ok(None);
+                }
             }
-            return Err(error);
+            let record = Record::decode(&self.buffer[self.taken..]);
+            if record.is_some() || self.skips {
+                self.taken += RECORD_LEN;
+            }
+            if record.is_some() || !self.skips {
+                return Ok(record);
+            }
         }
-        self.flushed += self.pending.len() as u64;
-        self.pending.clear();
-        Ok(())
     }
+}
 
-    /// Makes the trail itself durable.
+/// What a whole trail says, in one pass.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// `None`: missing, empty or cut inside the header. Then there are no records.
+    pub header: Option<Header>,
+    /// Everything before this offset was synced, as far as the trail knows.
+    pub synced_to: u64,
+    /// Where the finished segment ends; `None`: it is not finished, or the mark had no room.
+    pub end: Option<u64>,
+    /// A write or sync failed.
+    pub is_suspect: bool,
+    /// From where on the segment is not ours.
+    pub foreign: Option<u64>,
+    /// The mark of the end stands behind something that cannot be read: the trail was whole once, and has changed since.
+    pub was_changed: bool,
+}
+
+impl Summary {
+    /// Reads all of it.
     ///
     /// # Errors
-    /// Flush or sync failed; the trail is then given up, a failed sync being final.
-    pub fn sync(&mut self) -> io::Result<()> {
-        self.flush()?;
-        self.file.sync_data().inspect_err(|_| self.broken = true)
+    /// What reading answers.
+    pub fn read(file: &dyn Content) -> io::Result<Summary> {
+        let mut summary = Summary { header: header(file)?, ..Summary::default() };
+        let mut records = Records::of(file);
+        while summary.header.is_some()
+            && let Some(record) = records.read()?
+        {
+            summary.synced_to = summary.synced_to.max(record.synced_to());
+            match record.what {
+                What::End => drop(summary.end.get_or_insert(record.offset)),
+                What::Foreign => drop(summary.foreign.get_or_insert(record.offset)),
+                What::Suspect => summary.is_suspect = true,
+                What::Write | What::Sync | What::Synced => {}
+            }
+        }
+        records.skips = true;
+        while summary.end.is_none()
+            && !summary.was_changed
+            && let Some(record) = records.read()?
+        {
+            summary.was_changed = record.what == What::End;
+        }
+        Ok(summary)
     }
 }
 
@@ -292,6 +364,20 @@ mod tests {
             id: SegmentId { shard: 2, sequence: 5 },
             previous: 4,
             wall_ns: 1,
+        }
+    }
+
+    struct Bytes(Vec<u8>);
+
+    impl Content for Bytes {
+        fn size(&self) -> io::Result<u64> {
+            Ok(self.0.len() as u64)
+        }
+        fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+            let from = self.0.get(offset as usize..).unwrap_or_default();
+            let n = from.len().min(into.len());
+            into[..n].copy_from_slice(&from[..n]);
+            Ok(n)
         }
     }
 
@@ -321,7 +407,31 @@ mod tests {
 
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-            let _ = Trail::parse(&bytes);
+            let _ = (Trail::parse(&bytes), Summary::read(&Bytes(bytes.clone())).unwrap());
+        }
+
+        /// Reading as a stream says the same as having all of it in memory.
+        #[test]
+        fn a_stream_of_records_is_the_same_as_all_at_once(
+            kinds in proptest::collection::vec(0u8..6, 0..4000), bad in proptest::option::of(0usize..4000)
+        ) {
+            let mut bytes = header().encode().to_vec();
+            for (i, kind) in kinds.iter().enumerate() {
+                let what = [What::Write, What::Sync, What::Suspect, What::End, What::Foreign, What::Synced][usize::from(*kind)];
+                record(i as u64, what).append_to(&mut bytes);
+            }
+            if let Some(at) = bad.map(|at| HEADER_LEN + at * RECORD_LEN).filter(|at| *at < bytes.len()) {
+                bytes[at + 5] ^= 1;
+            }
+            let (trail, changed, file) = (Trail::parse(&bytes), Trail::was_changed(&bytes), Bytes(bytes));
+            let summary = Summary::read(&file).unwrap();
+            prop_assert_eq!((summary.header, summary.synced_to, summary.end), (trail.header, trail.synced_to(), trail.end()));
+            prop_assert_eq!(summary.was_changed, changed);
+            let (mut records, mut all) = (Records::of(&file), Vec::new());
+            while let Some(one) = records.read().unwrap() {
+                all.push(one);
+            }
+            prop_assert_eq!(all, trail.records);
         }
 
         #[test]

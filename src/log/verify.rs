@@ -4,8 +4,8 @@
 pub use super::content::{Content, Files, OnDisk};
 use super::content::{TEXTS, open_kind, read_full};
 use super::names::{Kind, SegmentId, is_stream_name};
-use super::retention::{mark_path, parse_mark};
-use super::trail::{Record, Trail, What};
+use super::retired::{Note, mark_path};
+use super::trail::{self, Record, Records, Summary};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -13,8 +13,8 @@ use std::path::Path;
 
 /// Bytes read at a time.
 const READ: usize = 1 << 20;
-/// Of a trail no more than this is read: 22 million records.
-const TRAIL_MOST: u64 = 1 << 30;
+/// A note of retention is no longer than this.
+const NOTE_MOST: usize = 64 << 10;
 
 /// What is wrong with a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -164,25 +164,25 @@ impl Look<'_> {
         open_kind(self.files, self.dir, id, kind)
     }
 
-    /// A trail, and whether it was whole once and is not any more.
-    fn trail(&self, id: SegmentId) -> io::Result<Option<(Trail, bool)>> {
+    /// A trail, and what it says in all.
+    fn trail(&self, id: SegmentId) -> io::Result<Option<(Box<dyn Content>, Summary)>> {
         let Some(file) = self.open(id, Kind::Trail)? else { return Ok(None) };
-        let mut bytes = vec![0; file.size()?.min(TRAIL_MOST) as usize];
-        let n = read_full(&*file, &mut bytes, 0)?;
-        Ok(Some((Trail::parse(&bytes[..n]), Trail::was_changed(&bytes[..n]))))
+        let says = Summary::read(&*file)?;
+        Ok(Some((file, says)))
     }
 
-    /// True if retention has taken this segment away, or is about to: then files of it may be there or not.
-    fn is_retired(&self, id: SegmentId) -> bool {
-        let path = mark_path(self.data_dir, &self.report.stream, id.shard);
-        let mut bytes = [0; 32];
+    /// What retention has taken away, and is taking away.
+    fn note(&self, shard: u16) -> Note {
+        let path = mark_path(self.data_dir, &self.report.stream, shard);
+        let mut bytes = vec![0; NOTE_MOST];
         let read = self.files.open(&path).and_then(|file| read_full(&*file, &mut bytes, 0));
-        read.is_ok_and(|n| id.sequence <= parse_mark(&bytes[..n]))
+        read.ok().and_then(|n| Note::parse(&bytes[..n])).unwrap_or_default()
     }
 
     fn segment(&mut self, id: SegmentId, kinds: &BTreeSet<&str>) {
-        if self.is_retired(id) {
-            return;
+        let note = self.note(id.shard);
+        if note.is_retiring(id.sequence) {
+            return; // files of it may be there or not
         }
         // The trail first: what it says was in the segment by then.
         let trail = match self.trail(id) {
@@ -198,7 +198,9 @@ impl Look<'_> {
             Some(Ok(opened)) => opened,
             Some(Err((e, kind))) => return self.complain(id, kind, unreadable(&e), (0, 0), e.to_string()),
             // One that never held anything durable may have been removed by a start that was killed at just this point.
-            None if trail.is_some_and(|(t, _)| t.synced_to() > 0) && self.trail(id).is_ok_and(|t| t.is_some()) => {
+            // A trail that could not be removed with its text is no gap.
+            None if id.sequence <= note.highest => return,
+            None if trail.is_some_and(|(_, says)| says.synced_to > 0) && self.trail(id).is_ok_and(|t| t.is_some()) => {
                 let detail = "its trail is there and it is not".into();
                 return self.complain(id, Kind::Sealed, Problem::Missing, (0, 0), detail);
             }
@@ -211,7 +213,7 @@ impl Look<'_> {
             let detail = "it is there as sealed and as active".into();
             self.complain(id, Kind::Active, Problem::Twice, (0, 0), detail);
         }
-        let Some((trail, was_changed)) = trail else {
+        let Some((records, says)) = trail else {
             if file.size().is_ok_and(|size| size == 0) {
                 return; // about to be used
             }
@@ -219,29 +221,42 @@ impl Look<'_> {
             self.report.bytes_unproven += file.size().unwrap_or(0);
             return self.complain(id, Kind::Trail, Problem::Missing, (0, 0), detail);
         };
-        if was_changed && kind != Kind::Active {
+        if says.was_changed && kind != Kind::Active {
             let detail = "the trail has changed: what it says of the rest cannot be read".into();
             self.complain(id, Kind::Trail, Problem::Changed, (0, 0), detail);
         }
-        if trail.header.is_some_and(|h| h.id != id) {
+        if says.header.is_some_and(|h| h.id != id) {
             let detail = "the trail says that it belongs to another segment".into();
             self.report.bytes_unproven += file.size().unwrap_or(0);
             return self.complain(id, Kind::Trail, Problem::WrongTrail, (0, 0), detail);
         }
-        if let Err(e) = self.content(id, kind, &*file, &trail) {
+        if let Err(e) = self.content(id, kind, &*file, (&*records, &says)) {
             self.complain(id, kind, unreadable(&e), (0, 0), e.to_string());
         }
     }
 
     /// Holds the bytes of a segment against the records of its trail.
-    fn content(&mut self, id: SegmentId, kind: Kind, file: &dyn Content, trail: &Trail) -> io::Result<()> {
+    fn content(
+        &mut self,
+        id: SegmentId,
+        kind: Kind,
+        file: &dyn Content,
+        (trail, says): (&dyn Content, &Summary),
+    ) -> io::Result<()> {
+        let before = self.report.problems.len();
         let len = file.size()?;
-        let synced = trail.synced_to();
+        let synced = says.synced_to;
         // What a crash leaves active is for the next start to judge, as far as it was not synced.
         let is_open = kind == Kind::Active;
         let (mut at, mut unproven) = (0, 0);
-        for record in trail.records.iter().filter(|r| r.what == What::Write) {
-            let end = record.offset.saturating_add(record.len);
+        let mut records = Records::of(trail);
+        while says.header.is_some()
+            && let Some(record) = records.read()?
+        {
+            if !record.is_write() {
+                continue;
+            }
+            let end = record.end();
             if record.offset != at {
                 let detail = format!("a record begins at {} where {at} was expected", record.offset);
                 let range = (at.min(record.offset), at.max(record.offset));
@@ -255,7 +270,7 @@ impl Look<'_> {
                 }
                 break;
             }
-            match self.record(file, record)? {
+            match self.record(file, &record)? {
                 Some(lines) => {
                     self.report.lines += lines;
                     self.report.bytes_proven += record.len;
@@ -269,18 +284,24 @@ impl Look<'_> {
             at = end;
         }
         let past = len.saturating_sub(at);
-        if let Some(end) = trail.end().filter(|end| at < *end && *end <= len && !is_open) {
+        if let Some(end) = says.end.filter(|end| at < *end && *end <= len && !is_open) {
             let detail = format!("the records end at {at}, the segment at {end}");
             self.complain(id, Kind::Trail, Problem::Changed, (at, end), detail);
         }
-        if let Some(end) = trail.end().filter(|end| *end < len && !is_open) {
+        if let Some(end) = says.end.filter(|end| *end < len && !is_open) {
             let detail = format!("{} bytes behind its end at {end}", len - end);
             self.complain(id, kind, Problem::Changed, (end, len), detail);
         }
-        let most = synced.max(trail.end().unwrap_or(0));
+        let most = synced.max(says.end.unwrap_or(0));
         if most > len && self.report.problems.last().is_none_or(|p| p.problem != Problem::Short) {
             let detail = format!("{len} bytes are left of {most} that were synced");
             self.complain(id, kind, Problem::Short, (len, most), detail);
+        }
+        if let Some(ours) = says.foreign
+            && self.report.problems.len() == before
+        {
+            let detail = format!("somebody else has changed it while it was written: behind {ours} it is not ours");
+            self.complain(id, kind, Problem::Changed, (ours, len.max(ours)), detail);
         }
         self.report.bytes_unproven += unproven + past;
         Ok(())
@@ -309,7 +330,8 @@ impl Look<'_> {
     /// Each trail names the segment before its own: is it there?
     fn gaps(&mut self, there: &BTreeSet<SegmentId>) {
         for id in there {
-            let Ok(Some((Trail { header: Some(header), .. }, _))) = self.trail(*id) else { continue };
+            let Ok(Some(file)) = self.open(*id, Kind::Trail) else { continue };
+            let Ok(Some(header)) = trail::header(&*file) else { continue };
             let before = SegmentId { shard: id.shard, sequence: header.previous };
             // The oldest segments may have been taken away, with their trails; one from the middle may not.
             let is_oldest = !there.iter().any(|other| other.shard == id.shard && other < id);
@@ -317,7 +339,7 @@ impl Look<'_> {
                 || header.id != *id
                 || there.contains(&before)
                 || is_oldest
-                || self.is_retired(before)
+                || before.sequence <= self.note(before.shard).highest
             {
                 continue;
             }
@@ -334,7 +356,7 @@ impl Look<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::trail::Header;
+    use super::super::trail::{Header, What};
     use super::*;
 
     #[test]

@@ -171,6 +171,10 @@ fn describe() {
         ("logweir_write_failures_total", "Appends that failed, other than for want of room."),
         ("logweir_rotations_total", "Segments exchanged."),
         ("logweir_rotation_failures_total", "Segments that could not be prepared or sealed at the first try."),
+        (
+            "logweir_foreign_changes_total",
+            "Times that somebody else had changed, moved or deleted a segment being written.",
+        ),
         ("logweir_disk_full_events_total", "Times that the disk turned out to be full."),
         ("logweir_deleted_segments_total", "Segments that retention has deleted, by reason."),
         ("logweir_deleted_bytes_total", "Bytes of their files."),
@@ -274,6 +278,7 @@ fn publish_shard(shard: &Shard) {
     count("logweir_write_failures_total", writer.write_failures.get());
     count("logweir_rotations_total", writer.rotations.get());
     count("logweir_rotation_failures_total", writer.rotation_failures.get());
+    count("logweir_foreign_changes_total", writer.foreign_changes.get());
     count("logweir_disk_full_events_total", writer.full_events.get());
 
     let level = |name: &'static str, value: f64| gauge!(name, "shard" => index.clone()).set(value);

@@ -123,6 +123,8 @@ pub struct WriterCells {
     pub rotations: Cell,
     /// Segments that could not be sealed or prepared; tried again or left to the next start.
     pub rotation_failures: Cell,
+    /// Times that somebody else had changed, moved or deleted a segment that was being written.
+    pub foreign_changes: Cell,
     /// Times that the disk turned out to be full.
     pub full_events: Cell,
     /// 1 while the disk is full.

@@ -22,7 +22,7 @@ pub use serve::DATAGRAM_MAX;
 use crate::chunk::{Chunk, Class, ConnId, Level};
 use crate::clock::Clock;
 use crate::config::listener::ListenerOptions;
-use crate::control::{Control, Notice};
+use crate::control::{Control, NotReady, Notice};
 use crate::metrics::accounting::{Ledger, Reason};
 use crate::metrics::stats::{ReactorCells, Refused};
 use crate::net::{Engine, Event, ListenerId, Sent};
@@ -242,7 +242,7 @@ impl<E: Engine> Reactor<E> {
                 self.stopped = true;
                 self.close_those_that_cannot_be_told();
             }
-            self.not_ready = self.why_not_ready();
+            self.not_ready = self.control.readiness().map(NotReady::line);
             self.unblock_lanes();
             self.serve_ready();
             self.relieve();
@@ -524,19 +524,6 @@ impl<E: Engine> Reactor<E> {
                 self.finish_input(id, End::Broken(Reason::DiskFailed));
                 self.close(id, Some(Refused::DiskFailed));
             }
-        }
-    }
-
-    /// What a probe of readiness is told.
-    fn why_not_ready(&self) -> Option<&'static str> {
-        if self.control.intake_stopped() {
-            Some("disk failed\n")
-        } else if self.draining || self.control.leaving() {
-            Some("shutting down\n")
-        } else if self.shard.writer_stats.full.get() == 1 {
-            Some("disk full\n")
-        } else {
-            None
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::limits;
 use crate::log::data_dir::{self};
 use crate::log::disk::Disk;
 use crate::log::recover::recover_dir;
+use crate::log::retired;
 use crate::log::segment::AppendOptions;
 use crate::log::stream_dir::StreamDir;
 use crate::metrics::accounting::{Accounting, Ledger};
@@ -40,7 +41,7 @@ use std::io;
 use std::path::Path;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What runs.
 pub struct Running {
@@ -292,6 +293,9 @@ fn recover(disk: &dyn Disk, clock: &dyn Clock, data_dir: &Path, strict: bool) ->
     let start = Instant::now();
     let mut sums = RecoverySums::default();
     for dir in data_dir::stream_dirs(disk, data_dir)? {
+        if let Some(stream) = dir.file_name().and_then(|name| name.to_str()) {
+            retired::check(disk, data_dir, stream)?;
+        }
         for one in recover_dir(disk, clock, &dir, strict)? {
             sums.add(&one);
             let (stream, segment) = (dir.display(), one.id.sequence);
@@ -312,14 +316,18 @@ fn recover(disk: &dyn Disk, clock: &dyn Clock, data_dir: &Path, strict: bool) ->
     Ok(sums)
 }
 
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// How a writer stores a stream.
 pub(super) fn stored(settings: &StreamSettings, modes: FileModes) -> StreamOptions {
     StreamOptions {
         name: settings.name.clone(),
         append: AppendOptions { large: modes.of(settings.io), reserve_step: settings.reserve_step },
         segment_bytes: settings.segment_bytes,
-        segment_age_ns: settings.segment_age.as_nanos() as u64,
-        sync: SyncPolicy { interval_ns: settings.sync_interval.as_nanos() as u64, bytes: settings.sync_bytes },
+        segment_age_ns: nanos(settings.segment_age),
+        sync: SyncPolicy { interval_ns: nanos(settings.sync_interval), bytes: settings.sync_bytes },
     }
 }
 

@@ -13,6 +13,7 @@ use crate::log::data_dir::stream_dirs;
 use crate::log::disk::Disk;
 use crate::log::retention::Limits;
 use crate::sleep::Sleep;
+use crate::writer::stream::trail_most;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -21,7 +22,9 @@ use std::thread::JoinHandle;
 /// How a stream is kept.
 pub fn kept(settings: &StreamSettings, options: &Options) -> KeptStream {
     let nanos = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-    let being_written = options.placement.shards as u64 * settings.segment_bytes;
+    // Each shard's segment, and its trail.
+    let one = settings.segment_bytes.saturating_add(trail_most(settings.segment_bytes));
+    let being_written = one.saturating_mul(options.placement.shards as u64);
     KeptStream {
         name: settings.name.clone(),
         shelf: shelf(&settings.name, settings.compress, options),

@@ -13,6 +13,7 @@ mod numa;
 mod priority;
 mod rename;
 mod ring;
+mod space;
 
 pub use append::{MAX_SLICES, append_vectored, write_synced};
 pub use arena::{Piece, pieces};
@@ -24,3 +25,4 @@ pub use numa::prefer_node;
 pub use priority::lowest_priority;
 pub use rename::rename_new;
 pub use ring::{Done, Op, Ring};
+pub use space::{Space, space};

@@ -6,18 +6,24 @@
 
 use super::batch::{slices_of, tally_of};
 use super::unsynced::{PerListener, Unsynced};
-use super::{Turn, Writer};
+use super::{Rotation, Step, Turn, Writer};
 use crate::chunk::Level;
 use crate::log::LogError;
+use crate::log::foreign::Foreign;
 use crate::log::segment::AppendError;
 use crate::metrics::accounting::{Reason, Tally, Term};
 use crate::mutants::mutant;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// So many changes by others in a row, without a good sync in between, are taken for a failure.
+const FOREIGN_MOST: u32 = 8;
 
 impl Writer {
     /// The active segment of a stream has failed, by an append or a sync.
     pub(super) fn fail_active(&mut self, index: usize, error: &LogError) {
-        self.failures += 1;
+        self.count_failure(error);
         let stamp = self.stamp();
         let stream = &mut self.streams[index];
         let mut lost = stream.fresh.take();
@@ -59,7 +65,7 @@ impl Writer {
 
     /// A segment failed while it was being sealed. Nobody waited for it and nothing of it is held.
     pub(super) fn fail_sealed(&mut self, index: usize, lost: &Unsynced, error: &LogError) {
-        self.failures += 1;
+        self.count_failure(error);
         lost.tally.book(&self.ledger, &[Term::AtRisk], &[Term::Written]);
         self.any_at_risk |= lost.tally.total().lines > 0;
         tracing::error!(
@@ -71,6 +77,66 @@ impl Writer {
         );
         if self.failures >= 2 {
             self.stop_intake(&error.to_string(), &PerListener::new(self.listeners));
+        }
+    }
+
+    /// The second failure of the disk stops intake. What others do to the files is no failure of the disk, unless they do nothing
+    /// else.
+    fn count_failure(&mut self, error: &LogError) {
+        // Lines that were durable before are gone with what was cut; what was moved or deleted was moved or deleted on purpose.
+        let is_cut = |what: Foreign| matches!(what, Foreign::Shorter { .. } | Foreign::Overwritten);
+        self.any_at_risk |= matches!(error, LogError::Foreign { what, .. } if is_cut(*what));
+        if error.is_foreign() {
+            self.foreign_in_a_row += 1;
+        }
+        if !error.is_foreign() || self.foreign_in_a_row >= FOREIGN_MOST {
+            self.failures += 1;
+        }
+    }
+
+    pub(super) fn count_failed_sync(&self, error: &LogError) {
+        let stats = &self.shard.writer_stats;
+        stats.sync_failures.add(1);
+        stats.foreign_changes.add(u64::from(error.is_foreign()));
+    }
+
+    /// Somebody else has changed the active segment. Nothing more is written to it. Where all our lines are in it, it is sealed as it
+    /// is; else it has failed.
+    pub(super) fn leave_to_others(&mut self, index: usize, what: Foreign, path: PathBuf, now: u64) -> Step {
+        if !what.left_ours_alone() {
+            self.shard.writer_stats.foreign_changes.add(1);
+            self.fail_active(index, &LogError::Foreign { path, what });
+            return if self.control.intake_stopped() { Step::Done } else { Step::Blocked(0) };
+        }
+        let before = self.streams[index].active.as_ref().map(|a| a.id);
+        match self.streams[index].rotation() {
+            Rotation::Ready => self.rotate(index),
+            Rotation::Soon => return Step::Blocked(u64::MAX),
+            Rotation::Impossible => {}
+        }
+        let is_another = self.streams[index].active.as_ref().map(|a| a.id) != before;
+        if is_another { Step::Done } else { Step::Blocked(now + super::FULL_AGAIN_NS) }
+    }
+
+    /// The writer waits for room no longer.
+    pub(super) fn disk_has_room(&self) {
+        let stats = &self.shard.writer_stats;
+        if stats.full.get() == 1 {
+            stats.full.set(0);
+            self.control.disk_full(false);
+            tracing::info!("there is room again: taking lines");
+        }
+    }
+
+    /// Says so once, and that no new lines should come.
+    pub(super) fn disk_is_full(&self, file: &Path, error: &io::Error) {
+        let stats = &self.shard.writer_stats;
+        if stats.full.get() == 0 {
+            stats.full.set(1);
+            stats.full_events.add(1);
+            self.control.disk_full(true);
+            let file = file.display();
+            tracing::error!(%file, %error, "disk full: lines wait or are dropped as when_full says, until there is room");
         }
     }
 
@@ -114,15 +180,16 @@ impl Writer {
         self.writes += 1;
         let stamp = self.stamp();
         let total = lines.total();
-        let stream = &mut self.streams[index];
-        let held = self.held.iter().filter(|h| h.write >= lost.first_write).map(|h| &*h.chunk);
-        let mut slices = slices_of(held.clone(), index);
-        let Some(active) = stream.active.as_mut() else { return };
-        let dir = &stream.dir;
         let result = loop {
-            match active.append(&mut slices, total.lines, stream.options.append, stamp, || dir.free_bytes()) {
-                Err(AppendError::Full(_)) if !self.control.writers_abandoned() => {
-                    slices = slices_of(held.clone(), index);
+            let stream = &mut self.streams[index];
+            let held = self.held.iter().filter(|h| h.write >= lost.first_write).map(|h| &*h.chunk);
+            let slices = slices_of(held, index);
+            let Some(active) = stream.active.as_mut() else { return };
+            let dir = &stream.dir;
+            match active.append(&slices, total.lines, stream.options.append, stamp, || dir.free_bytes()) {
+                Err(AppendError::Full(error)) if !self.control.writers_abandoned() => {
+                    let path = active.path.clone();
+                    self.disk_is_full(&path, &error);
                     // Waiting for room is no hanging.
                     self.shard.writer_answered.set(self.control.pings());
                     self.steward.pause(&*self.sleeper, Duration::from_nanos(super::FULL_AGAIN_NS));
@@ -130,10 +197,23 @@ impl Writer {
                 other => break other,
             }
         };
+        if let Err(AppendError::Foreign(what)) = &result
+            && self.foreign_in_a_row < FOREIGN_MOST
+        {
+            let path = self.streams[index].active.as_ref().map(|a| a.path.clone()).unwrap_or_default();
+            let error = LogError::Foreign { path, what: *what };
+            tracing::error!(%error, "writing again in another segment");
+            self.count_failed_sync(&error);
+            self.count_failure(&error);
+            self.streams[index].give_up_active(stamp, &mut *self.steward);
+            return self.write_again(index, lost, lines);
+        }
         if let Err(error) = result {
             self.failures += 1;
             return self.stop_intake(&format!("writing again after a failed sync: {error}"), &lines);
         }
+        self.disk_has_room();
+        let stream = &mut self.streams[index];
         stream.first_line_ns = stamp.mono_ns;
         stream.fresh.add(self.writes, stamp.mono_ns, total.bytes, &lines);
         stream.lost_from = None;

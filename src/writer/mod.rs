@@ -70,6 +70,8 @@ pub struct Writer {
     rotations_seen: u64,
     /// Segments that failed. The second one stops intake.
     failures: u32,
+    /// Times in a row, without a good sync in between, that somebody else had changed a segment.
+    foreign_in_a_row: u32,
     /// Some lines were written, and may be gone: nobody may call the end clean.
     any_at_risk: bool,
     /// When to try again what waits for room in a trail.
@@ -126,6 +128,7 @@ impl Writer {
             held_bytes: 0,
             writes: 0,
             failures: 0,
+            foreign_in_a_row: 0,
             any_at_risk: false,
             sync_again_at: None,
             changes: parts.changes,
@@ -251,7 +254,7 @@ impl Writer {
         if mutant!("rotation_loses_the_next_lines") && was_empty && slices.len() > 1 {
             slices.remove(0);
         }
-        let result = active.append(&mut slices, total.lines, stream.options.append, stamp, || dir.free_bytes());
+        let result = active.append(&slices, total.lines, stream.options.append, stamp, || dir.free_bytes());
         match result {
             Ok(()) => {
                 if was_empty {
@@ -264,14 +267,13 @@ impl Writer {
                 Step::Done
             }
             Err(AppendError::Full(error)) => {
-                let stats = &self.shard.writer_stats;
-                if stats.full.get() == 0 {
-                    stats.full.set(1);
-                    stats.full_events.add(1);
-                    let file = active.path.display();
-                    tracing::error!(%file, %error, "disk full: lines wait or are dropped as when_full says, until there is room");
-                }
+                let path = active.path.clone();
+                self.disk_is_full(&path, &error);
                 Step::Blocked(now + FULL_AGAIN_NS)
+            }
+            Err(AppendError::Foreign(what)) => {
+                let path = active.path.clone();
+                self.leave_to_others(index, what, path, now)
             }
             Err(AppendError::Failed(error)) => {
                 self.shard.writer_stats.write_failures.add(1);
@@ -286,11 +288,8 @@ impl Writer {
         let stats = &self.shard.writer_stats;
         stats.appends.add(1);
         stats.append_bytes.add(bytes);
-        stats.write_latency.record(self.clock.mono_ns() - stamp.mono_ns);
-        if stats.full.get() == 1 {
-            stats.full.set(0);
-            tracing::info!("there is room again: taking lines");
-        }
+        stats.write_latency.record(self.clock.mono_ns().saturating_sub(stamp.mono_ns));
+        self.disk_has_room();
     }
 
     /// Everything of the batch is in files: chunks go where their level says.
@@ -346,11 +345,11 @@ impl Writer {
             active.note_synced(active.len(), stamp);
             let _ = active.trail().sync();
         }
-        let mut synced = sync_linked(&*active.file, &active.path);
+        let mut synced = sync_linked(&*active.file, &active.path, active.len());
         if mutant!("sync_error_ignored") {
             synced = Ok(());
         }
-        self.shard.writer_stats.sync_latency.record(self.clock.mono_ns() - stamp.mono_ns);
+        self.shard.writer_stats.sync_latency.record(self.clock.mono_ns().saturating_sub(stamp.mono_ns));
         if synced.is_ok() && active.secure_trail(true).is_err_and(|e| crate::log::is_full(&e)) {
             self.sync_again_at = Some(stamp.mono_ns + FULL_AGAIN_NS);
             return false;
@@ -365,12 +364,13 @@ impl Writer {
         match secured {
             Ok(()) => {
                 self.shard.writer_stats.syncs.add(1);
+                self.foreign_in_a_row = 0;
                 active.note_synced(active.len(), stamp);
                 stream.fresh.take().tally.book(&self.ledger, &[Term::Durable], &[Term::Written]);
                 true
             }
             Err(error) => {
-                self.shard.writer_stats.sync_failures.add(1);
+                self.count_failed_sync(&error);
                 self.fail_active(index, &error);
                 false
             }
@@ -395,15 +395,16 @@ impl Writer {
     /// Has the steward sync what is due though nobody waits; with `all`, everything.
     fn sync_in_background(&mut self, now: u64, all: bool) {
         for stream in &mut self.streams {
-            let Some(active) = &stream.active else { continue };
+            let Some(active) = &mut stream.active else { continue };
             let due = (all && !stream.fresh.is_none()) || stream.options.sync.is_due(&stream.fresh, now);
             if stream.syncing.is_some() || !due || now < stream.sync_not_before {
                 continue;
             }
-            let (id, path, file) = (active.id, active.path.clone(), Arc::clone(&active.file));
+            let (id, path, file, len) = (active.id, active.path.clone(), Arc::clone(&active.file), active.len());
             let failed = Arc::clone(&active.sync_failed);
-            stream.syncing = Some((stream.fresh.take(), active.len()));
-            self.steward.submit(Job::Sync { stream: stream.index, id, path, file, failed });
+            active.trail().cut();
+            stream.syncing = Some((stream.fresh.take(), len));
+            self.steward.submit(Job::Sync { stream: stream.index, id, path, file, len, failed });
         }
     }
 
@@ -446,7 +447,7 @@ impl Writer {
                 match result {
                     Ok(()) => self.background_sync_done(stream),
                     Err(error) => {
-                        stats.sync_failures.add(1);
+                        self.count_failed_sync(&error);
                         self.fail_active(stream, &error);
                     }
                 }
@@ -460,13 +461,15 @@ impl Writer {
                         sealing.tally.book(&self.ledger, &[Term::Durable], &[Term::Written]);
                     }
                     Err(error) => {
-                        stats.sync_failures.add(1);
+                        self.count_failed_sync(&error);
                         self.fail_sealed(stream, &sealing, &error);
                     }
                 }
             }
-            Done::Sealed { stream, result } => {
+            Done::Sealed { stream, result, foreign } => {
                 self.streams[stream].seals_running -= 1;
+                let is_foreign = foreign || result.as_ref().is_err_and(LogError::is_foreign);
+                stats.foreign_changes.add(u64::from(is_foreign));
                 if let Err(error) = result {
                     stats.rotation_failures.add(1);
                     tracing::error!(%error, "a finished segment keeps its active name until the next start");
@@ -490,6 +493,7 @@ impl Writer {
             return;
         }
         self.shard.writer_stats.syncs.add(1);
+        self.foreign_in_a_row = 0;
         active.note_synced(to, stamp);
         if let Err(error) = active.trail().flush() {
             tracing::debug!(file = %active.path.display(), %error, "the trail waits for room");

@@ -4,6 +4,7 @@
 use crate::clock::Clock;
 use crate::log::LogError;
 use crate::log::disk::DiskFile;
+use crate::log::foreign::still_there;
 use crate::log::names::SegmentId;
 use crate::log::segment::{SealedParts, Segment, Stamp};
 use crate::log::stream_dir::StreamDir;
@@ -37,6 +38,8 @@ pub enum Job {
         path: PathBuf,
         /// Its file.
         file: Arc<dyn DiskFile>,
+        /// Bytes that were written by now.
+        len: u64,
         /// To be set if it fails: a seal job may be waiting behind this one.
         failed: Arc<AtomicBool>,
     },
@@ -88,6 +91,8 @@ pub enum Done {
         stream: usize,
         /// The result.
         result: Result<(), LogError>,
+        /// Somebody else had changed it; all our lines are in it.
+        foreign: bool,
     },
 }
 
@@ -105,11 +110,11 @@ pub trait Steward: Send {
 pub fn work(job: Job, clock: &dyn Clock, mut done: impl FnMut(Done)) {
     match job {
         Job::Prepare { stream, dir } => done(Done::Prepared { stream, result: dir.prepare().map(Box::new) }),
-        Job::Sync { stream, id, path, file, failed } => {
+        Job::Sync { stream, id, path, file, len, failed } => {
             let start = clock.mono_ns();
-            let result = sync_linked(&*file, &path);
+            let result = sync_linked(&*file, &path, len);
             failed.store(result.is_err(), Ordering::SeqCst);
-            done(Done::Synced { stream, id, took_ns: clock.mono_ns() - start, result });
+            done(Done::Synced { stream, id, took_ns: clock.mono_ns().saturating_sub(start), result });
         }
         Job::Seal { stream, dir, mut parts, next } => {
             if !parts.suspect {
@@ -132,17 +137,25 @@ pub fn work(job: Job, clock: &dyn Clock, mut done: impl FnMut(Done)) {
                     Err(error) => (Err(error), None),
                 };
                 let has_failed = result.is_err();
-                done(Done::SealSynced { stream, took_ns: clock.mono_ns() - start, result });
+                done(Done::SealSynced { stream, took_ns: clock.mono_ns().saturating_sub(start), result });
                 if let Some(tidied) = named {
-                    let pointed = next.map_or(Ok(()), |next| dir.point_current(next));
-                    let result = if has_failed { Ok(()) } else { tidied.and(pointed) };
-                    return done(Done::Sealed { stream, result });
+                    point(&dir, next);
+                    let result = if has_failed { Ok(()) } else { tidied };
+                    return done(Done::Sealed { stream, result, foreign: is_foreign(&parts) });
                 }
             }
             let result = seal(&dir, clock, &mut parts, next);
-            done(Done::Sealed { stream, result });
+            done(Done::Sealed { stream, result, foreign: is_foreign(&parts) });
         }
     }
+}
+
+/// Says what somebody else has done to a finished segment.
+fn is_foreign(parts: &SealedParts) -> bool {
+    let Some(foreign) = parts.foreign else { return false };
+    let file = parts.segment.path.display();
+    tracing::error!(%file, "{foreign}; nothing is cut off, logweir verify says where ours ends");
+    true
 }
 
 fn seal(dir: &StreamDir, clock: &dyn Clock, parts: &mut SealedParts, next: Option<SegmentId>) -> Result<(), LogError> {
@@ -159,28 +172,30 @@ fn seal(dir: &StreamDir, clock: &dyn Clock, parts: &mut SealedParts, next: Optio
         parts.segment.file.forget_cache();
         tidied
     };
-    if let Some(next) = next {
-        dir.point_current(next)?;
-    }
+    point(dir, next);
     sealed
 }
 
-/// `fdatasync`, and a look whether the file still has a name: what is synced into a deleted file is gone.
+/// Nothing but `tail -F` depends on it.
+fn point(dir: &StreamDir, next: Option<SegmentId>) {
+    if let Some(Err(error)) = next.map(|next| dir.point_current(next)) {
+        tracing::warn!(%error, "`current` points at the segment before");
+    }
+}
+
+/// `fdatasync`, and a look whether the file still has its name and all of the first `len` bytes: what is synced into a
+/// deleted file is gone.
 ///
 /// # Errors
-/// The sync failed, or the file was deleted.
-pub fn sync_linked(file: &dyn DiskFile, path: &std::path::Path) -> Result<(), LogError> {
+/// The sync failed, or somebody else has deleted, moved or cut the file.
+pub fn sync_linked(file: &dyn DiskFile, path: &std::path::Path, len: u64) -> Result<(), LogError> {
     let io = |what, error| LogError::Io { what, path: path.to_path_buf(), error };
     let mut synced = file.sync_data();
     if synced.is_err() && mutant!("sync_retried") {
         synced = file.sync_data();
     }
     synced.map_err(|e| io("sync", e))?;
-    match file.links() {
-        Ok(0) => Err(io("find (somebody deleted it)", io::ErrorKind::NotFound.into())),
-        Ok(_) => Ok(()),
-        Err(e) => Err(io("look at", e)),
-    }
+    still_there(file, path, len)
 }
 
 /// Jobs that may wait: for each stream one of each kind is the most there ever is.

@@ -22,6 +22,13 @@ pub struct StreamOptions {
     pub sync: SyncPolicy,
 }
 
+/// Bytes of a segment's trail at which the segment is finished: trails must not outgrow the log. One record of joined writes takes 48
+/// bytes, ten a second at most unless lines are large; this is for streams of tiny lines over a long time, and for small segments.
+#[must_use]
+pub fn trail_most(segment_bytes: u64) -> u64 {
+    (segment_bytes / 8).max(8 << 10)
+}
+
 /// Time between tries to prepare a segment after a failure.
 const PREPARE_AGAIN_NS: u64 = 500_000_000;
 
@@ -54,8 +61,10 @@ pub struct StreamWriter {
     pub(super) rotate_asked: bool,
 }
 
-fn is_deleted(segment: &Segment) -> bool {
-    segment.file.links().is_ok_and(|links| links == 0)
+/// True if somebody else has moved, deleted or written to a segment that was not used yet.
+fn is_taken(segment: &Segment) -> bool {
+    let is_gone = segment.file.is_at(&segment.path).is_ok_and(|is_there| !is_there);
+    is_gone || segment.touched().is_ok_and(|foreign| foreign.is_some())
 }
 
 /// Whether a segment may be exchanged now.
@@ -129,8 +138,7 @@ impl StreamWriter {
         self.preparing = false;
         self.failure_passes = result.as_ref().is_err_and(|e| e.is_full() || e.is_not_found());
         match result {
-            // Somebody deleted it before it was ever used.
-            Ok(segment) if is_deleted(&segment) => self.prepare_next(steward),
+            Ok(segment) if is_taken(&segment) => self.prepare_next(steward),
             Ok(segment) => {
                 self.spare = Some(segment);
                 self.prepare_again_at = None;
@@ -177,7 +185,8 @@ impl StreamWriter {
         let Some(active) = self.active.as_ref().filter(|a| !a.is_empty()) else { return false };
         self.rotate_asked
             || active.len() >= self.options.segment_bytes
-            || active.len() + more > self.options.segment_bytes
+            || active.len().saturating_add(more) > self.options.segment_bytes
+            || active.trail_len() >= trail_most(self.options.segment_bytes)
             || now >= self.first_line_ns.saturating_add(self.options.segment_age_ns)
     }
 
@@ -213,7 +222,7 @@ impl StreamWriter {
         self.use_spare();
         self.prepare_next(steward); // before the seal job: the spare is wanted sooner
         self.sealing = Some(self.take_unsynced());
-        self.seal(SealedParts { segment, suspect: false }, steward);
+        self.seal(SealedParts { segment, suspect: false, foreign: None }, steward);
     }
 
     /// Everything of the active segment that is not synced. A sync under way does not count: sealing syncs again, behind it.
@@ -227,10 +236,10 @@ impl StreamWriter {
     /// Leaves a failed segment as it is, marked, for the next start's recovery, and asks for another.
     pub fn give_up_active(&mut self, stamp: Stamp, steward: &mut dyn Steward) {
         let Some(segment) = self.active.take() else { return };
-        let mut parts = SealedParts { segment, suspect: true };
+        let mut parts = SealedParts { segment, suspect: true, foreign: None };
         parts.give_up(stamp);
         // Where somebody deleted the directory, the spare is gone as well.
-        self.spare.take_if(|spare| is_deleted(spare));
+        self.spare.take_if(|spare| is_taken(spare));
         self.use_spare();
         self.prepare_next(steward);
         self.seal(parts, steward);
@@ -241,7 +250,7 @@ impl StreamWriter {
         let empties = self.spare.take().map(|b| *b).into_iter();
         let active = self.active.take();
         let (full, empty) = match active {
-            Some(segment) if !segment.is_empty() => (Some(segment), None),
+            Some(segment) if !segment.is_empty() || is_taken(&segment) => (Some(segment), None),
             other => (None, other),
         };
         for segment in empties.chain(empty) {
@@ -252,7 +261,7 @@ impl StreamWriter {
         self.dir.drop_current();
         if let Some(segment) = full {
             self.sealing = Some(self.take_unsynced());
-            self.seal(SealedParts { segment, suspect: false }, steward);
+            self.seal(SealedParts { segment, suspect: false, foreign: None }, steward);
         }
     }
 

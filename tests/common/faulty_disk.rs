@@ -210,8 +210,8 @@ impl DiskFile for FaultyFile {
     fn len(&self) -> io::Result<u64> {
         self.file.len()
     }
-    fn links(&self) -> io::Result<u64> {
-        self.file.links()
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
+        self.file.is_at(path)
     }
     fn forget_cache(&self) {}
 }

@@ -20,15 +20,24 @@ pub struct Running {
     notices: Sender<Notice>,
     thread: Option<JoinHandle<bool>>,
     addresses: Vec<(String, SocketAddr)>,
+    pub admin: Option<SocketAddr>,
     data: PathBuf,
 }
 
 impl Running {
     pub fn start(data: &Path, config: &str) -> Running {
+        Running::start_on(data, config, "off")
+    }
+
+    pub fn start_with_admin(data: &Path, config: &str) -> Running {
+        Running::start_on(data, config, "127.0.0.1:0")
+    }
+
+    fn start_on(data: &Path, config: &str, admin: &str) -> Running {
         let mut overrides = Overrides::default();
         let mut set = |key: &str, value: &str| overrides.set.push((key.into(), value.into(), "test".into()));
         set("data_dir", data.to_str().unwrap());
-        set("admin.address", "off");
+        set("admin.address", admin);
         let options = load_text(config, "test", &overrides, |_| None).unwrap();
         let disk = Arc::new(FaultyDisk::new());
         let faults = Arc::clone(&disk.faults);
@@ -37,9 +46,10 @@ impl Running {
         let server: Server = server::start_on(&options, channel, disk, Arc::new(SystemClock::new())).unwrap();
         let address = |a: &String| a.trim_start_matches("tcp://").parse().unwrap();
         let addresses = server.started.listeners.iter().map(|(name, a)| (name.clone(), address(a))).collect();
+        let admin = server.started.admin.as_ref().map(|a| a.parse().unwrap());
         let metrics = server.metrics();
         let thread = std::thread::spawn(move || server.run(|| unreachable!("nobody sends SIGHUP")));
-        Running { faults, metrics, notices, thread: Some(thread), addresses, data: data.to_path_buf() }
+        Running { faults, metrics, notices, thread: Some(thread), addresses, admin, data: data.to_path_buf() }
     }
 
     pub fn address(&self, name: &str) -> SocketAddr {

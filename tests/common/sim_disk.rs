@@ -474,9 +474,8 @@ impl DiskFile for SimFile {
         Ok(self.disk.call(Call::Look)?.inodes[self.inode].now.len() as u64)
     }
 
-    fn links(&self) -> io::Result<u64> {
-        let state = self.disk.call(Call::Look)?;
-        Ok(state.names.values().filter(|e| **e == Entry::File(self.inode)).count() as u64)
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
+        Ok(self.disk.call(Call::Look)?.names.get(path) == Some(&Entry::File(self.inode)))
     }
 
     fn forget_cache(&self) {}

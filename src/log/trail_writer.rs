@@ -1,0 +1,368 @@
+//! Writes a trail. Records are kept in a small buffer, off the acknowledgement path, and appended when asked or when it is full.
+//!
+//! What follows closely is joined: writes until a sync, and synced writes with each other. One tiny line after the other, each with a
+//! sync of its own, would else make a trail many times as long as the log. A joined record has the range, the checksum and the time of
+//! its last write; no mark of a sync ever falls inside a record, or recovery could not tell what was lost from what was damaged.
+
+use super::disk::{DiskFile, append_all};
+use super::foreign;
+use super::trail::{Header, RECORD_LEN, Record, What};
+use crate::checksum::crc32c_joined;
+use std::io::{self, IoSlice};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Records kept in memory before they are flushed: 16 KiB.
+const PENDING_LIMIT: usize = 341 * RECORD_LEN;
+/// Records kept while the disk is full: 1 MiB, then the trail is given up.
+const PENDING_MOST: usize = 1 << 20;
+/// Writes are joined within this time: so exactly a line's time is known.
+const JOIN_NS: u64 = 100_000_000;
+/// And up to so many bytes: so exactly `verify` says where damage is.
+const JOIN_BYTES: u64 = 1 << 20;
+/// What is synced waits no longer than this to be flushed, where marks go on coming.
+const FLUSH_NS: u64 = 500_000_000;
+
+/// Some writes in one record.
+#[derive(Debug, Clone, Copy)]
+struct Joined {
+    record: Record,
+    /// Wall time of the first.
+    since_ns: u64,
+}
+
+impl Joined {
+    fn of(record: Record) -> Joined {
+        Joined { record, since_ns: record.wall_ns }
+    }
+
+    /// Takes a write that follows in; false: it is a record of its own.
+    fn join(&mut self, next: &Joined) -> bool {
+        let (own, other) = (&mut self.record, &next.record);
+        let is_near = other.wall_ns >= own.wall_ns && other.wall_ns - self.since_ns <= JOIN_NS;
+        let Some(lines) = own.lines.checked_add(other.lines) else { return false };
+        if !is_near || own.end() != other.offset || own.len.saturating_add(other.len) > JOIN_BYTES {
+            return false;
+        }
+        own.crc = crc32c_joined(own.crc, other.crc, other.len);
+        (own.len, own.lines) = (own.len + other.len, lines);
+        (own.wall_ns, own.mono_ns) = (other.wall_ns, other.mono_ns);
+        true
+    }
+}
+
+/// See the module.
+pub struct TrailWriter {
+    file: Arc<dyn DiskFile>,
+    path: PathBuf,
+    pending: Vec<u8>,
+    /// Writes that are synced; what is synced next may join.
+    synced: Option<Joined>,
+    /// Writes behind those that are not synced; what is written next may join.
+    open: Option<Joined>,
+    /// A sync is under way that covers the open writes and no later ones.
+    is_cut: bool,
+    /// Monotonic time of the first record that is not flushed; 0: there is none.
+    waits_since_ns: u64,
+    flushed: u64,
+    broken: bool,
+    /// Somebody else has changed it.
+    foreign: bool,
+}
+
+impl TrailWriter {
+    /// A writer for the new, empty file of that name.
+    #[must_use]
+    pub fn new(file: Arc<dyn DiskFile>, path: PathBuf) -> Self {
+        TrailWriter {
+            file,
+            path,
+            pending: Vec::with_capacity(PENDING_LIMIT),
+            synced: None,
+            open: None,
+            is_cut: false,
+            waits_since_ns: 0,
+            flushed: 0,
+            broken: false,
+            foreign: false,
+        }
+    }
+
+    /// True once somebody else has changed or deleted the file: what is written to it is read by nobody.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        self.foreign
+    }
+
+    /// Bytes that the trail has, or will have once it is flushed.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        let joined = [self.synced, self.open].iter().flatten().count() * RECORD_LEN;
+        self.flushed.saturating_add((self.pending.len() + joined) as u64)
+    }
+
+    /// The header; must be the first thing written.
+    pub fn begin(&mut self, header: &Header) {
+        self.pending.extend_from_slice(&header.encode_whole(std::iter::empty()));
+    }
+
+    /// A sync begins: what is written from now on is not covered by its mark.
+    pub fn cut(&mut self) {
+        self.is_cut = true;
+    }
+
+    /// Adds a record; flushes by itself when the buffer is full, or old.
+    pub fn push(&mut self, record: &Record) {
+        if self.waits_since_ns == 0 {
+            self.waits_since_ns = record.mono_ns.max(1);
+        }
+        match record.what {
+            What::Write => self.write(Joined::of(*record)),
+            What::Sync => self.mark(record),
+            _ => {
+                self.settle();
+                self.keep(record);
+            }
+        }
+    }
+
+    fn write(&mut self, next: Joined) {
+        if !self.is_cut
+            && let Some(open) = &mut self.open
+            && open.join(&next)
+        {
+            return;
+        }
+        if self.open.is_some() {
+            self.settle();
+        }
+        (self.open, self.is_cut) = (Some(next), false);
+    }
+
+    fn mark(&mut self, mark: &Record) {
+        match self.open {
+            Some(mut open) if open.record.end() == mark.offset => {
+                open.record.what = What::Synced;
+                (self.open, self.is_cut) = (None, false);
+                if !self.synced.as_mut().is_some_and(|synced| synced.join(&open)) {
+                    self.settle();
+                    self.synced = Some(open);
+                }
+            }
+            None if self.synced.is_some_and(|synced| synced.record.end() == mark.offset) => {}
+            _ => {
+                self.settle();
+                self.keep(mark);
+            }
+        }
+        if mark.mono_ns.saturating_sub(self.waits_since_ns) >= FLUSH_NS {
+            self.settle();
+            self.make_room();
+        }
+    }
+
+    /// Nothing joins any more what was joined so far.
+    fn settle(&mut self) {
+        let joined = [self.synced.take(), self.open.take()];
+        self.is_cut = false;
+        joined.iter().flatten().for_each(|joined| self.keep(&joined.record));
+    }
+
+    fn keep(&mut self, record: &Record) {
+        if self.pending.len() + RECORD_LEN > PENDING_LIMIT {
+            self.make_room();
+        }
+        if !self.broken {
+            record.append_to(&mut self.pending);
+        }
+    }
+
+    fn make_room(&mut self) {
+        if let Err(error) = self.append_pending() {
+            // Without room the records wait. A trail that is given up makes recovery treat the rest as past its end.
+            self.broken |= !super::is_full(&error) || self.pending.len() >= PENDING_MOST;
+        }
+    }
+
+    /// Hands the buffered records to the kernel.
+    ///
+    /// # Errors
+    /// The append failed; the file is cut back to whole records and the records stay buffered.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.settle();
+        self.append_pending()
+    }
+
+    fn append_pending(&mut self) -> io::Result<()> {
+        if self.broken {
+            return Err(io::Error::other("the trail had been given up"));
+        }
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        if !self.file.is_at(&self.path)? || foreign::length(&*self.file, self.flushed)?.is_some() {
+            (self.broken, self.foreign) = (true, true);
+            return Err(io::Error::other("somebody else has changed the trail"));
+        }
+        if let Err(error) = append_all(&*self.file, &self.pending) {
+            match foreign::cut_back(&*self.file, self.flushed, &[IoSlice::new(&self.pending)]) {
+                Ok(None) => {}
+                Ok(Some(_)) => (self.broken, self.foreign) = (true, true),
+                Err(_) => self.broken = true,
+            }
+            return Err(error);
+        }
+        self.flushed += self.pending.len() as u64;
+        self.pending.clear();
+        self.waits_since_ns = 0;
+        Ok(())
+    }
+
+    /// Makes the trail itself durable.
+    ///
+    /// # Errors
+    /// Flush or sync failed; the trail is then given up, a failed sync being final.
+    pub fn sync(&mut self) -> io::Result<()> {
+        self.flush()?;
+        self.file.sync_data().inspect_err(|_| self.broken = true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checksum::crc32c;
+    use crate::log::disk::Disk;
+    use crate::log::names::SegmentId;
+    use crate::log::real_disk::RealDisk;
+    use crate::log::trail::Trail;
+    use proptest::prelude::*;
+
+    struct Written {
+        dir: tempfile::TempDir,
+        writer: TrailWriter,
+        text: Vec<u8>,
+        now: u64,
+    }
+
+    impl Written {
+        fn new() -> Written {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("t");
+            let mut writer = TrailWriter::new(RealDisk::new().create_new(&path).unwrap(), path);
+            let id = SegmentId { shard: 0, sequence: 1 };
+            writer.begin(&Header { boot: [1; 16], node: [1; 16], mount: 1, id, previous: 0, wall_ns: 0 });
+            Written { dir, writer, text: Vec::new(), now: 1 }
+        }
+
+        fn record(&self, what: What, offset: usize, bytes: &[u8]) -> Record {
+            let (offset, len, lines) = (offset as u64, bytes.len() as u64, u32::from(what == What::Write));
+            Record { what, offset, len, lines, crc: crc32c(bytes), wall_ns: self.now, mono_ns: self.now }
+        }
+
+        fn write(&mut self, bytes: &[u8]) {
+            let record = self.record(What::Write, self.text.len(), bytes);
+            self.writer.push(&record);
+            self.text.extend_from_slice(bytes);
+        }
+
+        fn sync(&mut self, to: usize) {
+            let record = self.record(What::Sync, to, b"");
+            self.writer.push(&record);
+        }
+
+        fn read(&mut self) -> Trail {
+            self.writer.flush().unwrap();
+            let bytes = std::fs::read(self.dir.path().join("t")).unwrap();
+            assert_eq!(bytes.len() as u64, self.writer.size());
+            Trail::parse(&bytes)
+        }
+
+        /// Every byte has its record, in order, with the right checksum; no mark falls inside one.
+        fn check(&mut self) -> Trail {
+            let trail = self.read();
+            let mut at = 0;
+            for record in trail.records.iter().filter(|r| r.is_write()) {
+                assert_eq!(record.offset, at);
+                at = record.end();
+                assert_eq!(record.crc, crc32c(&self.text[record.offset as usize..at as usize]));
+                let inside = |to: u64| record.offset < to && to < at;
+                assert!(!trail.records.iter().any(|r| inside(r.synced_to())), "{:?}", trail.records);
+            }
+            assert_eq!(at, self.text.len() as u64);
+            trail
+        }
+    }
+
+    /// 96 bytes of trail for each byte of log, it was.
+    #[test]
+    fn tiny_lines_with_a_sync_each_make_a_short_trail() {
+        let mut it = Written::new();
+        for _ in 0..100_000 {
+            it.write(b"\n");
+            it.sync(it.text.len());
+            it.now += 50_000;
+        }
+        let trail = it.check();
+        assert_eq!(trail.synced_to(), 100_000);
+        assert_eq!(trail.records.iter().map(|r| u64::from(r.lines)).sum::<u64>(), 100_000);
+        assert!(trail.records.len() < 80, "{} records in five seconds", trail.records.len());
+        let times: Vec<u64> = trail.records.iter().map(|r| r.wall_ns).collect();
+        assert!(times.windows(2).all(|w| w[0] < w[1] && w[1] - w[0] <= 2 * JOIN_NS), "each range has its time");
+    }
+
+    #[test]
+    fn a_mark_never_falls_inside_a_record() {
+        let mut it = Written::new();
+        it.write(b"one\n");
+        it.writer.cut(); // the steward syncs that much
+        it.write(b"two\n");
+        it.sync(4);
+        it.write(b"three\n");
+        let trail = it.check();
+        assert_eq!(trail.synced_to(), 4);
+        assert_eq!(trail.records.iter().filter(|r| r.is_write()).count(), 3);
+        // The mark of what was flushed meanwhile is one of its own.
+        it.sync(14);
+        assert_eq!(it.check().synced_to(), 14);
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_joins_nothing() {
+        let mut it = Written::new();
+        it.now = 10 * JOIN_NS;
+        it.write(b"late\n");
+        it.now = 1;
+        it.write(b"early\n");
+        assert_eq!(it.check().records.iter().map(|r| r.wall_ns).collect::<Vec<_>>(), [10 * JOIN_NS, 1]);
+    }
+
+    proptest! {
+        #[test]
+        fn joined_records_say_the_same(steps in proptest::collection::vec((0u8..6, 1usize..400, 0u64..40), 1..200)) {
+            let mut it = Written::new();
+            let mut under_way = None;
+            let mut synced = 0;
+            for (kind, len, ms) in steps {
+                it.now += ms * 1_000_000;
+                match kind {
+                    0..=2 => it.write(&vec![b'x'; len]),
+                    3 if under_way.is_none() => {
+                        it.sync(it.text.len());
+                        synced = it.text.len();
+                    }
+                    4 if under_way.is_none() => {
+                        it.writer.cut();
+                        under_way = Some(it.text.len());
+                    }
+                    5 if under_way.is_some() => {
+                        synced = under_way.take().unwrap_or(0);
+                        it.sync(synced);
+                    }
+                    _ => it.writer.flush().unwrap(),
+                }
+            }
+            prop_assert_eq!(it.check().synced_to(), synced as u64);
+        }
+    }
+}

@@ -293,3 +293,38 @@ fn tail_awaits_what_is_not_there_yet() {
     let gone = logweir(&["tail", "--data-dir", dir.path().join("nowhere").to_str().unwrap()]);
     assert!(!gone.status.success());
 }
+
+/// Found from outside: a reader that paused cost `tail -f` more memory than there were lines to print.
+#[test]
+fn tail_holds_little_however_much_waits_for_its_reader() {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    let mut server = common::Server::start(&data, &["--set", "storage.segment_size=4MiB"]);
+    common::send_all(server.address("lines"), b"first\n");
+    let mut tail = Command::new(common::BINARY)
+        .args(["tail", "-f", "-n", "1", "--data-dir", data.to_str().unwrap()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(tail.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    assert_eq!(line, "first\n");
+    // Nobody reads on while 40 MB come, over ten segments.
+    let text = |i: usize| format!("line {i} {}\n", "x".repeat(i % 400));
+    let all: String = (0..200_000).map(text).collect();
+    common::send_all(server.address("lines"), all.as_bytes());
+    await_that("all of it", || server.metrics().sum("logweir_durable_lines_total", "") == 200_001.0);
+    for i in 0..200_000 {
+        line.clear();
+        out.read_line(&mut line).unwrap();
+        assert_eq!(line, text(i), "line {i}");
+    }
+    let status = std::fs::read_to_string(format!("/proc/{}/status", tail.id())).unwrap();
+    let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
+    let peak: usize = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak < 32 << 10, "{peak} KiB at most, of {} KiB", all.len() >> 10);
+    tail.kill().unwrap();
+    tail.wait().unwrap();
+    assert!(server.stop().success());
+}

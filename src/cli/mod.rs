@@ -3,6 +3,7 @@
 mod cat;
 mod check;
 mod doctor;
+mod follow;
 mod man;
 mod select;
 mod serve;

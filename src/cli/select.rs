@@ -128,6 +128,9 @@ impl Line {
     }
 }
 
+/// Bytes that are read at once at most.
+const READ: usize = 256 << 10;
+
 /// Calls `show` with each whole line of a span; a line at its end that is not ended is not shown. Where the lines end.
 ///
 /// # Errors
@@ -138,8 +141,9 @@ pub fn each_line(
     span: Span,
     mut show: impl FnMut(Line) -> io::Result<()>,
 ) -> io::Result<u64> {
-    let mut reader =
-        BufReader::with_capacity(256 << 10, ContentReader::new(content, span.from).take(span.to - span.from));
+    let len = span.to - span.from;
+    let buffer = usize::try_from(len).map_or(READ, |len| len.min(READ));
+    let mut reader = BufReader::with_capacity(buffer, ContentReader::new(content, span.from).take(len));
     let (mut at, mut bytes) = (span.from, Vec::new());
     loop {
         bytes.clear();

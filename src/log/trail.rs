@@ -278,6 +278,18 @@ impl<'a> Records<'a> {
         Records { file, at: HEADER_LEN as u64, buffer: Vec::new(), taken: 0, skips: false }
     }
 
+    /// From where another reader has stopped, or from the first (0).
+    #[must_use]
+    pub fn from(file: &'a dyn Content, position: u64) -> Records<'a> {
+        Records { at: position.max(HEADER_LEN as u64), ..Records::of(file) }
+    }
+
+    /// Where the next record begins: a file that grows can be read on from there.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.at.saturating_sub((self.buffer.len() - self.taken) as u64)
+    }
+
     /// The next one.
     ///
     /// # Errors

@@ -172,7 +172,9 @@ impl World {
         accounting.downstream.push(Arc::clone(&downstream));
         accounting.capacity_bytes = shard.capacity_bytes();
         let (shard2, control2) = (Arc::clone(&shard), Arc::clone(&control));
+        let syncers = Box::new(logweir::writer::syncers::InTurn(Arc::clone(&clock) as Arc<dyn logweir::clock::Clock>));
         let writer = Writer::new(Parts {
+            syncers,
             shard: shard2,
             control: control2,
             clock,

@@ -37,6 +37,8 @@ pub struct Segment {
     len: u64,
     lines: u64,
     reserved_to: u64,
+    /// Up to here bytes of an append that failed may lie behind those that are counted; 0: there are none.
+    rest_to: u64,
     can_reserve: bool,
     /// From where on a sync still has to come, and the checksum of what was written since.
     unsynced: (u64, u32),
@@ -90,6 +92,7 @@ impl Segment {
             len: 0,
             lines: 0,
             reserved_to: 0,
+            rest_to: 0,
             can_reserve: true,
             unsynced: (0, 0),
             trail_must_sync: false,
@@ -178,10 +181,14 @@ impl Segment {
             at += piece.len() as u64;
         }
         let caching = if bytes >= LARGE_FROM_BYTES { options.large } else { Caching::Keep };
+        self.rest_to = self.len + bytes;
         if let Err(error) = append_slices(&*self.file, slices, caching) {
             let half_stays = mutant!("half_a_batch_left_by_a_full_disk");
             let cut = if half_stays { Ok(None) } else { foreign::cut_back(&*self.file, self.len, slices) };
             self.reserved_to = self.len; // truncate(2) gave the reservation back
+            if cut.is_ok() {
+                self.rest_to = 0;
+            }
             return Err(match cut {
                 Ok(Some(foreign)) => AppendError::Foreign(foreign),
                 Ok(None) if is_full(&error) => AppendError::Full(error),
@@ -207,6 +214,7 @@ impl Segment {
             mono_ns: stamp.mono_ns,
         };
         self.trail.push(&record);
+        self.rest_to = 0;
         self.len += bytes;
         self.lines += lines;
         self.unsynced.1 = crate::checksum::crc32c_joined(self.unsynced.1, crc, bytes);
@@ -220,6 +228,8 @@ impl Segment {
     pub fn touched(&self) -> io::Result<Option<Foreign>> {
         match foreign::length(&*self.file, self.len)? {
             None if self.trail.is_foreign() => Ok(Some(Foreign::Trail)),
+            // The rest of an append that failed, and could not be cut back or looked at: nobody else's.
+            Some(Foreign::Longer { found, .. }) if found <= self.rest_to => Ok(None),
             Some(longer @ Foreign::Longer { .. }) => self.unless_overwritten(longer).map(Some),
             other => Ok(other),
         }

@@ -34,6 +34,7 @@ use crate::spread::Spread;
 use crate::topology::ShardPlan;
 use crate::writer::steward::Threaded;
 use crate::writer::stream::{StreamOptions, StreamWriter};
+use crate::writer::syncers::Together;
 use crate::writer::unsynced::SyncPolicy;
 use crate::writer::{Parts, Writer};
 use crossbeam_queue::ArrayQueue;
@@ -142,6 +143,7 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
             control: Arc::clone(&control),
             clock: Arc::clone(clock),
             steward: Box::new(steward),
+            syncers: Box::new(Together::new(Arc::clone(clock), i as u16)),
             sleeper,
             ledger: Arc::clone(&writers[i]),
             listeners,

@@ -9,6 +9,8 @@ mod changes;
 mod failure;
 pub mod steward;
 pub mod stream;
+pub mod syncers;
+mod syncing;
 pub mod unsynced;
 
 use crate::chunk::{Chunk, Class, Level};
@@ -24,9 +26,11 @@ use batch::{Batch, Gatherer};
 pub use changes::{Change, Changes};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
-use steward::{Done, Job, Steward, sync_linked};
+use steward::{Done, Job, Steward};
 use stream::{Rotation, StreamWriter};
+use syncers::Syncers;
 
 /// Time between tries while the disk is full.
 const FULL_AGAIN_NS: u64 = 100_000_000;
@@ -57,6 +61,7 @@ pub struct Writer {
     control: Arc<Control>,
     clock: Arc<dyn Clock>,
     steward: Box<dyn Steward>,
+    syncers: Box<dyn Syncers>,
     sleeper: Box<dyn Sleep>,
     ledger: Arc<Ledger>,
     listeners: usize,
@@ -96,6 +101,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Its helper.
     pub steward: Box<dyn Steward>,
+    /// What syncs for those who wait.
+    pub syncers: Box<dyn Syncers>,
     /// What it sleeps on; the shard has what wakes it.
     pub sleeper: Box<dyn Sleep>,
     /// What it counts.
@@ -119,6 +126,7 @@ impl Writer {
             control: parts.control,
             clock: parts.clock,
             steward: parts.steward,
+            syncers: parts.syncers,
             sleeper: parts.sleeper,
             ledger: parts.ledger,
             listeners: parts.listeners,
@@ -314,90 +322,13 @@ impl Writer {
         self.streams.iter_mut().filter_map(|s| s.active.as_mut()).all(|a| a.secure_trail(false).is_ok())
     }
 
-    /// Syncs, here and now, everything that held chunks wait for, and acknowledges.
-    fn sync_for_waiters(&mut self) {
-        if self.sync_again_at.is_some_and(|at| at > self.clock.mono_ns()) {
-            return;
-        }
-        self.sync_again_at = None;
-        for index in 0..self.streams.len() {
-            if !self.sync_stream(index) {
-                return; // failed, and dealt with; or waiting for room, and tried again later
-            }
-        }
-        self.release_held();
-    }
-
-    /// Syncs one stream's active segment on this thread. False: it failed, or its trail waits for room.
-    fn sync_stream(&mut self, index: usize) -> bool {
-        while self.streams[index].syncing.is_some() {
-            if !self.wait_for_steward() {
-                return false;
-            }
-        }
-        let stamp = self.stamp();
-        let stream = &mut self.streams[index];
-        let Some(active) = stream.active.as_mut() else { return self.held.is_empty() };
-        if stream.fresh.is_none() {
-            return true;
-        }
-        if mutant!("mark_before_sync") {
-            active.note_synced(active.len(), stamp);
-            let _ = active.trail().sync();
-        }
-        let mut synced = sync_linked(&*active.file, &active.path, active.len());
-        if mutant!("sync_error_ignored") {
-            synced = Ok(());
-        }
-        self.shard.writer_stats.sync_latency.record(self.clock.mono_ns().saturating_sub(stamp.mono_ns));
-        if synced.is_ok() && active.secure_trail(true).is_err_and(|e| crate::log::is_full(&e)) {
-            self.sync_again_at = Some(stamp.mono_ns + FULL_AGAIN_NS);
-            return false;
-        }
-        let secured = synced.and_then(|()| {
-            active.secure_trail(true).map_err(|error| LogError::Io {
-                what: "sync trail of",
-                path: active.path.clone(),
-                error,
-            })
-        });
-        match secured {
-            Ok(()) => {
-                self.shard.writer_stats.syncs.add(1);
-                self.foreign_in_a_row = 0;
-                active.note_synced(active.len(), stamp);
-                stream.fresh.take().tally.book(&self.ledger, &[Term::Durable], &[Term::Written]);
-                true
-            }
-            Err(error) => {
-                self.count_failed_sync(&error);
-                self.fail_active(index, &error);
-                false
-            }
-        }
-    }
-
-    /// Sends chunks back whose every byte is synced.
-    fn release_held(&mut self) {
-        if self.control.intake_stopped() {
-            return; // here or in another shard: what was held for a segment that failed may be in no other
-        }
-        let first_unsynced =
-            self.streams.iter().filter_map(StreamWriter::first_unsynced_write).min().unwrap_or(u64::MAX);
-        while self.held.front().is_some_and(|h| h.write < first_unsynced) {
-            if let Some(Held { chunk, .. }) = self.held.pop_front() {
-                self.held_bytes -= chunk.len() as u64;
-                self.shard.give_back(chunk);
-            }
-        }
-    }
-
     /// Has the steward sync what is due though nobody waits; with `all`, everything.
     fn sync_in_background(&mut self, now: u64, all: bool) {
         for stream in &mut self.streams {
             let Some(active) = &mut stream.active else { continue };
             let due = (all && !stream.fresh.is_none()) || stream.options.sync.is_due(&stream.fresh, now);
-            if stream.syncing.is_some() || !due || now < stream.sync_not_before {
+            let has_failed = active.sync_failed.load(Ordering::SeqCst);
+            if stream.syncing.is_some() || !due || has_failed || now < stream.sync_not_before {
                 continue;
             }
             let (id, path, file, len) = (active.id, active.path.clone(), Arc::clone(&active.file), active.len());

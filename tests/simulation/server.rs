@@ -259,6 +259,7 @@ pub fn start(disk: &SimDisk, sizes: Sizes) -> Result<Serving, LogError> {
             control: Arc::clone(&control),
             clock: Arc::clone(&clock),
             steward: Box::new(steward),
+            syncers: Box::new(logweir::writer::syncers::InTurn(Arc::clone(&clock))),
             sleeper: Box::new(SimSleep(Arc::clone(&flag))),
             ledger,
             listeners,

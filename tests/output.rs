@@ -66,7 +66,10 @@ impl Drop for Served {
 #[test]
 fn a_server_goes_on_whatever_becomes_of_what_it_says() {
     type Ends = fn() -> (Option<PipeReader>, Stdio);
-    let full: Ends = || (|(r, w)| (Some(r), w))(full_pipe());
+    let full: Ends = || {
+        let (reader, writer) = full_pipe();
+        (Some(reader), writer)
+    };
     let ends: [(&str, Ends); 3] =
         [("not read", full), ("closed", || (None, closed_pipe())), ("disk full", || (None, full_disk()))];
     for (name, end) in ends {

@@ -46,7 +46,7 @@ fn framing(c: &mut Criterion) {
         let mut store = TailStore::new(MIB, max, 1).unwrap();
         group.bench_function(name, |b| {
             b.iter(|| {
-                let mut session = Lines::new(Arc::clone(&options), &Peer::Local, Owner::default());
+                let mut session = Lines::new(Arc::clone(&options), &Peer::Local);
                 let mut tail = TailHandle::default();
                 let mut window = Window::new(&mut memory, store.tail(&mut tail), 0);
                 session.input(Landing { start: 0, len: MIB }, MIB, &mut window);
@@ -180,7 +180,7 @@ fn http(c: &mut Criterion) {
     for (name, input, bytes) in cases {
         group.throughput(Throughput::Bytes(bytes as u64));
         let mut store = TailStore::new(MIB, MIB, 1).unwrap();
-        let mut session = Http::new(Arc::clone(&options), &Peer::Local);
+        let mut session = Http::new(Arc::clone(&options), &Peer::Local, Owner::default());
         group.bench_function(name, |b| b.iter(|| http_request(&mut session, &mut store, &mut memory, &input)));
     }
     group.throughput(Throughput::Bytes(text.len() as u64));

@@ -267,7 +267,7 @@ pub fn sound(input: &mut Bytes<'_>) -> (Names, Vec<Sound>) {
         }
         let mut kind = Kind::Active;
         if sequence < n || input.coin() {
-            let mut parts = SealedParts { segment, suspect: false };
+            let mut parts = SealedParts { segment, suspect: false, foreign: None };
             parts.make_durable(stamp).expect("nothing fails");
             synced = parts.segment.len();
             kind = Kind::Sealed;

@@ -1,13 +1,12 @@
 //! Keeps a flood of events of one kind from becoming a flood of log lines: a full disk under many streams, say.
 
-use super::outlet::STDERR;
+use super::outlet::{Line, STDERR};
 use crate::clock::{Clock, SystemClock};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
+use tracing::Metadata;
 use tracing::callsite::Identifier;
-use tracing::subscriber::Interest;
-use tracing::{Event, Metadata, Subscriber};
-use tracing_subscriber::layer::{Context, Filter};
+use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines of one kind at once: as many as there can be listeners or streams.
 const AT_ONCE: u32 = 300;
@@ -45,32 +44,55 @@ impl Flood {
     pub fn new() -> Flood {
         Flood { clock: SystemClock::new(), kinds: Mutex::default() }
     }
-}
 
-impl<S: Subscriber> Filter<S> for Flood {
-    fn enabled(&self, _metadata: &Metadata<'_>, _context: &Context<'_, S>) -> bool {
-        true
-    }
-
-    fn callsite_enabled(&self, _metadata: &'static Metadata<'static>) -> Interest {
-        Interest::always()
-    }
-
-    fn event_enabled(&self, event: &Event<'_>, _context: &Context<'_, S>) -> bool {
+    fn takes(&self, kind: Identifier) -> bool {
         let now_ns = self.clock.mono_ns();
         let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
-        let bucket = kinds.entry(event.metadata().callsite()).or_insert(Bucket { left: AT_ONCE, since_ns: now_ns });
-        let is_written = bucket.take(now_ns);
-        if !is_written {
-            STDERR.leave_out();
+        kinds.entry(kind).or_insert(Bucket { left: AT_ONCE, since_ns: now_ns }).take(now_ns)
+    }
+}
+
+/// Not a filter of the subscriber's: those of a layer must not change their mind from event to event.
+impl<'a> MakeWriter<'a> for Flood {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        Line::new()
+    }
+
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Line {
+        if self.takes(metadata.callsite()) {
+            return Line::new();
         }
-        is_written
+        STDERR.leave_out();
+        Line::left_out()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kinds_do_not_answer_for_each_other() {
+        struct Kind(&'static Metadata<'static>);
+        impl tracing::Callsite for Kind {
+            fn set_interest(&self, _interest: tracing::subscriber::Interest) {}
+            fn metadata(&self) -> &Metadata<'_> {
+                self.0
+            }
+        }
+        let flood = Flood::new();
+        let kind = |callsite: &'static Kind| tracing::callsite::Identifier(callsite);
+        static ONE: Kind = Kind(&tracing::metadata! {
+            name: "one", target: "", level: tracing::Level::INFO, fields: &[], callsite: &ONE, kind: tracing::metadata::Kind::EVENT
+        });
+        static OTHER: Kind = Kind(&tracing::metadata! {
+            name: "other", target: "", level: tracing::Level::INFO, fields: &[], callsite: &OTHER, kind: tracing::metadata::Kind::EVENT
+        });
+        assert_eq!((0..1000).filter(|_| flood.takes(kind(&ONE))).count(), AT_ONCE as usize);
+        assert!(flood.takes(kind(&OTHER)));
+    }
 
     #[test]
     fn many_at_once_then_few() {

@@ -7,11 +7,11 @@ mod outlet;
 use crate::config::checked::LogOptions;
 use crate::config::raw::{LogFormat, LogLevel};
 use flood::Flood;
-use outlet::{Line, STDERR};
+use outlet::STDERR;
 use std::fmt;
 use std::time::Duration;
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::filter::{FilterExt, LevelFilter};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::{Format, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
@@ -30,7 +30,8 @@ pub fn start(options: LogOptions) {
         LogLevel::Debug => Level::DEBUG,
         LogLevel::Trace => Level::TRACE,
     };
-    let layer = tracing_subscriber::fmt::layer().with_writer(Line::new).with_target(false).log_internal_errors(false);
+    let layer =
+        tracing_subscriber::fmt::layer().with_writer(Flood::new()).with_target(false).log_internal_errors(false);
     let format = match options.format {
         LogFormat::Auto if std::env::var_os("JOURNAL_STREAM").is_some() => LogFormat::Journal,
         LogFormat::Auto => LogFormat::Text,
@@ -41,11 +42,19 @@ pub fn start(options: LogOptions) {
         LogFormat::Journal => layer.with_ansi(false).event_format(Journal).boxed(),
         _ => layer.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed(),
     };
-    let filter = LevelFilter::from_level(level).and(Flood::new());
     // An error means that a logger runs already: tests start servers in one process.
-    let _ = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
-    // The standard library's words on a panic would be written by the thread that panics.
-    std::panic::set_hook(Box::new(|panic| tracing::error!("a bug: {panic}")));
+    let _ = tracing_subscriber::registry().with(LevelFilter::from_level(level)).with(layer).try_init();
+    // The standard library's words on a panic would be written by the thread that panics; and what writes events may be what
+    // has panicked.
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = format!("a bug: {panic}").replace('\n', " ");
+        let line = match format {
+            LogFormat::Json => serde_json::json!({ "level": "ERROR", "fields": { "message": text } }).to_string(),
+            LogFormat::Journal => format!("<3>{text}"),
+            _ => format!("ERROR {text}"),
+        };
+        STDERR.push((line + "\n").into_bytes());
+    }));
 }
 
 /// Starts the thread that writes the lines. Behind whatever threads are to inherit.

@@ -167,18 +167,23 @@ fn write(file: &mut File, mut line: &[u8]) -> io::Result<()> {
 }
 
 /// One line on its way into the queue: whole when dropped.
-pub struct Line(Vec<u8>);
+pub struct Line(Option<Vec<u8>>);
 
 impl Line {
     /// An empty one.
     pub fn new() -> Line {
-        Line(Vec::with_capacity(256))
+        Line(Some(Vec::with_capacity(256)))
+    }
+
+    /// One that goes nowhere.
+    pub fn left_out() -> Line {
+        Line(None)
     }
 }
 
 impl Write for Line {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.extend_from_slice(bytes);
+        self.0.iter_mut().for_each(|line| line.extend_from_slice(bytes));
         Ok(bytes.len())
     }
 
@@ -189,8 +194,8 @@ impl Write for Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        if !self.0.is_empty() {
-            STDERR.push(std::mem::take(&mut self.0));
+        if let Some(line) = self.0.take().filter(|line| !line.is_empty()) {
+            STDERR.push(line);
         }
     }
 }

@@ -328,3 +328,31 @@ fn tail_holds_little_however_much_waits_for_its_reader() {
     tail.wait().unwrap();
     assert!(server.stop().success());
 }
+
+/// Found in review: the empty spare segment that `tail -f` had looked at went with the server, and nothing of the next was shown.
+#[test]
+fn tail_goes_on_over_a_restart_of_the_server() {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    let mut tail = None;
+    let mut out = None;
+    for round in 0..4 {
+        let mut server = common::Server::start(&data, &[]);
+        common::send_all(server.address("lines"), format!("round {round}\n").as_bytes());
+        let reader = out.get_or_insert_with(|| {
+            let mut command = Command::new(common::BINARY);
+            command.args(["tail", "-f", "--data-dir"]).arg(&data).stdout(Stdio::piped());
+            let mut child = command.spawn().unwrap();
+            let reader = BufReader::new(child.stdout.take().unwrap());
+            tail = Some(child);
+            reader
+        });
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        assert_eq!(line, format!("round {round}\n"));
+        assert!(server.stop().success());
+    }
+    let mut tail = tail.unwrap();
+    tail.kill().unwrap();
+    tail.wait().unwrap();
+}

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-/// Connections at once. Beyond them the one that has said nothing for the longest makes room.
+/// Connections at once. Beyond them one makes room: the oldest that has asked nothing yet, else that has not read its answer.
 const MOST: usize = 128;
 /// Time for a request's head.
 const HEAD_WITHIN: Duration = Duration::from_secs(2);
@@ -144,9 +144,13 @@ impl Serving {
 
     fn take_in(&mut self, mut stream: TcpStream) {
         if self.conns.len() >= MOST {
-            let silent = self.conns.iter().filter(|(_, c)| matches!(c.state, State::Asks(_)));
-            let Some(oldest) = silent.min_by_key(|(_, c)| c.since).map(|(id, _)| *id) else { return };
-            self.conns.remove(&oldest);
+            let rank = |c: &Conn| match c.state {
+                State::Asks(_) => 0,
+                State::Hears(..) => 1,
+                State::Waits { .. } => 2,
+            };
+            let oldest = self.conns.iter().min_by_key(|(_, c)| (rank(c), c.since)).map(|(id, _)| *id);
+            oldest.map(|id| self.conns.remove(&id));
         }
         let id = self.next;
         self.next = (self.next + 1) % (usize::MAX / 2);

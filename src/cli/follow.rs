@@ -70,8 +70,9 @@ struct Reading {
     /// Writes that it names and that were not read to their end.
     spans: VecDeque<Span>,
     at: u64,
-    /// Read, not printed.
-    waiting: VecDeque<Line>,
+    /// Read, not printed; each with the latest time up to it: a clock that was put back does not change the order.
+    waiting: VecDeque<(u64, Line)>,
+    latest_ns: u64,
     /// The segment behind it, opened before anything is in it.
     next: Option<Box<Reading>>,
 }
@@ -82,7 +83,7 @@ impl Reading {
         let trail = open_kind(&OnDisk, dir, id, Kind::Trail)?;
         let Some((text, _)) = open_text(&OnDisk, dir, id)? else { return Ok(None) };
         let (spans, waiting) = (VecDeque::new(), VecDeque::new());
-        Ok(Some(Reading { id, text, trail, trail_at: 0, spans, at, waiting, next: None }))
+        Ok(Some(Reading { id, text, trail, trail_at: 0, spans, at, waiting, latest_ns: 0, next: None }))
     }
 
     fn has_more(&self) -> io::Result<bool> {
@@ -123,8 +124,10 @@ impl Reading {
                     None => (to, Some(now)),
                 };
                 let (waiting, span) = (&mut self.waiting, Span { from: self.at, to: end, wall_ns });
+                self.latest_ns = self.latest_ns.max(wall_ns.unwrap_or(0));
+                let latest_ns = self.latest_ns;
                 let at = each_line(&*self.text, self.id, span, |line| {
-                    waiting.push_back(line);
+                    waiting.push_back((latest_ns, line));
                     Ok(())
                 })?;
                 let is_stuck = at < end;
@@ -209,24 +212,29 @@ impl Follow {
         // Where more of a shard is to be read, nothing later than what was read of it is printed yet: its next lines may be earlier.
         let mut horizon = u64::MAX;
         for reading in self.shards.values() {
-            if let Some(last) = reading.waiting.back()
+            if let Some((latest_ns, _)) = reading.waiting.back()
                 && reading.has_more()?
             {
-                horizon = horizon.min(last.wall_ns.unwrap_or(u64::MAX));
+                horizon = horizon.min(*latest_ns);
             }
         }
         let mut lines = Vec::new();
         for reading in self.shards.values_mut() {
-            let until = reading.waiting.iter().position(|l| l.wall_ns.unwrap_or(u64::MAX) > horizon);
+            let until = reading.waiting.iter().position(|(at, _)| *at > horizon);
             lines.extend(reading.waiting.drain(..until.unwrap_or(reading.waiting.len())));
         }
-        sort(&mut lines);
-        Ok(lines)
+        lines.sort_by_key(|(at, _)| *at);
+        Ok(lines.into_iter().map(|(_, line)| line).collect())
     }
 }
 
 /// Goes on to the next segment, once something is in it: then the one before is finished, and what was read of it was all.
 fn step_on(dir: &Path, ids: &[SegmentId], reading: &mut Reading) -> io::Result<bool> {
+    // An empty one goes when the server ends; what it writes afterwards is in another.
+    let is_gone = |next: &Reading| Ok::<_, io::Error>(!ids.contains(&next.id) && !next.has_more()?);
+    if reading.next.as_deref().map(is_gone).transpose()? == Some(true) {
+        reading.next = None;
+    }
     if reading.next.is_none() {
         let mut behind = ids.iter().filter(|id| id.shard == reading.id.shard && **id > reading.id);
         reading.next = behind.find_map(|id| Reading::open(dir, *id, 0).transpose()).transpose()?.map(Box::new);
@@ -238,7 +246,7 @@ fn step_on(dir: &Path, ids: &[SegmentId], reading: &mut Reading) -> io::Result<b
     // Once more: what came into it before the next was begun.
     if is_begun && !reading.has_more()? {
         if let Some(next) = reading.next.take() {
-            *reading = *next;
+            *reading = Reading { latest_ns: reading.latest_ns, ..*next };
         }
         return Ok(true);
     }

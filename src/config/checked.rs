@@ -227,8 +227,9 @@ fn needs(
         }
     }
     let longest = listeners.iter().map(ListenerOptions::longest_tail).max().unwrap_or(0);
-    // A datagram passes through the tail, whatever the others hold; a listener for them may come with a reload.
-    let passing = longest.min(DATAGRAM_MAX);
+    // What passes through the tail whatever the others hold: a datagram (a listener for them may come with a reload), and the end
+    // of what was received when no chunk was free for it.
+    let passing = 2 * longest.min(DATAGRAM_MAX);
     Needs {
         memory: buffer.0 as usize,
         shards: placement.shards,

@@ -138,9 +138,16 @@ fn make_way(path: &Path, address: &SockAddr) -> io::Result<()> {
     if !meta.file_type().is_socket() {
         return taken(io::ErrorKind::AlreadyExists, "there is a file of that name that is not a socket");
     }
-    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    probe.set_nonblocking(true)?; // a full queue is no reason to wait
-    match probe.connect(address) {
+    let probe = |of: Type| {
+        let probe = Socket::new(Domain::UNIX, of, None)?;
+        probe.set_nonblocking(true)?; // a full queue is no reason to wait
+        probe.connect(address)
+    };
+    // A stream socket that is bound and does not listen yet refuses those of its type, but is of another one than the second.
+    let refused =
+        |result: &io::Result<()>| result.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+    let first = probe(Type::STREAM);
+    match if refused(&first) { probe(Type::DGRAM) } else { first } {
         Err(e) if e.kind() == io::ErrorKind::ConnectionRefused || mutant!("living_socket_removed") => {
             std::fs::remove_file(path)
         }
@@ -245,6 +252,12 @@ mod tests {
         assert!(bind_unix(&full, crate::net::Kind::Stream, 0o600).is_err());
         std::os::unix::fs::symlink(&full, dir.path().join("link")).unwrap();
         assert!(bind_unix(&dir.path().join("link"), crate::net::Kind::Stream, 0o600).is_err());
+        let early = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        early.bind(&SockAddr::unix(dir.path().join("early")).unwrap()).unwrap();
+        assert!(
+            bind_unix(&dir.path().join("early"), crate::net::Kind::Stream, 0o600).is_err(),
+            "bound, not listening yet"
+        );
         assert!(full.exists() && dir.path().join("link").exists());
         std::fs::write(dir.path().join("f"), "x").unwrap();
         assert!(bind_unix(&dir.path().join("f"), crate::net::Kind::Stream, 0o600).is_err());

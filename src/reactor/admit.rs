@@ -4,6 +4,7 @@ use super::Reactor;
 use super::conns::Conn;
 use crate::chunk::ConnId;
 use crate::control::Notice;
+use crate::metrics::accounting::{Reason, Tally, Term};
 use crate::metrics::stats::Refused;
 use crate::net::listen::Address;
 use crate::net::{Client, Engine, ListenerId, Peer, Socket};
@@ -242,7 +243,13 @@ impl<E: Engine> Reactor<E> {
         self.tails.tail(&mut conn.tail).clear();
         self.relief.forget(id, &conn);
         for lane in &mut self.lanes {
-            lane.rest.take_if(|(stuck, _)| *stuck == id);
+            if let Some((_, rest)) = lane.rest.take_if(|(stuck, _)| *stuck == id) {
+                let lines = memchr::memchr_iter(b'\n', &rest).count() as u64;
+                let whole = memchr::memrchr(b'\n', &rest).map_or(0, |last| last as u64 + 1);
+                let mut entry = self.upstream.entry();
+                entry.add(conn.listener, Term::Received, Tally { lines, bytes: whole });
+                entry.add(conn.listener, Term::Dropped(Reason::Reset), Tally { lines, bytes: whole });
+            }
         }
         if conn.in_line {
             self.handshakes.leave(id, conn.client);

@@ -91,7 +91,8 @@ impl<E: Engine> Reactor<E> {
                 None => (start - held, Landing { start: start - held, len: 0 }),
             },
         };
-        let most = allowance.min(landing.len);
+        // A datagram ends in the window that it came in.
+        let most = if conn.kind == Kind::Datagram { landing.len } else { allowance.min(landing.len) };
         let free = chunk.free();
         let decoded = conn.stage.decode(&mut free[base..][..held + leased], len, most);
         if base != landing.start
@@ -175,6 +176,13 @@ impl<E: Engine> Reactor<E> {
         let found = Found::in_window(window);
         let room = chunk.room();
         self.book(id, &mut chunk, &found, landed.mark);
+        if landed.mark == LeaseMark::Discard && found.last.lines > 0 && self.replies(id) {
+            // A count beyond a dropped line would be taken for lines that are not there.
+            self.put_back(chunk, landed.mark);
+            self.finish_input(id, End::Broken(Reason::BufferFull));
+            self.close_if_done(id);
+            return Served::Done(received);
+        }
         if let Some(rest) = rest {
             let at = rest.start - (room - chunk.room());
             self.beside.clear();
@@ -195,12 +203,6 @@ impl<E: Engine> Reactor<E> {
         if step == Step::Close {
             self.finish_input(id, End::Broken(Reason::TooLong));
             self.stats().refused[Refused::TooLong as usize].add(1);
-            self.close_if_done(id);
-            return Served::Done(received);
-        }
-        if landed.mark == LeaseMark::Discard && found.last.lines > 0 && self.replies(id) {
-            // A count beyond a dropped line would be taken for lines that are not there.
-            self.finish_input(id, End::Broken(Reason::BufferFull));
             self.close_if_done(id);
             return Served::Done(received);
         }

@@ -312,7 +312,8 @@ impl<E: Engine> Reactor<E> {
     }
 
     fn timeout(&mut self) -> Option<Duration> {
-        if self.can_feed() {
+        let is_stuck = |l: &Lane| l.rest.is_some() && !l.blocked;
+        if self.can_feed() || self.lanes.iter().any(is_stuck) {
             return Some(Duration::ZERO);
         }
         if self.anybody_to_serve() || !self.dirty.is_empty() {

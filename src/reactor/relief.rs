@@ -120,20 +120,22 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// Place among the starved of the oldest partial line whose rest waits, if the lane is free.
+    /// Place among the starved of the partial line that the lane is for, if it is free: of the client that holds the least, the
+    /// oldest. So who holds much waits behind himself.
     fn lane_candidate(&mut self) -> Option<usize> {
         if self.relief.lane.is_some() {
             return None;
         }
-        let mut oldest: Option<(u64, usize)> = None;
+        let mut first: Option<((usize, u64), usize)> = None;
         for (place, Starved { id, .. }) in self.relief.starved.iter().enumerate() {
             let begun = |c: &Conn| !c.tail.is_empty() || c.waiting() == Waiting::Line;
-            let since = self.conns.get(*id).filter(|c| begun(c)).map_or(0, |c| c.line_since_ns);
-            if since > 0 && oldest.is_none_or(|(o, _)| since < o) {
-                oldest = Some((since, place));
+            let Some(conn) = self.conns.get(*id).filter(|c| begun(c) && c.line_since_ns > 0) else { continue };
+            let key = (self.tails.shares(&conn.tail).by_client, conn.line_since_ns);
+            if first.is_none_or(|(before, _)| key < before) {
+                first = Some((key, place));
             }
         }
-        oldest.map(|(_, place)| place)
+        first.map(|(_, place)| place)
     }
 
     /// True if [`Reactor::feed_starved`] would do something.
@@ -159,8 +161,13 @@ impl<E: Engine> Reactor<E> {
     pub(super) fn relieve(&mut self) {
         if self.relief_due_at().is_some_and(|at| at <= self.now) && !mutant!("holders_never_end") {
             self.relief.relieved_ns = self.now;
-            if let Some((id, bytes)) = self.heaviest() {
-                self.end_for_others(id, bytes);
+            let (mut freed, wanted) = (0, self.tails.useful());
+            for (id, blocks) in self.heaviest_first() {
+                self.end_for_others(id, blocks * BLOCK);
+                freed += blocks;
+                if freed >= wanted {
+                    break; // many small ones are in the way as much as a large one
+                }
             }
         }
         if let Some((owner, bytes)) = self.relief.decoding.relieve(self.now) {
@@ -176,14 +183,16 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// The connection whose partial line is most in the way of those who wait, and its bytes.
-    fn heaviest(&self) -> Option<(ConnId, usize)> {
+    /// The connections whose partial lines are most in the way of those who wait, and the blocks of the budget that they hold.
+    fn heaviest_first(&self) -> Vec<(ConnId, usize)> {
         let weight = |c: &Conn| {
             let since = c.holds_since_ns.max(self.went_on_at(c.listener)?);
             Weight::of(self.tails.shares(&c.tail), c.tail.charged(), since, self.now)
         };
-        let weighed = self.conns.iter().filter_map(|(id, c)| Some((weight(c)?, id, c.tail.blocks() * BLOCK)));
-        weighed.max_by_key(|(weight, ..)| *weight).map(|(_, id, bytes)| (id, bytes))
+        let weighed = self.conns.iter().filter_map(|(id, c)| Some((weight(c)?, id, c.tail.charged())));
+        let mut weighed: Vec<_> = weighed.collect();
+        weighed.sort_unstable_by_key(|(weight, ..)| std::cmp::Reverse(*weight));
+        weighed.into_iter().map(|(_, id, blocks)| (id, blocks)).collect()
     }
 
     fn end_for_others(&mut self, id: ConnId, bytes: usize) {

@@ -6,6 +6,7 @@ use crate::config::raw::WhenFull;
 use crate::metrics::accounting::Reason;
 use crate::metrics::stats::Refused;
 use crate::net::{Engine, Kind, Lease, LeaseMark, ListenerId};
+use crate::session::lines::Format;
 use crate::session::{End, Landing, Refusal, Turn};
 
 /// Bytes received before the engine is asked for events again, so that new connections and answers have their turn.
@@ -120,6 +121,14 @@ impl<E: Engine> Reactor<E> {
 
     /// True if a connection of this listener that has waited since then may have its turn.
     fn can_serve(&self, listener: usize, since: u64) -> bool {
+        // A rest waits in the lane: whoever could leave another one comes after it.
+        let lines = &self.listeners[listener].options;
+        if self.lanes[self.lane_of[listener]].rest.is_some()
+            && lines.http.is_none()
+            && lines.lines.format == Format::Json
+        {
+            return false;
+        }
         !self.lanes[self.lane_of[listener]].blocked
             || self.listeners[listener].options.when_full == WhenFull::DropNewest
             || self.refuses(listener, since)

@@ -15,6 +15,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// in anybody's way.
 pub const GRACE_NS: u64 = 2_000_000_000;
 
+/// How long somebody of whom a lease was called in gets only small ones: whoever waited for it comes first.
+const AFTERWARDS_NS: u64 = 5_000_000_000;
+
 /// To whom something is charged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Owner {
@@ -142,6 +145,8 @@ struct Inner {
     holdings: Holdings,
     leases: HashMap<u64, Entry>,
     next: u64,
+    /// Owners of whom something was called in lately, and when.
+    called: HashMap<Owner, u64>,
 }
 
 #[derive(Debug)]
@@ -149,6 +154,8 @@ struct Entry {
     owner: Owner,
     bytes: usize,
     since_ns: u64,
+    /// It may have no more than a client that holds little.
+    is_small: bool,
     called_in: Arc<AtomicBool>,
 }
 
@@ -195,7 +202,7 @@ impl Room {
         if !self.refused.load(Ordering::Relaxed) || !self.refused.swap(false, Ordering::Relaxed) {
             return None;
         }
-        let inner = self.lock();
+        let mut inner = self.lock();
         let weight = |e: &Entry| {
             let shares = inner.holdings.shares(self.all, inner.used, e.owner);
             let is_free = !e.called_in.load(Ordering::Relaxed);
@@ -204,6 +211,8 @@ impl Room {
         let (_, heaviest) = inner.leases.values().filter_map(|e| Some((weight(e)?, e))).max_by_key(|(w, _)| *w)?;
         heaviest.called_in.store(true, Ordering::Relaxed);
         let found = (heaviest.owner, heaviest.bytes);
+        inner.called.retain(|_, at| now_ns.saturating_sub(*at) < AFTERWARDS_NS);
+        inner.called.insert(found.0, now_ns);
         drop(inner);
         self.called_in.fetch_add(1, Ordering::Release);
         Some(found)
@@ -232,7 +241,9 @@ impl Lease {
         let mut inner = room.lock();
         let id = inner.next;
         inner.next += 1;
-        inner.leases.insert(id, Entry { owner, bytes: 0, since_ns: now_ns, called_in: Arc::clone(&called_in) });
+        let is_small = inner.called.get(&owner).is_some_and(|at| now_ns.saturating_sub(*at) < AFTERWARDS_NS);
+        let entry = Entry { owner, bytes: 0, since_ns: now_ns, is_small, called_in: Arc::clone(&called_in) };
+        inner.leases.insert(id, entry);
         drop(inner);
         Lease { room: Arc::clone(room), id, called_in }
     }
@@ -249,7 +260,9 @@ impl Lease {
         if entry.bytes.saturating_add(bytes) > alone.left() {
             return Err(NoRoom::Never);
         }
-        if bytes > holdings.shares(self.room.all, *used, entry.owner).left() {
+        let shares = holdings.shares(self.room.all, *used, entry.owner);
+        let small = if entry.is_small { (self.room.all / 16).saturating_sub(shares.by_client) } else { usize::MAX };
+        if bytes > shares.left().min(small) {
             self.room.refused.store(true, Ordering::Relaxed);
             return Err(NoRoom::Now);
         }
@@ -322,6 +335,11 @@ mod tests {
         assert!(large.is_called_in() && !small.is_called_in() && !other.is_called_in());
         assert_eq!((room.called_in(), room.relieve(GRACE_NS)), (1, None));
         drop(large);
+        assert!(
+            lease(&room, owner(0, 1), 8 * MIB, GRACE_NS + 1).is_err(),
+            "who was in the way is not the first to come back"
+        );
+        assert!(lease(&room, owner(2, 1), MIB / 2, GRACE_NS + 1).is_ok());
         assert!(lease(&room, owner(1, 9), 8 * MIB, 0).is_ok());
         assert!(lease(&room, owner(1, 9), 13 * MIB, 0).is_err_and(|e| e == NoRoom::Never));
     }

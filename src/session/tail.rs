@@ -137,6 +137,12 @@ impl TailStore {
         self.holdings.shares(self.budget, self.used, tail.owner)
     }
 
+    /// Blocks that are worth ending somebody for: what a client that holds little may have.
+    #[must_use]
+    pub fn useful(&self) -> usize {
+        self.budget / 16
+    }
+
     /// Changes whenever something of the budget was given back: those who wait for room may look again.
     #[must_use]
     pub fn given_back(&self) -> u64 {

@@ -300,3 +300,61 @@ fn an_end_that_the_disk_does_not_allow_is_not_called_clean() {
     assert!(!server.stop());
     assert_eq!(server.count("logweir_dropped_lines_total", "shutdown"), 1.0);
 }
+
+/// Found in review: what a connection had received and found no chunk for was overwritten by another's, and its own never came.
+#[test]
+fn json_that_finds_no_chunk_goes_on_in_order_once_there_is_one() {
+    const LINES: usize = 30_000;
+    let dir = scratch();
+    let config = "[buffer]\nmemory = \"6MiB\"\n[placement]\nshards = 1\nreactors_per_shard = 1\n[stream.default]\nformat = \"json\"\n\
+        [listener.counts]\naddress = \"tcp://127.0.0.1:0\"\nreply = \"count\"\nmax_line_bytes = \"16KiB\"\n\
+        [listener.drops]\naddress = \"tcp://127.0.0.1:0\"\nwhen_full = \"drop_newest\"\nmax_line_bytes = \"16KiB\"\n";
+    let mut server = Running::start(dir.path(), config);
+    // Long lines, then short ones of which much more becomes than of those before.
+    let text = |client: usize| {
+        let line = |i: usize| format!("{client} {i} {}\n", "x".repeat(if i / 1000 % 2 == 0 { 2000 } else { 0 }));
+        (0..LINES).map(line).collect::<String>()
+    };
+    std::thread::scope(|scope| {
+        let counting: Vec<_> = (0..4)
+            .map(|client| {
+                let (mut stream, text) = (server.connect("counts"), text(client));
+                scope.spawn(move || {
+                    let answers = BufReader::new(stream.try_clone().unwrap());
+                    let sender = std::thread::spawn(move || stream.write_all(text.as_bytes()).map(|()| stream));
+                    let mut last = 0;
+                    for answer in answers.lines() {
+                        last = answer.unwrap().parse().unwrap();
+                        if last == LINES {
+                            break;
+                        }
+                    }
+                    drop(sender.join().unwrap().unwrap());
+                    last
+                })
+            })
+            .collect();
+        let dropping = scope.spawn(|| {
+            let mut stream = server.connect("drops");
+            stream.write_all(text(9).as_bytes()).unwrap();
+        });
+        for _ in 0..10 {
+            server.faults.shut_gate();
+            let is_over = || counting.iter().all(std::thread::ScopedJoinHandle::is_finished);
+            await_that("no chunk to be free", || is_over() || server.count("logweir_buffer_utilisation", "") == 1.0);
+            server.faults.open_gate();
+        }
+        dropping.join().unwrap();
+        assert!(counting.into_iter().all(|c| c.join().unwrap() == LINES), "each has heard of all its lines");
+    });
+    assert!(server.stop(), "a clean end");
+    let mut next = [0; 10];
+    for line in server.lines() {
+        let value: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        let mut words = value["msg"].as_str().unwrap().split(' ').map(|w| w.parse::<usize>().unwrap_or(0));
+        let (client, i) = (words.next().unwrap(), words.next().unwrap());
+        assert!(i == next[client] || (client == 9 && i > next[client]), "line {i} of {client}, not {}", next[client]);
+        next[client] = i + 1;
+    }
+    assert_eq!(next[..4], [LINES; 4]);
+}

@@ -301,7 +301,7 @@ fn an_end_that_the_disk_does_not_allow_is_not_called_clean() {
     assert_eq!(server.count("logweir_dropped_lines_total", "shutdown"), 1.0);
 }
 
-/// Found in review: what a connection had received and found no chunk for was overwritten by another's, and its own never came.
+/// What becomes of a receive may need more chunks than there are: the rest waits, goes first when there is one, and keeps its order.
 #[test]
 fn json_that_finds_no_chunk_goes_on_in_order_once_there_is_one() {
     const LINES: usize = 30_000;

@@ -59,7 +59,7 @@ impl Writer {
             indices.push(index);
             wanted.push(Wanted { file: Arc::clone(&active.file), path: active.path.clone(), len: active.len() });
         }
-        let mut failed = Vec::new();
+        let (mut failed, asked) = (Vec::new(), indices.len());
         for (index, Synced { took_ns, result }) in indices.into_iter().zip(self.syncers.sync(wanted)) {
             self.shard.writer_stats.sync_latency.record(took_ns);
             match result {
@@ -73,6 +73,10 @@ impl Writer {
                     Err(error) => failed.push((index, error)),
                 },
             }
+        }
+        if mutant!("another_streams_sync_releases_what_failed") && !failed.is_empty() && failed.len() < asked {
+            self.held.drain(..).for_each(|held| self.shard.give_back(held.chunk));
+            self.held_bytes = 0;
         }
         // Those last: what comes of them may be that nothing is taken in any more.
         for (index, error) in failed {

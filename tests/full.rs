@@ -312,7 +312,8 @@ fn json_that_finds_no_chunk_goes_on_in_order_once_there_is_one() {
     let mut server = Running::start(dir.path(), config);
     // Long lines, then short ones of which much more becomes than of those before.
     let text = |client: usize| {
-        let line = |i: usize| format!("{client} {i} {}\n", "x".repeat(if i / 1000 % 2 == 0 { 2000 } else { 0 }));
+        let line =
+            |i: usize| format!("{client} {i} {}\n", "x".repeat(if (i / 1000).is_multiple_of(2) { 2000 } else { 0 }));
         (0..LINES).map(line).collect::<String>()
     };
     std::thread::scope(|scope| {

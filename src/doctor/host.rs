@@ -8,18 +8,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Room of a file system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Space {
-    /// Bytes in all.
-    pub total: u64,
-    /// Bytes that we may use.
-    pub free: u64,
-    /// Inodes in all; 0: made as needed.
-    pub inodes: u64,
-    /// Inodes that we may use.
-    pub inodes_free: u64,
-}
+pub use crate::sys::Space;
 
 /// Files, by [`Tree`], and what no file says.
 pub trait Host: Tree {
@@ -66,8 +55,7 @@ impl Host for LiveHost {
     }
 
     fn space(&self, dir: &Path) -> Option<Space> {
-        let sys::Space { total, free, inodes, inodes_free } = sys::space(dir).ok()?;
-        Some(Space { total, free, inodes, inodes_free })
+        sys::space(dir).ok()
     }
 
     fn io_uring(&self) -> Result<(), String> {

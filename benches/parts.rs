@@ -3,16 +3,16 @@
 //! `cargo bench --bench parts`
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use logweir::chunk::Chunk;
+use logweir::host::peer::Peer;
 use logweir::log::disk::{Caching, Disk};
 use logweir::log::names::SegmentId;
 use logweir::log::real_disk::RealDisk;
 use logweir::log::segment::{AppendOptions, Segment, Stamp};
 use logweir::metrics::stats::StatusCells;
-use logweir::net::Peer;
-use logweir::ring::Ring;
-use logweir::session::http::{Http, HttpOptions, Reply, StreamChoice};
-use logweir::session::lines::{Format, Lines, LinesOptions, TooLong};
+use logweir::pipeline::chunk::Chunk;
+use logweir::pipeline::ring::Ring;
+use logweir::protocol::http::{Http, HttpOptions, Reply, StreamChoice};
+use logweir::protocol::lines::{Format, Lines, LinesOptions, TooLong};
 use logweir::session::room::{Owner, Room};
 use logweir::session::tail::{TailHandle, TailStore};
 use logweir::session::{AckLevel, Landing, Session, Turn, Window};
@@ -61,7 +61,7 @@ fn framing(c: &mut Criterion) {
 
 /// A chunk through the ring and back, on one thread: what a reactor and a writer pay per chunk, less the cache misses.
 fn ring(c: &mut Criterion) {
-    let (_sleeper, waker) = logweir::sleep::parking();
+    let (_sleeper, waker) = logweir::pipeline::sleep::parking();
     let ring = Ring::new(16, waker);
     let mut chunk = Some(Box::new(Chunk::new(4096).unwrap()));
     c.bench_function("ring push and pop", |b| {

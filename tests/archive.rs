@@ -55,7 +55,7 @@ impl Mortal {
         let text = text();
         let header = Header { boot: [1; 16], node: [2; 16], mount: 1, id: ID, previous: 6, wall_ns: 3 };
         let (len, lines) = (text.len() as u64, 20_000);
-        let crc = logweir::checksum::crc32c(&text);
+        let crc = logweir::log::checksum::crc32c(&text);
         let write = Record { what: What::Write, offset: 0, len, lines, crc, wall_ns: 4, mono_ns: 5 };
         let sync = Record { what: What::Sync, offset: len, len: 0, lines: 0, crc: 0, ..write };
         let end = Record { what: What::End, ..sync };

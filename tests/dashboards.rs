@@ -157,7 +157,7 @@ fn every_metric_that_is_named_is_there() {
         RULES,
         RULE_TESTS,
         DASHBOARD,
-        "src/admin/script.js",
+        "src/watch/admin/script.js",
         "src/watch/view.rs",
         "src/doctor/usage/server.rs",
         "src/doctor/usage/mod.rs",

@@ -4,11 +4,11 @@ mod common;
 
 use common::{Server, logweir, scratch, send_all};
 use logweir::config::raw::EngineChoice;
-use logweir::doctor::usage::{Look, Pair, rows};
-use logweir::doctor::{Check, Host, Retention, Space, Status, StreamNeeds, Subject, examine, report};
-use logweir::sys::ClockState;
-use logweir::topology::Tree;
-use logweir::watch::{Scrape, Window};
+use logweir::host::sys::ClockState;
+use logweir::host::topology::Tree;
+use logweir::watch::doctor::usage::{Look, Pair, rows};
+use logweir::watch::doctor::{Check, Host, Retention, Space, Status, StreamNeeds, Subject, examine, report};
+use logweir::watch::scrape::{Scrape, Window};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 

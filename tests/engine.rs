@@ -2,10 +2,10 @@
 
 mod common;
 
-use logweir::chunk::{Chunk, ConnId};
-use logweir::net::{
+use logweir::intake::net::{
     Engine, EpollEngine, Event, Kind, Lease, LeaseMark, Outcome, Received, Socket, UringEngine, listen,
 };
+use logweir::pipeline::chunk::{Chunk, ConnId};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixDatagram;

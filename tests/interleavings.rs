@@ -6,11 +6,11 @@
 //!     RUSTFLAGS="--cfg model_loom" cargo test --release --test interleavings     every order, exhaustively (loom)
 //!     RUSTFLAGS="--cfg model_shuttle" cargo test --release --test interleavings  LOGWEIR_SCHEDULES random ones (shuttle)
 
-use logweir::chunk::{Chunk, Class, Pool};
+use logweir::host::sync::Ordering;
 use logweir::metrics::accounting::{Accounting, Ledger, Tally, Term};
-use logweir::ring::{Ring, Wake};
-use logweir::shard::{Shard, ShardSize};
-use logweir::sync::Ordering;
+use logweir::pipeline::chunk::{Chunk, Class, Pool};
+use logweir::pipeline::ring::{Ring, Wake};
+use logweir::pipeline::shard::{Shard, ShardSize};
 #[cfg(model_loom)]
 use loom::thread;
 #[cfg(model_shuttle)]

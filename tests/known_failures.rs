@@ -201,7 +201,7 @@ fn a_trail_larger_than_the_memory_is_recovered_and_verified() {
     // As versions before this one wrote it: a write and a mark for each line.
     let (lines, id) = (700_000_u64, SegmentId { shard: 0, sequence: 1 });
     let header = Header { boot: [1; 16], node: [1; 16], mount: 1, id, previous: 0, wall_ns: 1 };
-    let crc = logweir::checksum::crc32c(b"\n");
+    let crc = logweir::log::checksum::crc32c(b"\n");
     let mut trail = header.encode_whole(std::iter::empty());
     for offset in 0..lines {
         let write = Record { what: What::Write, offset, len: 1, lines: 1, crc, wall_ns: offset, mono_ns: offset };

@@ -4,19 +4,19 @@
 mod common;
 
 use common::sim_disk::{Chance, SimDisk};
-use logweir::chunk::{Chunk, Class, ConnId, Level};
-use logweir::clock::{BootId, Clock};
-use logweir::control::Control;
+use logweir::host::clock::{BootId, Clock};
 use logweir::log::disk::{Caching, Disk};
 use logweir::log::recover::recover_dir;
 use logweir::log::segment::AppendOptions;
 use logweir::log::stream_dir::StreamDir;
 use logweir::metrics::accounting::{Accounting, Ledger, Tally, Term};
-use logweir::shard::{Shard, ShardSize};
-use logweir::writer::steward::Inline;
-use logweir::writer::stream::{StreamOptions, StreamWriter};
-use logweir::writer::unsynced::SyncPolicy;
-use logweir::writer::{Parts, Turn, Writer};
+use logweir::pipeline::chunk::{Chunk, Class, ConnId, Level};
+use logweir::pipeline::control::Control;
+use logweir::pipeline::shard::{Shard, ShardSize};
+use logweir::pipeline::writer::steward::Inline;
+use logweir::pipeline::writer::stream::{StreamOptions, StreamWriter};
+use logweir::pipeline::writer::unsynced::SyncPolicy;
+use logweir::pipeline::writer::{Parts, Turn, Writer};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -153,7 +153,7 @@ impl World {
         assert_eq!(recover_dir(&*disk, &*clock, &stream, false)?, [], "once is enough");
         assert_eq!(before, self.disk.contents(""), "and twice is the same");
         let control = Arc::new(Control::default());
-        let (sleeper, waker) = logweir::sleep::parking();
+        let (sleeper, waker) = logweir::pipeline::sleep::parking();
         let size = ShardSize { reactors: 1, chunks: vec![(Class::Lossless, CHUNKS)], chunk_bytes: CHUNK, node: None };
         let shard = Shard::new(0, &size, waker).unwrap();
         let mut steward = Box::new(Inline::new(Arc::clone(&clock)));
@@ -172,7 +172,9 @@ impl World {
         accounting.downstream.push(Arc::clone(&downstream));
         accounting.capacity_bytes = shard.capacity_bytes();
         let (shard2, control2) = (Arc::clone(&shard), Arc::clone(&control));
-        let syncers = Box::new(logweir::writer::syncers::InTurn(Arc::clone(&clock) as Arc<dyn logweir::clock::Clock>));
+        let syncers = Box::new(logweir::pipeline::writer::syncers::InTurn(
+            Arc::clone(&clock) as Arc<dyn logweir::host::clock::Clock>
+        ));
         let writer = Writer::new(Parts {
             syncers,
             shard: shard2,

@@ -4,12 +4,12 @@ mod common;
 
 use common::{Metrics, Server, await_that, scratch};
 use logweir::bench::lines::numbered;
-use logweir::clock::{BootId, Clock, SystemClock};
 use logweir::config::{Overrides, load_text};
-use logweir::control::Notice;
+use logweir::host::clock::{BootId, Clock, SystemClock};
 use logweir::log::real_disk::RealDisk;
-use logweir::metrics::render;
+use logweir::pipeline::control::Notice;
 use logweir::server;
+use logweir::watch::render;
 use std::collections::HashMap;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};

@@ -1,7 +1,7 @@
 //! What a TLS connection's stage holds, counted by the allocator, against the bound of which the memory sum is made.
 
-use logweir::transport::Stage;
-use logweir::transport::tls::{BYTES_PER_TLS_CONNECTION, TlsAcceptor, TlsOptions};
+use logweir::intake::transport::Stage;
+use logweir::intake::transport::tls::{BYTES_PER_TLS_CONNECTION, TlsAcceptor, TlsOptions};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};

@@ -3,8 +3,8 @@
 mod common;
 
 use common::{PATIENCE, Server, await_that, logweir, scratch, send_all};
-use logweir::top::{Answer, State, Step, draw, plain};
-use logweir::watch::{Scrape, View, Window};
+use logweir::watch::scrape::{Scrape, View, Window};
+use logweir::watch::top::{Answer, State, Step, draw, plain};
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::Signal;
 use nix::sys::termios::{Termios, tcgetattr};

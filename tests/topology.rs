@@ -1,7 +1,7 @@
 //! Plans for recorded machines: what `/sys` said in virtual machines of several shapes (`.ci/numa --record`), with the
 //! limits of containers added.
 
-use logweir::topology::{Machine, Pinning, Plan, Tree, Wanted};
+use logweir::host::topology::{Machine, Pinning, Plan, Tree, Wanted};
 use std::collections::HashMap;
 
 struct Recorded(HashMap<String, String>);

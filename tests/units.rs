@@ -96,7 +96,7 @@ fn the_manager_leaves_the_calls_that_the_server_leaves_itself() {
         return skipped(test, "no systemd-analyze");
     };
     let sets = String::from_utf8(output.stdout).unwrap();
-    let source = include_str!("../src/sandbox/calls.rs").split("#[cfg(test)]").next().unwrap();
+    let source = include_str!("../src/server/sandbox/calls.rs").split("#[cfg(test)]").next().unwrap();
     let needed: Vec<&str> = source
         .split("libc::SYS_")
         .skip(1)

@@ -7,7 +7,7 @@
 use libfuzzer_sys::fuzz_target;
 use logweir::config::{Options, Overrides, load_text, raw};
 use logweir::log::names::is_stream_name;
-use logweir::session::lines::{Format, least_chunk_bytes};
+use logweir::protocol::lines::{Format, least_chunk_bytes};
 use logweir_fuzz::bytes::Bytes;
 use std::time::Duration;
 

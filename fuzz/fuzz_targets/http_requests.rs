@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use logweir::session::lines::{Format, TooLong};
+use logweir::protocol::lines::{Format, TooLong};
 use logweir_fuzz::{Setup, run_both, seed};
 
 fuzz_target!(|data: &[u8]| {

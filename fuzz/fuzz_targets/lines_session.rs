@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use logweir::session::lines::{Format, TooLong};
+use logweir::protocol::lines::{Format, TooLong};
 use logweir_fuzz::framing::{Feed, case, obvious, run, same_counts};
 use logweir_fuzz::{seed, text};
 

@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use logweir::transport::proxy::Proxy;
-use logweir::transport::{Identity, Stage};
+use logweir::intake::transport::proxy::Proxy;
+use logweir::intake::transport::{Identity, Stage};
 use logweir_fuzz::{Setup, seed, through};
 
 fuzz_target!(|data: &[u8]| {

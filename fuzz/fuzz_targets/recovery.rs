@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use logweir::checksum::crc32c;
+use logweir::log::checksum::crc32c;
 use logweir::log::LogError;
 use logweir::log::names::{Kind, SegmentId};
 use logweir::log::recover::{Recovered, recover_dir};

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use logweir::transport::tls::{MinVersion, TlsAcceptor, TlsOptions};
+use logweir::intake::transport::tls::{MinVersion, TlsAcceptor, TlsOptions};
 use logweir_fuzz::{Setup, seed, through};
 use std::sync::OnceLock;
 

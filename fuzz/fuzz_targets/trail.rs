@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use logweir::checksum::crc32c;
+use logweir::log::checksum::crc32c;
 use logweir::log::trail::{HEADER_LEN, RECORD_LEN, Trail, What};
 use logweir_fuzz::bytes::Bytes;
 use logweir_fuzz::segments::{header, record};

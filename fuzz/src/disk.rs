@@ -1,6 +1,6 @@
 //! A directory in memory that never fails by itself, and can be taken away from whoever uses it at any call.
 
-use logweir::clock::{BootId, Clock};
+use logweir::host::clock::{BootId, Clock};
 use logweir::log::disk::{Caching, Disk, DiskFile};
 use logweir::log::verify::{Content, Files};
 use std::collections::BTreeMap;

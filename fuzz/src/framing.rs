@@ -2,9 +2,9 @@
 
 use logweir::metrics::accounting::{Reason, Tally};
 use logweir::metrics::stats::StatusCells;
-use logweir::net::Peer;
-use logweir::session::http::Reply;
-use logweir::session::lines::{Format, Lines, LinesOptions, MARKER_ROOM, TooLong, least_chunk_bytes};
+use logweir::host::peer::Peer;
+use logweir::protocol::http::Reply;
+use logweir::protocol::lines::{Format, Lines, LinesOptions, MARKER_ROOM, TooLong, least_chunk_bytes};
 use logweir::session::tail::{BLOCK, TailHandle, TailStore};
 use logweir::session::{End, Session, Step, Window};
 use std::sync::Arc;

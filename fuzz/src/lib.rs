@@ -8,13 +8,13 @@ pub mod memory;
 pub mod segments;
 
 use logweir::metrics::stats::StatusCells;
-use logweir::net::Peer;
-use logweir::session::http::{Http, HttpOptions, Reply, StreamChoice};
-use logweir::session::lines::{Format, LinesOptions, MARKER_ROOM, TooLong};
+use logweir::host::peer::Peer;
+use logweir::protocol::http::{Http, HttpOptions, Reply, StreamChoice};
+use logweir::protocol::lines::{Format, LinesOptions, MARKER_ROOM, TooLong};
 use logweir::session::room::{Owner, Room};
 use logweir::session::tail::{TailHandle, TailStore};
 use logweir::session::{AckLevel, End, Landing, Session, Step, Turn, Window};
-use logweir::transport::{Stage, StageError};
+use logweir::intake::transport::{Stage, StageError};
 use std::sync::Arc;
 
 pub const MAX_LINE: usize = 200;

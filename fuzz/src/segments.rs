@@ -2,7 +2,7 @@
 
 use crate::bytes::Bytes;
 use crate::disk::{MemoryDisk, Names};
-use logweir::checksum::crc32c;
+use logweir::log::checksum::crc32c;
 use logweir::log::disk::{Caching, Disk};
 use logweir::log::names::{Kind, SegmentId};
 use logweir::log::segment::{AppendOptions, SECTOR, SealedParts, Segment, Stamp};

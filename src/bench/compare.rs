@@ -2,7 +2,7 @@
 //! Or two servers that differ in their settings.
 
 use super::generate::{self, SendArgs};
-use crate::output::say;
+use crate::host::output::say;
 use clap::Args;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};

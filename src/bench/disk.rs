@@ -3,8 +3,8 @@
 //! do (docs/decisions.md).
 
 use super::compare::machine_cpu;
-use crate::output::say;
-use crate::sys::{self, Piece};
+use crate::host::output::say;
+use crate::host::sys::{self, Piece};
 use clap::Args;
 use nix::fcntl::{FallocateFlags, OFlag, fallocate};
 use std::fs::{File, OpenOptions};
@@ -154,7 +154,7 @@ fn append(mode: Mode, path: &Path, source: &Piece, mib: usize) -> io::Result<(f6
     // Odd lengths, as batches of whole records have.
     for (i, len) in (0..mib).map(|i| (i, BATCH - 250 * (i % 7))) {
         let records = &source[i % 16..i % 16 + len];
-        std::hint::black_box(crate::checksum::crc32c(records));
+        std::hint::black_box(crate::log::checksum::crc32c(records));
         if direct {
             staging[held..held + len].copy_from_slice(records);
             held += len;

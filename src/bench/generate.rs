@@ -1,8 +1,8 @@
 //! The load generator: few threads, non-blocking sockets, each writing in turn.
 
 use super::lines;
-use crate::net::listen::Address;
-use crate::output::say;
+use crate::host::address::Address;
+use crate::host::output::say;
 use clap::Args;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -77,7 +77,7 @@ pub fn send(args: &SendArgs) -> io::Result<Sent> {
         return Err(io::Error::other(format!("numbered lines have at least {} bytes", lines::NUMBERED_MIN)));
     }
     let wanted = args.connections as usize + args.idle as usize;
-    if crate::limits::connections_that_fit(wanted, 0, 0, 0) < wanted {
+    if crate::host::limits::connections_that_fit(wanted, 0, 0, 0) < wanted {
         return Err(io::Error::other(format!("the descriptor limit does not allow {wanted} connections")));
     }
     let idle = (0..args.idle).map(|i| connect(&address, i)).collect::<io::Result<Vec<_>>>()?;

@@ -5,7 +5,7 @@
 //! tens of connections and tens of thousands of requests a second; for more, wrk.
 
 use super::lines;
-use crate::output::say;
+use crate::host::output::say;
 use clap::Args;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -26,7 +26,7 @@ pub fn numbered(connection: u32, number: u64, len: usize, to: &mut Vec<u8>) {
 
 fn checksum(line: &[u8]) -> u32 {
     // Of everything but the checksum's own eight digits.
-    crate::checksum::crc32c_append(crate::checksum::crc32c(&line[..25]), &line[33..])
+    crate::log::checksum::crc32c_append(crate::log::checksum::crc32c(&line[..25]), &line[33..])
 }
 
 /// Reads a numbered line (without its newline) back: connection and number; `None` if anything in it was changed.

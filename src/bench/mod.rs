@@ -9,7 +9,7 @@ pub mod lines;
 mod null_sink;
 mod verify;
 
-use crate::output::complain;
+use crate::host::output::complain;
 use clap::{Args, Subcommand};
 use std::process::ExitCode;
 

@@ -3,9 +3,9 @@
 //!
 //! It shares no code with the server's engine and writer, so that it does not become slower with them.
 
-use crate::chunk::memory_of_chunk;
-use crate::output::say;
-use crate::sys;
+use crate::host::output::say;
+use crate::host::sys;
+use crate::pipeline::chunk::memory_of_chunk;
 use clap::Args;
 use crossbeam_queue::ArrayQueue;
 use crossbeam_utils::sync::Parker;
@@ -53,9 +53,12 @@ struct Buffer {
 
 /// Runs until every connection that came has gone.
 pub fn run(args: &NullSinkArgs) -> io::Result<ExitCode> {
-    let (mut sockets, address) = crate::net::listen::bind_tcp(args.listen, 1)?;
+    let (mut sockets, address) = crate::intake::net::listen::bind_tcp(args.listen, 1)?;
     let listener = sockets.remove(0);
-    say!("null sink on {address}, {} of chunks", crate::config::units::Size((CHUNKS * memory_of_chunk(CHUNK)) as u64));
+    say!(
+        "null sink on {address}, {} of chunks",
+        crate::settings::units::Size((CHUNKS * memory_of_chunk(CHUNK)) as u64)
+    );
     let path = args.dir.join("null-sink.log");
     let bytes = sink(&listener, &path, !args.page_cache)?;
     say!("null sink bytes={bytes}");

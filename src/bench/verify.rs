@@ -1,9 +1,9 @@
 //! Checks what is in a data directory against what `bench send --sequence` sent.
 
 use super::lines::parse_numbered;
+use crate::host::output::say;
 use crate::log::cat::{copy_lines, segments};
 use crate::log::content::{ContentReader, OnDisk, open_text};
-use crate::output::say;
 use clap::Args;
 use std::collections::BTreeMap;
 use std::io::{self, Write};

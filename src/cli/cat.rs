@@ -1,10 +1,10 @@
 //! `logweir cat`
 
 use super::select::{Out, Select, each_line, moment, named};
+use crate::host::output::complain;
 use crate::log::cat::{copy_lines, copy_range, segments};
 use crate::log::content::{ContentReader, OnDisk, open_text};
 use crate::log::timeline::{self, Period};
-use crate::output::complain;
 use clap::Args;
 use std::io::{self, Write};
 use std::path::Path;

@@ -1,13 +1,13 @@
 //! `logweir check`
 
 use super::{ConfigArgs, bad_configuration};
-use crate::chunk::Class;
 use crate::config::Options;
 use crate::config::checked::StreamSettings;
 use crate::config::listener::ListenerOptions;
-use crate::config::units::{Size, Time};
+use crate::host::output::{complain, say};
 use crate::log::seekable::MEMORY;
-use crate::output::{complain, say};
+use crate::pipeline::chunk::Class;
+use crate::settings::units::{Size, Time};
 use std::process::ExitCode;
 
 /// Checks and explains.
@@ -57,7 +57,7 @@ pub fn run(args: &ConfigArgs) -> ExitCode {
     say!(
         "  and for up to {} connections: {}",
         options.max_connections,
-        Size((options.max_connections * crate::reactor::bytes_per_connection(&options.listeners)) as u64)
+        Size((options.max_connections * crate::intake::reactor::bytes_per_connection(&options.listeners)) as u64)
     );
     match options.admin {
         Some(address) => say!("  answer /metrics, /healthz and /readyz on http://{address}"),

@@ -1,8 +1,8 @@
 //! `logweir doctor`
 
 use super::{ConfigArgs, bad_configuration};
-use crate::doctor::{Host, LiveHost, Status, Subject, examine, probe, report, usage};
-use crate::output::complain;
+use crate::host::output::complain;
+use crate::watch::doctor::{Host, LiveHost, Status, Subject, examine, probe, report, usage};
 use clap::Args;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -45,7 +45,7 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
     let (measured, failed) = match measured.transpose() {
         Ok(measured) => (measured, false),
         Err(error) => {
-            complain!("{}", crate::watch::printable(&error));
+            complain!("{}", crate::watch::scrape::printable(&error));
             (None, true)
         }
     };

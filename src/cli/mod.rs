@@ -12,7 +12,7 @@ mod top;
 mod verify;
 
 use crate::config::{self, ConfigError, Options, Overrides};
-use crate::output::{self, complain};
+use crate::host::output::{self, complain};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;

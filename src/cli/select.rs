@@ -38,7 +38,7 @@ impl Select {
                 None => Ok(self.stream.clone()),
             };
         }
-        let listed = crate::sys::names(&self.data_dir);
+        let listed = crate::host::sys::names(&self.data_dir);
         let mut names = listed.map_err(|e| named(&e, "data directory", &self.data_dir))?;
         names.retain(|name| is_stream_name(name) && self.data_dir.join(name).is_dir());
         names.sort();

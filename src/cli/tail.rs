@@ -2,7 +2,7 @@
 
 use super::follow::{Follow, Listing};
 use super::select::{Out, Select, named};
-use crate::output::complain;
+use crate::host::output::complain;
 use clap::Args;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -81,7 +81,7 @@ fn print(args: &TailArgs, out: &mut impl Write) -> io::Result<()> {
         if !args.follow {
             return Ok(());
         }
-        if crate::output::reader_is_gone() {
+        if crate::host::output::reader_is_gone() {
             return Ok(());
         }
         if !is_more {

@@ -1,9 +1,9 @@
 //! `logweir top`
 
-use crate::config::units::Time;
-use crate::output::complain;
-use crate::top::{State, ask, plain, run as show};
-use crate::watch::printable;
+use crate::host::output::complain;
+use crate::settings::units::Time;
+use crate::watch::scrape::printable;
+use crate::watch::top::{State, ask, plain, run as show};
 use clap::Args;
 use std::io::{self, Write};
 use std::net::SocketAddr;

@@ -1,9 +1,9 @@
 //! `logweir verify`
 
-use crate::config::units::Size;
+use crate::host::output::complain;
 use crate::log::names::is_stream_name;
 use crate::log::verify::{OnDisk, StreamReport, stream, streams};
-use crate::output::complain;
+use crate::settings::units::Size;
 use clap::Args;
 use serde::Serialize;
 use std::io::{self, Write};

@@ -1,19 +1,19 @@
 //! What is meant: defaults, ranges and rules, and one struct of options per module.
 
-use super::document::{ConfigError, Places};
 use super::listener::{Around, ListenerOptions};
 use super::memory::{MemoryPlan, Needs};
 use super::raw::{
     self, Compress, Count, EngineChoice, FormatWord, Io, LogFormat, LogLevel, Pin, PinWord, Raw, WhenFull,
 };
-use super::units::{Size, Time};
-use crate::chunk::{Class, Level};
+use crate::host::address::Address;
+use crate::host::topology::{Live, Machine, Pinning, Plan, Wanted};
+use crate::intake::reactor::DATAGRAM_MAX;
 use crate::log::names::is_stream_name;
-use crate::net::listen::Address;
-use crate::reactor::DATAGRAM_MAX;
-use crate::session::lines::Format;
+use crate::pipeline::chunk::{Class, Level};
+use crate::protocol::lines::Format;
 use crate::session::room::Room;
-use crate::topology::{Live, Machine, Pinning, Plan, Wanted};
+use crate::settings::units::{Size, Time};
+use crate::settings::{ConfigError, Places};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,31 +1,11 @@
 //! A TOML document with the place of each key, variables expanded and overrides laid over it.
 
 use super::raw::{self, Raw};
+use crate::settings::{ConfigError, Places};
 use serde::Deserialize;
-use std::collections::HashMap;
 use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
-
-/// What is wrong with a configuration, for people.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{place}: {}{message}", key.as_ref().map(|k| format!("`{k}`: ")).unwrap_or_default())]
-pub struct ConfigError {
-    /// File and line, or the flag or variable.
-    pub place: String,
-    /// The key.
-    pub key: Option<String>,
-    /// What was expected, and the nearest known key where one was mistyped.
-    pub message: String,
-}
-
-impl ConfigError {
-    /// An error that belongs to no key.
-    #[must_use]
-    pub fn unplaced(place: &str, message: String) -> Self {
-        ConfigError { place: place.to_string(), key: None, message }
-    }
-}
 
 /// See the module.
 pub struct Document<'a> {
@@ -34,21 +14,6 @@ pub struct Document<'a> {
     name: String,
     /// Where overrides came from; override `i` has the span `text.len() + i`.
     origins: Vec<String>,
-}
-
-/// Where each key stands.
-pub struct Places {
-    places: HashMap<String, String>,
-    default: String,
-}
-
-impl Places {
-    /// An error about a key; where the key is not written, about the default.
-    #[must_use]
-    pub fn error(&self, key: &str, message: impl Into<String>) -> ConfigError {
-        let place = self.places.get(key).unwrap_or(&self.default).clone();
-        ConfigError { place, key: Some(key.to_string()), message: message.into() }
-    }
 }
 
 impl<'a> Document<'a> {
@@ -141,10 +106,8 @@ impl<'a> Document<'a> {
         visit(self.table.get_mut(), String::new(), &mut |key, value| spans.push((key.to_string(), value.span())));
         let mut keys: Vec<(String, Range<usize>)> = Vec::new();
         visit_keys(self.table.get_ref(), "", &mut |key, span| keys.push((key, span)));
-        let places = Places {
-            places: keys.iter().map(|(key, span)| (key.clone(), self.place(span))).collect(),
-            default: self.name.clone(),
-        };
+        let places =
+            Places::new(keys.iter().map(|(key, span)| (key.clone(), self.place(span))).collect(), self.name.clone());
         let table = self.table.clone();
         match Raw::deserialize(toml::de::Deserializer::from(table)) {
             Ok(raw) => Ok((raw, places)),

@@ -1,14 +1,14 @@
 //! One listener: defaults, ranges, and which keys belong together.
 
 use super::checked::{Check, StreamSettings};
-use super::document::ConfigError;
 use super::raw::{self, Ack, Protocol, ProxyWord, Reply, TlsVersion, TooLongWord, UnterminatedWord, WhenFull};
-use crate::chunk::{Class, Level};
-use crate::net::listen::Address;
+use crate::host::address::Address;
+use crate::pipeline::chunk::{Class, Level};
+use crate::protocol::http::{HEAD_LANDING, HttpOptions, MOST_HEADERS, StreamChoice, Token};
+use crate::protocol::lines::{self, Format, LinesOptions, TooLong};
 use crate::session::AckLevel;
-use crate::session::http::{HEAD_LANDING, HttpOptions, MOST_HEADERS, StreamChoice, Token};
-use crate::session::lines::{self, Format, LinesOptions, TooLong};
 use crate::session::room::Room;
+use crate::settings::ConfigError;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,10 +1,10 @@
 //! The written sum of memory: what `buffer.memory` is divided into, derived and never guessed.
 
-use super::units::Size;
-use crate::chunk::{Class, memory_of_chunk};
+use crate::intake::net::BUFFER_BYTES;
 use crate::log::direct::STAGING_BYTES;
-use crate::net::BUFFER_BYTES;
+use crate::pipeline::chunk::{Class, memory_of_chunk};
 use crate::session::tail;
+use crate::settings::units::Size;
 use std::fmt;
 
 /// What the plan depends on.

@@ -7,10 +7,10 @@ pub mod listener;
 pub mod memory;
 pub mod raw;
 pub mod renumber;
-pub mod units;
 
+pub use crate::settings::ConfigError;
 pub use checked::Options;
-pub use document::{ConfigError, Document};
+pub use document::Document;
 
 use std::path::Path;
 

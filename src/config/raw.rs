@@ -1,6 +1,6 @@
 //! What was written, as written. Every key is optional here; defaults and ranges are in [`super::checked`].
 
-use super::units::{Size, Time};
+use crate::settings::units::{Size, Time};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 

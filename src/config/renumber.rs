@@ -3,7 +3,7 @@
 
 use super::Options;
 use super::checked::StreamSettings;
-use crate::session::http::{HttpOptions, StreamChoice, Token};
+use crate::protocol::http::{HttpOptions, StreamChoice, Token};
 use std::sync::Arc;
 
 /// Puts the streams of `running` first, in their order (also those that no listener names any more), then those that are new.

@@ -162,7 +162,7 @@ fn stream_sections_inherit_from_storage() {
     let text = "[storage]\nsegment_size = \"1MiB\"\nsync_bytes = \"1MiB\"\n[stream.default]\nsegment_size = \"2MiB\"\nformat = \"json\"";
     let options = load_str(text).unwrap();
     assert_eq!((options.streams[0].segment_bytes, options.streams[0].sync_bytes), (2 << 20, 1 << 20));
-    assert_eq!(options.listeners[0].lines.format, crate::session::lines::Format::Json);
+    assert_eq!(options.listeners[0].lines.format, crate::protocol::lines::Format::Json);
 }
 
 /// Each key stands in the reference file, commented out with its default or set; and the file loads either way.

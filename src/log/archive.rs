@@ -9,7 +9,7 @@ use super::disk::{Disk, DiskFile, append_all, read_full as read_from, replace_fi
 use super::names::{Kind, SegmentId};
 use super::seekable::{self, Seekable};
 use super::{Context, LogError};
-use crate::mutants::mutant;
+use crate::host::mutants::mutant;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -264,7 +264,7 @@ fn check(file: &dyn DiskFile, len: u64, crc: u32, go_on: &dyn Fn() -> bool) -> i
         if n == 0 {
             break;
         }
-        found = crate::checksum::crc32c_append(found, &buffer[..n]);
+        found = crate::log::checksum::crc32c_append(found, &buffer[..n]);
         at += n as u64;
     }
     if (at, found) == (len, crc) {

@@ -13,7 +13,7 @@ const READ: usize = 256 * 1024;
 /// # Errors
 /// The directory cannot be listed.
 pub fn segments(stream_dir: &Path) -> io::Result<Vec<SegmentId>> {
-    let mut ids: Vec<SegmentId> = crate::sys::names(stream_dir)?
+    let mut ids: Vec<SegmentId> = crate::host::sys::names(stream_dir)?
         .into_iter()
         .filter_map(|name| SegmentId::parse(&name))
         .filter(|(_, kind)| TEXTS.contains(kind) || *kind == Kind::Trail)

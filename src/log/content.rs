@@ -42,7 +42,7 @@ pub struct OnDisk;
 
 impl Files for OnDisk {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        crate::sys::names(dir)
+        crate::host::sys::names(dir)
     }
     fn open(&self, path: &Path) -> io::Result<Box<dyn Content>> {
         Ok(Box::new(File::open(path)?))

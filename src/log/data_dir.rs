@@ -3,7 +3,7 @@
 use super::disk::{Disk, read_file, replace_file};
 use super::names::is_stream_name;
 use super::{Context, LogError};
-use crate::clock::parse_uuid;
+use crate::host::clock::parse_uuid;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};

@@ -6,7 +6,7 @@
 //! again, and a block belongs to one way or the other at any time. One write at a time: with several in flight, writes
 //! that extend the file were seen to show NULs to readers.
 
-use crate::sys::{Piece, pieces};
+use crate::host::sys::{Piece, pieces};
 use nix::fcntl::OFlag;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Write};

@@ -5,7 +5,7 @@
 
 use super::disk::{DiskFile, read_full};
 use super::{Context, LogError};
-use crate::mutants::mutant;
+use crate::host::mutants::mutant;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::path::Path;
@@ -139,7 +139,7 @@ pub fn checksum(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<u32> {
         if n == 0 {
             break;
         }
-        crc = crate::checksum::crc32c_append(crc, &buffer[..n]);
+        crc = crate::log::checksum::crc32c_append(crc, &buffer[..n]);
         at += n as u64;
     }
     Ok(crc)

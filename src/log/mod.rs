@@ -4,11 +4,13 @@
 
 pub mod archive;
 pub mod cat;
+pub mod checksum;
 pub mod content;
 pub mod data_dir;
 pub mod direct;
 pub mod disk;
 pub mod foreign;
+pub mod keeper;
 pub mod names;
 pub mod real_disk;
 pub mod recover;

@@ -2,7 +2,7 @@
 
 use super::direct::{self, BLOCK, Direct, Way};
 use super::disk::{Caching, Disk, DiskFile};
-use crate::sys;
+use crate::host::sys;
 use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, PosixFadviseAdvice, fcntl};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};

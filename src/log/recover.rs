@@ -14,8 +14,8 @@ use super::names::{Kind, SegmentId};
 use super::segment::SECTOR;
 use super::trail::{self, Header, Record, Records, Summary, What};
 use super::{Context, LogError};
-use crate::clock::{BootId, Clock};
-use crate::mutants::mutant;
+use crate::host::clock::{BootId, Clock};
+use crate::host::mutants::mutant;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -385,13 +385,17 @@ fn whole_lines(file: &dyn DiskFile, start: u64, len: u64, stop_at_holes: bool, b
         let bytes = &buffer[..hole.unwrap_or(n)];
         match memchr::memrchr(b'\n', bytes) {
             Some(last) => {
-                past.crc =
-                    crate::checksum::crc32c_append(if past.end == at { past.crc } else { open_crc }, &bytes[..=last]);
-                open_crc = crate::checksum::crc32c_append(past.crc, &bytes[last + 1..]);
+                past.crc = crate::log::checksum::crc32c_append(
+                    if past.end == at { past.crc } else { open_crc },
+                    &bytes[..=last],
+                );
+                open_crc = crate::log::checksum::crc32c_append(past.crc, &bytes[last + 1..]);
                 past.lines += memchr::memchr_iter(b'\n', bytes).count() as u64;
                 past.end = at + last as u64 + 1;
             }
-            None => open_crc = crate::checksum::crc32c_append(if past.end == at { past.crc } else { open_crc }, bytes),
+            None => {
+                open_crc = crate::log::checksum::crc32c_append(if past.end == at { past.crc } else { open_crc }, bytes)
+            }
         }
         if hole.is_some() {
             break;
@@ -427,7 +431,7 @@ fn checksum(file: &dyn DiskFile, start: u64, end: u64, buffer: &mut [u8]) -> io:
         if n == 0 {
             break;
         }
-        crc = crate::checksum::crc32c_append(crc, &buffer[..n]);
+        crc = crate::log::checksum::crc32c_append(crc, &buffer[..n]);
         at += n as u64;
     }
     Ok(crc)
@@ -532,7 +536,7 @@ mod tests {
             let end = memchr::memrchr(b'\n', &content[start..]).map_or(start, |i| start + i + 1);
             prop_assert_eq!(small.end, end as u64);
             prop_assert_eq!(large.end, end as u64);
-            prop_assert_eq!(small.crc, crate::checksum::crc32c(&content[start..end]));
+            prop_assert_eq!(small.crc, crate::log::checksum::crc32c(&content[start..end]));
             prop_assert_eq!(large.crc, small.crc);
             prop_assert_eq!(small.lines, memchr::memchr_iter(b'\n', &content[start..end]).count() as u64);
         }

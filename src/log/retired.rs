@@ -9,7 +9,7 @@ use super::data_dir::STATE_DIR;
 use super::disk::{Disk, read_file, replace_file};
 use super::names::{Kind, SegmentId};
 use super::{Context, LogError};
-use crate::mutants::mutant;
+use crate::host::mutants::mutant;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::io;

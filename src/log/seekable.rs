@@ -54,7 +54,7 @@ pub fn compress(
         append_all(to, &frame)?;
         table.extend_from_slice(&(frame.len() as u32).to_le_bytes());
         table.extend_from_slice(&(n as u32).to_le_bytes());
-        crc = crate::checksum::crc32c_append(crc, &text[..n]);
+        crc = crate::log::checksum::crc32c_append(crc, &text[..n]);
         at += n as u64;
     }
     let frames = (table.len() / ENTRY) as u32;
@@ -181,7 +181,7 @@ mod tests {
         let disk = RealDisk::new();
         let (from, to) = (disk.open(&dir.path().join("a")).unwrap(), disk.create_new(&dir.path().join("b")).unwrap());
         let done = compress(&*from, &*to, level, &|| true).unwrap();
-        assert_eq!(done, (text.len() as u64, crate::checksum::crc32c(text)));
+        assert_eq!(done, (text.len() as u64, crate::log::checksum::crc32c(text)));
         let file = File::open(dir.path().join("b")).unwrap();
         (dir, file)
     }

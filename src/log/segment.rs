@@ -6,7 +6,7 @@ use super::names::{Kind, SegmentId};
 use super::trail::{Record, What};
 use super::trail_writer::TrailWriter;
 use super::{LogError, is_full};
-use crate::mutants::mutant;
+use crate::host::mutants::mutant;
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -176,7 +176,7 @@ impl Segment {
         let (mut crc, mut at) = (0, self.len);
         // In pieces that stay in the cache between the two looks at them.
         for piece in slices.iter().flat_map(|slice| slice.chunks(PIECE)) {
-            crc = crate::checksum::crc32c_append(crc, piece);
+            crc = crate::log::checksum::crc32c_append(crc, piece);
             self.trail_must_sync |= ends_sector_in_nul(piece, at);
             at += piece.len() as u64;
         }
@@ -217,7 +217,7 @@ impl Segment {
         self.rest_to = 0;
         self.len += bytes;
         self.lines += lines;
-        self.unsynced.1 = crate::checksum::crc32c_joined(self.unsynced.1, crc, bytes);
+        self.unsynced.1 = crate::log::checksum::crc32c_joined(self.unsynced.1, crc, bytes);
         Ok(())
     }
 

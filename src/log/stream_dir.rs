@@ -6,8 +6,8 @@ use super::names::{Kind, SegmentId, current_link};
 use super::segment::{SealedParts, Segment};
 use super::trail::Header;
 use super::{Context, LogError};
-use crate::clock::Clock;
-use crate::mutants::mutant;
+use crate::host::clock::Clock;
+use crate::host::mutants::mutant;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -289,7 +289,7 @@ fn parse_number(bytes: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::SystemClock;
+    use crate::host::clock::SystemClock;
     use crate::log::real_disk::RealDisk;
 
     #[test]

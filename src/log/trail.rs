@@ -10,7 +10,7 @@
 use super::content::{Content, OfDisk, read_full};
 use super::disk::DiskFile;
 use super::names::SegmentId;
-use crate::clock::BootId;
+use crate::host::clock::BootId;
 use std::io;
 
 /// Bytes of the header.
@@ -93,13 +93,13 @@ impl Header {
         b[52..60].copy_from_slice(&self.id.sequence.to_le_bytes());
         b[60..68].copy_from_slice(&self.previous.to_le_bytes());
         b[68..76].copy_from_slice(&self.wall_ns.to_le_bytes());
-        let crc = crate::checksum::crc32c(&b[..76]);
+        let crc = crate::log::checksum::crc32c(&b[..76]);
         b[76..80].copy_from_slice(&crc.to_le_bytes());
         b
     }
 
     fn decode(b: &[u8]) -> Option<Header> {
-        if b.len() < HEADER_LEN || &b[0..8] != MAGIC || u32_at(b, 76) != crate::checksum::crc32c(&b[..76]) {
+        if b.len() < HEADER_LEN || &b[0..8] != MAGIC || u32_at(b, 76) != crate::log::checksum::crc32c(&b[..76]) {
             return None;
         }
         Some(Header {
@@ -157,13 +157,13 @@ impl Record {
         b[24..28].copy_from_slice(&self.crc.to_le_bytes());
         b[28..36].copy_from_slice(&self.wall_ns.to_le_bytes());
         b[36..44].copy_from_slice(&self.mono_ns.to_le_bytes());
-        let crc = crate::checksum::crc32c(&b[..44]);
+        let crc = crate::log::checksum::crc32c(&b[..44]);
         b[44..48].copy_from_slice(&crc.to_le_bytes());
         b
     }
 
     fn decode(b: &[u8]) -> Option<Record> {
-        if b.len() < RECORD_LEN || u32_at(b, 44) != crate::checksum::crc32c(&b[..44]) {
+        if b.len() < RECORD_LEN || u32_at(b, 44) != crate::log::checksum::crc32c(&b[..44]) {
             return None;
         }
         let what = match b[0] {

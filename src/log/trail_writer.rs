@@ -7,7 +7,7 @@
 use super::disk::{DiskFile, append_all};
 use super::foreign;
 use super::trail::{Header, RECORD_LEN, Record, What};
-use crate::checksum::crc32c_joined;
+use crate::log::checksum::crc32c_joined;
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -231,7 +231,7 @@ impl TrailWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checksum::crc32c;
+    use crate::log::checksum::crc32c;
     use crate::log::disk::Disk;
     use crate::log::names::SegmentId;
     use crate::log::real_disk::RealDisk;

@@ -318,7 +318,7 @@ impl Look<'_> {
                 return Ok(None);
             }
             let bytes = &self.buffer[..n];
-            crc = crate::checksum::crc32c_append(crc, bytes);
+            crc = crate::log::checksum::crc32c_append(crc, bytes);
             lines += memchr::memchr_iter(b'\n', bytes).count() as u64;
             last = bytes[n - 1];
             at += n as u64;
@@ -364,7 +364,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let id = SegmentId { shard: 0, sequence: 1 };
         let header = Header { boot: [1; 16], node: [1; 16], mount: 1, id, previous: 0, wall_ns: 0 };
-        let crc = crate::checksum::crc32c(b"abc\n");
+        let crc = crate::log::checksum::crc32c(b"abc\n");
         let record = Record { what: What::Write, offset: 0, len: 4, lines: 1, crc, wall_ns: 0, mono_ns: 0 };
         let back = Record { offset: 1, ..record };
         let put = |kind, bytes: &[u8]| std::fs::write(dir.path().join(id.file_name(kind)), bytes).unwrap();

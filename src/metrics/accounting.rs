@@ -4,7 +4,7 @@
 //! sequence lock: a reader sees all terms of one update or none. A snapshot reads the ledgers downstream first, so that a
 //! line moving on in between shows up as in flight, never as missing twice.
 
-use crate::sync::{AtomicU64, Ordering, fence, yield_now};
+use crate::host::sync::{AtomicU64, Ordering, fence, yield_now};
 use crossbeam_utils::CachePadded;
 use std::sync::Arc;
 

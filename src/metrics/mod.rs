@@ -1,6 +1,5 @@
-//! What is counted, and how it is shown.
+//! What is counted: by each thread for itself, added up when it is shown.
 
 pub mod accounting;
 pub mod cells;
-pub mod render;
 pub mod stats;

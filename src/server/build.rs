@@ -9,34 +9,34 @@ use super::seats::{Seats, listener_runs};
 use super::sources::open_all;
 use super::threads::Threads;
 use super::{Around, Certificates, StartError, Started};
-use crate::clock::Clock;
 use crate::config::Options;
 use crate::config::checked::StreamSettings;
-use crate::control::{Control, Notice};
-use crate::keeper::{KeptCounts, KeptStreams};
-use crate::limits;
+use crate::host::address::Address;
+use crate::host::clock::Clock;
+use crate::host::limits;
+use crate::host::peer::ListenerId;
+use crate::host::topology::ShardPlan;
+use crate::intake::net::{EpollEngine, UringEngine};
+use crate::intake::reactor::{ConnectionLimit, bytes_per_connection};
+use crate::intake::spread::Spread;
 use crate::log::data_dir::{self};
 use crate::log::disk::Disk;
+use crate::log::keeper::{KeptCounts, KeptStreams};
 use crate::log::recover::recover_dir;
 use crate::log::retired;
 use crate::log::segment::AppendOptions;
 use crate::log::stream_dir::StreamDir;
 use crate::metrics::accounting::{Accounting, Ledger};
-use crate::metrics::render::{Metrics, RecoverySums};
-use crate::net::ListenerId;
-use crate::net::listen::Address;
-use crate::net::{EpollEngine, UringEngine};
-use crate::reactor::{ConnectionLimit, bytes_per_connection};
-use crate::sandbox::Confinement;
-use crate::service::{self, take_for};
-use crate::shard::{Shard, ShardSize};
-use crate::spread::Spread;
-use crate::topology::ShardPlan;
-use crate::writer::steward::Threaded;
-use crate::writer::stream::{StreamOptions, StreamWriter};
-use crate::writer::syncers::Together;
-use crate::writer::unsynced::SyncPolicy;
-use crate::writer::{Parts, Writer};
+use crate::pipeline::control::{Control, Notice};
+use crate::pipeline::shard::{Shard, ShardSize};
+use crate::pipeline::writer::steward::Threaded;
+use crate::pipeline::writer::stream::{StreamOptions, StreamWriter};
+use crate::pipeline::writer::syncers::Together;
+use crate::pipeline::writer::unsynced::SyncPolicy;
+use crate::pipeline::writer::{Parts, Writer};
+use crate::server::sandbox::Confinement;
+use crate::server::service::{self, take_for};
+use crate::watch::render::{Metrics, RecoverySums};
 use crossbeam_queue::ArrayQueue;
 use std::io;
 use std::path::Path;
@@ -84,7 +84,7 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
     let mut shards = Vec::new();
     let mut sleepers = Vec::new();
     for (index, place) in plan.iter().enumerate() {
-        let (sleeper, waker) = crate::sleep::parking();
+        let (sleeper, waker) = crate::pipeline::sleep::parking();
         let size = ShardSize {
             reactors: placement.reactors_per_shard,
             chunks: options.memory.chunks.clone(),
@@ -113,11 +113,11 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
         let kept = take_for(&mut inherited, service::ADMIN, &Address::Tcp(address)).pop().map(|i| i.socket);
         let was_kept = kept.is_some();
         let (listener, address) =
-            crate::admin::bind(address, kept).map_err(|error| StartError::Admin { address: at, error })?;
+            crate::watch::admin::bind(address, kept).map_err(|error| StartError::Admin { address: at, error })?;
         if let (false, Ok(copy)) = (was_kept, listener.try_clone()) {
             manager.keep(service::ADMIN, std::iter::once(&copy.into()));
         }
-        crate::admin::start(listener, &metrics, &control).map_err(resource("start admin threads"))?;
+        crate::watch::admin::start(listener, &metrics, &control).map_err(resource("start admin threads"))?;
         admin = Some(address.to_string());
     }
 
@@ -128,8 +128,8 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
     let node = data_dir::node_id(&**disk, &options.data_dir)?;
     let modes = FileModes::probe(&**disk, &options.data_dir.join(data_dir::STATE_DIR));
 
-    let (keeper_sleeper, keep) = crate::sleep::parking();
-    let writer_changes: Vec<crate::writer::Changes> =
+    let (keeper_sleeper, keep) = crate::pipeline::sleep::parking();
+    let writer_changes: Vec<crate::pipeline::writer::Changes> =
         shards.iter().map(|_| Arc::new(ArrayQueue::new(CHANGES))).collect();
     for (i, sleeper) in sleepers.into_iter().enumerate() {
         let shard = Arc::clone(&shards[i]);
@@ -171,7 +171,8 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
     drop(inherited);
     let limit = Arc::new(ConnectionLimit::new(max_connections));
     let runs = listener_runs(options, &certificates);
-    let changes: Vec<crate::reactor::Changes> = (0..reactors).map(|_| Arc::new(ArrayQueue::new(CHANGES))).collect();
+    let changes: Vec<crate::intake::reactor::Changes> =
+        (0..reactors).map(|_| Arc::new(ArrayQueue::new(CHANGES))).collect();
     let spread = Arc::new(Spread::new(shards.clone()));
     let size = max_connections.div_ceil(reactors);
     let make_rings = || (0..reactors).map(|_| UringEngine::new(size, options.memory.ring_buffers)).collect();

@@ -3,7 +3,7 @@
 
 use super::StartError;
 use crate::config::listener::{ListenerOptions, TlsSettings};
-use crate::transport::tls::{MinVersion, TlsAcceptor, TlsOptions};
+use crate::intake::transport::tls::{MinVersion, TlsAcceptor, TlsOptions};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;

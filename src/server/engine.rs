@@ -2,7 +2,7 @@
 
 use super::StartError;
 use crate::config::raw::EngineChoice;
-use crate::net;
+use crate::intake::net;
 use std::io;
 
 /// The engines there are.

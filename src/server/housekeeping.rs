@@ -2,18 +2,18 @@
 
 use super::StartError;
 use super::build::resource;
-use crate::clock::Clock;
 use crate::config::Options;
 use crate::config::checked::StreamSettings;
-use crate::control::Control;
-use crate::keeper::{Keeper, KeptCounts, KeptStream, KeptStreams};
+use crate::host::clock::Clock;
 use crate::log::LogError;
 use crate::log::archive::Shelf;
 use crate::log::data_dir::stream_dirs;
 use crate::log::disk::Disk;
+use crate::log::keeper::{Keeper, KeptCounts, KeptStream, KeptStreams};
 use crate::log::retention::Limits;
-use crate::sleep::Sleep;
-use crate::writer::stream::trail_most;
+use crate::pipeline::control::Control;
+use crate::pipeline::sleep::Sleep;
+use crate::pipeline::writer::stream::trail_most;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -71,7 +71,7 @@ pub fn start(
     let patient = disk.that_can_wait().unwrap_or_else(|| Arc::clone(disk));
     let keeper = Keeper::new(patient, Arc::clone(clock), Arc::clone(control), data_dir, streams, counts);
     let body = move || {
-        crate::sys::lowest_priority();
+        crate::host::sys::lowest_priority();
         if catch_unwind(AssertUnwindSafe(|| keeper.run(&*sleeper))).is_err() {
             // Nobody's line depends on it; but nothing is deleted or compressed any more.
             tracing::error!("housekeeping died of a bug: restart the server before the disk is full");

@@ -3,18 +3,18 @@
 use super::Certificates;
 use super::file_modes::FileModes;
 use super::sources::Source;
-use crate::clock::Clock;
 use crate::config::Options;
-use crate::control::{Control, Notice};
-use crate::keeper::KeptStreams;
+use crate::host::clock::Clock;
+use crate::intake::reactor::{self, ConnectionLimit, ListenerRun};
+use crate::intake::spread::Spread;
 use crate::log::disk::Disk;
-use crate::metrics::render::Metrics;
-use crate::reactor::{self, ConnectionLimit, ListenerRun};
-use crate::sandbox::Confinement;
-use crate::service::Manager;
-use crate::shard::Shard;
-use crate::spread::Spread;
-use crate::writer;
+use crate::log::keeper::KeptStreams;
+use crate::pipeline::control::{Control, Notice};
+use crate::pipeline::shard::Shard;
+use crate::pipeline::writer;
+use crate::server::sandbox::Confinement;
+use crate::server::service::Manager;
+use crate::watch::render::Metrics;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 

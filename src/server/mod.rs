@@ -8,20 +8,22 @@ mod housekeeping;
 mod live;
 mod pin;
 mod reload;
+pub mod sandbox;
 mod seats;
+pub mod service;
 mod sources;
 mod threads;
 mod watchdog;
 
-use crate::clock::{Clock, SystemClock};
 use crate::config::{ConfigError, Options};
-use crate::control::Notice;
+use crate::host::clock::{Clock, SystemClock};
 use crate::log::LogError;
 use crate::log::disk::Disk;
 use crate::log::real_disk::RealDisk;
-use crate::metrics::render::Metrics;
-use crate::sandbox::Confinement;
-use crate::service::{Inherited, Manager};
+use crate::pipeline::control::Notice;
+use crate::server::sandbox::Confinement;
+use crate::server::service::{Inherited, Manager};
+use crate::watch::render::Metrics;
 use build::Running;
 pub use certificates::Certificates;
 use live::Live;
@@ -57,7 +59,7 @@ pub enum StartError {
         /// Its name.
         name: String,
         /// What is wrong.
-        error: crate::transport::tls::TlsError,
+        error: crate::intake::transport::tls::TlsError,
     },
     /// The admin address.
     #[error("admin: cannot listen on {address}: {error}; choose another --admin, or --admin off")]
@@ -248,7 +250,7 @@ impl Server {
     }
 
     fn is_stdin_only(&self) -> bool {
-        self.live.options.listeners.iter().all(|l| l.address == crate::net::listen::Address::Stdin)
+        self.live.options.listeners.iter().all(|l| l.address == crate::host::address::Address::Stdin)
     }
 
     /// One line for the service manager.

@@ -1,8 +1,8 @@
 //! Threads with names and places.
 
-use crate::control::Notice;
-use crate::sys::prefer_node;
-use crate::topology::ShardPlan;
+use crate::host::sys::prefer_node;
+use crate::host::topology::ShardPlan;
+use crate::pipeline::control::Notice;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use std::io;

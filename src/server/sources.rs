@@ -2,10 +2,12 @@
 
 use super::StartError;
 use crate::config::listener::ListenerOptions;
-use crate::net::listen::{self, Address, SocketFile};
-use crate::net::{Kind, ListenerId, Peer, Socket, stdin};
-use crate::service::{Inherited, Manager, kept_name, take_for};
-use crate::shard::Handed;
+use crate::host::address::Address;
+use crate::host::peer::{ListenerId, Peer};
+use crate::intake::net::listen::{self, SocketFile};
+use crate::intake::net::{Kind, Socket, stdin};
+use crate::intake::spread::Handed;
+use crate::server::service::{Inherited, Manager, kept_name, take_for};
 use socket2::Type;
 use std::io;
 

@@ -1,13 +1,13 @@
 //! The threads of a running server, and how they are ended.
 
 use super::pin::{Place, spawn};
-use crate::acceptor::{Acceptor, Handle};
-use crate::control::{Control, Notice};
+use crate::host::peer::ListenerId;
+use crate::intake::acceptor::{Acceptor, Handle};
+use crate::intake::spread::Spread;
 use crate::log::data_dir::Lock;
-use crate::net::ListenerId;
-use crate::shard::Shard;
-use crate::sleep::Waker;
-use crate::spread::Spread;
+use crate::pipeline::control::{Control, Notice};
+use crate::pipeline::shard::Shard;
+use crate::pipeline::sleep::Waker;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -74,7 +74,7 @@ impl Threads {
     }
 
     pub fn wake_reactors(&self) {
-        self.shards.iter().flat_map(|s| &s.reactors).for_each(crate::shard::ReactorPort::wake);
+        self.shards.iter().flat_map(|s| &s.reactors).for_each(crate::pipeline::shard::ReactorPort::wake);
     }
 
     pub fn wake_writers(&self) {

@@ -1,8 +1,8 @@
 //! The service manager's watchdog: fed only while every reactor and every writer gives a sign of life.
 
 use super::threads::Threads;
-use crate::control::Control;
-use crate::service::Manager;
+use crate::pipeline::control::Control;
+use crate::server::service::Manager;
 use std::time::{Duration, Instant};
 
 /// See the module. Without a watchdog nothing here ever falls due.

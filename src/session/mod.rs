@@ -1,12 +1,11 @@
 //! The protocol of one connection: finds whole records in received bytes and says what to answer. Does no I/O.
 
-pub mod http;
 pub mod json;
-pub mod lines;
 pub mod room;
 pub mod tail;
 
 use crate::metrics::accounting::{Reason, Tally};
+use crate::protocol::http;
 use std::sync::Arc;
 use tail::Tail;
 

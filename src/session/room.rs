@@ -4,8 +4,8 @@
 //! bodies ([`Room`], one for all). What is reserved for each connection anyway (two blocks of its tail, the buffers of its TLS)
 //! is nobody's share of it.
 
-use crate::mutants::mutant;
-use crate::net::{Client, ListenerId};
+use crate::host::mutants::mutant;
+use crate::host::peer::{Client, ListenerId};
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -2,11 +2,11 @@
 
 use super::faulty_disk::{Faults, FaultyDisk};
 use super::{Metrics, cat, lines_of};
-use logweir::clock::SystemClock;
 use logweir::config::{Overrides, load_text};
-use logweir::control::Notice;
-use logweir::metrics::render;
+use logweir::host::clock::SystemClock;
+use logweir::pipeline::control::Notice;
 use logweir::server::{self, Server};
+use logweir::watch::render;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

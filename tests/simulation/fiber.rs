@@ -4,7 +4,7 @@
 use super::common::sim_disk::Chance;
 use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
-use logweir::clock::{BootId, Clock};
+use logweir::host::clock::{BootId, Clock};
 use std::cell::{Cell, RefCell};
 use std::ptr::null;
 use std::sync::Arc;

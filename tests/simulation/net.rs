@@ -2,7 +2,8 @@
 //! real engines, in pieces of any size; sends at once or later, as the seed has it.
 
 use super::fiber::{Flag, below, machine, note, now, once_in, point, sleep};
-use logweir::net::{ConnId, Engine, Event, Kind, Lease, ListenerId, Outcome, Peer, Received, Sent, Socket};
+use logweir::host::peer::{ListenerId, Peer};
+use logweir::intake::net::{ConnId, Engine, Event, Kind, Lease, Outcome, Received, Sent, Socket};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::io;

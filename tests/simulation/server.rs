@@ -6,26 +6,26 @@ use super::fiber::{Fiber, Flag, SimClock, below, machine, note, now, once_in, po
 use super::ledger::Promise;
 use super::net::{Net, SharedNet, SimEngine};
 use crossbeam_queue::ArrayQueue;
-use logweir::chunk::{Chunk, Class};
-use logweir::clock::Clock;
 use logweir::config::listener::ListenerOptions;
 use logweir::config::{Options, Overrides, load_text};
-use logweir::control::Control;
+use logweir::host::clock::Clock;
+use logweir::intake::reactor::{AddressLimit, ConnectionLimit, ListenerRun, Reactor, Setup};
+use logweir::intake::spread::Spread;
 use logweir::log::LogError;
 use logweir::log::disk::{Caching, Disk};
 use logweir::log::recover::recover_dir;
 use logweir::log::segment::AppendOptions;
 use logweir::log::stream_dir::StreamDir;
 use logweir::metrics::accounting::{Accounting, Ledger};
-use logweir::reactor::{AddressLimit, ConnectionLimit, ListenerRun, Reactor, Setup};
+use logweir::pipeline::chunk::{Chunk, Class};
+use logweir::pipeline::control::Control;
+use logweir::pipeline::shard::{Shard, ShardSize};
+use logweir::pipeline::sleep::Sleep;
+use logweir::pipeline::writer::steward::{Done, Job, Steward, work};
+use logweir::pipeline::writer::stream::{StreamOptions, StreamWriter};
+use logweir::pipeline::writer::unsynced::SyncPolicy;
+use logweir::pipeline::writer::{Parts, Writer};
 use logweir::session::tail::TailStore;
-use logweir::shard::{Shard, ShardSize};
-use logweir::sleep::Sleep;
-use logweir::spread::Spread;
-use logweir::writer::steward::{Done, Job, Steward, work};
-use logweir::writer::stream::{StreamOptions, StreamWriter};
-use logweir::writer::unsynced::SyncPolicy;
-use logweir::writer::{Parts, Writer};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::path::Path;
@@ -259,7 +259,7 @@ pub fn start(disk: &SimDisk, sizes: Sizes) -> Result<Serving, LogError> {
             control: Arc::clone(&control),
             clock: Arc::clone(&clock),
             steward: Box::new(steward),
-            syncers: Box::new(logweir::writer::syncers::InTurn(Arc::clone(&clock))),
+            syncers: Box::new(logweir::pipeline::writer::syncers::InTurn(Arc::clone(&clock))),
             sleeper: Box::new(SimSleep(Arc::clone(&flag))),
             ledger,
             listeners,
@@ -324,7 +324,7 @@ pub fn start(disk: &SimDisk, sizes: Sizes) -> Result<Serving, LogError> {
 impl Serving {
     /// Raises the flags of all reactors, as the control thread does.
     pub fn wake_reactors(&self) {
-        self.shards.iter().flat_map(|s| &s.reactors).for_each(logweir::shard::ReactorPort::wake);
+        self.shards.iter().flat_map(|s| &s.reactors).for_each(logweir::pipeline::shard::ReactorPort::wake);
     }
 
     pub fn wake_writers(&self) {

@@ -3,7 +3,7 @@
 mod options;
 mod roff;
 
-use crate::output::{complain, say};
+use crate::host::output::{complain, say};
 use clap::Command;
 use clap_mangen::Man;
 use roff::{escaped, prose};

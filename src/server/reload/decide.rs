@@ -4,9 +4,9 @@ use super::super::live::{Live, SPARE_STREAMS};
 use super::{Proposal, Report};
 use crate::config::Options;
 use crate::config::listener::ListenerOptions;
-use crate::net::listen::Address;
-use crate::reactor::ListenerRun;
-use crate::sandbox::certificate_files;
+use crate::host::address::Address;
+use crate::intake::reactor::ListenerRun;
+use crate::server::sandbox::certificate_files;
 
 impl Live {
     /// What only a restart changes.

@@ -73,7 +73,7 @@ impl Live {
                 report.restart.push(format!("stream.{} (too many new streams)", settings.name));
                 continue;
             }
-            let begin = |shard: &Arc<crate::shard::Shard>| {
+            let begin = |shard: &Arc<crate::pipeline::shard::Shard>| {
                 let dir = StreamDir::open(
                     Arc::clone(&self.disk),
                     Arc::clone(&self.clock),

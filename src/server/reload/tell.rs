@@ -4,12 +4,13 @@ use super::super::build::stored;
 use super::super::live::Live;
 use super::super::threads::Threads;
 use super::{NewStream, Proposal, Report};
-use crate::acceptor;
 use crate::config::Options;
 use crate::config::checked::StreamSettings;
-use crate::net::{ListenerId, listen};
-use crate::reactor::{AddressLimit, Change, ListenerRun};
-use crate::writer;
+use crate::host::peer::ListenerId;
+use crate::intake::acceptor;
+use crate::intake::net::listen;
+use crate::intake::reactor::{AddressLimit, Change, ListenerRun};
+use crate::pipeline::writer;
 use crossbeam_queue::ArrayQueue;
 use std::sync::Arc;
 use std::time::Duration;
@@ -167,7 +168,7 @@ impl Live {
                 change.sockets.extend(self.sources[*place].per_reactor.pop().map(|s| (*place as ListenerId, s)));
             }
         }
-        let wake = || self.shards.iter().flat_map(|s| &s.reactors).for_each(crate::shard::ReactorPort::wake);
+        let wake = || self.shards.iter().flat_map(|s| &s.reactors).for_each(crate::pipeline::shard::ReactorPort::wake);
         for round in [first, second] {
             self.changes.iter().zip(round).for_each(|(changes, change)| tell(changes, change, wake));
             wake();

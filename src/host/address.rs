@@ -1,0 +1,68 @@
+//! Where listeners listen, as it is written in a configuration.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Where a listener listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// `tcp://HOST:PORT`; port 0 takes a free one.
+    Tcp(SocketAddr),
+    /// `unix:///path` or `unix://relative/path`: a stream socket.
+    Unix(PathBuf),
+    /// `unixgram://PATH`: a datagram socket.
+    UnixDatagram(PathBuf),
+    /// `stdin:`
+    Stdin,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(address) => write!(f, "tcp://{address}"),
+            Address::Unix(path) => write!(f, "unix://{}", path.display()),
+            Address::UnixDatagram(path) => write!(f, "unixgram://{}", path.display()),
+            Address::Stdin => f.write_str("stdin:"),
+        }
+    }
+}
+
+/// Longest path of a Unix socket, in bytes (`sun_path`, unix(7), less the final NUL).
+const UNIX_PATH_MAX: usize = 107;
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let path = |p: &str| match p.len() {
+            0 => Err(format!("\"{text}\" names no path")),
+            // unix(7): such names are commonly abstract sockets, which have no file, and so nothing says who may use them.
+            _ if p.starts_with('@') => Err(format!(
+                "\"{text}\" names an abstract socket, which anybody on this host could use; expected a path (a file of that name is ./{p})"
+            )),
+            n if n > UNIX_PATH_MAX => {
+                Err(format!("the path of a Unix socket has at most {UNIX_PATH_MAX} bytes, this has {n}"))
+            }
+            _ => Ok(PathBuf::from(p)),
+        };
+        if text == "stdin:" || text == "stdin://" {
+            return Ok(Address::Stdin);
+        }
+        match text.split_once("://") {
+            Some(("tcp", rest)) => {
+                let rest = rest.replace("localhost:", "127.0.0.1:");
+                rest.parse().map(Address::Tcp).map_err(|_| {
+                    format!("\"{text}\" is not tcp://IP:PORT (such as tcp://127.0.0.1:5170 or tcp://[::]:5170)")
+                })
+            }
+            Some(("unix", rest)) => path(rest).map(Address::Unix),
+            Some(("unixgram", rest)) => path(rest).map(Address::UnixDatagram),
+            Some(("udp", _)) => Err("udp:// is not an address of the lines protocol; use tcp:// or unixgram://".into()),
+            _ => Err(format!(
+                "\"{text}\" is not an address: expected tcp://IP:PORT, unix://PATH, unixgram://PATH or stdin:"
+            )),
+        }
+    }
+}

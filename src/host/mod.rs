@@ -1,0 +1,12 @@
+//! The machine: system calls, cores and memory, time, limits; and what every other floor is made of.
+
+pub mod address;
+pub mod clock;
+pub mod limits;
+pub mod mutants;
+pub mod output;
+pub mod peer;
+pub mod rate;
+pub mod sync;
+pub mod sys;
+pub mod topology;

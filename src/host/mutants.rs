@@ -1,0 +1,80 @@
+//! Planted bugs: mistakes that somebody really made, for the tests to find. Compiled in with `--cfg mutants` only, chosen by
+//! name with `LOGWEIR_MUTANT`; `tests/mutants/run` says which test finds which.
+
+/// All names.
+pub const NAMES: &[&str] = &[
+    "ack_before_sync",
+    "ack_on_receipt",
+    "sync_error_ignored",
+    "sync_retried",
+    "no_directory_sync",
+    "rename_before_sync",
+    "mark_before_sync",
+    "trail_not_synced",
+    "wake_up_lost",
+    "second_look_left_out",
+    "evicted_not_counted",
+    "dropped_not_counted",
+    "at_risk_not_counted",
+    "acked_chunk_evicted",
+    "torn_tail_shown",
+    "good_tail_thrown_away",
+    "corrupt_tail_stops_the_start",
+    "rotation_loses_the_next_lines",
+    "sequence_restarts",
+    "short_write_taken_for_whole",
+    "half_a_batch_left_by_a_full_disk",
+    "held_lines_forgotten_by_a_failure",
+    "another_streams_sync_releases_what_failed",
+    "holes_kept",
+    "failed_pages_taken_for_synced",
+    "suspect_sealed_as_sound",
+    "recovery_does_not_sync",
+    "fragment_kept_after_a_reset",
+    "batches_out_of_order",
+    "moved_without_its_chunk",
+    "original_goes_before_its_copy",
+    "copy_not_compared",
+    "link_before_the_copy",
+    "retired_without_a_note",
+    "armed_without_buffers",
+    "no_shares",
+    "holders_never_end",
+    "turn_for_the_first_byte",
+    "goodbye_not_heard",
+    "log_written_by_whoever_says_it",
+    "output_panics",
+    "living_socket_removed",
+    "counted_length_trusted",
+    "stale_mark_believed",
+    "ready_on_a_full_disk",
+];
+
+/// True if this is the one that was chosen.
+#[cfg(mutants)]
+#[must_use]
+pub fn is(name: &str) -> bool {
+    use std::sync::OnceLock;
+    static CHOSEN: OnceLock<Option<String>> = OnceLock::new();
+    debug_assert!(NAMES.contains(&name), "{name} is not in the list");
+    let chosen = CHOSEN.get_or_init(|| std::env::var("LOGWEIR_MUTANT").ok().filter(|name| !name.is_empty()));
+    if let Some(chosen) = chosen {
+        assert!(NAMES.contains(&chosen.as_str()), "LOGWEIR_MUTANT: there is no {chosen}");
+    }
+    chosen.as_deref() == Some(name)
+}
+
+/// Never: there are no planted bugs in this build.
+#[cfg(not(mutants))]
+#[must_use]
+pub const fn is(_name: &str) -> bool {
+    false
+}
+
+/// True where the planted bug of this name is to show; gone from the code in builds without `--cfg mutants`.
+macro_rules! mutant {
+    ($name:literal) => {
+        cfg!(mutants) && $crate::host::mutants::is($name)
+    };
+}
+pub(crate) use mutant;

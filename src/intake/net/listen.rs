@@ -1,0 +1,219 @@
+//! Addresses, and making the sockets that listen on them.
+
+use crate::host::address::Address;
+use crate::host::mutants::mutant;
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// One TCP socket per reactor on the same address, and the address with its real port.
+///
+/// With one reactor the socket is an ordinary one. With more, `SO_REUSEPORT` would also let a second server of the same
+/// user in silently, so a plain bind is tried first, which the kernel refuses while anybody listens there.
+///
+/// # Errors
+/// The address is taken, not ours, or not allowed.
+pub fn bind_tcp(address: SocketAddr, sockets: usize) -> io::Result<(Vec<Socket>, SocketAddr)> {
+    let make = |address: SocketAddr, share: bool| -> io::Result<Socket> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(share)?;
+        socket.bind(&address.into())?;
+        Ok(socket)
+    };
+    let first = make(address, false)?;
+    let address = first.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
+    let made = if sockets <= 1 {
+        vec![first]
+    } else {
+        drop(first);
+        (0..sockets).map(|_| make(address, true)).collect::<io::Result<_>>()?
+    };
+    made.iter().try_for_each(|s| s.listen(BACKLOG))?;
+    Ok((made, address))
+}
+
+/// A socket file that this process has made, and nobody else since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    id: (u64, u64),
+}
+
+impl SocketFile {
+    /// The one that is there.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn at(path: &Path) -> io::Result<SocketFile> {
+        let meta = std::fs::symlink_metadata(path)?;
+        Ok(SocketFile { path: path.to_path_buf(), id: (meta.dev(), meta.ino()) })
+    }
+
+    /// Removes it, unless something else has its name by now.
+    pub fn remove(&self) {
+        if SocketFile::at(&self.path).is_ok_and(|now| now == *self) {
+            let _ = std::fs::remove_file(&self.path); // its directory may be read-only by now; it is dead either way
+        }
+    }
+}
+
+/// Removes a socket file that is proven dead: the kernel refuses connections since no socket has that name. Everything else is
+/// somebody's, whatever its type and whether or not we may use it.
+fn make_way(path: &Path, address: &SockAddr) -> io::Result<()> {
+    let taken = |kind, what: &str| Err(io::Error::new(kind, format!("{what}; choose another path, or remove it")));
+    let meta = match std::fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        meta => meta?,
+    };
+    if !meta.file_type().is_socket() {
+        return taken(io::ErrorKind::AlreadyExists, "there is a file of that name that is not a socket");
+    }
+    let probe = |of: Type| {
+        let probe = Socket::new(Domain::UNIX, of, None)?;
+        probe.set_nonblocking(true)?; // a full queue is no reason to wait
+        probe.connect(address)
+    };
+    // A stream socket that is bound and does not listen yet refuses those of its type, but is of another one than the second.
+    let refused =
+        |result: &io::Result<()>| result.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+    let first = probe(Type::STREAM);
+    match if refused(&first) { probe(Type::DGRAM) } else { first } {
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused || mutant!("living_socket_removed") => {
+            std::fs::remove_file(path)
+        }
+        Ok(()) => taken(io::ErrorKind::AddrInUse, "another process serves this socket"),
+        Err(e) if e.raw_os_error() == Some(libc::EPROTOTYPE) => {
+            taken(io::ErrorKind::AddrInUse, "another process has a socket of another type there")
+        }
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+            taken(io::ErrorKind::AddrInUse, "another process serves this socket, and its queue is full")
+        }
+        Err(e) => taken(e.kind(), &format!("there is a socket that cannot be proven dead ({e})")),
+    }
+}
+
+/// A Unix socket of the given type, with the file's mode. A socket file that nobody serves any more is replaced.
+///
+/// # Errors
+/// The path is taken by something else or by a running server, or cannot be made.
+pub fn bind_unix(path: &Path, kind: super::Kind, mode: u32) -> io::Result<Socket> {
+    let of = match kind {
+        super::Kind::Stream => Type::STREAM,
+        super::Kind::Datagram => Type::DGRAM,
+    };
+    let address = SockAddr::unix(path)?;
+    make_way(path, &address)?;
+    let socket = Socket::new(Domain::UNIX, of, None)?;
+    socket.bind(&address)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    if kind == super::Kind::Stream {
+        socket.listen(BACKLOG)?;
+    }
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Gives the file of a Unix socket its mode; other addresses have none.
+///
+/// # Errors
+/// The file is not there, or not ours.
+pub fn set_mode(address: &Address, mode: u32) -> io::Result<()> {
+    match address {
+        Address::Unix(path) | Address::UnixDatagram(path) => {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+        }
+        Address::Tcp(_) | Address::Stdin => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_and_shown_alike() {
+        for text in ["tcp://127.0.0.1:5170", "tcp://[::1]:1", "unix:///run/x", "unixgram://a", "stdin:"] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+        }
+        for bad in [
+            "unix://@name",
+            "unixgram://@name",
+            "",
+            "5170",
+            "tcp://",
+            "tcp://host",
+            "unix://",
+            "http://x",
+            "udp://127.0.0.1:1",
+        ] {
+            assert!(bad.parse::<Address>().is_err(), "{bad}");
+        }
+        assert!(format!("unix://{}", "a".repeat(108)).parse::<Address>().is_err());
+    }
+
+    #[test]
+    fn a_taken_port_is_refused_even_by_a_sharing_server() {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let (_held, address) = bind_tcp(any, 2).unwrap();
+        assert_eq!(bind_tcp(address, 2).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn a_dead_socket_file_is_replaced_and_a_living_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        drop(bind_unix(&path, crate::intake::net::Kind::Stream, 0o600).unwrap());
+        let _living = bind_unix(&path, crate::intake::net::Kind::Stream, 0o600).unwrap();
+        assert_eq!(
+            bind_unix(&path, crate::intake::net::Kind::Stream, 0o600).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
+        let gram = dir.path().join("g");
+        let held = std::os::unix::net::UnixDatagram::bind(&gram).unwrap();
+        for kind in [crate::intake::net::Kind::Stream, crate::intake::net::Kind::Datagram] {
+            assert_eq!(bind_unix(&gram, kind, 0o600).unwrap_err().kind(), io::ErrorKind::AddrInUse, "{kind:?}");
+        }
+        assert!(held.local_addr().unwrap().as_pathname().is_some_and(Path::exists), "it is still there");
+        drop(held);
+        drop(bind_unix(&gram, crate::intake::net::Kind::Stream, 0o600).unwrap());
+        // A queue that is full, and a link to a socket that lives.
+        let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        let full = dir.path().join("full");
+        listener.bind(&SockAddr::unix(&full).unwrap()).unwrap();
+        listener.listen(0).unwrap();
+        let _waiting = std::os::unix::net::UnixStream::connect(&full).unwrap();
+        assert!(bind_unix(&full, crate::intake::net::Kind::Stream, 0o600).is_err());
+        std::os::unix::fs::symlink(&full, dir.path().join("link")).unwrap();
+        assert!(bind_unix(&dir.path().join("link"), crate::intake::net::Kind::Stream, 0o600).is_err());
+        let early = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        early.bind(&SockAddr::unix(dir.path().join("early")).unwrap()).unwrap();
+        assert!(
+            bind_unix(&dir.path().join("early"), crate::intake::net::Kind::Stream, 0o600).is_err(),
+            "bound, not listening yet"
+        );
+        assert!(full.exists() && dir.path().join("link").exists());
+        std::fs::write(dir.path().join("f"), "x").unwrap();
+        assert!(bind_unix(&dir.path().join("f"), crate::intake::net::Kind::Stream, 0o600).is_err());
+    }
+
+    #[test]
+    fn a_socket_file_that_is_another_ones_by_now_is_not_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let _ours = bind_unix(&path, crate::intake::net::Kind::Stream, 0o600).unwrap();
+        let file = SocketFile::at(&path).unwrap();
+        std::fs::rename(&path, dir.path().join("moved")).unwrap();
+        let _theirs = bind_unix(&path, crate::intake::net::Kind::Stream, 0o600).unwrap();
+        file.remove();
+        assert!(path.exists(), "it is theirs");
+        SocketFile::at(&path).unwrap().remove();
+        assert!(!path.exists());
+    }
+}

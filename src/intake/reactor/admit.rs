@@ -1,0 +1,307 @@
+//! Taking connections in and letting them go, within the limits.
+
+use super::Reactor;
+use super::conns::Conn;
+use crate::host::address::Address;
+use crate::host::peer::{Client, ListenerId, Peer};
+use crate::intake::net::{Engine, Socket};
+use crate::intake::spread::Handed;
+use crate::intake::transport::proxy::Proxy;
+use crate::intake::transport::{Identity, Stage};
+use crate::metrics::accounting::{Reason, Tally, Term};
+use crate::metrics::stats::Refused;
+use crate::pipeline::chunk::ConnId;
+use crate::pipeline::control::Notice;
+use crate::protocol::http::Http;
+use crate::protocol::lines::Lines;
+use crate::session::Session;
+use crate::session::room::Owner;
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// `limits.max_connections`, over all reactors. Touched when a connection comes or goes.
+#[derive(Debug)]
+pub struct ConnectionLimit {
+    open: AtomicUsize,
+    /// What there is room for.
+    fit: usize,
+    most: AtomicUsize,
+}
+
+impl ConnectionLimit {
+    /// So many at most.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        ConnectionLimit { open: AtomicUsize::new(0), fit: most, most: AtomicUsize::new(most) }
+    }
+
+    /// The greatest limit that there is room for.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.fit
+    }
+
+    /// Another limit, no greater than the first, for those who come from now on.
+    pub fn set_most(&self, most: usize) {
+        self.most.store(most.min(self.fit), Ordering::Relaxed);
+    }
+
+    fn enter(&self) -> bool {
+        let entered = self.open.fetch_add(1, Ordering::Relaxed) < self.most.load(Ordering::Relaxed);
+        if !entered {
+            self.leave();
+        }
+        entered
+    }
+
+    fn leave(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// `max_connections_per_address` of one listener, over all reactors. Touched when a connection comes or goes; holds one
+/// entry per address that is connected.
+#[derive(Debug)]
+pub struct AddressLimit {
+    most: AtomicUsize,
+    /// `limits.ipv6_prefix`
+    ipv6_prefix: AtomicU8,
+    open: Mutex<HashMap<Client, usize>>,
+}
+
+impl AddressLimit {
+    /// So many at most; 0: no limit. So many bits of an IPv6 address are one client's.
+    #[must_use]
+    pub fn new(most: usize, ipv6_prefix: u8) -> Self {
+        let (most, ipv6_prefix) = (AtomicUsize::new(most), AtomicU8::new(ipv6_prefix));
+        AddressLimit { most, ipv6_prefix, open: Mutex::new(HashMap::new()) }
+    }
+
+    /// Other limits, for those who come from now on.
+    pub fn set(&self, most: usize, ipv6_prefix: u8) {
+        self.most.store(most, Ordering::Relaxed);
+        self.ipv6_prefix.store(ipv6_prefix, Ordering::Relaxed);
+    }
+
+    /// Whom a connection counts for.
+    pub(super) fn client(&self, peer: &Peer) -> Option<Client> {
+        peer.ip().map(|ip| Client::of(ip, self.ipv6_prefix.load(Ordering::Relaxed)))
+    }
+
+    pub(super) fn enter(&self, ip: Client) -> bool {
+        // Counted without a limit too: one may be set while they are connected.
+        let most = self.most.load(Ordering::Relaxed);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(ip).or_insert(0);
+        let enters = most == 0 || *count < most;
+        *count += usize::from(enters);
+        if *count == 0 {
+            open.remove(&ip);
+        }
+        enters
+    }
+
+    pub(super) fn leave(&self, ip: Client) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&ip) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&ip);
+            }
+        }
+    }
+}
+
+impl<E: Engine> Reactor<E> {
+    /// A new connection: serves it here, or hands it to the reactor that has the fewest.
+    pub(super) fn place(&mut self, listener: ListenerId, socket: Socket, peer: Peer) {
+        if self.draining {
+            self.spread.keep(self.number); // the others may have ended
+            return self.admit(listener, socket, peer);
+        }
+        let handed = Handed { listener, socket, peer, moved: None };
+        if let Ok(Some(kept)) = self.spread.hand(Some(self.number), handed) {
+            self.admit(kept.listener, kept.socket, kept.peer);
+        }
+    }
+
+    /// Takes a connection in, or closes it at once where a limit says so: a clear answer beats a connection that hangs.
+    pub(super) fn admit(&mut self, listener: ListenerId, socket: Socket, peer: Peer) {
+        if self.control.intake_stopped() && self.listeners[usize::from(listener)].options.http.is_none() {
+            self.spread.leave(self.number);
+            return self.refuse(listener, Refused::DiskFailed);
+        }
+        if !self.connections.enter() {
+            self.spread.leave(self.number);
+            return self.refuse(listener, Refused::MaxConnections);
+        }
+        let run = &self.listeners[usize::from(listener)];
+        // Behind a proxy the client's address counts, once it is known, and never the proxy's.
+        let counted = if run.options.proxy { None } else { run.addresses.client(&peer) };
+        if counted.is_some_and(|client| !run.addresses.enter(client)) {
+            self.connections.leave();
+            self.spread.leave(self.number);
+            return self.refuse(listener, Refused::PerAddress);
+        }
+        if (run.options.lines.reply_count || run.options.http.is_some() || run.tls.is_some()) && peer.ip().is_some() {
+            let _ = socket.fd.set_tcp_nodelay(true); // answers are small and awaited; without it they only come later
+        }
+        let kind = socket.kind;
+        let owner = Owner { listener, client: counted };
+        let session = self.session_for(&peer, owner);
+        let stage = self.stage_for(listener);
+        let Ok(id) = self.engine.open(socket) else {
+            self.forget(listener, counted);
+            return self.refuse(listener, Refused::Descriptors);
+        };
+        let mut conn = Conn::new(kind, peer, owner, session, stage);
+        conn.last_input_ns = self.now;
+        conn.retires_ns = self.retirement(listener, id);
+        if conn.stage.is_opening() {
+            conn.line_since_ns = self.now; // a handshake that never ends has its deadline too
+        }
+        self.conns.insert(id, conn);
+        self.start_timers(id);
+        self.stats().open.add(1);
+        self.stats().accepted.add(1);
+        if self.is_ending(listener) {
+            self.pending(id); // was in the accept queue when the end began: take what it sent
+        }
+    }
+
+    /// The protocol of a new connection.
+    pub(super) fn session_for(&self, peer: &Peer, owner: Owner) -> Box<dyn Session> {
+        let options = &self.listeners[usize::from(owner.listener)].options;
+        match &options.http {
+            Some(http) => Box::new(Http::new(Arc::clone(http), peer, owner)),
+            // A datagram ends where it was received.
+            None if matches!(options.address, Address::UnixDatagram(_)) => {
+                Box::new(Lines::new(Arc::clone(&options.lines), peer))
+            }
+            None => Box::new(Lines::new(Arc::clone(&options.lines), peer).leaving_rest()),
+        }
+    }
+
+    /// What lies between its socket and its session.
+    fn stage_for(&self, listener: ListenerId) -> Box<dyn Stage> {
+        let run = &self.listeners[usize::from(listener)];
+        let inner = match &run.tls {
+            Some(tls) => tls.stage(),
+            None => Box::new(Identity),
+        };
+        if run.options.proxy { Box::new(Proxy::new(inner)) } else { inner }
+    }
+
+    /// When a connection that begins now is too old; 0: never. Up to a tenth earlier, so that those that came together do
+    /// not go together.
+    fn retirement(&self, listener: ListenerId, id: ConnId) -> u64 {
+        let age = self.listeners[usize::from(listener)].options.max_connection_age.as_nanos() as u64;
+        if age == 0 {
+            return 0;
+        }
+        let seed = (u64::from(id.index) << 32 | u64::from(id.generation)) ^ self.now;
+        let spread = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54; // 0 to 1023, by Fibonacci hashing
+        self.now + age - (age / 10).saturating_mul(spread) / 1024
+    }
+
+    /// The timers of a connection that is new here.
+    pub(super) fn start_timers(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(id) else { return };
+        let options = &self.listeners[usize::from(conn.listener)].options;
+        let idle = options.idle_timeout.as_nanos() as u64;
+        // Standard input and datagram sockets are no connections of anybody: they do not go idle.
+        if idle > 0 && is_somebodys(&options.address) {
+            self.idle_timers.push(Reverse((conn.last_input_ns + idle, id)));
+        }
+        if conn.line_since_ns > 0 {
+            self.start_line_timer(id);
+        }
+    }
+
+    /// Takes a connection off the counts that are kept over all reactors.
+    pub(super) fn forget(&mut self, listener: ListenerId, client: Option<Client>) {
+        self.connections.leave();
+        self.spread.leave(self.number);
+        if let Some(client) = client {
+            self.listeners[usize::from(listener)].addresses.leave(client);
+        }
+    }
+
+    pub(super) fn refuse(&mut self, listener: ListenerId, why: Refused) {
+        self.stats().refused[why as usize].add(1);
+        if let Some(missed) = self.refused_log.allow(self.now) {
+            let name = &self.listeners[usize::from(listener)].options.name;
+            tracing::warn!(listener = name, reason = ?why, missed, "connection refused");
+        }
+    }
+
+    /// Closes a connection; what it had begun must have been finished before.
+    pub(super) fn close(&mut self, id: ConnId, why: Option<Refused>) {
+        self.call_off(Some(id));
+        let Some(mut conn) = self.conns.remove(id) else { return };
+        self.tails.tail(&mut conn.tail).clear();
+        self.relief.forget(id, &conn);
+        for lane in &mut self.lanes {
+            if let Some((_, rest)) = lane.rest.take_if(|(stuck, _)| *stuck == id) {
+                let lines = memchr::memchr_iter(b'\n', &rest).count() as u64;
+                let whole = memchr::memrchr(b'\n', &rest).map_or(0, |last| last as u64 + 1);
+                let mut entry = self.upstream.entry();
+                entry.add(conn.listener, Term::Received, Tally { lines, bytes: whole });
+                entry.add(conn.listener, Term::Dropped(Reason::Reset), Tally { lines, bytes: whole });
+            }
+        }
+        if conn.in_line {
+            self.handshakes.leave(id, conn.client);
+        }
+        if !conn.sending {
+            let mut goodbye = Vec::new();
+            conn.stage.close(&mut goodbye);
+            if !goodbye.is_empty() {
+                let _ = self.engine.send(id, goodbye); // closed in a moment, whether or not it was sent
+            }
+        }
+        if let Some(why) = why {
+            self.stats().refused[why as usize].add(1);
+        }
+        super::ending::compact(&mut self.idle_timers, &mut self.conns);
+        super::ending::compact(&mut self.line_timers, &mut self.conns);
+        self.engine.close(id);
+        self.forget(conn.listener, conn.client);
+        self.stats().open.add(u64::MAX); // one less; last, so that who sees it finds the place free
+        let run = &self.listeners[usize::from(conn.listener)];
+        if run.options.address == Address::Stdin {
+            // Nobody hears it only when the server is ending anyway.
+            let _ = self.notices.send(Notice::StdinEnded);
+        }
+    }
+}
+
+/// A client's connection, which may come, go idle, and move.
+pub(super) fn is_somebodys(address: &Address) -> bool {
+    matches!(address, Address::Tcp(_) | Address::Unix(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_count_those_inside() {
+        let all = ConnectionLimit::new(1);
+        assert!(all.enter());
+        assert!(!all.enter());
+        all.leave();
+        assert!(all.enter());
+        let per = AddressLimit::new(1, 64);
+        let client = |last| Client::of([127, 0, 0, last].into(), 64);
+        let (a, b) = (client(1), client(2));
+        assert!(per.enter(a) && per.enter(b) && !per.enter(a));
+        per.leave(a);
+        assert!(per.enter(a));
+        per.leave(a);
+        per.leave(b);
+        assert!(per.open.lock().unwrap().is_empty(), "addresses that are gone leave nothing behind");
+    }
+}

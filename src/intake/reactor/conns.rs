@@ -1,0 +1,192 @@
+//! The table of a reactor's connections, by the ids that its engine gives.
+
+use super::moves::Share;
+use crate::config::listener::ListenerOptions;
+use crate::host::peer::{Client, ListenerId, Peer};
+use crate::intake::net::Kind;
+use crate::intake::transport::Stage;
+use crate::intake::transport::proxy::V2_MAX;
+use crate::intake::transport::tls::BYTES_PER_TLS_CONNECTION;
+use crate::pipeline::chunk::ConnId;
+use crate::protocol::http;
+use crate::session::room::Owner;
+use crate::session::tail::{self, TailHandle};
+use crate::session::{Session, Waiting};
+
+/// One connection.
+pub struct Conn {
+    /// Ends as soon as nothing of it waits, though its listener stays.
+    pub leaving: bool,
+    /// Where it came in.
+    pub listener: ListenerId,
+    /// Stream or datagrams.
+    pub kind: Kind,
+    /// The other end.
+    pub peer: Peer,
+    /// Whom limits count it for; `None`: nobody.
+    pub client: Option<Client>,
+    /// Between the socket and the session.
+    pub stage: Box<dyn Stage>,
+    /// The protocol.
+    pub session: Box<dyn Session>,
+    /// The line that is begun and not ended.
+    pub tail: TailHandle,
+    /// It is in the ready queue, among the starved, or out for a receive.
+    pub queued: bool,
+    /// Its input is over; only answers are awaited.
+    pub ended: bool,
+    /// Its input ended cleanly, and the last line waits for a chunk.
+    pub ending: bool,
+    /// It is in the list of those with something to say.
+    pub dirty: bool,
+    /// A send is out.
+    pub sending: bool,
+    /// Until when it may read its last answers; 0: they are not all given yet.
+    pub linger_until_ns: u64,
+    /// It waits for room for its partial line.
+    pub is_starved: bool,
+    /// Its TLS handshake waits for its turn.
+    pub in_line: bool,
+    /// Everything was said, and our side is shut down: what still comes is read past.
+    pub shut: bool,
+    /// When its entry among the line timers is due; 0: it has none.
+    pub line_timer_ns: u64,
+    /// What the session's mark was.
+    pub mark: u32,
+    /// When it becomes too old; 0: never.
+    pub retires_ns: u64,
+    /// Records in chunks that have not come back.
+    pub unacked: u64,
+    /// Monotonic nanoseconds of the last input.
+    pub last_input_ns: u64,
+    /// Of the first byte of the partial line; 0: there is none.
+    pub line_since_ns: u64,
+    /// Since when it holds room that others could have; 0: it holds none.
+    pub holds_since_ns: u64,
+    /// What it received lately.
+    pub share: Share,
+}
+
+impl Conn {
+    /// A connection that has received nothing here yet.
+    pub fn new(kind: Kind, peer: Peer, owner: Owner, session: Box<dyn Session>, stage: Box<dyn Stage>) -> Conn {
+        Conn {
+            leaving: false,
+            listener: owner.listener,
+            kind,
+            peer,
+            client: owner.client,
+            stage,
+            session,
+            tail: TailHandle::of(owner),
+            queued: false,
+            ended: false,
+            ending: false,
+            dirty: false,
+            sending: false,
+            linger_until_ns: 0,
+            is_starved: false,
+            in_line: false,
+            shut: false,
+            line_timer_ns: 0,
+            mark: 0,
+            retires_ns: 0,
+            unacked: 0,
+            last_input_ns: 0,
+            line_since_ns: 0,
+            holds_since_ns: 0,
+            share: Share::default(),
+        }
+    }
+
+    /// What it owes.
+    pub fn waiting(&self) -> Waiting {
+        match self.session.waiting(self.tail.len()) {
+            _ if self.stage.is_opening() => Waiting::Head,
+            Waiting::Nothing if self.stage.held() > 0 && !self.ended => Waiting::Line, // a record of TLS that is begun
+            waiting => waiting,
+        }
+    }
+}
+
+/// Memory of a connection's state, for the printed sum: this table, the engine's, the session, two timers, its own blocks. Measured: see
+/// the README's performance section.
+const BYTES_PER_CONNECTION: usize = size_of::<Option<(u32, Conn)>>() + 64 + 112 + 64 + tail::BYTES_PER_CONNECTION;
+
+/// Memory of a connection to the dearest of these listeners at most, beside what is leased.
+#[must_use]
+pub fn bytes_per_connection(listeners: &[ListenerOptions]) -> usize {
+    let of = |l: &ListenerOptions| {
+        let http = if l.http.is_some() { http::BYTES_PER_CONNECTION } else { 0 };
+        let tls = if l.tls.is_some() { BYTES_PER_TLS_CONNECTION } else { 0 };
+        let proxy = if l.proxy { V2_MAX } else { 0 };
+        BYTES_PER_CONNECTION + http + tls + proxy
+    };
+    listeners.iter().map(of).max().unwrap_or(BYTES_PER_CONNECTION)
+}
+
+/// The table.
+pub struct Conns {
+    places: Vec<Option<(u32, Conn)>>,
+    count: usize,
+}
+
+impl Conns {
+    /// Room for `most`; the pages are touched as connections come.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Conns { places: Vec::with_capacity(most), count: 0 }
+    }
+
+    /// Puts a connection in its place.
+    pub fn insert(&mut self, id: ConnId, conn: Conn) {
+        let index = id.index as usize;
+        if index >= self.places.len() {
+            self.places.resize_with(index + 1, || None);
+        }
+        if self.places[index].replace((id.generation, conn)).is_none() {
+            self.count += 1;
+        }
+    }
+
+    /// The connection, unless it is gone.
+    pub fn get(&mut self, id: ConnId) -> Option<&mut Conn> {
+        match self.places.get_mut(id.index as usize) {
+            Some(Some((generation, conn))) if *generation == id.generation => Some(conn),
+            _ => None,
+        }
+    }
+
+    /// Takes it out.
+    pub fn remove(&mut self, id: ConnId) -> Option<Conn> {
+        self.get(id)?;
+        self.count -= 1;
+        self.places[id.index as usize].take().map(|(_, conn)| conn)
+    }
+
+    /// All that are there.
+    pub fn iter(&self) -> impl Iterator<Item = (ConnId, &Conn)> {
+        self.places.iter().enumerate().filter_map(|(i, place)| {
+            let (generation, conn) = place.as_ref()?;
+            Some((ConnId { index: i as u32, generation: *generation }, conn))
+        })
+    }
+
+    /// The ids of all that are there.
+    #[must_use]
+    pub fn ids(&self) -> Vec<ConnId> {
+        self.iter().map(|(id, _)| id).collect()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// True when there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}

@@ -1,0 +1,361 @@
+//! Connections that move: from a reactor that is saturated to one of its shard that has less to do.
+//!
+//! Each reactor measures itself in windows of time: how long it did not wait, and the bytes it received. One that is
+//! saturated looks for a connection whose share fits the difference to the least loaded other, and gives it away: once
+//! nothing is owed to it, and after the open chunk of its lane was pushed. The ring keeps the order of pushes, so the
+//! connection's lines keep theirs.
+
+use super::Reactor;
+use super::admit::is_somebodys;
+use super::conns::Conn;
+use crate::host::mutants::mutant;
+use crate::host::peer::{Client, ListenerId};
+use crate::intake::net::{Engine, Kind};
+use crate::intake::spread::{Handed, Moved};
+use crate::metrics::accounting::{Reason, Tally, Term};
+use crate::metrics::stats::Refused;
+use crate::pipeline::chunk::ConnId;
+use crate::pipeline::shard::ReactorPort;
+use crate::session::Turn;
+use crate::session::room::Owner;
+use crate::session::tail::{BLOCK, OWN_BLOCKS};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Over which a reactor measures itself.
+const WINDOW_NS: u64 = 50_000_000;
+/// Saturated: it did not wait for so much of a window, in per cent.
+const SATURATED: u64 = 60;
+/// Windows between two moves of a reactor: the first must show in what the others publish.
+const SETTLE: u64 = 3;
+/// A connection that has moved stays for so many windows.
+const STAY: u64 = 20;
+/// A partial line that is longer does not move: for so much there is room everywhere.
+const MOST_MOVED: usize = BLOCK * OWN_BLOCKS;
+
+/// What is to be done with the chosen connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Serve it as ever.
+    Serve,
+    /// Leave it alone: it is gone, or will be called again.
+    Wait,
+}
+
+/// A reactor's measure of itself.
+#[derive(Debug, Default)]
+pub struct Meter {
+    since_ns: u64,
+    waited_ns: u64,
+    bytes: u64,
+    /// Windows so far: connections date their bytes by it.
+    pub window: u64,
+    /// No move before this window.
+    settled: u64,
+    /// The connection that is about to move, and where to.
+    moving: Option<(ConnId, usize)>,
+}
+
+/// What a connection received in a window.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Share {
+    window: u64,
+    bytes: u64,
+    last: u64,
+    stays_until: u64,
+}
+
+impl Share {
+    /// Adds what was received in `window`.
+    pub fn add(&mut self, window: u64, bytes: usize) {
+        if self.window != window {
+            self.last = if self.window + 1 == window { self.bytes } else { 0 };
+            (self.window, self.bytes) = (window, 0);
+        }
+        self.bytes += bytes as u64;
+    }
+
+    /// Bytes in the window before `window`.
+    fn of_last(&self, window: u64) -> u64 {
+        match window.wrapping_sub(self.window) {
+            0 => self.last,
+            1 => self.bytes,
+            _ => 0,
+        }
+    }
+}
+
+impl Meter {
+    /// Time that was spent waiting.
+    pub fn waited(&mut self, ns: u64) {
+        self.waited_ns += ns;
+    }
+
+    /// Bytes that were received.
+    pub fn received(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+    }
+
+    /// Whether this connection is about to move.
+    pub fn is_moving(&self, id: ConnId) -> bool {
+        self.moving.is_some_and(|(moving, _)| moving == id)
+    }
+}
+
+/// The largest of `shares` that evens out `mine` and `theirs` when it moves: after it, and with what one window measures
+/// wrong, mine must still not be the smaller one by much.
+fn fitting(mine: u64, theirs: u64, shares: impl Iterator<Item = (ConnId, u64)>) -> Option<ConnId> {
+    let difference = mine.saturating_sub(theirs);
+    let fits = |bytes: u64| bytes * 8 <= difference * 5 && bytes * 64 >= mine;
+    shares.filter(|(_, bytes)| fits(*bytes)).max_by_key(|(_, bytes)| *bytes).map(|(id, _)| id)
+}
+
+impl<E: Engine> Reactor<E> {
+    /// Ends a window of time, publishes it, and chooses a connection to give away if that would help.
+    pub(super) fn measure(&mut self) {
+        if self.shard.reactors.len() < 2 {
+            return;
+        }
+        let elapsed = self.now.saturating_sub(self.meter.since_ns);
+        if elapsed < WINDOW_NS {
+            return;
+        }
+        let mine = self.meter.bytes.saturating_mul(WINDOW_NS) / elapsed;
+        let busy = elapsed.saturating_sub(self.meter.waited_ns) * 100 / elapsed;
+        let load = &self.port().load;
+        load.bytes.set(mine);
+        load.until_ns.set(self.now);
+        (self.meter.since_ns, self.meter.waited_ns, self.meter.bytes) = (self.now, 0, 0);
+        self.meter.window += 1;
+        if let Some((id, to)) = self.meter.moving
+            && self.meter.window >= self.meter.settled
+        {
+            self.stay(id, to); // something of it does not come to an end: its input must not wait for that
+        }
+        // A window much longer than it should be was spent on something else.
+        if busy >= SATURATED && elapsed < 4 * WINDOW_NS && !self.draining && self.meter.window >= self.meter.settled {
+            self.choose_move(mine);
+        }
+    }
+
+    fn choose_move(&mut self, mine: u64) {
+        if self.meter.moving.is_some() {
+            return;
+        }
+        let shard = Arc::clone(&self.shard);
+        let others = shard.reactors.iter().enumerate().filter(|(i, _)| *i != self.index);
+        let load = |port: &ReactorPort| {
+            // Who sleeps does not publish.
+            let is_old = self.now.saturating_sub(port.load.until_ns.get()) > 2 * WINDOW_NS;
+            if is_old { 0 } else { port.load.bytes.get() }
+        };
+        let Some((to, port)) = others.min_by_key(|(_, port)| load(port)) else { return };
+        let (theirs, window) = (load(port), self.meter.window);
+        let listeners = &self.listeners;
+        let may_move = |c: &Conn| {
+            let options = &listeners[usize::from(c.listener)].options;
+            c.kind == Kind::Stream
+                && !c.sending
+                && !c.ended
+                && !c.ending
+                && c.share.stays_until <= window
+                && is_somebodys(&options.address)
+        };
+        let shares = self.conns.iter().filter(|(_, c)| may_move(c)).map(|(id, c)| (id, c.share.of_last(window)));
+        let Some(id) = fitting(mine, theirs, shares) else { return };
+        if !port.load.guest.swap(true, Ordering::AcqRel) {
+            self.meter.moving = Some((id, to));
+            self.meter.settled = window + SETTLE;
+            self.try_move();
+        }
+    }
+
+    /// The chosen connection has its turn. False: it is gone, or waits to go; it is not to be served.
+    pub(super) fn goes_on(&mut self, id: ConnId) -> bool {
+        if let Some(conn) = self.conns.get(id) {
+            conn.queued = false;
+        }
+        if self.try_move() == Step::Wait {
+            return false;
+        }
+        // Where it stays after all, it has its place in the queue already.
+        self.conns.get(id).is_some_and(|conn| !std::mem::replace(&mut conn.queued, true))
+    }
+
+    /// Gives the chosen connection away if nothing is owed to it and it is between two receives. Called again when that may
+    /// have changed.
+    fn try_move(&mut self) -> Step {
+        let Some((id, to)) = self.meter.moving else { return Step::Serve };
+        let is_lane = self.relief.lane == Some(id);
+        let Some(listener) = self.conns.get(id).map(|c| c.listener) else { return self.stay(id, to) };
+        let (lane, is_ending) = (self.lane_of[usize::from(listener)], self.is_ending(listener));
+        let Some(conn) = self.conns.get(id) else { return self.stay(id, to) };
+        if conn.ended || conn.ending || is_ending || is_lane {
+            return self.stay(id, to);
+        }
+        if conn.queued || conn.unacked > 0 || conn.sending || conn.dirty || self.lanes[lane].is_out {
+            return Step::Wait; // its turn, the writer or the socket calls again
+        }
+        let opens = conn.stage.is_opening();
+        if conn.tail.len() > MOST_MOVED
+            || opens
+            || conn.stage.pending()
+            || conn.session.turn() != Turn::Receive
+            || conn.shut
+        {
+            return self.stay(id, to);
+        }
+        // Not yet: the engine has something of it still, which is to be received here.
+        let Some(socket) = self.engine.detach(id) else { return Step::Serve };
+        let Some(mut conn) = self.conns.remove(id) else { return Step::Wait };
+        if !mutant!("moved_without_its_chunk") {
+            self.push_open(lane);
+        }
+        let mut tail = vec![0; conn.tail.len()];
+        let mut held = self.tails.tail(&mut conn.tail);
+        held.copy_to(&mut tail);
+        held.clear();
+        drop(held);
+        let moved = Moved {
+            stage: conn.stage,
+            session: conn.session,
+            tail,
+            last_input_ns: conn.last_input_ns,
+            line_since_ns: conn.line_since_ns,
+            retires_ns: conn.retires_ns,
+            client: conn.client,
+        };
+        self.stats().open.add(u64::MAX); // one less
+        self.meter.moving = None;
+        let handed = Handed { listener: conn.listener, socket, peer: conn.peer, moved: Some(Box::new(moved)) };
+        match self.spread.shift(self.number, self.number - self.index + to, handed) {
+            Ok(()) => self.stats().moved.add(1),
+            Err(handed) => {
+                self.shard.reactors[to].load.guest.store(false, Ordering::Release);
+                self.arrive(handed, false);
+            }
+        }
+        Step::Wait
+    }
+
+    /// The chosen connection does not move after all.
+    fn stay(&mut self, id: ConnId, to: usize) -> Step {
+        self.meter.moving = None;
+        self.shard.reactors[to].load.guest.store(false, Ordering::Release);
+        let window = self.meter.window;
+        if let Some(conn) = self.conns.get(id) {
+            conn.share.stays_until = window + STAY;
+        }
+        self.engine.retain(id);
+        self.pending(id); // it may have been passed over while it waited to go
+        Step::Serve
+    }
+
+    /// After a receive, acknowledgements or a send: the chosen connection may go now.
+    pub(super) fn nudge(&mut self, id: ConnId) {
+        if self.meter.is_moving(id) {
+            self.try_move();
+        }
+    }
+
+    /// A connection is closed, or nobody moves any more (`None`): forgets the move.
+    pub(super) fn call_off(&mut self, closed: Option<ConnId>) {
+        if let Some((id, to)) = self.meter.moving
+            && closed.is_none_or(|closed| closed == id)
+        {
+            self.stay(id, to);
+        }
+    }
+
+    /// Goes on with a connection that another reactor has given away.
+    pub(super) fn arrive(&mut self, handed: Handed, as_guest: bool) {
+        let Some(moved) = handed.moved else { return };
+        if as_guest {
+            self.port().load.guest.store(false, Ordering::Release);
+        }
+        let kind = handed.socket.kind;
+        let Ok(id) = self.engine.open(handed.socket) else {
+            let lost = moved.tail.len() as u64;
+            return self.lose(handed.listener, moved.client, lost);
+        };
+        let owner = Owner { listener: handed.listener, client: moved.client };
+        let mut conn = Conn::new(kind, handed.peer, owner, moved.session, moved.stage);
+        self.tails.tail(&mut conn.tail).append(&moved.tail);
+        if let Some(http) = &self.listeners[usize::from(handed.listener)].options.http {
+            conn.session.renew(http); // it may have changed on the way
+        }
+        (conn.last_input_ns, conn.line_since_ns) = (moved.last_input_ns, moved.line_since_ns);
+        conn.retires_ns = moved.retires_ns;
+        conn.mark = conn.session.mark();
+        conn.share.stays_until = self.meter.window + STAY;
+        self.conns.insert(id, conn);
+        self.stats().open.add(1);
+        self.start_timers(id);
+        if self.is_ending(handed.listener) {
+            self.pending(id);
+        }
+        self.stopped = false; // looked at again, should the disk have failed meanwhile
+    }
+
+    /// A connection cannot be watched here: it is closed, and what it had begun is lost with it.
+    fn lose(&mut self, listener: ListenerId, client: Option<Client>, bytes: u64) {
+        if bytes > 0 {
+            let tally = Tally { lines: 1, bytes };
+            let mut entry = self.upstream.entry();
+            entry.add(listener, Term::Received, tally);
+            entry.add(listener, Term::Dropped(Reason::Reset), tally);
+        }
+        self.forget(listener, client);
+        self.refuse(listener, Refused::Descriptors);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(index: u32) -> ConnId {
+        ConnId { index, generation: 0 }
+    }
+
+    /// Heavy connections on reactors, all on the first; each window the fullest gives one to the emptiest if it fits.
+    fn settle(mut loads: Vec<Vec<u64>>) -> Vec<usize> {
+        for _ in 0..100 {
+            let sum = |l: &Vec<u64>| l.iter().sum::<u64>();
+            let from = (0..loads.len()).max_by_key(|i| sum(&loads[*i])).unwrap();
+            let to = (0..loads.len()).min_by_key(|i| sum(&loads[*i])).unwrap();
+            let shares = loads[from].iter().enumerate().map(|(i, b)| (id(i as u32), *b));
+            let Some(moved) = fitting(sum(&loads[from]), sum(&loads[to]), shares) else { break };
+            let bytes = loads[from].remove(moved.index as usize);
+            loads[to].push(bytes);
+        }
+        loads.iter().map(Vec::len).collect()
+    }
+
+    #[test]
+    fn equal_connections_end_evenly_spread() {
+        assert_eq!(settle(vec![vec![100; 8], vec![], vec![], vec![]]), [2, 2, 2, 2]);
+        assert_eq!(settle(vec![vec![97, 110, 104, 90, 101, 99, 95, 108], vec![], vec![], vec![]]), [2, 2, 2, 2]);
+        assert_eq!(settle(vec![vec![100; 3], vec![100]]), [2, 2]);
+    }
+
+    #[test]
+    fn what_would_not_help_does_not_move() {
+        assert_eq!(settle(vec![vec![100; 2], vec![100]]), [2, 1], "the two would only change places");
+        assert_eq!(settle(vec![vec![1000], vec![]]), [1, 0], "one alone has nowhere better to be");
+        assert_eq!(settle(vec![vec![130, 130], vec![70, 70]]), [2, 2], "within what a window measures wrong");
+        assert_eq!(fitting(1000, 0, [(id(0), 5)].into_iter()), None, "a trickle is not worth it");
+    }
+
+    #[test]
+    fn shares_are_of_the_window_before() {
+        let mut share = Share::default();
+        share.add(5, 100);
+        share.add(5, 20);
+        assert_eq!((share.of_last(5), share.of_last(6), share.of_last(7)), (0, 120, 0));
+        share.add(6, 7);
+        assert_eq!((share.of_last(6), share.of_last(7)), (120, 7));
+        share.add(9, 1);
+        assert_eq!(share.of_last(9), 0);
+    }
+}

@@ -1,0 +1,214 @@
+//! Room for what is unfinished: who waits for it, who may go on all the same, and who ends so that the others can.
+
+use super::conns::Conn;
+use super::{Reactor, mark_dirty};
+use crate::host::mutants::mutant;
+use crate::host::peer::ListenerId;
+use crate::host::rate::RateLimit;
+use crate::intake::net::Engine;
+use crate::metrics::accounting::Reason;
+use crate::metrics::stats::Refused;
+use crate::pipeline::chunk::ConnId;
+use crate::session::Waiting;
+use crate::session::room::{GRACE_NS, Room, Weight};
+use crate::session::tail::BLOCK;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Between two connections that end for the others' sake, in nanoseconds: what the first has given back is handed out first.
+const PAUSE_NS: u64 = 50_000_000;
+
+/// One that waits for room.
+struct Starved {
+    id: ConnId,
+    listener: ListenerId,
+    since_ns: u64,
+}
+
+/// Those that wait for room for partial lines, and what is done for them.
+pub struct Relief {
+    /// Oldest first.
+    starved: VecDeque<Starved>,
+    /// The one that may go on when that room is spent.
+    pub lane: Option<ConnId>,
+    /// Blocks that it had when it was given the lane.
+    lane_found: usize,
+    /// What had been given back when they were last looked at.
+    fed: u64,
+    /// When somebody ended for their sake.
+    relieved_ns: u64,
+    /// Memory for decoding.
+    decoding: Arc<Room>,
+    /// Leases of it that had been called in when the connections were last looked at.
+    called_in: u64,
+    log: RateLimit,
+}
+
+impl Relief {
+    /// Nobody waits.
+    pub fn new(decoding: Arc<Room>) -> Relief {
+        let called_in = decoding.called_in();
+        Relief {
+            starved: VecDeque::new(),
+            lane: None,
+            lane_found: 0,
+            fed: 0,
+            relieved_ns: 0,
+            decoding,
+            called_in,
+            log: RateLimit::new(),
+        }
+    }
+
+    /// A connection waits for room.
+    pub fn wait(&mut self, id: ConnId, conn: &mut Conn, now: u64) {
+        conn.is_starved = true;
+        self.starved.push_back(Starved { id, listener: conn.listener, since_ns: now });
+    }
+
+    /// A connection is gone.
+    pub fn forget(&mut self, id: ConnId, conn: &Conn) {
+        if conn.is_starved {
+            self.starved.retain(|other| other.id != id);
+        }
+        self.leave_lane(id);
+    }
+
+    /// A connection has nothing to do with the lane any more.
+    pub fn leave_lane(&mut self, id: ConnId) {
+        if self.lane == Some(id) {
+            self.lane = None;
+        }
+    }
+
+    /// The lane must leave no more behind than it found, or the store would fill up beyond its reserve.
+    pub fn settle_lane(&mut self, id: ConnId, conn: &Conn) {
+        if self.lane == Some(id) && conn.tail.charged() <= self.lane_found {
+            self.lane = None;
+        }
+    }
+
+    /// Somebody must look whether a lease of his was called in.
+    pub fn is_called(&self) -> bool {
+        self.decoding.called_in() != self.called_in
+    }
+}
+
+impl<E: Engine> Reactor<E> {
+    /// Lets those who wait for room try again when there is some for them; else the oldest partial line gets the lane.
+    pub(super) fn feed_starved(&mut self) {
+        if self.relief.starved.is_empty() {
+            return;
+        }
+        if std::mem::replace(&mut self.relief.fed, self.tails.given_back()) != self.tails.given_back() {
+            let (conns, tails, ready, now) = (&mut self.conns, &self.tails, &mut self.ready, self.now);
+            self.relief.starved.retain(|Starved { id, .. }| {
+                let Some(conn) = conns.get(*id) else { return false };
+                conn.is_starved = tails.allowance(&conn.tail, false) == 0;
+                if !conn.is_starved {
+                    ready.push(conn.listener, *id, now);
+                }
+                conn.is_starved
+            });
+        }
+        if let Some(place) = self.lane_candidate()
+            && let Some(Starved { id, .. }) = self.relief.starved.remove(place)
+            && let Some(conn) = self.conns.get(id)
+        {
+            conn.is_starved = false;
+            self.ready.push(conn.listener, id, self.now);
+            (self.relief.lane, self.relief.lane_found) = (Some(id), conn.tail.charged());
+        }
+    }
+
+    /// Place among the starved of the partial line that the lane is for, if it is free: of the client that holds the least, the
+    /// oldest. So who holds much waits behind himself.
+    fn lane_candidate(&mut self) -> Option<usize> {
+        if self.relief.lane.is_some() {
+            return None;
+        }
+        let mut first: Option<((usize, u64), usize)> = None;
+        for (place, Starved { id, .. }) in self.relief.starved.iter().enumerate() {
+            let begun = |c: &Conn| !c.tail.is_empty() || c.waiting() == Waiting::Line;
+            let Some(conn) = self.conns.get(*id).filter(|c| begun(c) && c.line_since_ns > 0) else { continue };
+            let key = (self.tails.shares(&conn.tail).by_client, conn.line_since_ns);
+            if first.is_none_or(|(before, _)| key < before) {
+                first = Some((key, place));
+            }
+        }
+        first.map(|(_, place)| place)
+    }
+
+    /// True if [`Reactor::feed_starved`] would do something.
+    pub(super) fn can_feed(&mut self) -> bool {
+        !self.relief.starved.is_empty()
+            && (self.relief.fed != self.tails.given_back() || self.lane_candidate().is_some())
+    }
+
+    /// When the first of those who wait for room, and for nothing else, has waited long enough for somebody else to end.
+    pub(super) fn relief_due_at(&self) -> Option<u64> {
+        let mut waiting = self.relief.starved.iter();
+        let first = waiting.find_map(|s| Some(s.since_ns.max(self.went_on_at(s.listener)?)));
+        first.map(|since| (since + GRACE_NS).max(self.relief.relieved_ns + PAUSE_NS))
+    }
+
+    /// Since when a listener's connections wait for no chunk; `None`: they do. That is not their doing.
+    fn went_on_at(&self, listener: ListenerId) -> Option<u64> {
+        let lane = &self.lanes[self.lane_of[usize::from(listener)]];
+        (!lane.blocked).then_some(lane.unblocked_ns)
+    }
+
+    /// Ends whoever is most in the way where somebody has waited long enough, or got no memory for decoding.
+    pub(super) fn relieve(&mut self) {
+        if self.relief_due_at().is_some_and(|at| at <= self.now) && !mutant!("holders_never_end") {
+            self.relief.relieved_ns = self.now;
+            let (mut freed, wanted) = (0, self.tails.useful());
+            for (id, blocks) in self.heaviest_first() {
+                self.end_for_others(id, blocks * BLOCK);
+                freed += blocks;
+                if freed >= wanted {
+                    break; // many small ones are in the way as much as a large one
+                }
+            }
+        }
+        if let Some((owner, bytes)) = self.relief.decoding.relieve(self.now) {
+            let name = &self.listeners[usize::from(owner.listener)].options.name;
+            tracing::debug!(listener = name, bytes, "memory for decoding is called in");
+            self.spread.wake_all();
+        }
+        if self.relief.is_called() {
+            self.relief.called_in = self.relief.decoding.called_in();
+            let called: Vec<ConnId> =
+                self.conns.iter().filter(|(_, c)| c.session.is_called_in()).map(|(id, _)| id).collect();
+            called.into_iter().for_each(|id| self.end_for_others(id, 0));
+        }
+    }
+
+    /// The connections whose partial lines are most in the way of those who wait, and the blocks of the budget that they hold.
+    fn heaviest_first(&self) -> Vec<(ConnId, usize)> {
+        let weight = |c: &Conn| {
+            let since = c.holds_since_ns.max(self.went_on_at(c.listener)?);
+            Weight::of(self.tails.shares(&c.tail), c.tail.charged(), since, self.now)
+        };
+        let weighed = self.conns.iter().filter_map(|(id, c)| Some((weight(c)?, id, c.tail.charged())));
+        let mut weighed: Vec<_> = weighed.collect();
+        weighed.sort_unstable_by_key(|(weight, ..)| std::cmp::Reverse(*weight));
+        weighed.into_iter().map(|(_, id, blocks)| (id, blocks)).collect()
+    }
+
+    fn end_for_others(&mut self, id: ConnId, bytes: usize) {
+        let Some(conn) = self.conns.get(id) else { return };
+        let (listener, peer) = (usize::from(conn.listener), conn.peer);
+        if let Some(missed) = self.relief.log.allow(self.now) {
+            let name = &self.listeners[listener].options.name;
+            tracing::warn!(
+                listener = name, %peer, bytes, missed,
+                "a connection ends: it held the most of the room for unfinished lines and requests, and others waited for it"
+            );
+        }
+        self.break_off(id, Reason::NoRoom, Some(Refused::NoRoom));
+        if let Some(conn) = self.conns.get(id) {
+            mark_dirty(&mut self.dirty, conn, id);
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Chunks: fixed-size buffers of whole records on their way to the writer, with the runs that say what is in them.
+
+mod pool;
+
+pub use pool::Pool;
+
+use crate::host::sys::{Piece, pieces};
+use std::io;
+
+/// One connection of one reactor. The generation makes an old id miss when its place has been taken again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId {
+    /// Place in the reactor's table.
+    pub index: u32,
+    /// How often the place has been used.
+    pub generation: u32,
+}
+
+/// What must be true of a chunk's bytes before its tickets are answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// Nobody waits.
+    None,
+    /// `write(2)` returned for every byte.
+    Written,
+    /// `fdatasync` succeeded after the write.
+    Durable,
+}
+
+/// Which ring a chunk takes. From the listener's policy, never from a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// Never evicted: `block`, `drop_newest`, everything acknowledged.
+    Lossless,
+    /// May be evicted by newer chunks: `drop_oldest`.
+    Lossy,
+}
+
+/// Consecutive bytes of a chunk that belong together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// Index of the stream in the configuration.
+    pub stream: u16,
+    /// Index of the listener in the configuration.
+    pub listener: u16,
+    /// First byte in the chunk.
+    pub start: u32,
+    /// Bytes, terminators included.
+    pub len: u32,
+    /// Records.
+    pub lines: u32,
+    /// The connection they came from; `None` where nobody waits and runs of several connections were joined.
+    pub ticket: Option<ConnId>,
+    /// Monotonic nanoseconds at which the run was received.
+    pub received_ns: u64,
+}
+
+/// A fixed-size buffer of whole records and the runs in it. Belongs to one reactor and one class.
+#[derive(Debug)]
+pub struct Chunk {
+    memory: Piece,
+    len: usize,
+    runs: Vec<Run>,
+    /// The reactor to which the chunk returns when its level is reached.
+    pub reactor: u16,
+    /// What its tickets wait for.
+    pub level: Level,
+    /// Set by the writer where the level can never be reached.
+    pub failed: bool,
+    /// Somebody waits for the write alone, though the chunk waits for more.
+    pub announce: bool,
+    /// Its place among the chunks of its lane.
+    pub number: u64,
+}
+
+/// Runs that one receive may become at most: one for each stream that a connection changes to.
+pub const RUNS_PER_RECEIVE: usize = 20;
+
+/// Runs that a chunk of `chunk_bytes` can describe. When they are used up the chunk is full, so it is sized for runs of
+/// half a KiB; most chunks hold far fewer.
+#[must_use]
+pub const fn runs_per_chunk(chunk_bytes: usize) -> usize {
+    let runs = chunk_bytes / 512;
+    if runs < 128 { 128 } else { runs }
+}
+
+/// Memory that one chunk of `chunk_bytes` takes with its runs.
+#[must_use]
+pub const fn memory_of_chunk(chunk_bytes: usize) -> usize {
+    chunk_bytes + runs_per_chunk(chunk_bytes) * size_of::<Run>() + size_of::<Chunk>()
+}
+
+impl Chunk {
+    /// Maps the memory; none of it is touched before it is used.
+    ///
+    /// # Errors
+    /// The kernel refuses the mapping.
+    pub fn new(bytes: usize) -> io::Result<Chunk> {
+        Ok(Chunk::on(pieces(1, bytes, false, None)?.remove(0)))
+    }
+
+    /// A chunk on memory of the caller's.
+    #[must_use]
+    pub fn on(memory: Piece) -> Chunk {
+        let runs = Vec::with_capacity(runs_per_chunk(memory.len()));
+        Chunk { memory, len: 0, runs, reactor: 0, level: Level::None, failed: false, announce: false, number: 0 }
+    }
+
+    /// Has the kernel give its memory now rather than at the first touch.
+    pub fn fault_in(&mut self) {
+        self.memory.fault_in();
+    }
+
+    /// Empties it for reuse.
+    pub fn clear(&mut self) {
+        self.len = 0;
+        self.runs.clear();
+        self.failed = false;
+        self.announce = false;
+    }
+
+    /// Bytes of whole records.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True before the first record.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// Bytes that still fit; 0 too when the runs of one receive may be more than can be described.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        let few = self.runs.capacity() - self.runs.len() < RUNS_PER_RECEIVE;
+        if few { 0 } else { self.memory.len() - self.len }
+    }
+
+    /// Bytes that fit when it is empty.
+    #[must_use]
+    pub fn room_when_empty(&self) -> usize {
+        self.memory.len()
+    }
+
+    /// The free part, behind the records.
+    pub fn free(&mut self) -> &mut [u8] {
+        &mut self.memory[self.len..]
+    }
+
+    /// The runs.
+    #[must_use]
+    pub fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
+    /// The bytes of one run.
+    #[must_use]
+    pub fn bytes_of(&self, run: &Run) -> &[u8] {
+        &self.memory[run.start as usize..(run.start + run.len) as usize]
+    }
+
+    /// Takes the first `len` bytes of the free part in as `lines` records. Joins the last run where both belong to the
+    /// same stream, listener and ticket.
+    ///
+    /// # Panics
+    /// If there was no [`Chunk::room`]: a bug of the caller, never reachable from the network.
+    pub fn commit(
+        &mut self,
+        stream: u16,
+        listener: u16,
+        ticket: Option<ConnId>,
+        len: usize,
+        lines: u32,
+        received_ns: u64,
+    ) {
+        assert!(len <= self.memory.len() - self.len, "committed more than the chunk holds");
+        let start = self.len as u32;
+        self.len += len;
+        if let Some(last) = self.runs.last_mut()
+            && (last.stream, last.listener, last.ticket) == (stream, listener, ticket)
+        {
+            last.len += len as u32;
+            last.lines += lines;
+            return;
+        }
+        assert!(self.runs.len() < self.runs.capacity(), "more runs than the chunk describes");
+        self.runs.push(Run { stream, listener, start, len: len as u32, lines, ticket, received_ns });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_join_only_what_belongs_together() {
+        let mut chunk = Chunk::new(4096).unwrap();
+        let conn = |i| Some(ConnId { index: i, generation: 1 });
+        chunk.commit(0, 0, None, 10, 1, 5);
+        chunk.commit(0, 0, None, 10, 2, 6);
+        chunk.commit(0, 1, None, 10, 1, 7);
+        chunk.commit(0, 1, conn(1), 10, 1, 7);
+        chunk.commit(0, 1, conn(2), 10, 1, 7);
+        let lens: Vec<(u32, u32)> = chunk.runs().iter().map(|r| (r.len, r.lines)).collect();
+        assert_eq!(lens, [(20, 3), (10, 1), (10, 1), (10, 1)]);
+        assert_eq!(chunk.len(), 50);
+    }
+
+    #[test]
+    fn a_chunk_without_runs_left_has_no_room() {
+        let mut chunk = Chunk::new(4096).unwrap();
+        for i in 0..(runs_per_chunk(4096) - RUNS_PER_RECEIVE) as u32 + 1 {
+            assert!(chunk.room() > 0);
+            chunk.commit(0, 0, Some(ConnId { index: i, generation: 0 }), 1, 1, 0);
+        }
+        assert_eq!(chunk.room(), 0);
+        chunk.clear();
+        assert_eq!(chunk.room(), 4096);
+    }
+}

@@ -1,0 +1,480 @@
+//! The writer: one thread a shard. Gathers chunks, appends them, syncs, acknowledges.
+//!
+//! Group commit is the shape of the loop: while a sync runs, the next group gathers in the ring. What somebody waits for
+//! is synced here, at once; what nobody waits for is synced by the steward in the background. No file ever has two
+//! syncs under way, since the kernel reports a lost write to only one of them.
+
+pub mod batch;
+mod changes;
+mod failure;
+pub mod steward;
+pub mod stream;
+pub mod syncers;
+mod syncing;
+pub mod unsynced;
+
+use crate::host::clock::Clock;
+use crate::host::mutants::mutant;
+use crate::log::LogError;
+use crate::log::segment::{AppendError, Stamp};
+use crate::metrics::accounting::{Ledger, Reason, Term};
+use crate::pipeline::chunk::{Chunk, Class, Level};
+use crate::pipeline::control::Control;
+use crate::pipeline::shard::Shard;
+use crate::pipeline::sleep::Sleep;
+use batch::{Batch, Gatherer};
+pub use changes::{Change, Changes};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use steward::{Done, Job, Steward};
+use stream::{Rotation, StreamWriter};
+use syncers::Syncers;
+
+/// Time between tries while the disk is full.
+const FULL_AGAIN_NS: u64 = 100_000_000;
+/// Longest sleep while something blocks, so that an abandoned shutdown is seen.
+const BLOCKED_NS: u64 = 100_000_000;
+
+/// What a turn of the writer came to.
+#[derive(Debug)]
+pub enum Turn {
+    /// There may be more to do.
+    Again,
+    /// Nothing to do until somebody wakes the writer or, if given, until this monotonic time.
+    Sleep(Option<u64>),
+    /// Everything is written, synced and sealed (`true`), or the time for that was over.
+    Ended(bool),
+}
+
+/// A chunk whose tickets wait for a sync.
+struct Held {
+    /// Number of the write that holds the last of it.
+    write: u64,
+    chunk: Box<Chunk>,
+}
+
+/// See the module.
+pub struct Writer {
+    shard: Arc<Shard>,
+    control: Arc<Control>,
+    clock: Arc<dyn Clock>,
+    steward: Box<dyn Steward>,
+    syncers: Box<dyn Syncers>,
+    sleeper: Box<dyn Sleep>,
+    ledger: Arc<Ledger>,
+    listeners: usize,
+    streams: Vec<StreamWriter>,
+    batch: Option<Batch>,
+    held: VecDeque<Held>,
+    held_bytes: u64,
+    /// Numbers the batches.
+    writes: u64,
+    gatherer: Gatherer,
+    rotations_seen: u64,
+    /// Segments that failed. The second one stops intake.
+    failures: u32,
+    /// Times in a row, without a good sync in between, that somebody else had changed a segment.
+    foreign_in_a_row: u32,
+    /// Some lines were written, and may be gone: nobody may call the end clean.
+    any_at_risk: bool,
+    /// When to try again what waits for room in a trail.
+    sync_again_at: Option<u64>,
+    /// Streams that come or change at a reload.
+    changes: Changes,
+}
+
+enum Step {
+    Done,
+    /// Try again when the steward answers or this time has come.
+    Blocked(u64),
+}
+
+/// What a writer is made of.
+pub struct Parts {
+    /// Its shard.
+    pub shard: Arc<Shard>,
+    /// Flags.
+    pub control: Arc<Control>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Its helper.
+    pub steward: Box<dyn Steward>,
+    /// What syncs for those who wait.
+    pub syncers: Box<dyn Syncers>,
+    /// What it sleeps on; the shard has what wakes it.
+    pub sleeper: Box<dyn Sleep>,
+    /// What it counts.
+    pub ledger: Arc<Ledger>,
+    /// How many listeners there are.
+    pub listeners: usize,
+    /// Its streams, open already.
+    pub streams: Vec<StreamWriter>,
+    /// What a reload of the configuration changes.
+    pub changes: Changes,
+}
+
+impl Writer {
+    /// Puts a writer together.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Writer {
+            gatherer: Gatherer::new(Gatherer::most_of(parts.streams.iter().map(|s| s.options.segment_bytes))),
+            rotations_seen: parts.control.rotations_asked(),
+            shard: parts.shard,
+            control: parts.control,
+            clock: parts.clock,
+            steward: parts.steward,
+            syncers: parts.syncers,
+            sleeper: parts.sleeper,
+            ledger: parts.ledger,
+            listeners: parts.listeners,
+            streams: parts.streams,
+            batch: None,
+            held: VecDeque::new(),
+            held_bytes: 0,
+            writes: 0,
+            failures: 0,
+            foreign_in_a_row: 0,
+            any_at_risk: false,
+            sync_again_at: None,
+            changes: parts.changes,
+        }
+    }
+
+    /// Runs until everything is written after [`Control::finish`]. True: all of it is durable and sealed.
+    pub fn run(mut self) -> bool {
+        loop {
+            match self.turn() {
+                Turn::Again => {}
+                Turn::Sleep(None) => self.sleeper.sleep(None),
+                Turn::Sleep(Some(at)) => self.park_until(at),
+                Turn::Ended(clean) => return clean,
+            }
+        }
+    }
+
+    fn park_until(&self, at: u64) {
+        let now = self.clock.mono_ns();
+        if at > now {
+            self.sleeper.sleep(Some(Duration::from_nanos(at - now)));
+        }
+    }
+
+    /// One turn: results, one batch, syncs, rotations.
+    pub fn turn(&mut self) -> Turn {
+        let now = self.clock.mono_ns();
+        self.answer_ping();
+        while let Some(done) = self.steward.poll() {
+            self.handle(done);
+        }
+        if self.control.intake_stopped() {
+            return self.turn_without_disk();
+        }
+        if self.rotations_seen != self.control.rotations_asked() {
+            self.rotations_seen = self.control.rotations_asked();
+            self.streams.iter_mut().for_each(|s| s.rotate_asked = s.has_lines());
+        }
+        if self.batch.is_none() {
+            self.batch = Batch::gather(&self.shard, &mut self.gatherer);
+        }
+        // Behind the gathering: a chunk with lines for a new stream was pushed after the stream was.
+        self.take_changes(now);
+        self.answer_ping();
+        let had_batch = self.batch.is_some();
+        let step = self.write_batch(now);
+        if !self.held.is_empty() && (self.nothing_more_to_gather() || matches!(step, Step::Blocked(_))) {
+            self.sync_for_waiters();
+        }
+        self.sync_in_background(now, false);
+        self.rotate_idle(now);
+        match step {
+            Step::Blocked(_) if self.control.writers_abandoned() => self.give_up(),
+            Step::Blocked(until) => Turn::Sleep(Some(until.min(now + BLOCKED_NS))),
+            Step::Done if had_batch || self.batch.is_some() => Turn::Again,
+            // Finishing is looked at before the rings: whoever sets it has pushed everything before.
+            Step::Done if self.control.finishing() && self.rings_are_empty() => self.end(),
+            Step::Done if !self.rings_are_empty() => Turn::Again,
+            Step::Done => {
+                let deadlines = self.streams.iter().filter_map(StreamWriter::next_deadline);
+                let again = self.sync_again_at.filter(|_| !self.held.is_empty());
+                Turn::Sleep(deadlines.chain(again).min())
+            }
+        }
+    }
+
+    fn rings_are_empty(&self) -> bool {
+        self.gatherer.is_empty(&self.shard)
+    }
+
+    /// True when a sync now serves everybody it could serve: nothing else waits in the rings, or no chunk is left to
+    /// gather more in.
+    fn nothing_more_to_gather(&self) -> bool {
+        let lossless = &self.shard.channel(Class::Lossless).pool;
+        self.rings_are_empty() || lossless.free() == 0 || self.held_bytes >= lossless.capacity_bytes() / 4
+    }
+
+    fn stamp(&self) -> Stamp {
+        Stamp { mono_ns: self.clock.mono_ns(), wall_ns: self.clock.wall_ns() }
+    }
+
+    /// Appends what the batch holds for each stream. It stays in its place meanwhile: a failure must find it there.
+    fn write_batch(&mut self, now: u64) -> Step {
+        self.writes += 1;
+        while let Some(stream) = self.batch.as_ref().and_then(|b| b.pending.last().copied()) {
+            match self.append(stream, now) {
+                Step::Done if self.control.intake_stopped() => return Step::Done,
+                Step::Done => {}
+                blocked => return blocked,
+            }
+        }
+        if let Some(batch) = self.batch.take() {
+            self.hand_on(batch);
+        }
+        Step::Done
+    }
+
+    /// Appends one stream's part of the batch, in a new segment where the present one is full.
+    fn append(&mut self, index: usize, now: u64) -> Step {
+        let unsynced: u64 = self.streams.iter().map(StreamWriter::unsynced_bytes).sum();
+        if self.streams[index].options.sync.must_wait(unsynced) {
+            self.sync_in_background(now, true);
+            return Step::Blocked(u64::MAX);
+        }
+        let Some(tally) = self.batch.as_ref().map(|b| b.tally(index, self.listeners)) else { return Step::Done };
+        let total = tally.total();
+        if self.streams[index].rotation_due(total.bytes, now) {
+            match self.streams[index].rotation() {
+                Rotation::Ready => self.rotate(index),
+                Rotation::Soon => return Step::Blocked(u64::MAX),
+                Rotation::Impossible => {}
+            }
+        }
+        let stamp = self.stamp();
+        let stream = &mut self.streams[index];
+        let (Some(active), Some(batch)) = (stream.active.as_mut(), self.batch.as_mut()) else {
+            return Step::Blocked(u64::MAX);
+        };
+        let was_empty = active.is_empty();
+        let dir = &stream.dir;
+        let mut slices = batch.slices(index);
+        if mutant!("rotation_loses_the_next_lines") && was_empty && slices.len() > 1 {
+            slices.remove(0);
+        }
+        let result = active.append(&slices, total.lines, stream.options.append, stamp, || dir.free_bytes());
+        match result {
+            Ok(()) => {
+                if was_empty {
+                    stream.first_line_ns = stamp.mono_ns;
+                }
+                batch.done(index, self.writes);
+                stream.fresh.add(self.writes, stamp.mono_ns, total.bytes, &tally);
+                tally.book(&self.ledger, &[Term::Left, Term::Written], &[]);
+                self.count_append(total.bytes, stamp);
+                Step::Done
+            }
+            Err(AppendError::Full(error)) => {
+                let path = active.path.clone();
+                self.disk_is_full(&path, &error);
+                Step::Blocked(now + FULL_AGAIN_NS)
+            }
+            Err(AppendError::Foreign(what)) => {
+                let path = active.path.clone();
+                self.leave_to_others(index, what, path, now)
+            }
+            Err(AppendError::Failed(error)) => {
+                self.shard.writer_stats.write_failures.add(1);
+                let path = active.path.clone();
+                self.fail_active(index, &LogError::Io { what: "append to", path, error });
+                if self.control.intake_stopped() { Step::Done } else { Step::Blocked(0) }
+            }
+        }
+    }
+
+    fn count_append(&self, bytes: u64, stamp: Stamp) {
+        let stats = &self.shard.writer_stats;
+        stats.appends.add(1);
+        stats.append_bytes.add(bytes);
+        stats.write_latency.record(self.clock.mono_ns().saturating_sub(stamp.mono_ns));
+        self.disk_has_room();
+    }
+
+    /// Everything of the batch is in files: chunks go where their level says.
+    fn hand_on(&mut self, batch: Batch) {
+        for (class, chunk) in batch.chunks {
+            match chunk.level {
+                Level::None => self.shard.release(class, chunk),
+                Level::Durable if mutant!("ack_before_sync") => self.shard.give_back(chunk),
+                Level::Written if self.trails_are_secure() => self.shard.give_back(chunk),
+                Level::Written | Level::Durable => {
+                    if chunk.announce && self.trails_are_secure() {
+                        self.shard.announce_written(&chunk);
+                    }
+                    self.held_bytes += chunk.len() as u64;
+                    self.held.push_back(Held { write: self.writes, chunk });
+                }
+            }
+        }
+    }
+
+    fn trails_are_secure(&mut self) -> bool {
+        self.streams.iter_mut().filter_map(|s| s.active.as_mut()).all(|a| a.secure_trail(false).is_ok())
+    }
+
+    /// Has the steward sync what is due though nobody waits; with `all`, everything.
+    fn sync_in_background(&mut self, now: u64, all: bool) {
+        for stream in &mut self.streams {
+            let Some(active) = &mut stream.active else { continue };
+            let due = (all && !stream.fresh.is_none()) || stream.options.sync.is_due(&stream.fresh, now);
+            let has_failed = active.sync_failed.load(Ordering::SeqCst);
+            if stream.syncing.is_some() || !due || has_failed || now < stream.sync_not_before {
+                continue;
+            }
+            let (id, path, file, len) = (active.id, active.path.clone(), Arc::clone(&active.file), active.len());
+            let failed = Arc::clone(&active.sync_failed);
+            active.trail().cut();
+            stream.syncing = Some((stream.fresh.take(), len));
+            self.steward.submit(Job::Sync { stream: stream.index, id, path, file, len, failed });
+        }
+    }
+
+    /// Rotates what is due by age or signal, and prepares again what could not be prepared.
+    fn rotate_idle(&mut self, now: u64) {
+        for index in 0..self.streams.len() {
+            self.streams[index].prepare_if_due(now, &mut *self.steward);
+            if self.streams[index].rotation_due(0, now) && self.streams[index].rotation() == Rotation::Ready {
+                self.rotate(index);
+            }
+        }
+    }
+
+    fn rotate(&mut self, index: usize) {
+        // What somebody waits for must not move into the background: its failure would need the order of lines undone.
+        let in_hand = self.batch.as_ref().is_some_and(|b| !b.appended.is_empty());
+        if (in_hand || !self.held.is_empty()) && !self.sync_stream(index) {
+            return;
+        }
+        self.release_held();
+        self.streams[index].rotate(&mut *self.steward);
+        self.shard.writer_stats.rotations.add(1);
+    }
+
+    fn handle(&mut self, done: Done) {
+        let now = self.clock.mono_ns();
+        let stats = &self.shard.writer_stats;
+        match done {
+            Done::Prepared { stream, result } => {
+                if result.is_err() {
+                    stats.rotation_failures.add(1);
+                }
+                self.streams[stream].prepared(result, now, &mut *self.steward);
+            }
+            Done::Synced { stream, id, took_ns, result } => {
+                stats.sync_latency.record(took_ns);
+                if self.streams[stream].active.as_ref().is_none_or(|a| a.id != id) {
+                    return; // it failed by another call, or is being sealed: the seal job's own sync speaks for it
+                }
+                match result {
+                    Ok(()) => self.background_sync_done(stream),
+                    Err(error) => {
+                        self.count_failed_sync(&error);
+                        self.fail_active(stream, &error);
+                    }
+                }
+            }
+            Done::SealSynced { stream, took_ns, result } => {
+                stats.sync_latency.record(took_ns);
+                let Some(sealing) = self.streams[stream].sealing.take() else { return };
+                match result {
+                    Ok(()) => {
+                        stats.syncs.add(1);
+                        sealing.tally.book(&self.ledger, &[Term::Durable], &[Term::Written]);
+                    }
+                    Err(error) => {
+                        self.count_failed_sync(&error);
+                        self.fail_sealed(stream, &sealing, &error);
+                    }
+                }
+            }
+            Done::Sealed { stream, result, foreign } => {
+                self.streams[stream].seals_running -= 1;
+                let is_foreign = foreign || result.as_ref().is_err_and(LogError::is_foreign);
+                stats.foreign_changes.add(u64::from(is_foreign));
+                if let Err(error) = result {
+                    stats.rotation_failures.add(1);
+                    tracing::error!(%error, "a finished segment keeps its active name until the next start");
+                }
+            }
+        }
+    }
+
+    fn background_sync_done(&mut self, index: usize) {
+        let stamp = self.stamp();
+        let stream = &mut self.streams[index];
+        let (Some((synced, to)), Some(active)) = (stream.syncing.take(), stream.active.as_mut()) else { return };
+        if let Err(error) = active.secure_trail(true) {
+            let path = active.path.clone();
+            if crate::log::is_full(&error) {
+                stream.sync_not_before = stamp.mono_ns + FULL_AGAIN_NS;
+                return stream.fresh.put_back(synced); // due again, when there may be room
+            }
+            stream.syncing = Some((synced, to));
+            self.fail_active(index, &LogError::Io { what: "sync trail of", path, error });
+            return;
+        }
+        self.shard.writer_stats.syncs.add(1);
+        self.foreign_in_a_row = 0;
+        active.note_synced(to, stamp);
+        if let Err(error) = active.trail().flush() {
+            tracing::debug!(file = %active.path.display(), %error, "the trail waits for room");
+        }
+        synced.tally.book(&self.ledger, &[Term::Durable], &[Term::Written]);
+        self.release_held();
+    }
+
+    /// Sleeps until the steward has a result, and takes it; or for a moment, so that the caller can look at the time. False:
+    /// the time for an orderly end is over.
+    fn wait_for_steward(&mut self) -> bool {
+        for _ in 0..2 {
+            if let Some(done) = self.steward.poll() {
+                self.handle(done);
+                return true;
+            }
+            if self.control.writers_abandoned() {
+                return false;
+            }
+            self.answer_ping();
+            self.steward.pause(&*self.sleeper, Duration::from_nanos(BLOCKED_NS));
+        }
+        true
+    }
+
+    /// The orderly end: sync and seal everything.
+    fn end(&mut self) -> Turn {
+        self.sync_for_waiters();
+        while self.streams.iter().any(StreamWriter::is_busy) {
+            if !self.wait_for_steward() {
+                return self.give_up();
+            }
+        }
+        if self.control.intake_stopped() {
+            return Turn::Ended(false);
+        }
+        for stream in &mut self.streams {
+            stream.close(&mut *self.steward);
+        }
+        while self.streams.iter().any(StreamWriter::is_busy) {
+            if !self.wait_for_steward() {
+                return Turn::Ended(false);
+            }
+        }
+        Turn::Ended(!self.control.intake_stopped() && !self.any_at_risk)
+    }
+
+    /// The end without the disk: what is still in memory is counted as dropped.
+    fn give_up(&mut self) -> Turn {
+        self.drop_everything(Reason::Shutdown);
+        Turn::Ended(false)
+    }
+}

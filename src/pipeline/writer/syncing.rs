@@ -1,0 +1,138 @@
+//! Syncing for those who wait, on the writer's time.
+
+use super::stream::StreamWriter;
+use super::syncers::{Synced, Wanted};
+use super::{FULL_AGAIN_NS, Held, Writer};
+use crate::host::mutants::mutant;
+use crate::log::LogError;
+use crate::log::segment::Stamp;
+use crate::metrics::accounting::Term;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+impl Writer {
+    /// Syncs, here and now, everything that held chunks wait for, and acknowledges.
+    pub(super) fn sync_for_waiters(&mut self) {
+        if self.sync_again_at.is_some_and(|at| at > self.clock.mono_ns()) {
+            return;
+        }
+        self.sync_again_at = None;
+        if self.sync_streams(0..self.streams.len()) {
+            self.release_held();
+        }
+    }
+
+    /// Syncs one stream's active segment. False: it failed, or its trail waits for room.
+    pub(super) fn sync_stream(&mut self, index: usize) -> bool {
+        self.sync_streams(index..index + 1)
+    }
+
+    /// Syncs the active segments of these streams that have something new, at once. False: one has failed, and was dealt with, or
+    /// its trail waits for room.
+    fn sync_streams(&mut self, which: Range<usize>) -> bool {
+        for index in which.clone() {
+            while self.streams[index].syncing.is_some() {
+                if !self.wait_for_steward() {
+                    return false;
+                }
+            }
+        }
+        let stamp = self.stamp();
+        let (mut indices, mut wanted, mut all_good) = (Vec::new(), Vec::new(), true);
+        for (index, stream) in self.streams.iter_mut().enumerate().take(which.end).skip(which.start) {
+            let Some(active) = stream.active.as_mut() else {
+                all_good &= self.held.is_empty();
+                continue;
+            };
+            if stream.fresh.is_none() {
+                continue;
+            }
+            if active.sync_failed.load(Ordering::SeqCst) {
+                all_good = false; // it is about to be dealt with, further up
+                continue;
+            }
+            if mutant!("mark_before_sync") {
+                active.note_synced(active.len(), stamp);
+                let _ = active.trail().sync();
+            }
+            indices.push(index);
+            wanted.push(Wanted { file: Arc::clone(&active.file), path: active.path.clone(), len: active.len() });
+        }
+        let (mut failed, asked) = (Vec::new(), indices.len());
+        for (index, Synced { took_ns, result }) in indices.into_iter().zip(self.syncers.sync(wanted)) {
+            self.shard.writer_stats.sync_latency.record(took_ns);
+            match result {
+                Err(error) if !mutant!("sync_error_ignored") => {
+                    // Whatever happens until it is dealt with, it is not synced again.
+                    self.streams[index].active.iter().for_each(|a| a.sync_failed.store(true, Ordering::SeqCst));
+                    failed.push((index, error));
+                }
+                _ => match self.note_synced(index, stamp) {
+                    Ok(is_noted) => all_good &= is_noted,
+                    Err(error) => failed.push((index, error)),
+                },
+            }
+        }
+        if mutant!("another_streams_sync_releases_what_failed") && !failed.is_empty() && failed.len() < asked {
+            self.held.drain(..).for_each(|held| self.shard.give_back(held.chunk));
+            self.held_bytes = 0;
+        }
+        // Those last: what comes of them may be that nothing is taken in any more.
+        for (index, error) in failed {
+            all_good = false;
+            self.count_failed_sync(&error);
+            match self.control.intake_stopped() {
+                true => self.give_up_too(index, stamp),
+                false => self.fail_active(index, &error),
+            }
+        }
+        all_good
+    }
+
+    /// A sync has failed at the same time as the one that stopped intake: nothing is written again any more.
+    fn give_up_too(&mut self, index: usize, stamp: Stamp) {
+        let stream = &mut self.streams[index];
+        let mut lost = stream.fresh.take();
+        if let Some((syncing, _)) = stream.syncing.take() {
+            lost.put_back(syncing);
+        }
+        self.any_at_risk |= lost.tally.total().lines > 0;
+        lost.tally.book(&self.ledger, &[Term::AtRisk], &[Term::Written]);
+        stream.give_up_active(stamp, &mut *self.steward);
+    }
+
+    /// A stream's active segment was synced. False: not yet for those who wait, since its trail waits for room.
+    fn note_synced(&mut self, index: usize, stamp: Stamp) -> Result<bool, LogError> {
+        let stream = &mut self.streams[index];
+        let Some(active) = stream.active.as_mut() else { return Ok(false) };
+        match active.secure_trail(true) {
+            Err(error) if crate::log::is_full(&error) => {
+                self.sync_again_at = Some(stamp.mono_ns + FULL_AGAIN_NS);
+                return Ok(false);
+            }
+            Err(error) => return Err(LogError::Io { what: "sync trail of", path: active.path.clone(), error }),
+            Ok(()) => {}
+        }
+        self.shard.writer_stats.syncs.add(1);
+        self.foreign_in_a_row = 0;
+        active.note_synced(active.len(), stamp);
+        stream.fresh.take().tally.book(&self.ledger, &[Term::Durable], &[Term::Written]);
+        Ok(true)
+    }
+
+    /// Sends chunks back whose every byte is synced.
+    pub(super) fn release_held(&mut self) {
+        if self.control.intake_stopped() {
+            return; // here or in another shard: what was held for a segment that failed may be in no other
+        }
+        let first_unsynced =
+            self.streams.iter().filter_map(StreamWriter::first_unsynced_write).min().unwrap_or(u64::MAX);
+        while self.held.front().is_some_and(|h| h.write < first_unsynced) {
+            if let Some(Held { chunk, .. }) = self.held.pop_front() {
+                self.held_bytes -= chunk.len() as u64;
+                self.shard.give_back(chunk);
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Watching a server by its `/metrics`: what `top` and `doctor --use` share. Reads any text; knows no server.
+
+pub mod fetch;
+pub mod text;
+pub mod view;
+pub mod window;
+
+pub use fetch::fetch;
+pub use text::{Sample, Scrape};
+pub use view::View;
+pub use window::Window;
+
+/// Text for a terminal: control characters (and what turns the writing direction around) as escapes, so that nothing that was
+/// read from a file, a device or a server moves the cursor or sets a title.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let is_harmless = |c: char| {
+        !c.is_control() && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_harmless(c) { out.push(c) } else { out.extend(c.escape_unicode()) }
+    }
+    out
+}
+
+/// A number as people read it: `950`, `12.3 k`, `4.56 M`.
+#[must_use]
+pub fn short(value: f64) -> String {
+    if !value.is_finite() {
+        return "-".into();
+    }
+    let (scaled, unit) = match value.abs() {
+        a if a >= 1e12 => (value / 1e12, " T"),
+        a if a >= 1e9 => (value / 1e9, " G"),
+        a if a >= 1e6 => (value / 1e6, " M"),
+        a if a >= 1e4 => (value / 1e3, " k"),
+        _ => (value, ""),
+    };
+    let digits = match scaled.abs() {
+        a if unit.is_empty() && (scaled.fract() == 0.0 || a >= 100.0) => 0,
+        a if a >= 100.0 => 0,
+        a if a >= 10.0 => 1,
+        _ => 2,
+    };
+    format!("{scaled:.digits$}{unit}")
+}
+
+/// Bytes as people read them, in powers of ten: `950 B`, `12.3 kB`.
+#[must_use]
+pub fn short_bytes(value: f64) -> String {
+    let text = short(value);
+    if text.ends_with(|c: char| c.is_ascii_digit()) { text + " B" } else { text + "B" }
+}
+
+/// A time as people read it: `87 us`, `1.2 ms`, `3.4 s`.
+#[must_use]
+pub fn short_time(seconds: f64) -> String {
+    match seconds {
+        s if !s.is_finite() => "-".into(),
+        s if s < 1e-3 => format!("{:.0} us", s * 1e6),
+        s if s < 1e-2 => format!("{:.2} ms", s * 1e3),
+        s if s < 0.1 => format!("{:.1} ms", s * 1e3),
+        s if s < 1.0 => format!("{:.0} ms", s * 1e3),
+        s => format!("{s:.2} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn numbers_are_short() {
+        let shown = [0.0, 7.0, 0.5, 950.4, 9999.0, 12_345.0, 4_560_000.0, 2.5e9, 1e15, f64::NAN].map(short);
+        assert_eq!(shown, ["0", "7", "0.50", "950", "9999", "12.3 k", "4.56 M", "2.50 G", "1000 T", "-"]);
+        assert_eq!([0.0, 12_345.0].map(short_bytes), ["0 B", "12.3 kB"]);
+        assert_eq!([87e-6, 1.2e-3, 0.25, 3.4].map(short_time), ["87 us", "1.20 ms", "250 ms", "3.40 s"]);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_moves_a_cursor_is_left(text in any::<String>()) {
+            prop_assert!(!printable(&text).chars().any(char::is_control));
+        }
+    }
+}

@@ -8,20 +8,28 @@ use logweir::log::disk::{Caching, Disk};
 use logweir::log::names::SegmentId;
 use logweir::log::real_disk::RealDisk;
 use logweir::log::segment::{AppendOptions, Segment, Stamp};
-use logweir::metrics::stats::StatusCells;
 use logweir::pipeline::chunk::Chunk;
 use logweir::pipeline::ring::Ring;
-use logweir::protocol::http::{Http, HttpOptions, Reply, StreamChoice};
-use logweir::protocol::lines::{Format, Lines, LinesOptions, TooLong};
-use logweir::session::room::{Owner, Room};
-use logweir::session::tail::{TailHandle, TailStore};
-use logweir::session::{AckLevel, Landing, Session, Turn, Window};
+use logweir::protocol::http::{HEAD_LANDING, Http, HttpOptions};
+use logweir::protocol::lines::{Lines, LinesOptions};
+use logweir::session::drive::{Drive, Sizes};
+use logweir::session::lines::{LineOptions, TooLong};
+use logweir::session::memory::room::{Owner, Room};
+use logweir::session::memory::tail::{TailHandle, TailStore};
+use logweir::session::profile::SCRATCH_LANDING;
+use logweir::session::routes::{Route, Routes};
+use logweir::session::write::Format;
+use logweir::session::{AckLevel, Around, Input, Session, Turn, Window};
 use std::hint::black_box;
 use std::io::{IoSlice, Write};
 use std::sync::Arc;
 use zstd::stream::raw::{InBuffer, Operation, OutBuffer};
 
 const MIB: usize = 1 << 20;
+
+fn framing_of(max_line_bytes: usize) -> LineOptions {
+    LineOptions { max_line_bytes, too_long: TooLong::Truncate, strip_cr: false, keep_unterminated: true }
+}
 
 /// One MiB of lines of a length, as one receive brings it; with lines far below and just below the greatest length.
 fn framing(c: &mut Criterion) {
@@ -32,25 +40,17 @@ fn framing(c: &mut Criterion) {
         ("raw 250 B, max_line_bytes 1 KiB", 250, 1024, Format::Raw),
         ("raw 20 B", 20, MIB, Format::Raw),
     ] {
-        let options = Arc::new(LinesOptions {
-            listener: "bench".into(),
-            max_line_bytes: max,
-            too_long: TooLong::Truncate,
-            strip_cr: false,
-            keep_unterminated: true,
-            reply_count: false,
-            format,
-        });
+        let options = LinesOptions { listener: "bench".into(), framing: framing_of(max), reply_count: false, format };
         let mut memory: Vec<u8> = std::iter::repeat_n(b'x', MIB).collect();
         memory.iter_mut().skip(line - 1).step_by(line).for_each(|b| *b = b'\n');
         let mut store = TailStore::new(MIB, max, 1).unwrap();
         group.bench_function(name, |b| {
             b.iter(|| {
-                let mut session = Lines::new(Arc::clone(&options), &Peer::Local);
+                let mut session = Lines::new(&options, &Peer::Local);
                 let mut tail = TailHandle::default();
-                let mut window = Window::new(&mut memory, store.tail(&mut tail), 0);
-                session.input(Landing { start: 0, len: MIB }, MIB, &mut window);
-                let lines = black_box(window.lines);
+                let mut window = Window::new(&mut memory, store.tail(&mut tail), Around::default());
+                let _ = session.input(Input::Chunk { start: 0, len: MIB }, &mut window);
+                let lines = black_box(window.sink.lines());
                 window.tail.clear();
                 lines
             });
@@ -122,18 +122,10 @@ fn append(c: &mut Criterion) {
 /// Requests through the whole session, as receives of 64 KiB bring them: small ones, and a compressed body beside its
 /// decompressor alone. Throughput is in bytes of lines.
 fn http(c: &mut Criterion) {
-    let lines = Arc::new(LinesOptions {
-        listener: "bench".into(),
-        max_line_bytes: MIB,
-        too_long: TooLong::Truncate,
-        strip_cr: false,
-        keep_unterminated: true,
-        reply_count: false,
-        format: Format::Raw,
-    });
     let options = Arc::new(HttpOptions {
-        lines,
-        streams: vec![StreamChoice { name: "default".into(), index: 0, format: Format::Raw }],
+        listener: "bench".into(),
+        framing: framing_of(MIB),
+        routes: Arc::new(Routes::new(Route { name: "default".into(), index: 0, format: Format::Raw }, [])),
         ack: AckLevel::Received,
         max_header_bytes: 16 << 10,
         max_headers: 64,
@@ -141,7 +133,7 @@ fn http(c: &mut Criterion) {
         max_decoded_bytes: 1 << 30,
         max_requests: 0,
         tokens: Vec::new(),
-        decoding: Room::new(32 << 20),
+        room: Room::new(32 << 20),
     });
     let text: String = (0..4 * MIB / 100)
         .map(|i| {
@@ -177,11 +169,13 @@ fn http(c: &mut Criterion) {
         ("4 MiB, zstd", request("zstd", &zstd), text.len()),
     ];
     let mut memory = vec![0; MIB];
+    let scratch = (16 << 10) + HEAD_LANDING + SCRATCH_LANDING;
     for (name, input, bytes) in cases {
         group.throughput(Throughput::Bytes(bytes as u64));
-        let mut store = TailStore::new(MIB, MIB, 1).unwrap();
-        let mut session = Http::new(Arc::clone(&options), &Peer::Local, Owner::default());
-        group.bench_function(name, |b| b.iter(|| http_request(&mut session, &mut store, &mut memory, &input)));
+        let session = Http::new(Arc::clone(&options), &Peer::Local, Owner::default());
+        let mut drive = Drive::new(session, Sizes { chunk: MIB, scratch, tails: MIB, longest: MIB }).unwrap();
+        drive.keeps = false;
+        group.bench_function(name, |b| b.iter(|| http_request(&mut drive, &input)));
     }
     group.throughput(Throughput::Bytes(text.len() as u64));
     group.bench_function("4 MiB, gzip, decompressor alone", |b| {
@@ -211,25 +205,16 @@ fn http(c: &mut Criterion) {
 }
 
 /// One request, received and answered.
-fn http_request(session: &mut Http, store: &mut TailStore, memory: &mut [u8], input: &[u8]) -> u32 {
-    let (mut tail, mut at, mut filled, mut lines) = (TailHandle::default(), 0, 0, 0);
-    let statuses = StatusCells::default();
-    while at < input.len() || session.turn() == Turn::GoOn {
-        if memory.len() - filled < 64 << 10 {
-            filled = 0; // as if the chunk had been pushed
-        }
-        let landing = session.landing(memory.len() - filled, tail.len(), 1).unwrap();
-        let n = if session.turn() == Turn::Receive { landing.len.min(64 << 10).min(input.len() - at) } else { 0 };
-        let space = &mut memory[filled..];
-        space[landing.start..landing.start + n].copy_from_slice(&input[at..at + n]);
-        let mut window = Window::new(space, store.tail(&mut tail), 0);
-        session.input(landing, n, &mut window);
-        (lines, filled, at) = (lines + window.lines, filled + window.committed, at + n);
+fn http_request(drive: &mut Drive<Http>, input: &[u8]) -> u64 {
+    let (mut at, before) = (0, drive.lines);
+    while at < input.len() || drive.turn() == Turn::GoOn {
+        at += drive.step(&input[at..], 64 << 10);
     }
-    let mut out = Vec::new();
-    session.output(&mut Reply { out: &mut out, date: "Sat, 21 Nov 2026 08:00:00 GMT", statuses: &statuses });
-    assert!(out.starts_with(b"HTTP/1.1 204"));
-    lines
+    drive.held.clear();
+    drive.said.clear();
+    drive.speak();
+    assert!(drive.said.starts_with(b"HTTP/1.1 204"));
+    drive.lines - before
 }
 
 criterion_group! {

@@ -10,7 +10,7 @@ use logweir::log::recover::recover_dir;
 use logweir::log::segment::AppendOptions;
 use logweir::log::stream_dir::StreamDir;
 use logweir::metrics::accounting::{Accounting, Ledger, Tally, Term};
-use logweir::pipeline::chunk::{Chunk, Class, ConnId, Level};
+use logweir::pipeline::chunk::{Chunk, Class, ConnId, Level, Ticket};
 use logweir::pipeline::control::Control;
 use logweir::pipeline::shard::{Shard, ShardSize};
 use logweir::pipeline::writer::steward::Inline;
@@ -253,7 +253,8 @@ impl World {
             count += 1;
         }
         chunk.free()[..bytes.len()].copy_from_slice(&bytes);
-        let ticket = (level != Level::None).then_some(ConnId { index: conn, generation: (*next - count) as u32 });
+        let id = ConnId { index: conn, generation: (*next - count) as u32 };
+        let ticket = (level != Level::None).then_some(Ticket { conn: id, frame: 0 });
         chunk.commit(0, 0, ticket, bytes.len(), count as u32, 0);
         (chunk.level, chunk.reactor) = (level, 0);
         self.sent += count;
@@ -275,7 +276,7 @@ impl World {
             }
             for chunk in chunks {
                 for run in chunk.runs().iter().filter(|_| !chunk.failed) {
-                    let id = run.ticket.expect("what comes back was awaited");
+                    let id = run.ticket.expect("what comes back was awaited").conn;
                     for n in 0..u64::from(run.lines) {
                         self.acked.insert((id.index, u64::from(id.generation) + n), chunk.level);
                     }

@@ -133,7 +133,7 @@ impl Slow {
         let server = server::start_on(&options, both, Arc::new(RealDisk::new()), clock).unwrap();
         let address = server.started.listeners[0].1.trim_start_matches("tcp://").parse().unwrap();
         let metrics = server.metrics();
-        let thread = Some(std::thread::spawn(move || server.run(|| unreachable!("nobody sends SIGHUP"))));
+        let thread = Some(std::thread::spawn(move || server.run(|_| unreachable!("nobody sends SIGHUP"))));
         Slow { metrics, notices, thread, address }
     }
 

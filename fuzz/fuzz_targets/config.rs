@@ -5,9 +5,13 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use logweir::config::{Options, Overrides, load_text, raw};
+use logweir::config::{Options, Overrides, all_keys, load_text};
+use logweir::intake::listener::ListenerOptions;
 use logweir::log::names::is_stream_name;
-use logweir::protocol::lines::{Format, least_chunk_bytes};
+use logweir::protocol::Protocols;
+use logweir::protocol::http::HttpProtocol;
+use logweir::session::downcast;
+use logweir::session::write::Format;
 use logweir_fuzz::bytes::Bytes;
 use std::time::Duration;
 
@@ -81,7 +85,7 @@ const NAMES: [&str; 6] = ["a", "b", "default", "x-1", "\"B\"", "\"\""];
 
 /// A document of keys that there are, mostly with values that are some key's.
 fn document(input: &mut Bytes<'_>) -> String {
-    let (keys, mut text) = (raw::all_keys(), String::new());
+    let (keys, mut text) = (all_keys(Protocols::default()), String::new());
     let mut sections: Vec<(String, Vec<String>)> = vec![(String::new(), Vec::new())];
     while !input.0.is_empty() && sections.len() < 20 {
         let key = &keys[usize::from(input.byte()) % keys.len()];
@@ -126,28 +130,31 @@ fn promises(options: &Options, is_made: bool, has_tokens: bool) {
     }
     for listener in listeners {
         assert!(is_stream_name(&listener.name));
-        let own = &streams[usize::from(listener.stream)];
-        let longest = least_chunk_bytes(listener.lines.max_line_bytes, listener.lines.format);
-        assert!(memory.chunk_bytes >= longest, "a chunk holds the longest line");
+        let own = &streams[usize::from(listener.stream())];
+        let json = listener.routes.any(Format::Json);
+        let longest = if json { 6 * listener.max_line_bytes } else { listener.max_line_bytes };
+        assert!(memory.chunk_bytes > longest, "a chunk holds the longest line");
+        assert!(memory.scratch >= listener.scratch_bytes(), "and what becomes another is received beside it");
         assert!(memory.chunk_bytes >= listener.least_chunk_bytes());
         assert!(memory.tail_reserve >= listener.longest_tail(), "a tail holds the longest partial line");
         assert!(memory.chunks.iter().any(|(class, n)| *class == listener.class && *n > 1), "it has chunks");
-        assert!(own.format == Format::Raw || listener.lines.format == Format::Json, "there is room for JSON");
         if let (true, Some(tls)) = (is_made, &listener.tls) {
             assert!(tls.client_subjects.iter().all(|s| !s.contains("${")), "variables are expanded everywhere");
         }
-        let Some(http) = &listener.http else { continue };
-        assert_eq!(http.streams[0].name, own.name, "its own stream first");
-        for choice in &http.streams {
-            assert_eq!(streams[usize::from(choice.index)].name, choice.name);
-            assert!(choice.format == Format::Raw || http.lines.format == Format::Json);
+        assert_eq!(listener.routes.own().name, own.name, "its own stream first");
+        for route in listener.routes.all() {
+            assert_eq!(streams[usize::from(route.index)].name, route.name);
         }
-        let all = http.tokens.iter().flat_map(|t| t.streams.iter().flatten());
+        let Some(http) = downcast::<HttpProtocol>(&listener.protocol) else { continue };
+        let all = http.options().tokens.iter().flat_map(|t| t.streams.iter().flatten());
         assert!(all.into_iter().all(|i| usize::from(*i) < streams.len()));
-        assert!(http.decoding.bytes() <= options.buffer_bytes as usize);
+        assert!(http.options().room.bytes() <= options.buffer_bytes as usize);
     }
     // Whoever writes a token expects that it is asked for.
-    assert!(!has_tokens || listeners.iter().any(|l| l.http.as_ref().is_some_and(|h| !h.tokens.is_empty())));
+    let has_token = |l: &ListenerOptions| {
+        downcast::<HttpProtocol>(&l.protocol).is_some_and(|http| !http.options().tokens.is_empty())
+    };
+    assert!(!has_tokens || listeners.iter().any(has_token));
 }
 
 fuzz_target!(|data: &[u8]| {

@@ -2,7 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use logweir::protocol::lines::{Format, TooLong};
+use logweir::session::lines::TooLong;
+use logweir::session::write::Format;
 use logweir_fuzz::{Setup, run_both, seed};
 
 fuzz_target!(|data: &[u8]| {

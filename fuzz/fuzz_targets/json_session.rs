@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use logweir::protocol::lines::Format;
+use logweir::session::write::Format;
 use logweir_fuzz::framing::{Feed, case, obvious, run, same_counts};
 use logweir_fuzz::{seed, text};
 use serde_json::{Value, json};

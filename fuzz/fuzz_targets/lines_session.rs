@@ -2,7 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use logweir::protocol::lines::{Format, TooLong};
+use logweir::session::lines::TooLong;
+use logweir::session::write::Format;
 use logweir_fuzz::framing::{Feed, case, obvious, run, same_counts};
 use logweir_fuzz::{seed, text};
 
@@ -16,7 +17,7 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(text(&got.bytes), text(&expected.bytes), "in pieces of {:?}", feed.pieces);
         same_counts(&case, &got, &expected);
         // And by counting alone: every byte is in the file, or dropped, or cut off.
-        if !got.closed && !case.options.strip_cr && case.options.too_long != TooLong::Close {
+        if !got.closed && !case.options.framing.strip_cr && case.options.framing.too_long != TooLong::Close {
             let markers: usize = records.iter().map(|r| r.marker.len()).sum();
             let found = (got.bytes.len() - markers) as u64 + got.dropped.bytes + got.cut.bytes;
             let added = found - input.len() as u64;

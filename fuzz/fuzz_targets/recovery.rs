@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use logweir::log::checksum::crc32c;
 use logweir::log::LogError;
+use logweir::log::checksum::crc32c;
 use logweir::log::names::{Kind, SegmentId};
 use logweir::log::recover::{Recovered, recover_dir};
 use logweir::log::segment::SECTOR;

@@ -1,17 +1,18 @@
 //! A lines session as a reactor drives it, and the same done the obvious way.
 
-use logweir::metrics::accounting::{Reason, Tally};
-use logweir::metrics::stats::StatusCells;
 use logweir::host::peer::Peer;
-use logweir::protocol::http::Reply;
-use logweir::protocol::lines::{Format, Lines, LinesOptions, MARKER_ROOM, TooLong, least_chunk_bytes};
-use logweir::session::tail::{BLOCK, TailHandle, TailStore};
-use logweir::session::{End, Session, Step, Window};
-use std::sync::Arc;
+use logweir::metrics::accounting::{Reason, Tally};
+use logweir::protocol::lines::{Lines, LinesOptions, least_chunk_bytes};
+use logweir::session::drive::{Drive, Sizes};
+use logweir::session::lines::{LineOptions, TooLong};
+use logweir::session::memory::tail::BLOCK;
+use logweir::session::profile::SCRATCH_LANDING;
+use logweir::session::write::{Format, MARKER_ROOM};
+use logweir::session::{End, Session};
 
 /// Options, and how the connection ends.
 pub struct Case {
-    pub options: Arc<LinesOptions>,
+    pub options: LinesOptions,
     pub peer: Peer,
     pub end: End,
 }
@@ -42,20 +43,22 @@ pub fn case(choice: u8, size: u8, format: Format) -> Case {
     let end = if choice & 32 == 0 { End::Clean } else { End::Broken(Reason::Reset) };
     let options = LinesOptions {
         listener: if size & 1 == 0 { "t".into() } else { "li\"st\\en".into() },
-        max_line_bytes: 128 + usize::from(size),
-        too_long,
-        strip_cr: choice & 4 != 0,
-        keep_unterminated: choice & 8 != 0,
+        framing: LineOptions {
+            max_line_bytes: 128 + usize::from(size),
+            too_long,
+            strip_cr: choice & 4 != 0,
+            keep_unterminated: choice & 8 != 0,
+        },
         reply_count: choice & 16 != 0,
         format,
     };
     let peer = if choice & 64 == 0 { Peer::Local } else { Peer::Ip(([127, 0, 0, 1], 9).into()) };
-    Case { options: Arc::new(options), peer, end }
+    Case { options, peer, end }
 }
 
 impl Feed {
     pub fn whole(options: &LinesOptions) -> Feed {
-        let chunk = least_chunk_bytes(options.max_line_bytes, options.format);
+        let chunk = least_chunk_bytes(options);
         Feed { pieces: vec![usize::MAX], chunk, budget: 1 << 20 }
     }
 
@@ -64,13 +67,13 @@ impl Feed {
         let pieces = match seed[0] % 4 {
             0 => vec![1],
             1 => vec![usize::from(seed[1]) + 1, usize::from(seed[2]) + 1],
-            2 => vec![options.max_line_bytes + usize::from(seed[1]) / 16, 1, 2],
+            2 => vec![options.framing.max_line_bytes + usize::from(seed[1]) / 16, 1, 2],
             _ => vec![1, usize::from(seed[2]) * 4 + 1, 4000],
         };
-        let longest = options.max_line_bytes + MARKER_ROOM + 2;
+        let longest = options.framing.max_line_bytes + MARKER_ROOM + 66; // and a receive that is worth a turn
         let least = match options.format {
             Format::Raw => longest,
-            Format::Json => least_chunk_bytes(options.max_line_bytes, Format::Json),
+            Format::Json => least_chunk_bytes(options),
         };
         let budget = if seed[3] & 1 == 0 { BLOCK } else { 1 << 20 };
         Feed { pieces, chunk: least + usize::from(seed[3]) * 8, budget }
@@ -79,81 +82,54 @@ impl Feed {
 
 /// One connection from its first byte to its end.
 pub fn run(case: &Case, feed: &Feed, input: &[u8]) -> Framed {
-    let options = &case.options;
-    let most = options.max_line_bytes + usize::from(options.strip_cr);
-    let mut session = Lines::new(Arc::clone(options), &case.peer);
-    let mut store = TailStore::new(feed.budget, options.max_line_bytes, 1).expect("memory");
-    let mut handle = TailHandle::default();
-    let mut memory = vec![0xaa; feed.chunk];
-    let mut out = Framed::default();
-    let (mut filled, mut at) = (0, 0);
-    let mut answers = Vec::new();
+    let framing = &case.options.framing;
+    let most = framing.max_line_bytes + usize::from(framing.strip_cr);
+    let sizes =
+        Sizes { chunk: feed.chunk, scratch: SCRATCH_LANDING, tails: feed.budget, longest: framing.max_line_bytes };
+    let mut drive = Drive::new(Lines::new(&case.options, &case.peer), sizes).expect("memory");
+    let mut at = 0;
     for piece in feed.pieces.iter().cycle() {
-        if at == input.len() || out.closed {
+        if at == input.len() || drive.closed {
             break;
         }
-        let landing = session.landing(feed.chunk - filled, handle.len(), 16).unwrap_or_else(|| {
-            filled = 0;
-            session.landing(feed.chunk, handle.len(), 1).expect("a fresh chunk is large enough")
-        });
-        let n = landing.len.min(*piece).min(input.len() - at).min(store.allowance(&handle, true));
+        let n = drive.step(&input[at..], *piece);
         assert!(n > 0, "it goes on");
-        let space = &mut memory[filled..];
-        space[landing.start..landing.start + n].copy_from_slice(&input[at..at + n]);
-        let mut window = Window::new(space, store.tail(&mut handle), 0);
-        out.closed = session.input(landing, n, &mut window) == Step::Close;
-        let lines = u64::from(window.lines);
-        filled += take(&window, &mut out);
-        drop(window);
         at += n;
-        assert!(handle.len() <= most, "{} bytes in the tail of {most}", handle.len());
-        assert!(out.closed || store.used_bytes() == handle.blocks() * BLOCK, "blocks are those of the tail");
+        assert!(drive.tail_len() <= most, "{} bytes in the tail of {most}", drive.tail_len());
+        let blocks = drive.tail_len().div_ceil(BLOCK);
+        assert!(drive.closed || drive.used_bytes() == blocks * BLOCK, "blocks are those of the tail");
+        drive.reach(logweir::session::AckLevel::Durable);
         if at % 3 != 0 {
-            reply(case, &mut session, lines, &mut answers);
-        } else {
-            session.acked(lines);
+            reply(case, &mut drive);
         }
     }
-    if out.closed {
-        store.tail(&mut handle).clear();
+    if drive.closed {
+        drive.finish(End::Broken(Reason::TooLong));
     } else {
-        if session.finish_room(handle.len()) > feed.chunk - filled {
-            filled = 0;
-        }
-        let mut window = Window::new(&mut memory[filled..], store.tail(&mut handle), 0);
-        session.finish(case.end, &mut window);
-        take(&window, &mut out);
-        let lines = u64::from(window.lines);
-        drop(window);
-        reply(case, &mut session, lines, &mut answers);
+        drive.finish(case.end);
     }
-    reply(case, &mut session, 0, &mut answers);
-    assert_eq!(store.used_bytes(), 0, "a connection that has ended holds no blocks");
-    assert_eq!(out.lines, out.bytes.iter().filter(|b| **b == b'\n').count() as u64, "records and newlines");
-    assert!(out.bytes.is_empty() || out.bytes.ends_with(b"\n"), "whole records");
-    counts(case, &out, &answers);
+    drive.reach(logweir::session::AckLevel::Durable);
+    reply(case, &mut drive);
+    assert_eq!(drive.used_bytes(), 0, "a connection that has ended holds no blocks");
+    let out = Framed {
+        bytes: drive.bytes(),
+        lines: drive.lines,
+        dropped: drive.dropped.1,
+        reason: drive.dropped.0,
+        cut: drive.truncated,
+        closed: drive.closed,
+    };
+    counts(case, &out, &drive.said);
     out
 }
 
-fn take(window: &Window<'_>, out: &mut Framed) -> usize {
-    out.bytes.extend_from_slice(&window.space[..window.committed]);
-    out.lines += u64::from(window.lines);
-    if let Some((reason, tally)) = window.dropped {
-        out.dropped.add(tally);
-        out.reason = Some(reason);
-    }
-    out.cut.add(window.truncated);
-    window.committed
-}
-
-fn reply(case: &Case, session: &mut Lines, lines: u64, answers: &mut Vec<u8>) {
-    session.acked(lines);
-    let before = answers.len();
-    let says = session.has_output();
-    session.output(&mut Reply { out: answers, date: "D", statuses: &StatusCells::default() });
-    assert_eq!(answers.len() > before, says, "it says something when it has something to say");
+fn reply(case: &Case, drive: &mut Drive<Lines>) {
+    let before = drive.said.len();
+    let says = drive.session.state(0).has_output;
+    drive.speak();
+    assert_eq!(drive.said.len() > before, says, "it says something when it has something to say");
     assert!(case.options.reply_count || !says, "only where that is asked for");
-    assert!(!session.has_output(), "and says it once");
+    assert!(!drive.session.state(0).has_output, "and says it once");
 }
 
 /// The counts that were answered rise, up to how many lines there were.
@@ -174,7 +150,7 @@ pub struct Expected {
 
 /// The same, obviously: splits the whole input at newlines. Its bytes are those of raw lines.
 pub fn obvious(case: &Case, input: &[u8]) -> (Framed, Vec<Expected>) {
-    let options = &case.options;
+    let options = &case.options.framing;
     let max = options.max_line_bytes;
     let is_kept = options.keep_unterminated && case.end == End::Clean;
     let (mut out, mut records) = (Framed::default(), Vec::new());
@@ -224,7 +200,7 @@ pub fn obvious(case: &Case, input: &[u8]) -> (Framed, Vec<Expected>) {
 pub fn same_counts(case: &Case, a: &Framed, b: &Framed) {
     assert_eq!((a.lines, a.cut, a.closed, a.reason), (b.lines, b.cut, b.closed, b.reason));
     assert_eq!(a.dropped.lines, b.dropped.lines);
-    if case.options.too_long != TooLong::Close {
+    if case.options.framing.too_long != TooLong::Close {
         assert_eq!(a.dropped.bytes, b.dropped.bytes);
     }
 }

@@ -7,14 +7,16 @@ pub mod framing;
 pub mod memory;
 pub mod segments;
 
-use logweir::metrics::stats::StatusCells;
 use logweir::host::peer::Peer;
-use logweir::protocol::http::{Http, HttpOptions, Reply, StreamChoice};
-use logweir::protocol::lines::{Format, LinesOptions, MARKER_ROOM, TooLong};
-use logweir::session::room::{Owner, Room};
-use logweir::session::tail::{TailHandle, TailStore};
-use logweir::session::{AckLevel, End, Landing, Session, Step, Turn, Window};
 use logweir::intake::transport::{Stage, StageError};
+use logweir::protocol::http::{HEAD_LANDING, Http, HttpOptions};
+use logweir::session::drive::{Drive, Sizes};
+use logweir::session::lines::{LineOptions, TooLong};
+use logweir::session::memory::room::{Owner, Room};
+use logweir::session::profile::SCRATCH_LANDING;
+use logweir::session::routes::{Route, Routes};
+use logweir::session::write::{Format, MARKER_ROOM};
+use logweir::session::{AckLevel, End, Session, Turn};
 use std::sync::Arc;
 
 pub const MAX_LINE: usize = 200;
@@ -74,126 +76,57 @@ pub struct Output {
     pub other: Vec<u8>,
 }
 
-struct Connection {
-    session: Http,
-    store: TailStore,
-    handle: TailHandle,
-    chunk: Vec<u8>,
-    filled: usize,
-    held: u64,
-    late: bool,
-    answers: Vec<u8>,
-    counted: StatusCells,
-    out: Output,
-}
-
-impl Connection {
-    fn turn(&mut self, input: &[u8], n: usize) -> usize {
-        let turn = self.session.turn();
-        if turn == Turn::Wait {
-            self.settle(true);
-            return 0;
-        }
-        let allowance = self.store.allowance(&self.handle, true);
-        let tail = self.handle.len();
-        let landing = self.session.landing(self.chunk.len() - self.filled, tail, 64).unwrap_or_else(|| {
-            self.filled = 0;
-            self.session.landing(self.chunk.len(), tail, 1).expect("a fresh chunk is large enough")
-        });
-        let n = if turn == Turn::Receive { landing.len.min(n).min(input.len()).min(allowance) } else { 0 };
-        let space = &mut self.chunk[self.filled..];
-        space[landing.start..landing.start + n].copy_from_slice(&input[..n]);
-        let mut window = Window::new(space, self.store.tail(&mut self.handle), 0);
-        window.is_lane = true;
-        let landing = Landing { start: landing.start, len: landing.len.min(allowance) };
-        assert_eq!(self.session.input(landing, n, &mut window), Step::Continue);
-        let mut at = 0;
-        for part in window.before.iter().copied().chain([window.last_part()]) {
-            let bytes = &window.space[at..at + part.bytes];
-            let newlines = bytes.iter().filter(|b| **b == b'\n').count();
-            assert_eq!(newlines, part.lines as usize, "records and newlines");
-            assert!(bytes.is_empty() || bytes.ends_with(b"\n"), "whole records");
-            match part.stream {
-                Some(5) => self.out.other.extend_from_slice(bytes),
-                _ => self.out.default.extend_from_slice(bytes),
-            }
-            at += part.bytes;
-        }
-        self.held += u64::from(window.lines);
-        self.filled += window.committed;
-        drop(window);
-        self.settle(!self.late);
-        n
-    }
-
-    fn settle(&mut self, acknowledge: bool) {
-        if acknowledge {
-            self.session.acked(std::mem::take(&mut self.held));
-        }
-        self.session.output(&mut Reply { out: &mut self.answers, date: "D", statuses: &self.counted });
-    }
-}
+/// Longest head of a request.
+const HEADER: usize = 2048;
 
 /// One connection from its first byte to its end.
 pub fn run(setup: &Setup, input: &[u8]) -> Output {
-    let budget = Room::new(32 << 20);
-    let lines = LinesOptions {
-        listener: "t".into(),
-        max_line_bytes: MAX_LINE,
-        too_long: setup.too_long,
-        strip_cr: false,
-        keep_unterminated: true,
-        reply_count: false,
-        format: setup.format,
-    };
-    let stream = |name: &str, index| StreamChoice { name: name.into(), index, format: setup.format };
+    let route = |name: &str, index| Route { name: name.into(), index, format: setup.format };
+    let framing =
+        LineOptions { max_line_bytes: MAX_LINE, too_long: setup.too_long, strip_cr: false, keep_unterminated: true };
     let options = HttpOptions {
-        lines: Arc::new(lines),
-        streams: vec![stream("default", 3), stream("other", 5)],
+        listener: "t".into(),
+        framing,
+        routes: Arc::new(Routes::new(route("default", 3), [route("other", 5)])),
         ack: AckLevel::Durable,
-        max_header_bytes: 2048,
+        max_header_bytes: HEADER,
         max_headers: 32,
         max_body_bytes: 1 << 20,
         max_decoded_bytes: MAX_DECODED,
         max_requests: 0,
         tokens: Vec::new(),
-        decoding: Arc::clone(&budget),
+        room: Room::new(32 << 20),
     };
-    let mut connection = Connection {
-        session: Http::new(Arc::new(options), &Peer::Local, Owner::default()),
-        store: TailStore::new(setup.budget, 2048, 1).expect("memory"),
-        handle: TailHandle::default(),
-        chunk: vec![0xaa; setup.chunk],
-        filled: 0,
-        held: 0,
-        late: setup.late,
-        answers: Vec::new(),
-        counted: StatusCells::default(),
-        out: Output::default(),
-    };
+    let scratch = HEADER + HEAD_LANDING + SCRATCH_LANDING;
+    let sizes = Sizes { chunk: setup.chunk, scratch, tails: setup.budget, longest: HEADER };
+    let session = Http::new(Arc::new(options), &Peer::Local, Owner::default());
+    let mut drive = Drive::new(session, sizes).expect("memory");
     let (mut at, mut still) = (0, 0);
     for piece in setup.pieces.iter().cycle() {
-        let waits = connection.session.turn() != Turn::Receive;
-        if (at == input.len() && !waits) || connection.session.is_over() {
+        let state = drive.session.state(drive.tail_len());
+        if (at == input.len() && state.turn == Turn::Receive) || state.is_over {
             break;
         }
-        let n = connection.turn(&input[at..], *piece);
+        let n = drive.step(&input[at..], *piece);
+        if !setup.late || state.turn == Turn::Wait {
+            drive.reach(AckLevel::Durable);
+        }
+        drive.speak();
         at += n;
         still = if n == 0 { still + 1 } else { 0 };
         assert!(still < 10_000, "it goes on for ever");
     }
-    let mut window = Window::new(&mut [], connection.store.tail(&mut connection.handle), 0);
-    connection.session.finish(End::Clean, &mut window);
-    drop(window);
-    connection.settle(true);
-    assert_eq!(connection.store.used_bytes(), 0, "a connection that has ended holds no blocks");
-    assert!(!connection.session.owes(), "everything is answered");
-    let answers = String::from_utf8(std::mem::take(&mut connection.answers)).expect("answers are text");
-    let mut out = connection.out;
+    drive.finish(End::Clean);
+    drive.reach(AckLevel::Durable);
+    drive.speak();
+    assert_eq!(drive.used_bytes(), 0, "a connection that has ended holds no blocks");
+    assert!(!drive.session.state(0).owes, "everything is answered");
+    let answers = String::from_utf8(std::mem::take(&mut drive.said)).expect("answers are text");
     // Each begins a line; a message may have the same words inside.
-    out.statuses = answers.lines().filter_map(|l| l.strip_prefix("HTTP/1.1 ")).map(|l| l[..3].to_string()).collect();
-    assert_eq!(connection.counted.iter().map(|(_, n)| n).sum::<u64>(), out.statuses.len() as u64, "each is counted");
-    out
+    let statuses: Vec<String> =
+        answers.lines().filter_map(|l| l.strip_prefix("HTTP/1.1 ")).map(|l| l[..3].to_string()).collect();
+    assert_eq!(drive.answers.iter().map(|(_, n)| n).sum::<u64>(), statuses.len() as u64, "each is counted");
+    Output { statuses, default: drive.bytes_of(Some(3)), other: drive.bytes_of(Some(5)) }
 }
 
 /// Runs it whole and in pieces: the statuses and lines must be the same, except where a coding was broken. A decoder may

@@ -3,8 +3,8 @@
 use super::{ConfigArgs, bad_configuration};
 use crate::config::Options;
 use crate::config::checked::StreamSettings;
-use crate::config::listener::ListenerOptions;
 use crate::host::output::{complain, say};
+use crate::intake::listener::ListenerOptions;
 use crate::log::seekable::MEMORY;
 use crate::pipeline::chunk::Class;
 use crate::settings::units::{Size, Time};
@@ -22,14 +22,13 @@ pub fn run(args: &ConfigArgs) -> ExitCode {
     }
     say!("The configuration is fine. A server would");
     for l in &options.listeners {
-        let lines = &l.lines;
         let reply = describe(l);
         say!(
             "  listen on {} ({}): lines up to {} into stream {}, when full {}{reply}",
             l.address,
             l.name,
-            Size(lines.max_line_bytes as u64),
-            options.streams[usize::from(l.stream)].name,
+            Size(l.max_line_bytes as u64),
+            l.routes.own().name,
             l.when_full
         );
     }
@@ -89,27 +88,9 @@ fn kept(stream: &StreamSettings, options: &Options) -> String {
 
 /// What a listener does beside taking lines.
 fn describe(l: &ListenerOptions) -> String {
-    let mut text = String::new();
-    if l.lines.reply_count {
-        text += ", replying with counts";
-    }
+    let mut text = l.protocol.describe();
     if l.class == Class::Lossy {
         text += ", promising nothing about lines that were received: they may be dropped before they are written";
-    }
-    if let Some(http) = &l.http {
-        let names: Vec<&str> = http.streams[1..].iter().map(|s| s.name.as_str()).collect();
-        if !names.is_empty() {
-            text += &format!(" (and by path into {})", names.join(", "));
-        }
-        text += &format!(
-            ", HTTP answering when {}, bodies up to {}",
-            format!("{:?}", http.ack).to_lowercase(),
-            Size(http.max_body_bytes)
-        );
-        text += &match http.tokens.len() {
-            0 => ", from anybody".to_string(),
-            n => format!(", from holders of {n} token(s)"),
-        };
     }
     if l.proxy {
         text += ", behind a PROXY header";

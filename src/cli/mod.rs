@@ -87,6 +87,11 @@ impl ConfigArgs {
     }
 
     fn load(&self) -> Result<Options, ConfigError> {
+        self.load_for(None)
+    }
+
+    /// As it is now, for a server that runs with this one.
+    fn load_for(&self, running: Option<&Options>) -> Result<Options, ConfigError> {
         let mut set = config::overrides_from_environment(std::env::vars());
         for text in &self.set {
             let (key, value) = text
@@ -100,7 +105,8 @@ impl ConfigArgs {
         if let Some(admin) = &self.admin {
             set.push(("admin.address".into(), admin.clone(), "--admin".into()));
         }
-        config::load(self.config.as_deref(), &Overrides { set, listen: self.listen.clone() })
+        let overrides = Overrides { set, listen: self.listen.clone(), ..Overrides::default() };
+        config::load_for(self.config.as_deref(), &overrides, running)
     }
 }
 

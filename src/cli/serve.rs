@@ -2,9 +2,9 @@
 
 use super::{ConfigArgs, bad_configuration};
 use crate::config::Options;
-use crate::config::listener::ListenerOptions;
 use crate::host::address::Address;
 use crate::host::output::complain;
+use crate::intake::listener::ListenerOptions;
 use crate::pipeline::control::Notice;
 use crate::server::sandbox::{self, Confinement, Paths};
 use crate::server::service::{self, Manager};
@@ -86,7 +86,7 @@ fn serve(args: &ServeArgs) -> ExitCode {
         let _ = out.write_all(introduction.as_bytes()).and_then(|()| out.flush());
     };
     let _ = std::thread::Builder::new().name("hello".into()).spawn(hello);
-    let clean = server.run(|| args.load());
+    let clean = server.run(|running| args.load_for(Some(running)));
     if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -111,13 +111,8 @@ fn failed(message: &str) -> ExitCode {
 
 /// An address with the scheme that a client would use.
 fn shown(address: &str, listener: &ListenerOptions) -> String {
-    let scheme = match (listener.http.is_some(), listener.tls.is_some()) {
-        (true, true) => "https://",
-        (true, false) => "http://",
-        (false, true) => "tls://",
-        (false, false) => "tcp://",
-    };
-    address.strip_prefix("tcp://").map_or(address.to_string(), |rest| format!("{scheme}{rest}"))
+    let scheme = listener.profile().schemes[usize::from(listener.tls.is_some())];
+    address.strip_prefix("tcp://").map_or(address.to_string(), |rest| format!("{scheme}://{rest}"))
 }
 
 /// What a person wants to know first.
@@ -152,18 +147,8 @@ fn introduce(options: &Options, started: &Started, confinement: &Confinement) ->
             format!(" --data-dir {}", options.data_dir.display())
         };
         let is_plain = listener.tls.is_none() && !listener.proxy;
-        let send = match address.parse().ok().filter(|_| is_plain) {
-            Some(Address::Tcp(tcp)) if listener.http.is_some() => {
-                Some(format!("echo 'hello, log' | curl --data-binary @- http://{tcp}/"))
-            }
-            Some(Address::Unix(path)) if listener.http.is_some() => {
-                Some(format!("echo 'hello, log' | curl --data-binary @- --unix-socket {} http://x/", path.display()))
-            }
-            Some(Address::Tcp(tcp)) => Some(format!("echo 'hello, log' | nc -N {} {}", tcp.ip(), tcp.port())),
-            Some(Address::Unix(path)) => Some(format!("echo 'hello, log' | nc -N -U {}", path.display())),
-            Some(Address::UnixDatagram(path)) => Some(format!("echo 'hello, log' | nc -u -w0 -U {}", path.display())),
-            _ => None,
-        };
+        let address = address.parse().ok().filter(|_| is_plain);
+        let send = address.and_then(|address: Address| listener.protocol.first_line(&address));
         if let Some(send) = send {
             text += &format!("A first line:  {send}\n");
         }

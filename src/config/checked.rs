@@ -1,23 +1,24 @@
 //! What is meant: defaults, ranges and rules, and one struct of options per module.
 
-use super::listener::{Around, ListenerOptions};
+use super::document::Written as Read;
+use super::listener::{Surroundings, Written};
 use super::memory::{MemoryPlan, Needs};
-use super::raw::{
-    self, Compress, Count, EngineChoice, FormatWord, Io, LogFormat, LogLevel, Pin, PinWord, Raw, WhenFull,
-};
+use super::raw::{self, Compress, Count, EngineChoice, Io, LogFormat, LogLevel, Pin, PinWord};
 use crate::host::address::Address;
 use crate::host::topology::{Live, Machine, Pinning, Plan, Wanted};
-use crate::intake::reactor::DATAGRAM_MAX;
+use crate::intake::listener::{DATAGRAM_MAX, ListenerOptions, WhenFull};
 use crate::log::names::is_stream_name;
 use crate::pipeline::chunk::{Class, Level};
-use crate::protocol::lines::Format;
-use crate::session::room::Room;
+use crate::protocol::Protocols;
+use crate::session::memory::room::Room;
+use crate::session::write::Format;
 use crate::settings::units::{Size, Time};
 use crate::settings::{ConfigError, Places};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use toml::de::DeTable;
 
 /// Everything, divided among the modules.
 #[derive(Debug, Clone)]
@@ -32,8 +33,8 @@ pub struct Options {
     pub tls_handshakes_per_second: usize,
     /// Bits of an IPv6 address that are one client's.
     pub ipv6_prefix: u8,
-    /// Memory for decoding HTTP bodies.
-    pub decoding: Arc<Room>,
+    /// Memory that is leased: for decoders and documents.
+    pub room: Arc<Room>,
     /// How sockets are driven.
     pub engine: EngineChoice,
     /// Threads.
@@ -85,8 +86,8 @@ pub struct LogOptions {
 pub struct StreamSettings {
     /// Its name.
     pub name: String,
-    /// How records are written.
-    pub format: Format,
+    /// How records are written; `None`: as the protocol that they come by says.
+    pub format: Option<Format>,
     /// How appends are made.
     pub io: Io,
     /// Bytes of a segment at most.
@@ -116,37 +117,50 @@ pub struct RetentionOptions {
     pub min_free: Option<u64>,
 }
 
-/// Part of `buffer.memory` for decoding HTTP bodies, where there is an HTTP listener.
-const DECODING_SHARE: u64 = 4;
+/// Part of `buffer.memory` that is leased, where a listener's protocol leases any.
+const LEASED_SHARE: u64 = 4;
 /// Most listeners and streams: each has its counters for each thread.
 const MOST: usize = 256;
 
-/// Checks everything.
+/// Checks everything. `running`: of the server that is to take it over, whose streams keep their numbers, since chunks on their way
+/// name their streams by number, and whose leased memory stays as it is.
 ///
 /// # Errors
 /// The first thing that is wrong.
-pub fn check(raw: Raw, places: &Places) -> Result<Options, ConfigError> {
+pub fn check(
+    read: Read<'_>,
+    places: &Places,
+    protocols: Protocols,
+    running: Option<&Options>,
+) -> Result<Options, ConfigError> {
+    let Read { mut raw, mut own } = read;
     let check = Check { places };
-    let mut raw_listeners = raw.listener;
-    if raw_listeners.is_empty() {
-        raw_listeners.insert("lines".into(), raw::Listener::default());
+    if raw.listener.is_empty() {
+        raw.listener.insert("lines".into(), raw::Listener::default());
     }
+    for name in raw.listener.keys() {
+        own.entry(name.clone()).or_insert_with(DeTable::new);
+    }
+    let written: Vec<Written<'_>> =
+        raw.listener.iter().map(|(name, common)| Written { name, common, own: &own[name] }).collect();
     let placement = check.placement(&raw.placement)?;
     let defaults = StreamDefaults { storage: &raw.storage, retention: &raw.retention, shards: placement.shards as u64 };
-    let streams = check.streams(&raw.stream, &raw_listeners, &defaults)?;
+    let mut streams = check.streams(&raw.stream, &written, &defaults)?;
+    if let Some(running) = running {
+        streams = renumbered(streams, &running.streams);
+    }
     let buffer = raw.buffer.memory.unwrap_or(Size(64 << 20));
-    let has_http = raw_listeners.values().any(|l| l.protocol == Some(raw::Protocol::Http));
-    let decoding = Room::new(if has_http { (buffer.0 / DECODING_SHARE) as usize } else { 0 });
-    let around = Around { only: raw_listeners.len() == 1, streams: &streams, tokens: &raw.token, decoding: &decoding };
-    let listeners = raw_listeners
-        .iter()
-        .map(|(name, listener)| check.listener(name, listener, &around))
-        .collect::<Result<Vec<_>, _>>()?;
-    check.tokens_are_used(&raw.token, &raw_listeners)?;
+    let entries = written.iter().map(|l| check.entry(l, protocols)).collect::<Result<Vec<_>, _>>()?;
+    let leased = if entries.iter().any(|entry| entry.leases) { buffer.0 / LEASED_SHARE } else { 0 };
+    let room = running.map_or_else(|| Room::new(leased as usize), |running| Arc::clone(&running.room));
+    check.tokens_are_used(&raw.token, &written)?;
+    let tokens = check.tokens(&raw.token, &streams)?;
+    let around = Surroundings { only: written.len() == 1, protocols, streams: &streams, tokens: &tokens, room: &room };
+    let listeners = written.iter().map(|l| check.listener(l, &around)).collect::<Result<Vec<_>, _>>()?;
     check.addresses_differ(&listeners)?;
     let engine = raw.engine.unwrap_or(EngineChoice::Auto);
-    let memory = MemoryPlan::new(&needs(buffer, &decoding, engine, &placement, &listeners, &streams)).map_err(|least| {
-        let longest = listeners.iter().map(|l| l.lines.max_line_bytes).max().unwrap_or(0);
+    let memory = MemoryPlan::new(&needs(buffer, &room, engine, &placement, &listeners, &streams)).map_err(|least| {
+        let longest = listeners.iter().map(|l| l.max_line_bytes).max().unwrap_or(0);
         places.error(
             "buffer.memory",
             format!(
@@ -182,7 +196,7 @@ pub fn check(raw: Raw, places: &Places) -> Result<Options, ConfigError> {
             1_000_000,
         )?,
         ipv6_prefix: check.number("limits.ipv6_prefix", raw.limits.ipv6_prefix, 64, 0, 128)? as u8,
-        decoding,
+        room,
         engine,
         placement,
         buffer_bytes: buffer.0,
@@ -201,17 +215,29 @@ pub fn check(raw: Raw, places: &Places) -> Result<Options, ConfigError> {
     })
 }
 
+/// The streams of a server that runs first, in their order (also those that no listener names any more), then those that are new.
+fn renumbered(new: Vec<StreamSettings>, running: &[StreamSettings]) -> Vec<StreamSettings> {
+    let mut streams = running.to_vec();
+    for settings in new {
+        match streams.iter().position(|s| s.name == settings.name) {
+            Some(place) => streams[place] = settings,
+            None => streams.push(settings),
+        }
+    }
+    streams
+}
+
 impl Options {
     /// What the division of memory depends on, with these listeners.
     #[must_use]
     pub fn needs_of(&self, listeners: &[ListenerOptions]) -> Needs {
-        needs(Size(self.buffer_bytes), &self.decoding, self.engine, &self.placement, listeners, &self.streams)
+        needs(Size(self.buffer_bytes), &self.room, self.engine, &self.placement, listeners, &self.streams)
     }
 }
 
 fn needs(
     buffer: Size,
-    decoding: &Room,
+    room: &Room,
     engine: EngineChoice,
     placement: &Placement,
     listeners: &[ListenerOptions],
@@ -239,8 +265,9 @@ fn needs(
         least_chunk_bytes: listeners.iter().map(ListenerOptions::least_chunk_bytes).max().unwrap_or(0),
         has_ring: engine != EngineChoice::Epoll,
         direct_streams: streams.iter().filter(|s| s.io == Io::Direct).count(),
-        discards: listeners.iter().any(|l| l.when_full == WhenFull::DropNewest || l.http.is_some()),
-        decoding: decoding.bytes(),
+        discards: listeners.iter().any(|l| l.when_full == WhenFull::DropNewest || l.profile().refuses_after.is_some()),
+        scratch: listeners.iter().map(ListenerOptions::scratch_bytes).max().unwrap_or(0),
+        leased: if listeners.iter().any(|l| l.profile().leases) { room.bytes() } else { 0 },
     }
 }
 
@@ -264,12 +291,7 @@ impl Check<'_> {
         least: &str,
         most: &str,
     ) -> Result<Duration, ConfigError> {
-        let parse = |text: &str| Time::parse(text).unwrap_or(Time(Duration::ZERO));
-        let value = value.unwrap_or_else(|| parse(default));
-        if value < parse(least) || value > parse(most) {
-            return Err(self.places.error(key, format!("expected {least} to {most}, not {value}")));
-        }
-        Ok(value.0)
+        self.places.time(key, value, default, least, most)
     }
 
     pub fn size(
@@ -280,11 +302,7 @@ impl Check<'_> {
         least: u64,
         most: u64,
     ) -> Result<u64, ConfigError> {
-        let value = value.unwrap_or(Size(default));
-        if value.0 < least || value.0 > most {
-            return Err(self.places.error(key, format!("expected {} to {}, not {value}", Size(least), Size(most))));
-        }
-        Ok(value.0)
+        self.places.size(key, value, default, least, most)
     }
 
     pub fn number(
@@ -295,11 +313,7 @@ impl Check<'_> {
         least: usize,
         most: usize,
     ) -> Result<usize, ConfigError> {
-        let value = value.unwrap_or(default);
-        if value < least || value > most {
-            return Err(self.places.error(key, format!("expected {least} to {most}, not {value}")));
-        }
-        Ok(value)
+        self.places.number(key, value, default, least, most)
     }
 
     pub fn name(&self, key: &str, name: &str) -> Result<(), ConfigError> {
@@ -382,18 +396,13 @@ impl Check<'_> {
     fn streams(
         &self,
         raw: &std::collections::BTreeMap<String, raw::Stream>,
-        listeners: &std::collections::BTreeMap<String, raw::Listener>,
+        listeners: &[Written<'_>],
         defaults: &StreamDefaults<'_>,
     ) -> Result<Vec<StreamSettings>, ConfigError> {
         for name in raw.keys() {
             self.name(&format!("stream.{name}"), name)?;
         }
-        let mut names: Vec<(&str, String)> = Vec::new();
-        for (name, l) in listeners {
-            names.push((l.stream.as_deref().unwrap_or("default"), format!("listener.{name}.stream")));
-            let more = l.streams.iter().flatten();
-            names.extend(more.map(|stream| (stream.as_str(), format!("listener.{name}.streams"))));
-        }
+        let mut names: Vec<(&str, String)> = listeners.iter().flat_map(Written::streams).collect();
         names.sort();
         names.dedup_by(|a, b| a.0 == b.0);
         if names.len() > MOST {
@@ -434,10 +443,7 @@ impl Check<'_> {
         let retention = self.retention(name, raw, defaults, segment_bytes)?;
         Ok(StreamSettings {
             name: name.to_string(),
-            format: match raw.format.unwrap_or(FormatWord::Raw) {
-                FormatWord::Raw => Format::Raw,
-                FormatWord::Json => Format::Json,
-            },
+            format: raw.format.map(Format::from),
             io,
             segment_bytes,
             segment_age: self.time(&segment_age.0, segment_age.1, "1h", "1s", "365days")?,

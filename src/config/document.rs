@@ -1,8 +1,9 @@
 //! A TOML document with the place of each key, variables expanded and overrides laid over it.
 
 use super::raw::{self, Raw};
-use crate::settings::{ConfigError, Places};
-use serde::Deserialize;
+use crate::protocol::Entry;
+use crate::settings::{ConfigError, Places, Spot};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -14,6 +15,14 @@ pub struct Document<'a> {
     name: String,
     /// Where overrides came from; override `i` has the span `text.len() + i`.
     origins: Vec<String>,
+}
+
+/// What was written.
+pub struct Written<'a> {
+    /// Everything but
+    pub raw: Raw,
+    /// the keys of listeners that are protocols' own.
+    pub own: BTreeMap<String, DeTable<'a>>,
 }
 
 impl<'a> Document<'a> {
@@ -97,58 +106,56 @@ impl<'a> Document<'a> {
         Ok(())
     }
 
-    /// The typed content and the place of each key.
+    /// The typed content, the keys of each listener that are its protocol's own, and the place of each key.
     ///
     /// # Errors
     /// An unknown key, a value of the wrong type, a size or time without unit.
-    pub fn into_raw(mut self) -> Result<(Raw, Places), ConfigError> {
-        let mut spans: Vec<(String, Range<usize>)> = Vec::new();
-        visit(self.table.get_mut(), String::new(), &mut |key, value| spans.push((key.to_string(), value.span())));
+    pub fn into_raw(mut self, protocols: &[&Entry]) -> Result<(Written<'a>, Places), ConfigError> {
+        let mut values: Vec<(String, Range<usize>)> = Vec::new();
+        visit(self.table.get_mut(), String::new(), &mut |key, value| values.push((key.to_string(), value.span())));
         let mut keys: Vec<(String, Range<usize>)> = Vec::new();
         visit_keys(self.table.get_ref(), "", &mut |key, span| keys.push((key, span)));
-        let places =
-            Places::new(keys.iter().map(|(key, span)| (key.clone(), self.place(span))).collect(), self.name.clone());
-        let table = self.table.clone();
-        match Raw::deserialize(toml::de::Deserializer::from(table)) {
-            Ok(raw) => Ok((raw, places)),
-            Err(error) => {
-                let message = error.message().trim_end();
-                let span = error.span().unwrap_or(0..0);
-                let of = |list: &[(String, Range<usize>)]| {
-                    let holds = |s: &Range<usize>| s.start <= span.start && span.start < s.end.max(s.start + 1);
-                    list.iter().filter(|(_, s)| holds(s)).max_by_key(|(key, _)| key.len()).map(|(key, _)| key.clone())
-                };
-                let key = of(&keys).or_else(|| of(&spans));
-                Err(ConfigError { place: self.place(&span), message: friendlier(message, key.as_deref()), key })
+        let spots = |list: Vec<(String, Range<usize>)>| {
+            list.into_iter().map(|(key, span)| Spot { key, place: self.place(&span), span }).collect()
+        };
+        let known = raw::all_keys().into_iter().chain(protocol_keys(protocols)).collect();
+        let places = Places::new(spots(keys), spots(values), self.name.clone(), known);
+        let mut table = self.table.into_inner();
+        let mut own = BTreeMap::new();
+        if let Some(DeValue::Table(listeners)) = table.get_mut("listener").map(Spanned::get_mut) {
+            for (name, listener) in listeners.iter_mut() {
+                if let DeValue::Table(listener) = listener.get_mut() {
+                    own.insert(name.get_ref().to_string(), take_own(listener, protocols));
+                }
             }
         }
+        let beside: Vec<&str> = protocols.iter().flat_map(|p| p.keys).copied().collect();
+        let raw = places.typed(table, &beside)?;
+        Ok((Written { raw, own }, places))
     }
 }
 
-/// Serde's words for an unknown key, with the nearest known one instead of them all.
-fn friendlier(message: &str, key: Option<&str>) -> String {
-    if !message.starts_with("unknown field") {
-        return message.replace("unknown variant", "unknown value");
-    }
-    let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    let Some((unknown, known)) = names.split_first() else { return message.to_string() };
-    let section = key.and_then(|k| k.rsplit_once('.')).map(|(s, _)| format!(" in [{s}]")).unwrap_or_default();
-    let mut nearest: Vec<(usize, String)> = known
-        .iter()
-        .map(|name| (strsim::damerau_levenshtein(unknown, name), (*name).to_string()))
-        .chain(raw::all_keys().into_iter().filter_map(|full| {
-            // The same key in another section is a likely slip too.
-            let (_, name) = full.rsplit_once('.')?;
-            Some((strsim::damerau_levenshtein(unknown, name) + 1, full.clone()))
-        }))
-        .collect();
-    nearest.sort();
-    match nearest.first() {
-        Some((distance, name)) if *distance <= unknown.len().max(4) / 2 => {
-            format!("unknown key{section}; did you mean `{name}`?")
+/// Takes those keys of a listener out that belong to some protocol.
+fn take_own<'a>(listener: &mut DeTable<'a>, protocols: &[&Entry]) -> DeTable<'a> {
+    let mut own = DeTable::new();
+    let is_own = |key: &str| protocols.iter().any(|p| p.keys.contains(&key));
+    let keys: Vec<_> = listener.keys().filter(|key| is_own(key.get_ref())).cloned().collect();
+    for key in keys {
+        if let Some(value) = listener.remove(&**key.get_ref()) {
+            own.insert(key, value);
         }
-        _ => format!("unknown key{section}; known are {}", known.join(", ")),
     }
+    own
+}
+
+/// The keys of the protocols, as `listener.NAME.key`.
+#[must_use]
+pub fn protocol_keys(protocols: &[&Entry]) -> Vec<String> {
+    let mut keys: Vec<String> =
+        protocols.iter().flat_map(|p| p.keys).map(|key| format!("listener.NAME.{key}")).collect();
+    keys.sort();
+    keys.dedup();
+    keys
 }
 
 fn toml_value(text: &str) -> Option<DeValue<'_>> {

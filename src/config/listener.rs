@@ -1,183 +1,153 @@
-//! One listener: defaults, ranges, and which keys belong together.
+//! One listener: defaults, ranges, and which keys belong together. What is a protocol's own is read by the protocol.
 
 use super::checked::{Check, StreamSettings};
-use super::raw::{self, Ack, Protocol, ProxyWord, Reply, TlsVersion, TooLongWord, UnterminatedWord, WhenFull};
+use super::raw::{self, Ack, FormatWord, ProxyWord, TlsVersion};
 use crate::host::address::Address;
+use crate::intake::listener::{ListenerOptions, TlsSettings, WhenFull};
 use crate::pipeline::chunk::{Class, Level};
-use crate::protocol::http::{HEAD_LANDING, HttpOptions, MOST_HEADERS, StreamChoice, Token};
-use crate::protocol::lines::{self, Format, LinesOptions, TooLong};
-use crate::session::AckLevel;
-use crate::session::room::Room;
+use crate::protocol::{About, Entry, Protocols};
+use crate::session::memory::room::Room;
+use crate::session::routes::{Route, Routes, Token};
+use crate::session::write::Format;
+use crate::session::{AckLevel, Spoken};
 use crate::settings::ConfigError;
+use crate::settings::section::Section;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// One listener.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListenerOptions {
-    /// Its name.
-    pub name: String,
-    /// Where it listens.
-    pub address: Address,
-    /// Index of its stream.
-    pub stream: u16,
-    /// What happens when no chunk is free.
-    pub when_full: WhenFull,
-    /// Which ring its chunks take.
-    pub class: Class,
-    /// What its chunks wait for.
-    pub level: Level,
-    /// The sender is told of records as soon as they are in memory.
-    pub ack_on_receipt: bool,
-    /// How lines are found and written.
-    pub lines: Arc<LinesOptions>,
-    /// The options of `protocol = "http"`; `None`: plain lines.
-    pub http: Option<Arc<HttpOptions>>,
-    /// A request whose head has begun and not ended for so long ends its connection.
-    pub header_timeout: Duration,
-    /// A body that brings too little for so long ends its connection.
-    pub body_timeout: Duration,
-    /// A request that no chunk is free for is refused after so long.
-    pub queue_timeout: Duration,
-    /// A connection older than this (less up to a tenth, by chance) ends behind its present request; zero: never.
-    pub max_connection_age: Duration,
-    /// Connections begin with a PROXY header.
-    pub proxy: bool,
-    /// Connections are encrypted.
-    pub tls: Option<TlsSettings>,
-    /// Connections from one address; 0: no limit.
-    pub max_connections_per_address: usize,
-    /// A connection that sends nothing for so long is closed; zero: never.
-    pub idle_timeout: Duration,
-    /// A line that is begun and not ended for so long ends its connection; zero: never.
-    pub line_timeout: Duration,
-    /// Mode of the socket file.
-    pub socket_mode: u32,
-}
-
-/// TLS of one listener.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsSettings {
-    /// Certificate chain, PEM.
-    pub cert: PathBuf,
-    /// Its key, PEM.
-    pub key: PathBuf,
-    /// Clients must have a certificate of one of these authorities, PEM.
-    pub client_ca: Option<PathBuf>,
-    /// And one of these subjects; empty: any.
-    pub client_subjects: Vec<String>,
-    /// Not older than TLS 1.3.
-    pub only_13: bool,
-}
-
-impl ListenerOptions {
-    /// Bytes that a connection may leave in its tail at most: a line, or a head.
-    #[must_use]
-    pub fn longest_tail(&self) -> usize {
-        // Of requests: a head, and what came with it while those before it wait for their answers.
-        self.lines.max_line_bytes.max(self.http.as_ref().map_or(0, |h| h.max_header_bytes + HEAD_LANDING))
-    }
-
-    /// Bytes that a chunk must have at least for this listener.
-    #[must_use]
-    pub fn least_chunk_bytes(&self) -> usize {
-        lines::least_chunk_bytes(self.longest_tail(), self.lines.format)
-    }
-}
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
 /// What a listener's section refers to.
-pub(super) struct Around<'a> {
+pub(super) struct Surroundings<'a> {
     /// There is no other listener.
     pub only: bool,
+    /// The protocols there are.
+    pub protocols: Protocols,
     /// The streams.
     pub streams: &'a [StreamSettings],
     /// The tokens.
-    pub tokens: &'a BTreeMap<String, raw::Token>,
-    /// Memory for decoding bodies.
-    pub decoding: &'a Arc<Room>,
+    pub tokens: &'a BTreeMap<String, Token>,
+    /// Memory that is leased.
+    pub room: &'a Arc<Room>,
+}
+
+/// A listener's section: the keys that all have, and those of protocols.
+pub(super) struct Written<'a> {
+    /// The listener's name.
+    pub name: &'a str,
+    /// The keys that all have.
+    pub common: &'a raw::Listener,
+    /// The others.
+    pub own: &'a DeTable<'a>,
+}
+
+impl Written<'_> {
+    /// The words of a list among the protocol's own keys, if it is there.
+    pub fn words(&self, key: &str) -> Vec<&str> {
+        match self.own.get(key).map(Spanned::get_ref) {
+            Some(DeValue::Array(list)) => list.iter().filter_map(|value| value.get_ref().as_str()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The streams that it names.
+    pub fn streams(&self) -> impl Iterator<Item = (&str, String)> {
+        let own = (self.common.stream.as_deref().unwrap_or("default"), format!("listener.{}.stream", self.name));
+        let key = format!("listener.{}.streams", self.name);
+        std::iter::once(own).chain(self.words("streams").into_iter().map(move |stream| (stream, key.clone())))
+    }
+}
+
+impl From<FormatWord> for Format {
+    fn from(word: FormatWord) -> Self {
+        match word {
+            FormatWord::Raw => Format::Raw,
+            FormatWord::Json => Format::Json,
+        }
+    }
+}
+
+impl From<Ack> for AckLevel {
+    fn from(word: Ack) -> Self {
+        match word {
+            Ack::Received => AckLevel::Received,
+            Ack::Written => AckLevel::Written,
+            Ack::Durable => AckLevel::Durable,
+        }
+    }
 }
 
 impl Check<'_> {
+    /// The protocol that a section names.
+    pub fn entry(&self, written: &Written<'_>, protocols: Protocols) -> Result<&'static Entry, ConfigError> {
+        let name = written.common.protocol.as_deref().unwrap_or("lines");
+        protocols.find(name).ok_or_else(|| {
+            let known: Vec<String> = protocols.0.iter().map(|entry| format!("`{}`", entry.name)).collect();
+            let message = format!("unknown value `{name}`, expected one of {}", known.join(", "));
+            self.places.error(&format!("listener.{}.protocol", written.name), message)
+        })
+    }
+
     /// One `[listener.NAME]`.
-    pub fn listener(
-        &self,
-        name: &str,
-        raw: &raw::Listener,
-        around: &Around<'_>,
-    ) -> Result<ListenerOptions, ConfigError> {
-        let streams = around.streams;
-        let is_http = raw.protocol == Some(Protocol::Http);
+    pub fn listener(&self, written: &Written<'_>, around: &Surroundings<'_>) -> Result<ListenerOptions, ConfigError> {
+        let (name, raw) = (written.name, written.common);
         let key = |k: &str| format!("listener.{name}.{k}");
         self.name(&format!("listener.{name}"), name)?;
+        let entry = self.entry(written, around.protocols)?;
         let address = match &raw.address {
             Some(text) => text.parse::<Address>().map_err(|message| self.places.error(&key("address"), message))?,
-            None if around.only => Address::Tcp(SocketAddr::from(([127, 0, 0, 1], if is_http { 9880 } else { 5170 }))),
+            None if around.only => Address::Tcp(SocketAddr::from(([127, 0, 0, 1], entry.port))),
             None => return Err(self.places.error(&format!("listener.{name}"), "expected an `address` here")),
         };
-        let stream_name = raw.stream.as_deref().unwrap_or("default");
-        let stream = streams.iter().position(|s| s.name == stream_name).unwrap_or(0);
+        self.keys_fit(written, entry, &address, around.protocols)?;
         let when_full = raw.when_full.unwrap_or(WhenFull::Block);
-        self.keys_fit(name, raw, is_http, &address)?;
-        let reply_count = raw.reply == Some(Reply::Count);
-        let acks = reply_count || is_http;
-        let answers = matches!(address, Address::Tcp(_) | Address::Unix(_));
-        if reply_count && !answers {
-            return Err(self.places.error(&key("reply"), format!("nothing can be sent back over {address}")));
-        }
+        let max_line_bytes = self.size(&key("max_line_bytes"), raw.max_line_bytes, 1 << 20, 128, 256 << 20)? as usize;
+        let mode = raw.socket_mode.as_deref().unwrap_or("0660");
+        let socket_mode = u32::from_str_radix(mode, 8).ok().filter(|m| *m <= 0o777).ok_or_else(|| {
+            self.places.error(&key("socket_mode"), format!("expected a mode such as \"0660\", not \"{mode}\""))
+        })?;
+        let header_timeout = self.time(&key("header_timeout"), raw.header_timeout, "10s", "100ms", "1h")?;
+        let routes = Arc::new(self.routes(written, entry, around)?);
+        let about = About {
+            listener: name,
+            address: &address,
+            routes: &routes,
+            ack: raw.ack.map(AckLevel::from),
+            max_line_bytes,
+            header_timeout,
+            tokens: around.tokens,
+            room: around.room,
+        };
+        let section = Section::new(format!("listener.{name}"), written.own.clone(), self.places, known(entry));
+        let protocol = (entry.build)(&section, &about)?;
+        let answers = protocol.profile().answers;
         let ack = raw.ack.unwrap_or(Ack::Durable);
         // Also where nothing is ever answered: who wrote `ack` believes in it. Where it is only the default, `check` says what it is worth.
-        let is_asked = acks || raw.ack.is_some();
+        let is_asked = answers || raw.ack.is_some();
         if when_full == WhenFull::DropOldest && is_asked && ack != Ack::Received {
             let message = format!(
                 "when_full = \"drop_oldest\" may evict what was received, so ack = \"{ack}\" cannot be promised; set ack = \"received\" or another when_full"
             );
             return Err(self.places.error(&key(if raw.ack.is_some() { "ack" } else { "when_full" }), message));
         }
-        if reply_count && raw.too_long == Some(TooLongWord::Drop) {
-            let message = "with reply = \"count\" a line dropped in between would be taken for one that is there; expected \"truncate\" or \"close\"";
-            return Err(self.places.error(&key("too_long"), message));
-        }
-        let max_line = self.size(&key("max_line_bytes"), raw.max_line_bytes, 1 << 20, 128, 256 << 20)? as usize;
-        let mode = raw.socket_mode.as_deref().unwrap_or("0660");
-        let socket_mode = u32::from_str_radix(mode, 8).ok().filter(|m| *m <= 0o777).ok_or_else(|| {
-            self.places.error(&key("socket_mode"), format!("expected a mode such as \"0660\", not \"{mode}\""))
-        })?;
-        let choices = self.choices(name, raw, stream, streams)?;
-        let any_json = choices.iter().any(|c| c.format == Format::Json);
-        let lines = Arc::new(LinesOptions {
-            listener: name.to_string(),
-            max_line_bytes: max_line,
-            too_long: match raw.too_long.unwrap_or(TooLongWord::Truncate) {
-                TooLongWord::Truncate => TooLong::Truncate,
-                TooLongWord::Drop => TooLong::Drop,
-                TooLongWord::Close => TooLong::Close,
-            },
-            strip_cr: raw.strip_cr.unwrap_or(false),
-            keep_unterminated: raw.unterminated != Some(UnterminatedWord::Drop),
-            reply_count,
-            format: if any_json { Format::Json } else { Format::Raw },
-        });
-        let http = match is_http {
-            true => Some(Arc::new(self.http(name, raw, &lines, choices, around)?)),
-            false => None,
-        };
+        let idle = if protocol.profile().refuses_after.is_some() { "75s" } else { "1h" };
         Ok(ListenerOptions {
             name: name.to_string(),
             address,
-            stream: stream as u16,
+            routes,
+            has_own_format: raw.format.is_some(),
             when_full,
             class: if when_full == WhenFull::DropOldest { Class::Lossy } else { Class::Lossless },
-            level: match (acks, ack) {
+            level: match (answers, ack) {
                 (false, _) | (true, Ack::Received) => Level::None,
                 (true, Ack::Written) => Level::Written,
                 (true, Ack::Durable) => Level::Durable,
             },
-            ack_on_receipt: acks && ack == Ack::Received,
-            lines,
-            http,
+            ack_on_receipt: answers && ack == Ack::Received,
+            max_line_bytes,
+            protocol: Spoken(protocol),
             max_connections_per_address: self.number(
                 &key("max_connections_per_address"),
                 raw.max_connections_per_address,
@@ -185,18 +155,7 @@ impl Check<'_> {
                 0,
                 1_000_000,
             )?,
-            idle_timeout: self.time(
-                &key("idle_timeout"),
-                raw.idle_timeout,
-                if is_http { "75s" } else { "1h" },
-                "0s",
-                "365days",
-            )?,
-            line_timeout: self.time(&key("line_timeout"), raw.line_timeout, "30s", "0s", "1day")?,
-            header_timeout: self.time(&key("header_timeout"), raw.header_timeout, "10s", "100ms", "1h")?,
-            body_timeout: self.time(&key("body_timeout"), raw.body_timeout, "30s", "100ms", "1h")?,
-            queue_timeout: self.time(&key("queue_timeout"), raw.queue_timeout, "1s", "0s", "1h")?,
-            max_connection_age: self.time(&key("max_connection_age"), raw.max_connection_age, "0s", "0s", "365days")?,
+            idle_timeout: self.time(&key("idle_timeout"), raw.idle_timeout, idle, "0s", "365days")?,
             proxy: raw.proxy_protocol == Some(ProxyWord::Required),
             tls: self.tls(name, raw)?,
             socket_mode,
@@ -204,66 +163,57 @@ impl Check<'_> {
     }
 
     /// Keys that mean nothing where they stand are refused: whoever wrote them expects something of them.
-    fn keys_fit(&self, name: &str, raw: &raw::Listener, is_http: bool, address: &Address) -> Result<(), ConfigError> {
-        let refuse = |key: &str, message: &str| Err(self.places.error(&format!("listener.{name}.{key}"), message));
-        let http_only = [
-            ("streams", raw.streams.is_some()),
-            ("tokens", raw.tokens.is_some()),
-            ("max_header_bytes", raw.max_header_bytes.is_some()),
-            ("max_headers", raw.max_headers.is_some()),
-            ("max_body_bytes", raw.max_body_bytes.is_some()),
-            ("max_decoded_bytes", raw.max_decoded_bytes.is_some()),
-            ("max_requests", raw.max_requests.is_some()),
-            ("header_timeout", raw.header_timeout.is_some() && raw.tls_cert.is_none() && raw.proxy_protocol.is_none()),
-            ("body_timeout", raw.body_timeout.is_some()),
-            ("queue_timeout", raw.queue_timeout.is_some()),
-            ("max_connection_age", raw.max_connection_age.is_some()),
-        ];
-        let lines_only = [
-            ("reply", raw.reply.is_some()),
-            ("unterminated", raw.unterminated.is_some()),
-            ("line_timeout", raw.line_timeout.is_some()),
-        ];
-        if let Some((key, _)) = http_only.iter().find(|(_, is_set)| *is_set && !is_http) {
-            return refuse(key, "this belongs to protocol = \"http\"");
+    fn keys_fit(
+        &self,
+        written: &Written<'_>,
+        entry: &Entry,
+        address: &Address,
+        protocols: Protocols,
+    ) -> Result<(), ConfigError> {
+        let (name, raw) = (written.name, written.common);
+        let refuse = |key: &str, message: String| Err(self.places.error(&format!("listener.{name}.{key}"), message));
+        let belongs = |owners: Vec<&str>| format!("this belongs to protocol = \"{}\"", owners.join("\" or \""));
+        for key in written.own.keys().map(Spanned::get_ref) {
+            if !entry.keys.contains(&&**key) {
+                let owners = protocols.0.iter().filter(|p| p.keys.contains(&&**key)).map(|p| p.name);
+                return refuse(key, belongs(owners.collect()));
+            }
         }
-        if let Some((key, _)) = lines_only.iter().find(|(_, is_set)| *is_set && is_http) {
-            return refuse(key, "this belongs to protocol = \"lines\"");
+        let begins = raw.tls_cert.is_some() || raw.proxy_protocol.is_some() || entry.leases;
+        if raw.header_timeout.is_some() && !begins {
+            return refuse(
+                "header_timeout",
+                belongs(protocols.0.iter().filter(|p| p.leases).map(|p| p.name).collect()),
+            );
         }
-        let is_stream = matches!(address, Address::Tcp(_) | Address::Unix(_));
-        if is_stream {
+        if !entry.runs_on.contains(&address.family()) {
+            let families: Vec<String> = entry.runs_on.iter().map(ToString::to_string).collect();
+            return refuse("protocol", format!("{} needs {}", entry.name, families.join(" or ")));
+        }
+        if matches!(address, Address::Tcp(_) | Address::Unix(_)) {
             return Ok(());
         }
-        if is_http {
-            return refuse("protocol", "http needs tcp:// or unix://");
-        }
         if raw.proxy_protocol == Some(ProxyWord::Required) {
-            return refuse("proxy_protocol", "a PROXY header needs tcp:// or unix://");
+            return refuse("proxy_protocol", "a PROXY header needs tcp:// or unix://".into());
         }
         if raw.tls_cert.is_some() {
-            return refuse("tls_cert", "TLS needs tcp:// or unix://");
+            return refuse("tls_cert", "TLS needs tcp:// or unix://".into());
         }
         Ok(())
     }
 
-    /// The streams that a listener may write to, its own first.
-    fn choices(
-        &self,
-        name: &str,
-        raw: &raw::Listener,
-        own: usize,
-        streams: &[StreamSettings],
-    ) -> Result<Vec<StreamChoice>, ConfigError> {
-        let choice =
-            |i: usize| StreamChoice { name: streams[i].name.clone(), index: i as u16, format: streams[i].format };
-        let mut choices = vec![choice(own)];
-        for stream in raw.streams.iter().flatten() {
-            let index = self.stream_index(&format!("listener.{name}.streams"), stream, streams)?;
-            if choices.iter().all(|c| usize::from(c.index) != index) {
-                choices.push(choice(index));
-            }
-        }
-        Ok(choices)
+    /// The streams that a listener may write to, and how its records are written to each: as the listener says, or the stream, or the
+    /// protocol.
+    fn routes(&self, written: &Written<'_>, entry: &Entry, around: &Surroundings<'_>) -> Result<Routes, ConfigError> {
+        let format = written.common.format.map(Format::from);
+        let route = |(name, key): (&str, String)| {
+            let index = self.stream_index(&key, name, around.streams)?;
+            let format = format.or(around.streams[index].format).unwrap_or(entry.format);
+            Ok(Route { name: name.to_string(), index: index as u16, format })
+        };
+        let mut all = written.streams().map(route).collect::<Result<Vec<Route>, _>>()?;
+        let own = all.remove(0);
+        Ok(Routes::new(own, all))
     }
 
     fn stream_index(&self, key: &str, name: &str, streams: &[StreamSettings]) -> Result<usize, ConfigError> {
@@ -271,45 +221,17 @@ impl Check<'_> {
         place.ok_or_else(|| self.places.error(key, format!("no listener writes to a stream \"{name}\"")))
     }
 
-    fn http(
+    /// The `[token.NAME]`s.
+    pub fn tokens(
         &self,
-        name: &str,
-        raw: &raw::Listener,
-        lines: &Arc<LinesOptions>,
-        streams: Vec<StreamChoice>,
-        around: &Around<'_>,
-    ) -> Result<HttpOptions, ConfigError> {
-        let key = |k: &str| format!("listener.{name}.{k}");
-        if raw.tokens.as_ref().is_some_and(Vec::is_empty) {
-            return Err(self
-                .places
-                .error(&key("tokens"), "expected at least one token; leave the key out to let anybody write"));
-        }
-        let tokens = raw.tokens.iter().flatten().map(|token| self.token(&key("tokens"), token, around));
-        let max_headers = self.number(&key("max_headers"), raw.max_headers, 64, 1, MOST_HEADERS)?;
-        Ok(HttpOptions {
-            lines: Arc::clone(lines),
-            ack: match raw.ack.unwrap_or(Ack::Durable) {
-                Ack::Received => AckLevel::Received,
-                Ack::Written => AckLevel::Written,
-                Ack::Durable => AckLevel::Durable,
-            },
-            max_header_bytes: self.size(&key("max_header_bytes"), raw.max_header_bytes, 16 << 10, 256, 1 << 20)?
-                as usize,
-            max_headers,
-            max_body_bytes: self.size(&key("max_body_bytes"), raw.max_body_bytes, 64 << 20, 1, 1 << 50)?,
-            max_decoded_bytes: self.size(&key("max_decoded_bytes"), raw.max_decoded_bytes, 1 << 30, 1, 1 << 50)?,
-            max_requests: self.number(&key("max_requests"), raw.max_requests, 0, 0, u32::MAX as usize)? as u32,
-            tokens: tokens.collect::<Result<_, _>>()?,
-            decoding: Arc::clone(around.decoding),
-            streams,
-        })
+        raw: &BTreeMap<String, raw::Token>,
+        streams: &[StreamSettings],
+    ) -> Result<BTreeMap<String, Token>, ConfigError> {
+        let token = |(name, raw): (&String, &raw::Token)| Ok((name.clone(), self.token(name, raw, streams)?));
+        raw.iter().map(token).collect()
     }
 
-    fn token(&self, key: &str, name: &str, around: &Around<'_>) -> Result<Token, ConfigError> {
-        let Some(raw) = around.tokens.get(name) else {
-            return Err(self.places.error(key, format!("there is no [token.{name}]")));
-        };
+    fn token(&self, name: &str, raw: &raw::Token, streams: &[StreamSettings]) -> Result<Token, ConfigError> {
         let own = |k: &str| format!("token.{name}.{k}");
         let Some(hex) = &raw.sha256 else {
             let message = "expected `sha256` here: printf %s \"$TOKEN\" | sha256sum";
@@ -322,7 +244,7 @@ impl Check<'_> {
         let streams = match &raw.streams {
             None => None,
             Some(names) => {
-                let index = |n: &String| self.stream_index(&own("streams"), n, around.streams).map(|i| i as u16);
+                let index = |n: &String| self.stream_index(&own("streams"), n, streams).map(|i| i as u16);
                 Some(names.iter().map(index).collect::<Result<_, _>>()?)
             }
         };
@@ -333,10 +255,10 @@ impl Check<'_> {
     pub fn tokens_are_used(
         &self,
         tokens: &BTreeMap<String, raw::Token>,
-        listeners: &BTreeMap<String, raw::Listener>,
+        listeners: &[Written<'_>],
     ) -> Result<(), ConfigError> {
         for name in tokens.keys() {
-            if !listeners.values().flat_map(|l| l.tokens.iter().flatten()).any(|used| used == name) {
+            if !listeners.iter().any(|l| l.words("tokens").contains(&name.as_str())) {
                 let message = format!("no listener has it in its `tokens`; add tokens = [\"{name}\"], or remove it");
                 return Err(self.places.error(&format!("token.{name}"), message));
             }
@@ -378,6 +300,11 @@ impl Check<'_> {
             only_13: raw.tls_min_version == Some(TlsVersion::V13),
         }))
     }
+}
+
+/// The keys that may stand in a section of this protocol.
+fn known(entry: &Entry) -> Vec<&'static str> {
+    entry.keys.iter().chain(raw::Listener::KEYS).copied().collect()
 }
 
 fn hash(hex: &str) -> Option<[u8; 32]> {

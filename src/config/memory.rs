@@ -3,7 +3,7 @@
 use crate::intake::net::BUFFER_BYTES;
 use crate::log::direct::STAGING_BYTES;
 use crate::pipeline::chunk::{Class, memory_of_chunk};
-use crate::session::tail;
+use crate::session::memory::tail;
 use crate::settings::units::Size;
 use std::fmt;
 
@@ -28,8 +28,10 @@ pub struct Needs {
     pub direct_streams: usize,
     /// Some listener drops or refuses what arrives when full, and reads it into a buffer first.
     pub discards: bool,
-    /// Memory for decoding HTTP bodies, in bytes.
-    pub decoding: usize,
+    /// The scratch buffer of each reactor, in bytes.
+    pub scratch: usize,
+    /// Memory that is leased: for decoders and documents, in bytes.
+    pub leased: usize,
 }
 
 /// The division.
@@ -53,8 +55,10 @@ pub struct MemoryPlan {
     pub direct_streams: usize,
     /// Whether each reactor has a buffer for what it drops or refuses.
     pub discards: bool,
-    /// Memory for decoding HTTP bodies.
-    pub decoding: usize,
+    /// The scratch buffer of each reactor, in bytes.
+    pub scratch: usize,
+    /// Memory that is leased, in bytes.
+    pub leased: usize,
 }
 
 /// Chunks are wanted as large as this: appends of 1 MiB are the fastest with `RWF_DONTCACHE`, and no slower without.
@@ -63,6 +67,11 @@ const CHUNK_WANTED: usize = 1 << 20;
 const CHUNK_LEAST: usize = 64 << 10;
 /// Chunks that a class has at least besides one for each lane of each reactor: two at the writer, one in the ring.
 const CHUNKS_BESIDES: usize = 3;
+
+/// Memory of a scratch buffer of so many bytes.
+const fn memory_of_scratch(bytes: usize) -> usize {
+    if bytes == 0 { 0 } else { memory_of_chunk(bytes) }
+}
 
 /// Aligned copies: the active segment of each stream and shard has one, and the one being sealed.
 const fn copies(direct_streams: usize, shards: usize) -> usize {
@@ -90,7 +99,9 @@ impl MemoryPlan {
         let share = needs.memory / 64 / reactors / BUFFER_BYTES;
         let ring_buffers = if needs.has_ring { 1 << share.clamp(16, 512).ilog2() } else { 0 };
         let copies = copies(needs.direct_streams, needs.shards) * STAGING_BYTES;
-        let fixed = needs.decoding + tails + discard + copies + reactors * usize::from(ring_buffers) * BUFFER_BYTES;
+        let scratch = reactors * memory_of_scratch(needs.scratch);
+        let rings = reactors * usize::from(ring_buffers) * BUFFER_BYTES;
+        let fixed = needs.leased + tails + scratch + discard + copies + rings;
         let per_chunk = memory_of_chunk(chunk_bytes);
         let fit = needs.memory.saturating_sub(fixed) / per_chunk / needs.shards;
         if fit < least_sum {
@@ -117,7 +128,8 @@ impl MemoryPlan {
             ring_buffers,
             direct_streams: needs.direct_streams,
             discards: needs.discards,
-            decoding: needs.decoding,
+            scratch: needs.scratch,
+            leased: needs.leased,
         })
     }
 
@@ -140,8 +152,11 @@ impl MemoryPlan {
         if needs.discards && !self.discards {
             return Err("buffer.memory was divided without room to read what is refused or dropped");
         }
-        if needs.decoding > 0 && self.decoding == 0 {
-            return Err("buffer.memory was divided without room to decode HTTP bodies");
+        if needs.scratch > self.scratch {
+            return Err("buffer.memory was divided without room for what this protocol or format takes apart");
+        }
+        if needs.leased > 0 && self.leased == 0 {
+            return Err("buffer.memory was divided without room for decoders and documents");
         }
         Ok(())
     }
@@ -160,7 +175,8 @@ impl MemoryPlan {
             + self.reactors * tail::memory_of_store(self.tail_budget, self.tail_reserve)
             + self.reactors * usize::from(self.ring_buffers) * BUFFER_BYTES
             + copies(self.direct_streams, self.shards) * STAGING_BYTES
-            + self.decoding
+            + self.reactors * memory_of_scratch(self.scratch)
+            + self.leased
     }
 }
 
@@ -183,8 +199,12 @@ impl fmt::Display for MemoryPlan {
         if self.discards {
             write!(f, " + {} x {} to read what is dropped or refused", self.reactors, size(one))?;
         }
-        if self.decoding > 0 {
-            write!(f, " + {} to decode HTTP bodies", size(self.decoding))?;
+        if self.scratch > 0 {
+            let scratch = memory_of_scratch(self.scratch);
+            write!(f, " + {} x {} for what is taken apart", self.reactors, size(scratch))?;
+        }
+        if self.leased > 0 {
+            write!(f, " + {} to decode bodies and gather documents", size(self.leased))?;
         }
         write!(f, " = {}", size(self.total()))
     }
@@ -206,7 +226,7 @@ mod tests {
             let needs = Needs {
                 memory, shards, reactors_per_shard, lanes: all, max_line_bytes: line,
                 least_chunk_bytes: line + 16384, has_ring: discards, direct_streams: lanes - 1, discards,
-                decoding: if discards { memory / 4 } else { 0 },
+                scratch: if lossy { 100_000 } else { 0 }, leased: if discards { memory / 4 } else { 0 },
             };
             match MemoryPlan::new(&needs) {
                 Ok(plan) => {

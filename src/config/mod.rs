@@ -6,12 +6,12 @@ mod document;
 pub mod listener;
 pub mod memory;
 pub mod raw;
-pub mod renumber;
 
 pub use crate::settings::ConfigError;
 pub use checked::Options;
 pub use document::Document;
 
+use crate::protocol::Protocols;
 use std::path::Path;
 
 /// What overrides the file, from the command line and the environment.
@@ -21,6 +21,8 @@ pub struct Overrides {
     pub set: Vec<(String, String, String)>,
     /// Addresses that replace the listeners of the file.
     pub listen: Vec<String>,
+    /// The protocols there are.
+    pub protocols: Protocols,
 }
 
 /// Reads, overrides and checks a configuration; `None`: the defaults.
@@ -28,6 +30,14 @@ pub struct Overrides {
 /// # Errors
 /// The first thing that is wrong, with key, place and what was expected.
 pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Options, ConfigError> {
+    load_for(path, overrides, None)
+}
+
+/// As [`load`], for a server that runs and is to take it over.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_for(path: Option<&Path>, overrides: &Overrides, running: Option<&Options>) -> Result<Options, ConfigError> {
     let (text, name) = match path {
         None => (String::new(), "built-in defaults".to_string()),
         Some(path) => {
@@ -37,7 +47,7 @@ pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Options, Confi
             (text, path.display().to_string())
         }
     };
-    load_text(&text, &name, overrides, |name| std::env::var(name).ok())
+    load_text_for(&text, &name, overrides, |name| std::env::var(name).ok(), running)
 }
 
 /// As [`load`], from text, with an environment for `${VAR}`.
@@ -50,6 +60,18 @@ pub fn load_text(
     overrides: &Overrides,
     environment: impl Fn(&str) -> Option<String>,
 ) -> Result<Options, ConfigError> {
+    load_text_for(text, name, overrides, environment, None)
+}
+
+fn load_text_for(
+    text: &str,
+    name: &str,
+    overrides: &Overrides,
+    environment: impl Fn(&str) -> Option<String>,
+    running: Option<&Options>,
+) -> Result<Options, ConfigError> {
+    let protocols = overrides.protocols;
+    let as_listener = |(i, address): (usize, &String)| as_listener(i, address, protocols);
     let listeners: Vec<(String, &str, String)> = overrides.listen.iter().enumerate().map(as_listener).collect();
     let mut document = Document::parse(text, name)?;
     document.expand(environment)?;
@@ -63,17 +85,23 @@ pub fn load_text(
     for (key, value, origin) in &overrides.set {
         document.set(key, value, origin)?;
     }
-    let (raw, places) = document.into_raw()?;
-    checked::check(raw, &places)
+    let (written, places) = document.into_raw(protocols.0)?;
+    checked::check(written, &places, protocols, running)
 }
 
 /// Name, protocol and address of the listener that a `--listen` means.
-fn as_listener((i, address): (usize, &String)) -> (String, &'static str, String) {
-    let rest = address.strip_prefix("http://");
-    let protocol = if rest.is_some() { "http" } else { "lines" };
+fn as_listener(i: usize, address: &str, protocols: Protocols) -> (String, &'static str, String) {
+    let scheme = address.split_once("://").and_then(|(scheme, rest)| Some((protocols.find(scheme)?, rest)));
+    let protocol = scheme.map_or("lines", |(entry, _)| entry.name);
     let listener = if i == 0 { protocol.to_string() } else { format!("{protocol}-{}", i + 1) };
-    let address = rest.map_or(address.clone(), |rest| format!("tcp://{}", rest.trim_end_matches('/')));
+    let address = scheme.map_or(address.to_string(), |(_, rest)| format!("tcp://{}", rest.trim_end_matches('/')));
     (listener, protocol, address)
+}
+
+/// Every key there is, as `section.key`, with `NAME` where a name stands.
+#[must_use]
+pub fn all_keys(protocols: Protocols) -> Vec<String> {
+    raw::all_keys().into_iter().chain(document::protocol_keys(protocols.0)).collect()
 }
 
 /// Overrides from the environment: `LOGWEIR_STORAGE__SYNC_INTERVAL=1s` is `storage.sync_interval`. Only names with a

@@ -1,6 +1,8 @@
 //! What was written, as written. Every key is optional here; defaults and ranges are in [`super::checked`].
 
+use crate::intake::listener::WhenFull;
 use crate::settings::units::{Size, Time};
+use crate::{section, words};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -42,21 +44,6 @@ pub enum PinWord {
     None,
 }
 
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($word:ident = $text:literal),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-        pub enum $name {
-            $(#[doc = concat!("`", $text, "`")] #[serde(rename = $text)] $word),+
-        }
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(match self { $($name::$word => $text),+ })
-            }
-        }
-    };
-}
-
 words!(
     /// `engine`
     EngineChoice { Auto = "auto", Epoll = "epoll", IoUring = "io_uring" }
@@ -74,28 +61,8 @@ words!(
     FormatWord { Raw = "raw", Json = "json" }
 );
 words!(
-    /// `listener.NAME.protocol`
-    Protocol { Lines = "lines", Http = "http" }
-);
-words!(
-    /// `listener.NAME.when_full`
-    WhenFull { Block = "block", DropOldest = "drop_oldest", DropNewest = "drop_newest" }
-);
-words!(
     /// `listener.NAME.ack`
     Ack { Received = "received", Written = "written", Durable = "durable" }
-);
-words!(
-    /// `listener.NAME.too_long`
-    TooLongWord { Truncate = "truncate", Drop = "drop", Close = "close" }
-);
-words!(
-    /// `listener.NAME.unterminated`
-    UnterminatedWord { Keep = "keep", Drop = "drop" }
-);
-words!(
-    /// `listener.NAME.reply`
-    Reply { None = "none", Count = "count" }
 );
 words!(
     /// `listener.NAME.proxy_protocol`
@@ -113,21 +80,6 @@ words!(
     /// `log.format`
     LogFormat { Auto = "auto", Text = "text", Json = "json", Journal = "journal" }
 );
-
-macro_rules! section {
-    ($(#[$doc:meta])* $name:ident { $($key:ident: $type:ty),* $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-        #[serde(deny_unknown_fields)]
-        #[allow(missing_docs)] // each key is documented in config/logweir.toml, which a test holds complete
-        pub struct $name { $(pub $key: Option<$type>),* }
-
-        impl $name {
-            /// The keys, for the test that holds the documentation complete.
-            pub const KEYS: &'static [&'static str] = &[$(stringify!($key)),*];
-        }
-    };
-}
 
 section!(/// `[placement]`
     Placement { shards: Count, reactors_per_shard: Count, pin: Pin });
@@ -147,13 +99,10 @@ section!(/// `[log]`
 section!(/// `[stream.NAME]`
     Stream { format: FormatWord, segment_size: Size, segment_age: Time, reserve_step: Size, sync_interval: Time, sync_bytes: Size,
              io: Io, compress: Compress, compress_level: usize, max_age: Time, max_bytes: Size, min_free: Size });
-section!(/// `[listener.NAME]`
-    Listener { protocol: Protocol, address: String, stream: String, when_full: WhenFull, ack: Ack, reply: Reply,
-               max_line_bytes: Size, too_long: TooLongWord, strip_cr: bool, unterminated: UnterminatedWord,
-               max_connections_per_address: usize, idle_timeout: Time, line_timeout: Time, socket_mode: String,
-               streams: Vec<String>, tokens: Vec<String>, max_header_bytes: Size, max_headers: usize, max_body_bytes: Size,
-               max_decoded_bytes: Size, max_requests: usize, header_timeout: Time, body_timeout: Time, queue_timeout: Time,
-               max_connection_age: Time, proxy_protocol: ProxyWord, tls_cert: String, tls_key: String, tls_client_ca: String,
+section!(/// The keys of `[listener.NAME]` that any protocol has; the others are the protocol's own.
+    Listener { protocol: String, address: String, stream: String, format: FormatWord, when_full: WhenFull, ack: Ack,
+               max_line_bytes: Size, max_connections_per_address: usize, idle_timeout: Time, header_timeout: Time,
+               socket_mode: String, proxy_protocol: ProxyWord, tls_cert: String, tls_key: String, tls_client_ca: String,
                tls_client_subjects: Vec<String>, tls_min_version: TlsVersion });
 section!(/// `[token.NAME]`
     Token { sha256: String, streams: Vec<String> });
@@ -179,7 +128,7 @@ pub struct Raw {
     pub token: BTreeMap<String, Token>,
 }
 
-/// Every key there is, as `section.key`, with `NAME` where a name stands.
+/// Every key there is but for those of the protocols, as `section.key`, with `NAME` where a name stands.
 #[must_use]
 pub fn all_keys() -> Vec<String> {
     let sections: [(&str, &[&str]); 11] = [

@@ -1,4 +1,5 @@
 use super::*;
+use std::sync::Arc;
 
 fn load_str(text: &str) -> Result<Options, ConfigError> {
     load_text(text, "t.toml", &Overrides::default(), |_| None)
@@ -133,6 +134,7 @@ fn overrides_win_and_are_named() {
     let overrides = Overrides {
         set: vec![set("buffer.linger", "7ms"), set("placement.shards", "2")],
         listen: vec!["stdin:".into()],
+        ..Overrides::default()
     };
     let options = load_text("[listener.x]\naddress=\"tcp://127.0.0.1:1\"", "t", &overrides, |_| None).unwrap();
     assert_eq!(options.linger.as_millis(), 7);
@@ -141,10 +143,11 @@ fn overrides_win_and_are_named() {
     assert_eq!(options.listeners[0].address.to_string(), "stdin:");
     let http = Overrides { listen: vec!["http://127.0.0.1:80".into(), "stdin:".into()], ..Overrides::default() };
     let options = load_text("", "t", &http, |_| None).unwrap();
-    let names: Vec<(&str, bool)> = options.listeners.iter().map(|l| (l.name.as_str(), l.http.is_some())).collect();
+    let names: Vec<(&str, bool)> =
+        options.listeners.iter().map(|l| (l.name.as_str(), l.profile().name == "http")).collect();
     assert_eq!(names, [("http", true), ("lines-2", false)]);
     assert_eq!(options.listeners[0].address.to_string(), "tcp://127.0.0.1:80");
-    let wrong = Overrides { set: vec![set("buffer.lingre", "7ms")], listen: vec![] };
+    let wrong = Overrides { set: vec![set("buffer.lingre", "7ms")], ..Overrides::default() };
     let message = load_text("", "t", &wrong, |_| None).unwrap_err().to_string();
     assert_eq!(message, "--set buffer.lingre: `buffer.lingre`: unknown key in [buffer]; did you mean `linger`?");
 }
@@ -162,7 +165,39 @@ fn stream_sections_inherit_from_storage() {
     let text = "[storage]\nsegment_size = \"1MiB\"\nsync_bytes = \"1MiB\"\n[stream.default]\nsegment_size = \"2MiB\"\nformat = \"json\"";
     let options = load_str(text).unwrap();
     assert_eq!((options.streams[0].segment_bytes, options.streams[0].sync_bytes), (2 << 20, 1 << 20));
-    assert_eq!(options.listeners[0].lines.format, crate::protocol::lines::Format::Json);
+    assert_eq!(options.listeners[0].routes.own().format, crate::session::write::Format::Json);
+}
+
+/// Chunks on their way name their streams by number.
+#[test]
+fn streams_of_a_server_that_runs_keep_their_numbers() {
+    let running = load_str("[listener.l]\naddress = \"tcp://127.0.0.1:1\"\nstream = \"m\"").unwrap();
+    let hash = "0".repeat(64);
+    let text = format!(
+        "[listener.a]\naddress = \"tcp://127.0.0.1:2\"\nprotocol = \"http\"\nstream = \"b\"\nstreams = [\"m\", \"z\"]\n\
+         tokens = [\"t\"]\n[token.t]\nsha256 = \"{hash}\"\nstreams = [\"m\"]\n[listener.l]\naddress = \"tcp://127.0.0.1:1\"\nstream = \"z\""
+    );
+    let new = load_text_for(&text, "t.toml", &Overrides::default(), |_| None, Some(&running)).unwrap();
+    let names: Vec<&str> = new.streams.iter().map(|s| s.name.as_str()).collect();
+    assert_eq!(names, ["m", "b", "z"]);
+    let (a, l) = (&new.listeners[0], &new.listeners[1]);
+    assert_eq!((a.stream(), l.stream()), (1, 2));
+    let routes: Vec<(&str, u16)> = a.routes.all().map(|s| (s.name.as_str(), s.index)).collect();
+    assert_eq!(routes, [("b", 1), ("m", 0), ("z", 2)]);
+    let http = crate::session::downcast::<crate::protocol::http::HttpProtocol>(&a.protocol).unwrap();
+    assert_eq!(http.options().tokens[0].streams, Some(vec![0]));
+    assert!(Arc::ptr_eq(&new.room, &running.room), "what is leased stays where it is");
+}
+
+/// What a listener says itself comes before what its stream says.
+#[test]
+fn a_listener_may_have_a_format_of_its_own() {
+    use crate::session::write::Format;
+    let of = |text: &str| load_str(text).unwrap().listeners.iter().map(|l| l.routes.own().format).collect::<Vec<_>>();
+    let two = "[listener.a]\naddress = \"tcp://127.0.0.1:1\"\nformat = \"json\"\n[listener.b]\naddress = \"tcp://127.0.0.1:2\"\n";
+    assert_eq!(of(two), [Format::Json, Format::Raw]);
+    assert_eq!(of(&format!("{two}[stream.default]\nformat = \"raw\"")), [Format::Json, Format::Raw]);
+    assert_eq!(of(&format!("{two}[stream.default]\nformat = \"json\"")), [Format::Json, Format::Json]);
 }
 
 /// Each key stands in the reference file, commented out with its default or set; and the file loads either way.
@@ -185,7 +220,7 @@ fn the_reference_file_documents_every_key_and_loads() {
             found.push(format!("{section}{key}"));
         }
     }
-    for key in raw::all_keys() {
+    for key in all_keys(Protocols::default()) {
         assert!(found.contains(&key), "config/logweir.toml does not document {key}");
     }
     // With every comment sign taken away before a key or section, the file is the same configuration, spelt out.

@@ -18,6 +18,43 @@ pub enum Address {
     Stdin,
 }
 
+/// What an address is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// TCP.
+    Tcp,
+    /// A Unix stream socket.
+    Unix,
+    /// A Unix datagram socket.
+    UnixDatagram,
+    /// Standard input.
+    Stdin,
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Family::Tcp => "tcp://",
+            Family::Unix => "unix://",
+            Family::UnixDatagram => "unixgram://",
+            Family::Stdin => "stdin:",
+        })
+    }
+}
+
+impl Address {
+    /// What it is of.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        match self {
+            Address::Tcp(_) => Family::Tcp,
+            Address::Unix(_) => Family::Unix,
+            Address::UnixDatagram(_) => Family::UnixDatagram,
+            Address::Stdin => Family::Stdin,
+        }
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -40,15 +40,15 @@ pub const REFUSED: [(Refused, &str); 9] = [
     (Refused::NoRoom, "no_room"),
 ];
 
-/// The status codes that HTTP listeners answer with.
+/// The codes that answers are counted by: the status codes of HTTP.
 pub const STATUSES: [u16; 18] =
     [100, 200, 204, 400, 401, 403, 404, 405, 408, 411, 413, 415, 417, 429, 431, 501, 503, 505];
 
-/// How many of each.
+/// How many answers of each code.
 #[derive(Debug, Default)]
-pub struct StatusCells([Cell; STATUSES.len()]);
+pub struct AnswerCells([Cell; STATUSES.len()]);
 
-impl StatusCells {
+impl AnswerCells {
     /// Counts one answer.
     pub fn count(&self, status: u16) {
         if let Ok(place) = STATUSES.binary_search(&status) {
@@ -93,8 +93,8 @@ pub struct ReactorCells {
     pub tail_waits: Cell,
     /// Times that a connection was watched by a poll since every provided buffer of the ring was in use (io_uring).
     pub polled_instead: Cell,
-    /// Answers of HTTP listeners, by status.
-    pub statuses: StatusCells,
+    /// Answers of listeners that answer with codes.
+    pub answers: AnswerCells,
     /// From receipt to acknowledgement.
     pub ack_latency: Histogram,
 }

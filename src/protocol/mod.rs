@@ -1,4 +1,84 @@
-//! The protocols, each in a folder of its own.
+//! The protocols: each is a folder, and a line in [`TABLE`]. A folder has the protocol's keys of the configuration, what a reactor
+//! must know of it, its session, and its tests. CONTRIBUTING.md has the steps for a new one.
 
 pub mod http;
 pub mod lines;
+
+use crate::host::address::{Address, Family};
+use crate::session::memory::room::Room;
+use crate::session::routes::{Routes, Token};
+use crate::session::write::Format;
+use crate::session::{AckLevel, Protocol};
+use crate::settings::ConfigError;
+use crate::settings::section::Section;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// All protocols, as `listener.NAME.protocol` names them.
+pub static TABLE: &[&Entry] = &[&lines::ENTRY, &http::ENTRY];
+
+/// One protocol.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its name in the configuration, and the scheme of `--listen`.
+    pub name: &'static str,
+    /// The TCP port of the only listener that has no `address`.
+    pub port: u16,
+    /// What it runs on.
+    pub runs_on: &'static [Family],
+    /// How its records are written where neither listener nor stream says.
+    pub format: Format,
+    /// It leases memory for documents or decoders.
+    pub leases: bool,
+    /// Its own keys in `[listener.NAME]`, beside those that all have. Several protocols may have a key of one name.
+    pub keys: &'static [&'static str],
+    /// Makes it of its keys.
+    pub build: fn(&Section<'_>, &About<'_>) -> Result<Arc<dyn Protocol>, ConfigError>,
+}
+
+/// What is known of a listener when its protocol is made.
+pub struct About<'a> {
+    /// Its name.
+    pub listener: &'a str,
+    /// Where it listens.
+    pub address: &'a Address,
+    /// The streams that it may write to.
+    pub routes: &'a Arc<Routes>,
+    /// `ack`, if it is there.
+    pub ack: Option<AckLevel>,
+    /// Longest record, in bytes.
+    pub max_line_bytes: usize,
+    /// `header_timeout`
+    pub header_timeout: Duration,
+    /// All tokens, by name.
+    pub tokens: &'a BTreeMap<String, Token>,
+    /// Memory that is leased, shared by all connections of the server.
+    pub room: &'a Arc<Room>,
+}
+
+impl About<'_> {
+    /// True where something can be sent back.
+    #[must_use]
+    pub fn can_answer(&self) -> bool {
+        matches!(self.address.family(), Family::Tcp | Family::Unix)
+    }
+}
+
+/// The table that a configuration is read with.
+#[derive(Debug, Clone, Copy)]
+pub struct Protocols(pub &'static [&'static Entry]);
+
+impl Default for Protocols {
+    fn default() -> Self {
+        Protocols(TABLE)
+    }
+}
+
+impl Protocols {
+    /// The protocol of this name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<&'static Entry> {
+        self.0.iter().find(|entry| entry.name == name).copied()
+    }
+}

@@ -2,7 +2,7 @@
 //! open go on with what they began with.
 
 use super::StartError;
-use crate::config::listener::{ListenerOptions, TlsSettings};
+use crate::intake::listener::{ListenerOptions, TlsSettings};
 use crate::intake::transport::tls::{MinVersion, TlsAcceptor, TlsOptions};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -19,21 +19,24 @@ pub struct Certificates {
     is_watching: Arc<AtomicBool>,
 }
 
+/// The protocols that a listener offers.
+type Alpn = &'static [&'static [u8]];
+
 /// One listener's.
 #[derive(Clone)]
 pub struct Certificate {
     listener: String,
-    made_of: Option<(TlsSettings, bool)>,
+    made_of: Option<(TlsSettings, Alpn)>,
     acceptor: Option<Arc<TlsAcceptor>>,
 }
 
-fn tls_options(settings: &TlsSettings, is_http: bool) -> TlsOptions {
+fn tls_options(settings: &TlsSettings, alpn: Alpn) -> TlsOptions {
     TlsOptions {
         cert: settings.cert.clone(),
         key: settings.key.clone(),
         client_ca: settings.client_ca.clone(),
         client_subjects: settings.client_subjects.clone(),
-        alpn: if is_http { vec![b"http/1.1".to_vec()] } else { Vec::new() },
+        alpn: alpn.iter().map(|name| name.to_vec()).collect(),
         min_version: if settings.only_13 { MinVersion::Tls13 } else { MinVersion::Tls12 },
     }
 }
@@ -55,12 +58,12 @@ impl Certificates {
     /// # Errors
     /// The files do not do.
     pub fn of_options(&self, listener: &ListenerOptions) -> Result<Certificate, StartError> {
-        let made_of = listener.tls.clone().map(|tls| (tls, listener.http.is_some()));
+        let made_of = listener.tls.clone().map(|tls| (tls, listener.profile().alpn));
         let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(same) = all.iter().find(|c| c.listener == listener.name && c.made_of == made_of) {
             return Ok(same.clone());
         }
-        let load = |(tls, is_http): &(TlsSettings, bool)| TlsAcceptor::load(tls_options(tls, *is_http)).map(Arc::new);
+        let load = |(tls, alpn): &(TlsSettings, Alpn)| TlsAcceptor::load(tls_options(tls, alpn)).map(Arc::new);
         let acceptor = made_of.as_ref().map(load).transpose();
         let acceptor = acceptor.map_err(|error| StartError::Tls { name: listener.name.clone(), error })?;
         Ok(Certificate { listener: listener.name.clone(), made_of, acceptor })

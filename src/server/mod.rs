@@ -187,8 +187,8 @@ impl Server {
 
     /// Runs until a signal ends it (or standard input does, where that is the only listener). True: everything received
     /// is durable and sealed.
-    /// `read_again` brings the configuration as it is now, when SIGHUP asks for it.
-    pub fn run(mut self, read_again: impl Fn() -> Result<Options, ConfigError>) -> bool {
+    /// `read_again` brings the configuration as it is now, for a server that runs with this one, when SIGHUP asks for it.
+    pub fn run(mut self, read_again: impl Fn(&Options) -> Result<Options, ConfigError>) -> bool {
         self.live.manager.ready(&self.status());
         loop {
             match self.next_notice(None) {
@@ -198,7 +198,8 @@ impl Server {
                     self.threads.wake_writers();
                 }
                 Ok(Notice::Signal(signal_hook::consts::SIGHUP)) => {
-                    self.reload(read_again());
+                    let read = read_again(&self.live.options);
+                    self.reload(read);
                 }
                 Ok(Notice::Signal(signal)) => {
                     self.leave(signal);

@@ -14,7 +14,7 @@ use crate::metrics::accounting::Ledger;
 use crate::pipeline::chunk::Chunk;
 use crate::pipeline::control::{Control, Notice};
 use crate::pipeline::shard::Shard;
-use crate::session::tail::TailStore;
+use crate::session::memory::tail::TailStore;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
@@ -37,7 +37,7 @@ pub struct Seats<'a> {
 /// The listeners as reactors see them at the start.
 pub fn listener_runs(options: &Options, certificates: &Certificates) -> Vec<ListenerRun> {
     let ipv6_prefix = options.ipv6_prefix;
-    let run = |(i, options): (usize, &crate::config::listener::ListenerOptions)| ListenerRun {
+    let run = |(i, options): (usize, &crate::intake::listener::ListenerOptions)| ListenerRun {
         options: options.clone(),
         addresses: Arc::new(AddressLimit::new(options.max_connections_per_address, ipv6_prefix)),
         tls: certificates.of(i),
@@ -74,6 +74,10 @@ impl Seats<'_> {
         } else {
             None
         };
+        let scratch = match memory.scratch {
+            0 => None,
+            bytes => Some(Box::new(Chunk::new(bytes).map_err(resource("map a buffer"))?)),
+        };
         Ok(Setup {
             engine,
             index,
@@ -90,7 +94,8 @@ impl Seats<'_> {
             number,
             tails: TailStore::new(memory.tail_budget, memory.tail_reserve, self.connections.most())
                 .map_err(resource("map tails"))?,
-            decoding: Arc::clone(&self.options.decoding),
+            room: Arc::clone(&self.options.room),
+            scratch,
             discard,
             linger: self.options.linger,
             notices: self.notices.clone(),

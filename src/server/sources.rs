@@ -1,9 +1,9 @@
 //! Where connections come in: the sockets of the listeners, bound here or come from the service manager.
 
 use super::StartError;
-use crate::config::listener::ListenerOptions;
 use crate::host::address::Address;
 use crate::host::peer::{ListenerId, Peer};
+use crate::intake::listener::ListenerOptions;
 use crate::intake::net::listen::{self, SocketFile};
 use crate::intake::net::{Kind, Socket, stdin};
 use crate::intake::spread::Handed;

@@ -1,13 +1,31 @@
-//! The protocol of one connection: finds whole records in received bytes and says what to answer. Does no I/O.
+//! The seam between reactors and protocols. A [`Protocol`] is one listener's: it says in plain data what a reactor must know of it,
+//! and makes a [`Session`] for each connection. A session finds records in received bytes, puts them into a [`Sink`], and says
+//! what to answer. It does no I/O, and a reactor knows no protocol by name.
+//!
+//! What protocols share is here too: who may hold how much memory ([`memory`]), the framing of lines ([`lines`]), how records look on
+//! disk ([`write`]), to which streams they may go ([`routes`]), and which answers are owed ([`owed`]).
 
-pub mod json;
-pub mod room;
-pub mod tail;
+pub mod drive;
+pub mod lines;
+pub mod memory;
+pub mod owed;
+pub mod profile;
+pub mod routes;
+pub mod sink;
+pub mod write;
 
-use crate::metrics::accounting::{Reason, Tally};
-use crate::protocol::http;
+pub use memory::room::Owner;
+pub use profile::{Patience, Profile};
+pub use sink::{Found, Frame, Part, Sink};
+
+use crate::host::address::Address;
+use crate::host::peer::Peer;
+use crate::metrics::accounting::Reason;
+use crate::metrics::stats::AnswerCells;
+use memory::tail::Tail;
+use std::any::Any;
+use std::fmt;
 use std::sync::Arc;
-use tail::Tail;
 
 /// How the input of a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +37,7 @@ pub enum End {
 }
 
 /// How sure a sender wants to be of what is acknowledged to it; each is stronger than the one before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AckLevel {
     /// In our memory.
     Received,
@@ -40,23 +58,25 @@ pub enum Refusal {
     DiskFailed,
 }
 
-/// What a session waits for from its client; each has its own deadline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a session waits for from its client; each has its own deadline ([`Patience`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Waiting {
     /// Nothing is begun.
+    #[default]
     Nothing,
-    /// The end of a line.
+    /// The end of a record.
     Line,
-    /// The end of a request's head.
+    /// The end of what comes first: a head, a handshake.
     Head,
-    /// More of a request's body.
+    /// More of what the head announced.
     Body,
 }
 
 /// What a session's next turn needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Turn {
     /// More input.
+    #[default]
     Receive,
     /// Only room: it holds input that it has not gone through.
     GoOn,
@@ -64,202 +84,257 @@ pub enum Turn {
     Wait,
 }
 
-/// Where a session wants its next bytes, counted from the start of the window's space.
+/// Where a session wants its next bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Landing {
-    /// First byte.
-    pub start: usize,
-    /// Most bytes that may land there.
-    pub len: usize,
+pub enum Landing {
+    /// In the chunk, behind a gap of so many bytes, and at most so many: whole records may stay where they are.
+    Chunk {
+        /// Bytes left free in front of them.
+        gap: usize,
+        /// Bytes at most.
+        most: usize,
+    },
+    /// In the scratch buffer: what becomes of them is written into the chunk.
+    Scratch {
+        /// Bytes left free in front of them.
+        gap: usize,
+        /// Bytes at most.
+        most: usize,
+    },
 }
 
-/// What a session works in: the free end of a chunk and its connection's tail.
-///
-/// The session arranges whole records at the start of `space` and counts them in `committed` and `lines`; the caller
-/// turns those into a run (or, where the policy drops, into nothing).
-pub struct Window<'a> {
-    /// The free end of the chunk.
-    pub space: &'a mut [u8],
-    /// What the connection had begun and not ended.
-    pub tail: Tail<'a>,
+impl Landing {
+    /// Anywhere in the scratch buffer.
+    pub const SCRATCH: Landing = Landing::Scratch { gap: 0, most: usize::MAX };
+
+    /// Bytes left free in front, and bytes at most.
+    #[must_use]
+    pub fn bounds(self) -> (usize, usize) {
+        match self {
+            Landing::Chunk { gap, most } | Landing::Scratch { gap, most } => (gap, most),
+        }
+    }
+}
+
+/// What has come.
+pub enum Input<'a> {
+    /// So many bytes, in the sink's space from there on.
+    Chunk {
+        /// First byte.
+        start: usize,
+        /// How many.
+        len: usize,
+    },
+    /// So many bytes in the scratch buffer; 0 where the session goes on with what it holds.
+    Scratch {
+        /// The buffer. In front of the bytes is the gap; what lies behind them is free.
+        space: &'a mut [u8],
+        /// First byte.
+        start: usize,
+        /// How many.
+        len: usize,
+    },
+    /// One datagram. No record goes on beyond it.
+    Datagram {
+        /// Its bytes, as far as they were received.
+        bytes: &'a [u8],
+        /// Bytes of it that did not fit and are gone.
+        cut: usize,
+        /// Who sent it.
+        sender: &'a Peer,
+    },
+}
+
+impl Input<'_> {
+    /// Bytes that have come.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Input::Chunk { len, .. } | Input::Scratch { len, .. } => *len,
+            Input::Datagram { bytes, .. } => bytes.len(),
+        }
+    }
+
+    /// True where nothing has come.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// How things stand around a session.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Around {
     /// Nanoseconds since 1970, for formats that carry the time of receipt.
     pub wall_ns: u64,
     /// Monotonic nanoseconds.
     pub now_ns: u64,
-    /// Bytes of whole records at the start of `space`.
-    pub committed: usize,
-    /// Records in them.
-    pub lines: u32,
-    /// Raw bytes in `space` that were not gone through, since what becomes of them may not fit: they are for a fresh window.
-    pub rest: Option<Landing>,
-    /// Records that were found and dropped, and why.
-    pub dropped: Option<(Reason, Tally)>,
-    /// Records that were cut, and the bytes cut off.
-    pub truncated: Tally,
-    /// Where the records go; `None`: to the listener's stream.
-    pub stream: Option<u16>,
-    /// Records at the start of `space` that go to another stream than those behind them.
-    pub before: Vec<Part>,
     /// Nothing of this window will be kept.
     pub refuse: Option<Refusal>,
     /// Why the server is not ready for new clients.
     pub not_ready: Option<&'static str>,
-    /// The connection should end behind its present request.
+    /// The connection should end behind its present frame.
     pub closing: bool,
-    /// Bytes that were worked through beside those received: what a decoder made.
-    pub worked: usize,
     /// This connection may go on though the room for partial lines is used up.
     pub is_lane: bool,
 }
 
-/// Records of a window that go to one stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Part {
-    /// Which; `None`: the listener's.
-    pub stream: Option<u16>,
-    /// Bytes.
-    pub bytes: usize,
-    /// Records.
-    pub lines: u32,
+/// What a session works in.
+pub struct Window<'a> {
+    /// Where its records go.
+    pub sink: Sink<'a>,
+    /// What the connection had begun and not ended.
+    pub tail: Tail<'a>,
+    /// How things stand.
+    pub around: Around,
+    /// Bytes that were worked through beside those received: what a decoder made.
+    pub worked: usize,
 }
 
 impl<'a> Window<'a> {
     /// A window in which nothing is committed yet.
-    pub fn new(space: &'a mut [u8], tail: Tail<'a>, wall_ns: u64) -> Self {
-        Window {
-            space,
-            tail,
-            wall_ns,
-            now_ns: 0,
-            committed: 0,
-            lines: 0,
-            rest: None,
-            dropped: None,
-            truncated: Tally::default(),
-            stream: None,
-            before: Vec::new(),
-            refuse: None,
-            not_ready: None,
-            closing: false,
-            worked: 0,
-            is_lane: false,
-        }
-    }
-
-    /// From here on records go to this stream.
-    pub fn switch(&mut self, stream: u16) {
-        if self.stream != Some(stream) {
-            let last = self.last_part();
-            if last.lines > 0 {
-                self.before.push(last);
-            }
-            self.stream = Some(stream);
-        }
-    }
-
-    /// The records since the stream was last switched.
     #[must_use]
-    pub fn last_part(&self) -> Part {
-        let (bytes, lines) = self.before.iter().fold((0, 0), |(b, l), part| (b + part.bytes, l + part.lines));
-        Part { stream: self.stream, bytes: self.committed - bytes, lines: self.lines - lines }
+    pub fn new(space: &'a mut [u8], tail: Tail<'a>, around: Around) -> Self {
+        Window { sink: Sink::new(space), tail, around, worked: 0 }
     }
 
-    /// Counts a dropped record of so many bytes. One call of a session drops for one reason only.
-    pub fn drop_record(&mut self, reason: Reason, bytes: u64) {
-        self.dropped.get_or_insert((reason, Tally::default())).1.add(Tally { lines: 1, bytes });
+    /// What was found in it, and how much was worked through beside what was received.
+    #[must_use]
+    pub fn close(self) -> (Found, usize) {
+        (self.sink.found(), self.worked)
     }
 }
 
 /// Whether the connection goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
 pub enum Step {
-    /// More input is welcome.
+    /// Everything was gone through; more input is welcome.
     Continue,
+    /// So many bytes of the input were gone through, and what comes next needs a fresh chunk: the rest comes again with one.
+    /// Where all of the input was, the session holds the rest itself, and its turn is [`Turn::GoOn`].
+    Full(usize),
     /// The peer broke a rule; close once what it has coming was sent.
     Close,
 }
 
+/// How a session stands. Plain data: reactors ask often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct State {
+    /// What it waits for.
+    pub waiting: Waiting,
+    /// Changes whenever what it waits for came nearer: the deadline begins anew.
+    pub mark: u32,
+    /// What the next turn needs.
+    pub turn: Turn,
+    /// Going on leaves no more in the tail than there is.
+    pub frees_tail: bool,
+    /// It holds leased memory that others need: it ends.
+    pub is_called_in: bool,
+    /// No frame is being taken: what comes next may be refused.
+    pub may_be_refused: bool,
+    /// Ending the connection cuts nothing off.
+    pub is_between: bool,
+    /// There is something to send now.
+    pub has_output: bool,
+    /// An answer is owed, now or once something has reached its level; it is given before the connection ends.
+    pub owes: bool,
+    /// It takes no more input and everything was said: the connection ends.
+    pub is_over: bool,
+    /// Room that [`Session::finish`] needs at most for a clean end.
+    pub finish_room: usize,
+}
+
+/// Where answers are written.
+pub struct Reply<'a> {
+    /// The bytes.
+    pub out: &'a mut Vec<u8>,
+    /// Nanoseconds since 1970.
+    pub wall_ns: u64,
+    /// How many answers of each code were given.
+    pub answers: &'a AnswerCells,
+}
+
 /// The protocol state of one connection. Any split of the same input gives the same records.
 pub trait Session: Send {
-    /// Where to receive next, given `room` bytes of chunk and a tail of `tail_len`; `None`: only a fresh chunk is large
-    /// enough. `least` is what must fit at least (a datagram; a receive worth a system call).
-    fn landing(&self, room: usize, tail_len: usize, least: usize) -> Option<Landing>;
+    /// Where to receive next, with so much in the tail. Not asked of datagram sockets.
+    fn landing(&self, tail_len: usize) -> Landing;
 
-    /// Takes `len` bytes in that landed where [`Session::landing`] said.
-    fn input(&mut self, landing: Landing, len: usize, window: &mut Window<'_>) -> Step;
-
-    /// Ends a datagram of which `cut` bytes did not fit: no record goes on beyond it.
-    fn end_of_datagram(&mut self, cut: usize, window: &mut Window<'_>);
-
-    /// Room that [`Session::finish`] and [`Session::end_of_datagram`] need at most.
-    fn finish_room(&self, tail_len: usize) -> usize;
-
-    /// What it waits for, with so much in its tail.
-    fn waiting(&self, tail_len: usize) -> Waiting;
-
-    /// Changes whenever what it waits for came nearer: the deadline begins anew.
-    fn mark(&self) -> u32;
-
-    /// What the next turn needs.
-    fn turn(&self) -> Turn {
-        Turn::Receive
-    }
-
-    /// True where going on leaves no more in the tail than there is.
-    fn frees_tail(&self) -> bool {
-        false
-    }
-
-    /// True where it holds leased memory that others need: it ends.
-    fn is_called_in(&self) -> bool {
-        false
-    }
-
-    /// True where no request is being taken: what comes next may be refused.
-    fn may_be_refused(&self) -> bool {
-        true
-    }
-
-    /// True where ending the connection cuts nothing off.
-    fn is_between(&self, _tail_len: usize) -> bool {
-        true
-    }
+    /// Takes in what has come; what is in the tail came before it.
+    fn input(&mut self, input: Input<'_>, window: &mut Window<'_>) -> Step;
 
     /// Ends the input.
     fn finish(&mut self, end: End, window: &mut Window<'_>);
 
-    /// So many more records of this connection have reached the listener's level.
-    fn acked(&mut self, lines: u64);
+    /// How it stands, with so much in its tail.
+    fn state(&self, tail_len: usize) -> State;
 
-    /// The first so many records of this connection are written, though not yet at the listener's level.
-    fn written(&mut self, _lines: u64) {}
-
-    /// Records so far, if somebody wants to hear when they are written rather than at the listener's level.
-    fn awaits_writing(&mut self) -> Option<u64> {
-        None
-    }
+    /// So many more records of a frame are at least so safe. [`AckLevel::Durable`] stands for the listener's level, whichever it is.
+    fn reached(&mut self, frame: u32, level: AckLevel, records: u64);
 
     /// Records of this connection will never reach their level. True: there is something to say before it ends.
     fn failed(&mut self) -> bool {
         false
     }
 
-    /// The configuration has changed: from the next request on these options hold.
-    fn renew(&mut self, _options: &Arc<http::HttpOptions>) {}
-
-    /// True where there is something to send now.
-    fn has_output(&self) -> bool;
-
-    /// True where an answer is owed, now or once something has reached its level; it is given before the connection ends.
-    fn owes(&self) -> bool {
-        false
-    }
-
-    /// True where it takes no more input and everything was said: the connection ends.
-    fn is_over(&self) -> bool {
-        false
-    }
-
     /// Adds what is to be sent now.
-    fn output(&mut self, reply: &mut http::Reply<'_>);
+    fn output(&mut self, reply: &mut Reply<'_>);
+
+    /// The configuration has changed: from the next frame on this holds. It is of the same protocol.
+    fn renew(&mut self, _protocol: &Arc<dyn Protocol>) {}
+}
+
+/// The protocol of one listener, as it is configured.
+pub trait Protocol: Any + fmt::Debug + Send + Sync {
+    /// What a reactor must know of it.
+    fn profile(&self) -> &Profile;
+
+    /// A new connection. Leased memory is charged to `owner`.
+    fn session(&self, peer: &Peer, owner: Owner) -> Box<dyn Session>;
+
+    /// True if the other is the same protocol with the same options.
+    fn is_same(&self, other: &dyn Protocol) -> bool;
+
+    /// What `logweir check` says of it, behind what is true of any listener: `, replying with counts`.
+    fn describe(&self) -> String {
+        String::new()
+    }
+
+    /// A command that sends a first line to this address, for whoever starts a server by hand.
+    fn first_line(&self, _address: &Address) -> Option<String> {
+        None
+    }
+}
+
+/// A protocol among the options of a listener, which can be compared.
+#[derive(Debug, Clone)]
+pub struct Spoken(pub Arc<dyn Protocol>);
+
+impl PartialEq for Spoken {
+    fn eq(&self, other: &Spoken) -> bool {
+        self.0.is_same(&*other.0)
+    }
+}
+
+impl Eq for Spoken {}
+
+impl std::ops::Deref for Spoken {
+    type Target = Arc<dyn Protocol>;
+
+    fn deref(&self) -> &Arc<dyn Protocol> {
+        &self.0
+    }
+}
+
+/// As [`Protocol::is_same`], for options that can be compared.
+#[must_use]
+pub fn same<T: Protocol + PartialEq>(this: &T, other: &dyn Protocol) -> bool {
+    (other as &dyn Any).downcast_ref::<T>().is_some_and(|other| other == this)
+}
+
+/// A protocol as what it is; `None`: it is another.
+#[must_use]
+pub fn downcast<T: Protocol>(protocol: &Arc<dyn Protocol>) -> Option<Arc<T>> {
+    let any: Arc<dyn Any + Send + Sync> = Arc::clone(protocol) as Arc<dyn Any + Send + Sync>;
+    any.downcast().ok()
 }

@@ -266,7 +266,7 @@ fn publish_shard(shard: &Shard) {
         counter!("logweir_connections_refused_total", "shard" => index.clone(), "reason" => reason).absolute(value);
     }
     for (place, status) in STATUSES.iter().enumerate() {
-        let value = sum(&|r| r.statuses.iter().nth(place).map_or(0, |(_, n)| n));
+        let value = sum(&|r| r.answers.iter().nth(place).map_or(0, |(_, n)| n));
         if value > 0 {
             let labels = [("shard", index.clone()), ("status", status.to_string())];
             counter!("logweir_http_responses_total", &labels).absolute(value);

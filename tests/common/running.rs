@@ -48,7 +48,7 @@ impl Running {
         let addresses = server.started.listeners.iter().map(|(name, a)| (name.clone(), address(a))).collect();
         let admin = server.started.admin.as_ref().map(|a| a.parse().unwrap());
         let metrics = server.metrics();
-        let thread = std::thread::spawn(move || server.run(|| unreachable!("nobody sends SIGHUP")));
+        let thread = std::thread::spawn(move || server.run(|_| unreachable!("nobody sends SIGHUP")));
         Running { faults, metrics, notices, thread: Some(thread), addresses, admin, data: data.to_path_buf() }
     }
 

@@ -3,7 +3,7 @@
 
 use super::fiber::{Flag, below, machine, note, now, once_in, point, sleep};
 use logweir::host::peer::{ListenerId, Peer};
-use logweir::intake::net::{ConnId, Engine, Event, Kind, Lease, Outcome, Received, Sent, Socket};
+use logweir::intake::net::{ConnId, Datagram, Engine, Event, Kind, Lease, Outcome, Received, Sent, Socket};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -288,6 +288,10 @@ impl Engine for SimEngine {
         let place = &mut side.places[id.index as usize];
         let outcome = receive(&mut wires[wire], &mut lease, place, id, &mut side.events);
         Some(Received { conn: id, lease, outcome })
+    }
+
+    fn recv_batch(&mut self, _: ConnId, _: &mut [u8], _: &mut Vec<Datagram>) -> Outcome {
+        unreachable!("no datagrams are simulated")
     }
 
     fn send(&mut self, id: ConnId, buffer: Vec<u8>) -> Option<Sent> {

@@ -6,9 +6,9 @@ use super::fiber::{Fiber, Flag, SimClock, below, machine, note, now, once_in, po
 use super::ledger::Promise;
 use super::net::{Net, SharedNet, SimEngine};
 use crossbeam_queue::ArrayQueue;
-use logweir::config::listener::ListenerOptions;
 use logweir::config::{Options, Overrides, load_text};
 use logweir::host::clock::Clock;
+use logweir::intake::listener::ListenerOptions;
 use logweir::intake::reactor::{AddressLimit, ConnectionLimit, ListenerRun, Reactor, Setup};
 use logweir::intake::spread::Spread;
 use logweir::log::LogError;
@@ -25,7 +25,7 @@ use logweir::pipeline::writer::steward::{Done, Job, Steward, work};
 use logweir::pipeline::writer::stream::{StreamOptions, StreamWriter};
 use logweir::pipeline::writer::unsynced::SyncPolicy;
 use logweir::pipeline::writer::{Parts, Writer};
-use logweir::session::tail::TailStore;
+use logweir::session::memory::tail::TailStore;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::path::Path;
@@ -279,6 +279,7 @@ pub fn start(disk: &SimDisk, sizes: Sizes) -> Result<Serving, LogError> {
     let connections = Arc::new(ConnectionLimit::new(1000));
     let reactors_over = Rc::new(Cell::new(0));
     let (notices, _) = std::sync::mpsc::channel();
+    let scratch = options.listeners.iter().map(ListenerOptions::scratch_bytes).max().unwrap();
     let tail = options.listeners.iter().map(ListenerOptions::longest_tail).max().unwrap();
     for (number, flag) in reactors.iter().enumerate() {
         let (upstream, evictions) = (Ledger::new(listeners), Ledger::new(listeners));
@@ -304,7 +305,8 @@ pub fn start(disk: &SimDisk, sizes: Sizes) -> Result<Serving, LogError> {
             evictions,
             connections: Arc::clone(&connections),
             tails: TailStore::new(sizes.tail_budget, tail, 1000).unwrap(),
-            decoding: Arc::clone(&options.decoding),
+            room: Arc::clone(&options.room),
+            scratch: Some(Box::new(Chunk::new(scratch).unwrap())),
             discard: Some(Box::new(Chunk::new(size.chunk_bytes).unwrap())),
             handshakes_per_second: 100,
             linger: Duration::from_millis(5),

@@ -4,7 +4,7 @@
 //! fewer bytes than it had room for found it empty (epoll(7)), unless the peer has ended its side already.
 
 use super::socket::{self, Accept};
-use super::{ConnId, Engine, Event, Lease, ListenerId, Outcome, Received, Sent, Socket};
+use super::{ConnId, Datagram, Engine, Event, Lease, ListenerId, Outcome, Received, Sent, Socket};
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token, Waker};
 use std::collections::VecDeque;
@@ -211,6 +211,13 @@ impl Engine for EpollEngine {
         let Lease { chunk, start, len, .. } = &mut lease;
         let outcome = socket::receive(socket, &mut chunk.free()[*start..*start + *len], ended);
         Some(Received { conn: id, lease, outcome })
+    }
+
+    fn recv_batch(&mut self, id: ConnId, space: &mut [u8], batch: &mut Vec<Datagram>) -> Outcome {
+        match self.live(id).and_then(|c| c.socket.as_ref()) {
+            Some(socket) => socket::receive_batch(socket, space, batch),
+            None => Outcome::Failed(io::ErrorKind::NotConnected.into()),
+        }
     }
 
     fn send(&mut self, conn: ConnId, buffer: Vec<u8>) -> Option<Sent> {

@@ -58,6 +58,21 @@ pub enum LeaseMark {
     Lane(usize),
     /// The buffer for what is dropped.
     Discard,
+    /// The scratch buffer.
+    Scratch,
+}
+
+/// One datagram of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Datagram {
+    /// First byte, in the memory that it was received into.
+    pub start: usize,
+    /// Bytes received.
+    pub len: usize,
+    /// Bytes of it that did not fit and are gone.
+    pub cut: usize,
+    /// Who sent it.
+    pub sender: Peer,
 }
 
 /// How a receive ended.
@@ -159,6 +174,9 @@ pub trait Engine {
     /// Receives into the lease; one receive at a time per connection. `None`: an event will bring the lease back. Both engines
     /// finish at once, and the reactor leans on that: room for partial lines is not set aside while a receive is out.
     fn recv(&mut self, conn: ConnId, lease: Lease) -> Option<Received>;
+    /// Receives what waits of a datagram socket, as far as there is room, and adds it to `batch`; never waits. The bytes of the outcome
+    /// are those of all of them, and `more` says that others may wait.
+    fn recv_batch(&mut self, conn: ConnId, space: &mut [u8], batch: &mut Vec<Datagram>) -> Outcome;
     /// Sends all of `buffer`; one send at a time per connection. `None`: an event will bring the buffer back.
     fn send(&mut self, conn: ConnId, buffer: Vec<u8>) -> Option<Sent>;
     /// Tells the peer that nothing more is sent; receiving goes on. No send may be out.

@@ -1,8 +1,12 @@
 //! What both engines do with a socket directly.
 
-use super::{Event, Kind, ListenerId, Outcome, Peer, Socket};
+use super::{Datagram, Event, Kind, ListenerId, Outcome, Peer, Socket};
+use crate::intake::listener::DATAGRAM_MAX;
 use nix::sys::socket::MsgFlags;
-use std::io::{self, Write};
+use nix::sys::socket::{MultiHeaders, SockaddrStorage};
+use std::cell::RefCell;
+use std::io::{self, IoSliceMut, Write};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 
 /// What an attempt to accept came to.
@@ -83,4 +87,45 @@ pub fn receive(socket: &Socket, space: &mut [u8], hung_up: bool) -> Outcome {
             Err(e) => Outcome::Failed(e.into()),
         };
     }
+}
+
+/// Datagrams received at once at most.
+pub const BATCH: usize = 16;
+
+thread_local! {
+    /// Where the kernel says what it received; made once for each thread that receives datagrams.
+    static HEADERS: RefCell<MultiHeaders<SockaddrStorage>> = RefCell::new(MultiHeaders::preallocate(BATCH, None));
+}
+
+/// `recvmmsg(2)`: as many datagrams as wait and fit, each in a slot of its own of [`DATAGRAM_MAX`] bytes, or of what there is.
+pub fn receive_batch(socket: &Socket, space: &mut [u8], batch: &mut Vec<Datagram>) -> Outcome {
+    let slot = DATAGRAM_MAX.min(space.len()).max(1);
+    // MSG_TRUNC answers the real length of each.
+    let flags = MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
+    HEADERS.with_borrow_mut(|headers| {
+        let mut rest = space.chunks_exact_mut(slot);
+        let slots = rest.len().min(BATCH);
+        let mut slices: [[IoSliceMut<'_>; 1]; BATCH] =
+            std::array::from_fn(|_| [IoSliceMut::new(rest.next().unwrap_or_default())]);
+        let before = batch.len();
+        match nix::sys::socket::recvmmsg(socket.fd.as_raw_fd(), headers, &mut slices[..slots], flags, None) {
+            Ok(received) => {
+                batch.extend(received.enumerate().map(|(i, message)| {
+                    let len = message.bytes.min(slot);
+                    let sender = message.address.as_ref().and_then(sender).map_or(Peer::Local, Peer::Ip);
+                    Datagram { start: i * slot, len, cut: message.bytes - len, sender }
+                }));
+                let len = batch[before..].iter().map(|d| d.len).sum();
+                Outcome::Bytes { len, more: batch.len() - before == slots, cut: 0 }
+            }
+            Err(nix::Error::EINTR) => Outcome::Bytes { len: 0, more: true, cut: 0 },
+            Err(nix::Error::EAGAIN) => Outcome::Empty,
+            Err(error) => Outcome::Failed(error.into()),
+        }
+    })
+}
+
+fn sender(address: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = address.as_sockaddr_in().map(|a| SocketAddr::new(a.ip().into(), a.port()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|a| SocketAddr::new(a.ip().into(), a.port())))
 }

@@ -8,18 +8,14 @@ use crate::intake::net::{Engine, Socket};
 use crate::intake::spread::Handed;
 use crate::intake::transport::proxy::Proxy;
 use crate::intake::transport::{Identity, Stage};
-use crate::metrics::accounting::{Reason, Tally, Term};
+use crate::metrics::accounting::Reason;
 use crate::metrics::stats::Refused;
 use crate::pipeline::chunk::ConnId;
 use crate::pipeline::control::Notice;
-use crate::protocol::http::Http;
-use crate::protocol::lines::Lines;
-use crate::session::Session;
-use crate::session::room::Owner;
-use std::cmp::Reverse;
+use crate::session::Owner;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 /// `limits.max_connections`, over all reactors. Touched when a connection comes or goes.
 #[derive(Debug)]
@@ -117,24 +113,26 @@ impl AddressLimit {
 impl<E: Engine> Reactor<E> {
     /// A new connection: serves it here, or hands it to the reactor that has the fewest.
     pub(super) fn place(&mut self, listener: ListenerId, socket: Socket, peer: Peer) {
-        if self.draining {
-            self.spread.keep(self.number); // the others may have ended
+        if self.phase.draining {
+            self.seat.spread.keep(self.seat.number); // the others may have ended
             return self.admit(listener, socket, peer);
         }
         let handed = Handed { listener, socket, peer, moved: None };
-        if let Ok(Some(kept)) = self.spread.hand(Some(self.number), handed) {
+        if let Ok(Some(kept)) = self.seat.spread.hand(Some(self.seat.number), handed) {
             self.admit(kept.listener, kept.socket, kept.peer);
         }
     }
 
     /// Takes a connection in, or closes it at once where a limit says so: a clear answer beats a connection that hangs.
     pub(super) fn admit(&mut self, listener: ListenerId, socket: Socket, peer: Peer) {
-        if self.control.intake_stopped() && self.listeners[usize::from(listener)].options.http.is_none() {
-            self.spread.leave(self.number);
+        if self.seat.control.intake_stopped()
+            && self.listeners[usize::from(listener)].options.profile().refuses_after.is_none()
+        {
+            self.seat.spread.leave(self.seat.number);
             return self.refuse(listener, Refused::DiskFailed);
         }
         if !self.connections.enter() {
-            self.spread.leave(self.number);
+            self.seat.spread.leave(self.seat.number);
             return self.refuse(listener, Refused::MaxConnections);
         }
         let run = &self.listeners[usize::from(listener)];
@@ -142,25 +140,25 @@ impl<E: Engine> Reactor<E> {
         let counted = if run.options.proxy { None } else { run.addresses.client(&peer) };
         if counted.is_some_and(|client| !run.addresses.enter(client)) {
             self.connections.leave();
-            self.spread.leave(self.number);
+            self.seat.spread.leave(self.seat.number);
             return self.refuse(listener, Refused::PerAddress);
         }
-        if (run.options.lines.reply_count || run.options.http.is_some() || run.tls.is_some()) && peer.ip().is_some() {
+        if (run.options.profile().answers || run.tls.is_some()) && peer.ip().is_some() {
             let _ = socket.fd.set_tcp_nodelay(true); // answers are small and awaited; without it they only come later
         }
         let kind = socket.kind;
         let owner = Owner { listener, client: counted };
-        let session = self.session_for(&peer, owner);
+        let session = run.options.protocol.session(&peer, owner);
         let stage = self.stage_for(listener);
         let Ok(id) = self.engine.open(socket) else {
             self.forget(listener, counted);
             return self.refuse(listener, Refused::Descriptors);
         };
         let mut conn = Conn::new(kind, peer, owner, session, stage);
-        conn.last_input_ns = self.now;
-        conn.retires_ns = self.retirement(listener, id);
+        conn.times.last_input = self.now;
+        conn.times.retires = self.retirement(listener, id);
         if conn.stage.is_opening() {
-            conn.line_since_ns = self.now; // a handshake that never ends has its deadline too
+            conn.times.line_since = self.now; // a handshake that never ends has its deadline too
         }
         self.conns.insert(id, conn);
         self.start_timers(id);
@@ -168,19 +166,6 @@ impl<E: Engine> Reactor<E> {
         self.stats().accepted.add(1);
         if self.is_ending(listener) {
             self.pending(id); // was in the accept queue when the end began: take what it sent
-        }
-    }
-
-    /// The protocol of a new connection.
-    pub(super) fn session_for(&self, peer: &Peer, owner: Owner) -> Box<dyn Session> {
-        let options = &self.listeners[usize::from(owner.listener)].options;
-        match &options.http {
-            Some(http) => Box::new(Http::new(Arc::clone(http), peer, owner)),
-            // A datagram ends where it was received.
-            None if matches!(options.address, Address::UnixDatagram(_)) => {
-                Box::new(Lines::new(Arc::clone(&options.lines), peer))
-            }
-            None => Box::new(Lines::new(Arc::clone(&options.lines), peer).leaving_rest()),
         }
     }
 
@@ -197,7 +182,7 @@ impl<E: Engine> Reactor<E> {
     /// When a connection that begins now is too old; 0: never. Up to a tenth earlier, so that those that came together do
     /// not go together.
     fn retirement(&self, listener: ListenerId, id: ConnId) -> u64 {
-        let age = self.listeners[usize::from(listener)].options.max_connection_age.as_nanos() as u64;
+        let age = self.listeners[usize::from(listener)].options.profile().max_connection_age.as_nanos() as u64;
         if age == 0 {
             return 0;
         }
@@ -212,10 +197,10 @@ impl<E: Engine> Reactor<E> {
         let options = &self.listeners[usize::from(conn.listener)].options;
         let idle = options.idle_timeout.as_nanos() as u64;
         // Standard input and datagram sockets are no connections of anybody: they do not go idle.
-        if idle > 0 && is_somebodys(&options.address) {
-            self.idle_timers.push(Reverse((conn.last_input_ns + idle, id)));
+        if idle > 0 && options.has_connections() {
+            self.timers.idle.push(conn.times.last_input + idle, id);
         }
-        if conn.line_since_ns > 0 {
+        if conn.times.line_since > 0 {
             self.start_line_timer(id);
         }
     }
@@ -223,7 +208,7 @@ impl<E: Engine> Reactor<E> {
     /// Takes a connection off the counts that are kept over all reactors.
     pub(super) fn forget(&mut self, listener: ListenerId, client: Option<Client>) {
         self.connections.leave();
-        self.spread.leave(self.number);
+        self.seat.spread.leave(self.seat.number);
         if let Some(client) = client {
             self.listeners[usize::from(listener)].addresses.leave(client);
         }
@@ -240,18 +225,12 @@ impl<E: Engine> Reactor<E> {
     /// Closes a connection; what it had begun must have been finished before.
     pub(super) fn close(&mut self, id: ConnId, why: Option<Refused>) {
         self.call_off(Some(id));
-        let Some(mut conn) = self.conns.remove(id) else { return };
-        self.tails.tail(&mut conn.tail).clear();
-        self.relief.forget(id, &conn);
-        for lane in &mut self.lanes {
-            if let Some((_, rest)) = lane.rest.take_if(|(stuck, _)| *stuck == id) {
-                let lines = memchr::memchr_iter(b'\n', &rest).count() as u64;
-                let whole = memchr::memrchr(b'\n', &rest).map_or(0, |last| last as u64 + 1);
-                let mut entry = self.upstream.entry();
-                entry.add(conn.listener, Term::Received, Tally { lines, bytes: whole });
-                entry.add(conn.listener, Term::Dropped(Reason::Reset), Tally { lines, bytes: whole });
-            }
+        if let Some(rest) = self.lanes.take_rest_of(id) {
+            self.drop_rest(&rest, Reason::Reset);
         }
+        let Some(mut conn) = self.conns.remove(id) else { return };
+        self.between.tails.tail(&mut conn.tail).clear();
+        self.between.relief.forget(id, &conn);
         if conn.in_line {
             self.handshakes.leave(id, conn.client);
         }
@@ -265,22 +244,19 @@ impl<E: Engine> Reactor<E> {
         if let Some(why) = why {
             self.stats().refused[why as usize].add(1);
         }
-        super::ending::compact(&mut self.idle_timers, &mut self.conns);
-        super::ending::compact(&mut self.line_timers, &mut self.conns);
+        let conns = &mut self.conns;
+        for deadlines in [&mut self.timers.idle, &mut self.timers.line] {
+            deadlines.compact(conns.len(), |id| conns.get(id).is_some());
+        }
         self.engine.close(id);
         self.forget(conn.listener, conn.client);
         self.stats().open.add(u64::MAX); // one less; last, so that who sees it finds the place free
         let run = &self.listeners[usize::from(conn.listener)];
         if run.options.address == Address::Stdin {
             // Nobody hears it only when the server is ending anyway.
-            let _ = self.notices.send(Notice::StdinEnded);
+            let _ = self.seat.notices.send(Notice::StdinEnded);
         }
     }
-}
-
-/// A client's connection, which may come, go idle, and move.
-pub(super) fn is_somebodys(address: &Address) -> bool {
-    matches!(address, Address::Tcp(_) | Address::Unix(_))
 }
 
 #[cfg(test)]

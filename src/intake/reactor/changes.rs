@@ -3,12 +3,10 @@
 //! The control thread decides what can change and binds what is new; a reactor only takes it over, between two turns.
 
 use super::dawdle::Dawdler;
-use super::lanes::lane_for;
 use super::{ListenerRun, Reactor};
 use crate::host::peer::ListenerId;
 use crate::intake::net::{Engine, Event, Kind};
 use crossbeam_queue::ArrayQueue;
-use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,13 +30,13 @@ pub type Changes = Arc<ArrayQueue<Change>>;
 impl<E: Engine> Reactor<E> {
     /// Tells the watchdog, and whoever waits for a change to be taken over, that this thread goes round.
     pub(super) fn answer_ping(&mut self, events: &mut Vec<Event>) {
-        let ping = self.control.pings(); // changes that came before it are in the queue
+        let ping = self.seat.control.pings(); // changes that came before it are in the queue
         self.take_changes(events);
         self.port().answered.set(ping);
     }
 
     pub(super) fn take_changes(&mut self, events: &mut Vec<Event>) {
-        while let Some(change) = self.changes.pop() {
+        while let Some(change) = self.seat.changes.pop() {
             self.change(change, events);
         }
     }
@@ -46,17 +44,17 @@ impl<E: Engine> Reactor<E> {
     fn change(&mut self, change: Change, events: &mut Vec<Event>) {
         for id in change.stopped {
             self.engine.stop_listening(id, events);
-            self.accept_again.retain(|(_, failed)| *failed != id);
+            self.timers.forget_listener(id);
             self.leave_datagrams(id);
         }
-        self.linger_ns = change.linger.as_nanos() as u64;
+        self.lanes.linger_ns = change.linger.as_nanos() as u64;
         self.handshakes.set_rate(change.handshakes_per_second, self.now);
         for (id, run) in change.listeners {
             self.change_listener(id, run);
         }
         self.dawdler = Dawdler::new(&self.listeners, change.linger);
         for (id, socket) in change.sockets {
-            if self.draining {
+            if self.phase.draining {
                 continue; // the end has begun: nothing new is accepted
             }
             if let Err(error) = self.engine.listen(id, socket) {
@@ -79,24 +77,22 @@ impl<E: Engine> Reactor<E> {
 
     fn change_listener(&mut self, id: ListenerId, run: ListenerRun) {
         let place = usize::from(id);
-        let lane = lane_for(&mut self.lanes, &run.options);
-        let (http, is_gone) = (run.options.http.clone(), run.is_gone);
+        let lane = self.lanes.for_listener(&run.options);
+        let (protocol, is_gone) = (Arc::clone(&run.options.protocol), run.is_gone);
         if place < self.listeners.len() {
-            (self.listeners[place], self.lane_of[place]) = (run, lane);
+            (self.listeners[place], self.lanes.of[place]) = (run, lane);
         } else {
             self.listeners.push(run);
-            self.lane_of.push(lane);
-            self.ready.grow(1);
+            self.lanes.of.push(lane);
+            self.queue.ready.grow(1);
         }
         let conns = &mut self.conns;
-        self.idle_timers.retain(|Reverse((_, conn))| conns.get(*conn).is_some_and(|c| c.listener != id));
+        self.timers.idle.retain(|conn| conns.get(conn).is_some_and(|c| c.listener != id));
         for conn in self.conns.ids() {
             let Some(of) = self.conns.get(conn).filter(|c| c.listener == id) else { continue };
-            if let Some(http) = &http {
-                of.session.renew(http);
-            }
+            of.session.renew(&protocol);
             if of.shut || of.ended {
-                self.idle_timers.push(Reverse((self.now, conn))); // what is left of it has its own deadline
+                self.timers.idle.push(self.now, conn); // what is left of it has its own deadline
             } else {
                 self.start_timers(conn);
             }
@@ -108,6 +104,6 @@ impl<E: Engine> Reactor<E> {
 
     /// True where a connection ends as soon as nothing of it waits: at the end of the server, or of its listener.
     pub(super) fn is_ending(&self, listener: ListenerId) -> bool {
-        self.draining || self.listeners[usize::from(listener)].is_gone
+        self.phase.draining || self.listeners[usize::from(listener)].is_gone
     }
 }

@@ -1,17 +1,32 @@
 //! The table of a reactor's connections, by the ids that its engine gives.
 
 use super::moves::Share;
-use crate::config::listener::ListenerOptions;
 use crate::host::peer::{Client, ListenerId, Peer};
+use crate::intake::listener::ListenerOptions;
 use crate::intake::net::Kind;
 use crate::intake::transport::Stage;
 use crate::intake::transport::proxy::V2_MAX;
 use crate::intake::transport::tls::BYTES_PER_TLS_CONNECTION;
 use crate::pipeline::chunk::ConnId;
-use crate::protocol::http;
-use crate::session::room::Owner;
-use crate::session::tail::{self, TailHandle};
-use crate::session::{Session, Waiting};
+use crate::session::memory::tail::{self, TailHandle};
+use crate::session::{Owner, Session, State, Waiting};
+
+/// Times of one connection, in monotonic nanoseconds; 0: there is none.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Times {
+    /// Until when it may read its last answers; 0: they are not all given yet.
+    pub lingers_until: u64,
+    /// When its entry among the line timers is due; 0: it has none.
+    pub line_timer: u64,
+    /// When it becomes too old; 0: never.
+    pub retires: u64,
+    /// Of the last input.
+    pub last_input: u64,
+    /// Of the first byte of what is begun and not ended.
+    pub line_since: u64,
+    /// Since when it holds room that others could have.
+    pub holds_since: u64,
+}
 
 /// One connection.
 pub struct Conn {
@@ -41,28 +56,18 @@ pub struct Conn {
     pub dirty: bool,
     /// A send is out.
     pub sending: bool,
-    /// Until when it may read its last answers; 0: they are not all given yet.
-    pub linger_until_ns: u64,
     /// It waits for room for its partial line.
     pub is_starved: bool,
     /// Its TLS handshake waits for its turn.
     pub in_line: bool,
     /// Everything was said, and our side is shut down: what still comes is read past.
     pub shut: bool,
-    /// When its entry among the line timers is due; 0: it has none.
-    pub line_timer_ns: u64,
     /// What the session's mark was.
     pub mark: u32,
-    /// When it becomes too old; 0: never.
-    pub retires_ns: u64,
     /// Records in chunks that have not come back.
     pub unacked: u64,
-    /// Monotonic nanoseconds of the last input.
-    pub last_input_ns: u64,
-    /// Of the first byte of the partial line; 0: there is none.
-    pub line_since_ns: u64,
-    /// Since when it holds room that others could have; 0: it holds none.
-    pub holds_since_ns: u64,
+    /// When what was, or will be.
+    pub times: Times,
     /// What it received lately.
     pub share: Share,
 }
@@ -84,24 +89,24 @@ impl Conn {
             ending: false,
             dirty: false,
             sending: false,
-            linger_until_ns: 0,
             is_starved: false,
             in_line: false,
             shut: false,
-            line_timer_ns: 0,
             mark: 0,
-            retires_ns: 0,
             unacked: 0,
-            last_input_ns: 0,
-            line_since_ns: 0,
-            holds_since_ns: 0,
+            times: Times::default(),
             share: Share::default(),
         }
     }
 
+    /// How its session stands.
+    pub fn state(&self) -> State {
+        self.session.state(self.tail.len())
+    }
+
     /// What it owes.
     pub fn waiting(&self) -> Waiting {
-        match self.session.waiting(self.tail.len()) {
+        match self.state().waiting {
             _ if self.stage.is_opening() => Waiting::Head,
             Waiting::Nothing if self.stage.held() > 0 && !self.ended => Waiting::Line, // a record of TLS that is begun
             waiting => waiting,
@@ -117,10 +122,9 @@ const BYTES_PER_CONNECTION: usize = size_of::<Option<(u32, Conn)>>() + 64 + 112 
 #[must_use]
 pub fn bytes_per_connection(listeners: &[ListenerOptions]) -> usize {
     let of = |l: &ListenerOptions| {
-        let http = if l.http.is_some() { http::BYTES_PER_CONNECTION } else { 0 };
         let tls = if l.tls.is_some() { BYTES_PER_TLS_CONNECTION } else { 0 };
         let proxy = if l.proxy { V2_MAX } else { 0 };
-        BYTES_PER_CONNECTION + http + tls + proxy
+        BYTES_PER_CONNECTION + l.profile().bytes_per_connection + tls + proxy
     };
     listeners.iter().map(of).max().unwrap_or(BYTES_PER_CONNECTION)
 }

@@ -4,7 +4,6 @@
 //! something comes, a busy one has no time to lose. Lines linger in the open chunk anyway; this is a part of that time.
 
 use super::{ListenerRun, Reactor};
-use crate::host::address::Address;
 use crate::intake::net::Engine;
 use std::time::Duration;
 
@@ -38,8 +37,7 @@ impl Dawdler {
         let somebody_waits = |l: &ListenerRun| {
             let o = &l.options;
             // `net.unix.max_dgram_qlen` is 10 on many systems.
-            let has_few = matches!(o.address, Address::UnixDatagram(_));
-            has_few || o.lines.reply_count || o.http.is_some() || o.tls.is_some() || o.proxy
+            o.is_datagram() || o.profile().answers || o.has_stage()
         };
         let most = if listeners.iter().any(somebody_waits) { Duration::ZERO } else { (linger / 2).min(MOST) };
         Dawdler { most_ns: most.as_nanos() as u64, ..Dawdler::default() }
@@ -65,7 +63,7 @@ impl<E: Engine> Reactor<E> {
     pub(super) fn dawdle(&mut self, until: Option<Duration>) {
         let received = self.stats().network_bytes.get();
         if let Some(pause) = self.dawdler.pause(self.now, received)
-            && !self.draining
+            && !self.phase.draining
         {
             self.engine.dawdle(until.map_or(pause, |until| pause.min(until)));
         }

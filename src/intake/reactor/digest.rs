@@ -1,32 +1,32 @@
 //! What came in: through the stage, into the session, and what the session found into the accounts.
 
+use super::lanes::Rest;
 use super::serve::Served;
-use super::{Reactor, mark_dirty, ticket};
+use super::{Reactor, ticket};
 use crate::host::mutants::mutant;
-use crate::intake::net::{Engine, Kind, Lease, LeaseMark, Outcome, Received};
+use crate::host::peer::Peer;
+use crate::intake::net::{Datagram, Engine, Lease, LeaseMark, Outcome, Received};
 use crate::intake::transport::Source;
-use crate::metrics::accounting::{Reason, Tally, Term};
+use crate::metrics::accounting::{Reason, Term};
 use crate::metrics::stats::Refused;
 use crate::pipeline::chunk::{Chunk, ConnId};
-use crate::session::room::Owner;
-use crate::session::tail::TailHandle;
-use crate::session::{End, Landing, Part, Refusal, Step, Turn, Window};
+use crate::session::memory::tail::TailHandle;
+use crate::session::{AckLevel, Around, End, Found, Input, Owner, Refusal, Step, Turn, Window};
 
-/// What has landed in a chunk.
-struct Landed {
-    landing: Landing,
-    mark: LeaseMark,
-    /// Bytes of the protocol in the landing.
-    len: usize,
-    /// Bytes of a datagram that did not fit.
-    cut: usize,
+/// What a session has made of some input.
+struct Entered {
+    step: Step,
+    /// Something was found.
+    is_found: bool,
+    /// Bytes that a decoder made.
+    worked: usize,
 }
 
 impl<E: Engine> Reactor<E> {
     /// A receive that ended as an event.
     pub(super) fn received(&mut self, received: Received) {
         let id = received.conn;
-        match self.took(received) {
+        match self.took(received, None) {
             Served::More(_) => self.pending(id),
             Served::Stuck => {
                 if let Some(conn) = self.conns.get(id) {
@@ -37,69 +37,68 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    pub(super) fn took(&mut self, Received { conn: id, lease, outcome }: Received) -> Served {
+    /// What an end of input, or the want of any, comes to. `None`: there is input.
+    fn without_input(&mut self, id: ConnId, outcome: &Outcome) -> Option<Served> {
+        let Some(conn) = self.conns.get(id) else { return Some(Served::Done(0)) };
+        match outcome {
+            Outcome::Bytes { .. } => None,
+            Outcome::Empty => {
+                // Nothing more was sent so far: with the orderly end, this is the end of the input, between frames.
+                let (leaving, listener) = (conn.leaving, conn.listener);
+                let is_ending = leaving || self.is_ending(listener);
+                let conn = self.conns.get(id)?;
+                let is_opening = conn.stage.is_opening() && !conn.stage.is_clean_end();
+                let over = is_ending && conn.state().is_between && !is_opening || conn.stage.has_ended();
+                if self.between.is_lane(id) {
+                    self.watch(id); // the lane is not for those who have nothing to say
+                }
+                let done = !over || self.finish_input(id, End::Clean);
+                Some(if done { Served::Done(0) } else { Served::More(0) })
+            }
+            Outcome::End if conn.stage.is_clean_end() => {
+                let done = self.finish_input(id, End::Clean);
+                Some(if done { Served::Done(0) } else { Served::More(0) })
+            }
+            Outcome::End => {
+                self.break_off(id, Reason::Reset, None);
+                Some(Served::Done(0))
+            }
+            Outcome::Failed(_) => {
+                self.finish_input(id, End::Broken(Reason::Reset));
+                self.close(id, None);
+                Some(Served::Done(0))
+            }
+        }
+    }
+
+    /// So many bytes came from a connection's socket.
+    fn count_input(&mut self, id: ConnId, len: usize) {
+        if let Some(conn) = self.conns.get(id) {
+            conn.times.last_input = self.now;
+            conn.share.add(self.meter.window, len);
+        }
+        self.meter.received(len);
+        self.stats().network_bytes.add(len as u64);
+        self.stats().receives.add(1);
+    }
+
+    /// A receive is over. `between`: as in [`Reactor::space`].
+    pub(super) fn took(&mut self, received: Received, between: Option<u64>) -> Served {
+        let Received { conn: id, lease, outcome } = received;
         let Lease { mut chunk, start, len: leased, mark } = lease;
-        let is_ending = self.conns.get(id).map(|c| (c.listener, c.leaving));
-        let is_ending = is_ending.is_some_and(|(listener, leaving)| leaving || self.is_ending(listener));
+        let Outcome::Bytes { len, more, .. } = outcome else {
+            self.put_back(chunk, mark);
+            return self.without_input(id, &outcome).unwrap_or(Served::Done(0));
+        };
+        self.count_input(id, len);
         let Some(conn) = self.conns.get(id) else {
             self.put_back(chunk, mark); // closed while the receive was out
             return Served::Done(0);
         };
-        let (len, more, cut) = match outcome {
-            Outcome::Bytes { len, more, cut } => (len, more, cut),
-            Outcome::Empty => {
-                // Nothing more was sent so far: with the orderly end, this is the end of the input, between requests.
-                let is_opening = conn.stage.is_opening() && !conn.stage.is_clean_end();
-                let over =
-                    is_ending && conn.session.is_between(conn.tail.len()) && !is_opening || conn.stage.has_ended();
-                self.put_back(chunk, mark);
-                if self.relief.lane == Some(id) {
-                    self.watch(id); // the lane is not for those who have nothing to say
-                }
-                let done = !over || self.finish_input(id, End::Clean);
-                return if done { Served::Done(0) } else { Served::More(0) };
-            }
-            Outcome::End => {
-                let end = if conn.stage.is_clean_end() { End::Clean } else { End::Broken(Reason::Reset) };
-                self.put_back(chunk, mark);
-                if end == End::Clean {
-                    return if self.finish_input(id, end) { Served::Done(0) } else { Served::More(0) };
-                }
-                self.break_off(id, Reason::Reset, None);
-                return Served::Done(0);
-            }
-            Outcome::Failed(_) => {
-                self.put_back(chunk, mark);
-                self.finish_input(id, End::Broken(Reason::Reset));
-                self.close(id, None);
-                return Served::Done(0);
-            }
-        };
-        conn.last_input_ns = self.now;
-        conn.share.add(self.meter.window, len);
-        self.meter.received(len);
-        self.stats().network_bytes.add(len as u64);
-        self.stats().receives.add(1);
-        let Some(conn) = self.conns.get(id) else { return Served::Done(0) };
         let held = conn.stage.held();
-        let allowance = self.tails.allowance(&conn.tail, self.relief.lane == Some(id));
-        let (base, landing) = match held {
-            0 => (start, Landing { start, len: leased }),
-            // As it was when the lease was made: nothing has come in since.
-            _ => match conn.session.landing(chunk.room(), conn.tail.len(), 1) {
-                Some(landing) => (start - held, landing),
-                None => (start - held, Landing { start: start - held, len: 0 }),
-            },
-        };
-        // A datagram ends in the window that it came in.
-        let most = if conn.kind == Kind::Datagram { landing.len } else { allowance.min(landing.len) };
-        let free = chunk.free();
-        let decoded = conn.stage.decode(&mut free[base..][..held + leased], len, most);
-        if base != landing.start
-            && let Ok(decoded) = decoded
-        {
-            free.copy_within(base..base + decoded, landing.start);
-        }
+        let base = start - held;
+        let most = conn.session.landing(conn.tail.len()).bounds().1.min(self.between.allowance(id, conn));
+        let decoded = conn.stage.decode(&mut chunk.free()[base..][..held + leased], len, most);
         let source = conn.stage.take_source();
         let wants_turn = conn.stage.wants_turn() && !conn.in_line;
         match decoded {
@@ -113,7 +112,7 @@ impl<E: Engine> Reactor<E> {
                 if wants_turn {
                     self.take_turn(id);
                 }
-                self.digest(id, chunk, Landed { landing, mark, len: decoded, cut }, len, more)
+                self.landed(id, chunk, mark, base, (decoded, decoded), len, more, between)
             }
             Err(error) => {
                 self.put_back(chunk, mark);
@@ -123,23 +122,23 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// Goes on with what the stage or the session holds; nothing has landed.
+    /// Goes on with what the stage or the session holds; nothing has landed. Up to `most` bytes may, behind the gap.
     pub(super) fn go_on(
         &mut self,
         id: ConnId,
         mut chunk: Box<Chunk>,
         mark: LeaseMark,
-        landing: Landing,
-        allowance: usize,
+        gap: usize,
+        most: usize,
+        between: Option<u64>,
     ) -> Served {
-        let landing = Landing { start: landing.start, len: landing.len.min(allowance) };
         let Some(conn) = self.conns.get(id) else {
             self.put_back(chunk, mark);
             return Served::Done(0);
         };
         let mut len = 0;
-        if conn.session.turn() == Turn::Receive {
-            match conn.stage.decode(&mut chunk.free()[landing.start..][..landing.len], 0, landing.len) {
+        if conn.state().turn == Turn::Receive {
+            match conn.stage.decode(&mut chunk.free()[gap..][..most], 0, most) {
                 Ok(decoded) => len = decoded,
                 Err(error) => {
                     self.put_back(chunk, mark);
@@ -148,58 +147,219 @@ impl<E: Engine> Reactor<E> {
                 }
             }
         }
-        self.digest(id, chunk, Landed { landing, mark, len, cut: 0 }, 0, true)
+        self.landed(id, chunk, mark, gap, (len, most), 0, true, between)
     }
 
-    /// Lets the session have what landed.
-    fn digest(&mut self, id: ConnId, mut chunk: Box<Chunk>, landed: Landed, received: usize, more: bool) -> Served {
-        let refusal = (landed.mark == LeaseMark::Discard).then(|| self.turns_away().unwrap_or(Refusal::Overloaded));
-        let is_ending = self.conns.get(id).map(|c| c.listener).is_some_and(|l| self.is_ending(l));
-        let (not_ready, leaving) = (self.not_ready, is_ending || self.control.leaving());
-        let is_lane = self.relief.lane == Some(id);
-        let Some(conn) = self.conns.get(id) else {
-            self.put_back(chunk, landed.mark);
+    /// Lets the session have what landed: the first of `len` bytes, behind which there is memory up to the second. `received` came from
+    /// the socket for it.
+    #[allow(clippy::too_many_arguments)]
+    fn landed(
+        &mut self,
+        id: ConnId,
+        mut chunk: Box<Chunk>,
+        mark: LeaseMark,
+        start: usize,
+        len: (usize, usize),
+        received: usize,
+        more: bool,
+        between: Option<u64>,
+    ) -> Served {
+        if mark == LeaseMark::Scratch {
+            return self.from_scratch(id, chunk, start, len, received, more, between);
+        }
+        let input = Input::Chunk { start, len: len.0 };
+        let Some(entered) = self.enter(id, &mut chunk, mark, input) else {
+            self.put_back(chunk, mark);
             return Served::Done(received);
         };
-        let is_old = conn.retires_ns > 0 && self.now > conn.retires_ns;
-        let mut window = Window::new(chunk.free(), self.tails.tail(&mut conn.tail), self.wall);
-        (window.refuse, window.now_ns) = (refusal, self.now);
-        window.not_ready = not_ready;
-        window.closing = leaving || is_old;
-        window.is_lane = is_lane;
-        let step = conn.session.input(landed.landing, landed.len, &mut window);
-        if conn.kind == Kind::Datagram {
-            conn.session.end_of_datagram(landed.cut, &mut window);
+        self.put_back(chunk, mark);
+        self.entered(id, entered.step, mark, &entered, received.max(entered.worked), more)
+    }
+
+    /// The same from the scratch buffer: into the open chunk, and as many fresh ones as it takes. What finds none waits in the lane.
+    #[allow(clippy::too_many_arguments)]
+    fn from_scratch(
+        &mut self,
+        id: ConnId,
+        mut scratch: Box<Chunk>,
+        start: usize,
+        len: (usize, usize),
+        mut received: usize,
+        more: bool,
+        between: Option<u64>,
+    ) -> Served {
+        let (len, memory) = len;
+        let (mut at, mut between) = (0, between);
+        loop {
+            let Some(listener) = self.conns.get(id).filter(|c| !c.ended).map(|c| usize::from(c.listener)) else {
+                self.put_back(scratch, LeaseMark::Scratch);
+                return Served::Done(received);
+            };
+            let Some((mut chunk, mark)) = self.space(listener, between.take()) else {
+                if at < len {
+                    let bytes = scratch.free()[start + at..start + len].to_vec();
+                    self.lanes.keep_rest(listener, Rest { conn: id, bytes, datagrams: Vec::new(), more });
+                }
+                self.put_back(scratch, LeaseMark::Scratch);
+                return if at < len { Served::Stuck } else { Served::More(received) };
+            };
+            let was_fresh = chunk.is_empty();
+            let space = &mut scratch.free()[..start + memory.max(len)];
+            let input = Input::Scratch { space, start: start + at, len: len - at };
+            let Some(entered) = self.enter(id, &mut chunk, mark, input) else {
+                self.put_back(chunk, mark);
+                self.put_back(scratch, LeaseMark::Scratch);
+                return Served::Done(received);
+            };
+            received = received.max(entered.worked); // decoding is work too, for which others wait
+            let Step::Full(taken) = entered.step else {
+                self.put_back(chunk, mark);
+                self.put_back(scratch, LeaseMark::Scratch);
+                return self.entered(id, entered.step, mark, &entered, received, more);
+            };
+            at += taken;
+            self.retire(chunk, mark);
+            let is_all = at == len;
+            if is_all || self.drops_an_answer(id, mark, &entered) {
+                self.put_back(scratch, LeaseMark::Scratch);
+                return self.entered(id, Step::Continue, mark, &entered, received, more);
+            }
+            self.watch(id);
+            if was_fresh && taken == 0 && !entered.is_found {
+                // A chunk holds the longest record: its size is derived so. Were it not so, waiting would not help.
+                self.put_back(scratch, LeaseMark::Scratch);
+                self.break_off(id, Reason::TooLong, Some(Refused::TooLong));
+                return Served::Done(received);
+            }
         }
-        let received = received.max(window.worked); // decoding is work too, for which others wait
-        let rest = window.rest;
-        let found = Found::in_window(window);
-        let room = chunk.room();
-        self.book(id, &mut chunk, &found, landed.mark);
-        if landed.mark == LeaseMark::Discard && found.last.lines > 0 && self.replies(id) {
-            // A count beyond a dropped line would be taken for lines that are not there.
-            self.put_back(chunk, landed.mark);
+    }
+
+    /// Goes on with what was received before, now that there is a chunk.
+    pub(super) fn resume(&mut self, rest: Rest) -> Served {
+        let Rest { conn: id, bytes, datagrams, more } = rest;
+        let Some(conn) = self.conns.get(id).filter(|c| !c.ended) else { return Served::Done(0) };
+        let gap = if datagrams.is_empty() { conn.session.landing(conn.tail.len()).bounds().0 } else { 0 };
+        let Some(mut scratch) = self.between.scratch.take() else { return Served::Done(0) };
+        scratch.free()[gap..gap + bytes.len()].copy_from_slice(&bytes);
+        if datagrams.is_empty() {
+            return self.from_scratch(id, scratch, gap, (bytes.len(), bytes.len()), 0, more, None);
+        }
+        self.between.batch = datagrams;
+        self.from_batch(id, scratch, 0, more)
+    }
+
+    /// Receives datagrams, as many at once as there is room for, and lets the session have them one by one.
+    pub(super) fn serve_datagrams(&mut self, id: ConnId, listener: usize) -> Served {
+        let Some((chunk, mark)) = self.space(listener, None) else { return Served::NoChunk };
+        self.put_back(chunk, mark);
+        let Some(mut scratch) = self.between.scratch.take() else { return Served::NoChunk };
+        self.between.batch.clear();
+        let outcome = self.engine.recv_batch(id, scratch.free(), &mut self.between.batch);
+        let Outcome::Bytes { len, more, .. } = outcome else {
+            self.put_back(scratch, LeaseMark::Scratch);
+            return self.without_input(id, &outcome).unwrap_or(Served::Done(0));
+        };
+        self.count_input(id, len);
+        self.from_batch(id, scratch, len, more)
+    }
+
+    /// Lets the session have the datagrams of the batch.
+    fn from_batch(&mut self, id: ConnId, mut scratch: Box<Chunk>, received: usize, more: bool) -> Served {
+        let mut batch = std::mem::take(&mut self.between.batch);
+        let mut served = if more { Served::More(received) } else { Served::Done(received) };
+        let mut place = 0;
+        while place < batch.len() {
+            let Some(listener) = self.conns.get(id).filter(|c| !c.ended).map(|c| usize::from(c.listener)) else {
+                break;
+            };
+            let Some((mut chunk, mark)) = self.space(listener, None) else {
+                let rest = Rest::of_datagrams(id, scratch.free(), &batch[place..], more);
+                self.lanes.keep_rest(listener, rest);
+                served = Served::Stuck;
+                break;
+            };
+            let Datagram { start, len, cut, sender } = batch[place];
+            let input = Input::Datagram { bytes: &scratch.free()[start..start + len], cut, sender: &sender };
+            let Some(entered) = self.enter(id, &mut chunk, mark, input) else {
+                self.put_back(chunk, mark);
+                break;
+            };
+            match entered.step {
+                // Its rest comes again with a fresh chunk, which holds the longest record.
+                Step::Full(taken) if taken > 0 || entered.is_found || !chunk.is_empty() => {
+                    (batch[place].start, batch[place].len) = (start + taken, len - taken);
+                    self.retire(chunk, mark);
+                }
+                step => {
+                    place += 1;
+                    self.put_back(chunk, mark);
+                    let step = if matches!(step, Step::Full(_)) { Step::Continue } else { step };
+                    served = self.entered(id, step, mark, &entered, received, more);
+                }
+            }
+        }
+        self.put_back(scratch, LeaseMark::Scratch);
+        batch.clear();
+        self.between.batch = batch;
+        served
+    }
+
+    /// Calls the session, and books what it finds. `None`: there is no such connection.
+    fn enter(&mut self, id: ConnId, chunk: &mut Chunk, mark: LeaseMark, input: Input<'_>) -> Option<Entered> {
+        let refuse = (mark == LeaseMark::Discard).then(|| self.turns_away().unwrap_or(Refusal::Overloaded));
+        let is_ending = self.conns.get(id).map(|c| c.listener).is_some_and(|l| self.is_ending(l));
+        let leaving = is_ending || self.seat.control.leaving();
+        let is_lane = self.between.is_lane(id);
+        let conn = self.conns.get(id)?;
+        let is_old = conn.times.retires > 0 && self.now > conn.times.retires;
+        let around = Around {
+            wall_ns: self.wall,
+            now_ns: self.now,
+            refuse,
+            not_ready: self.phase.not_ready,
+            closing: leaving || is_old,
+            is_lane,
+        };
+        let mut window = Window::new(chunk.free(), self.between.tails.tail(&mut conn.tail), around);
+        let step = conn.session.input(input, &mut window);
+        let (found, worked) = window.close();
+        let is_found = found.kept().lines > 0 || found.dropped.is_some();
+        self.book(id, chunk, &found, mark);
+        Some(Entered { step, is_found, worked })
+    }
+
+    /// True where a record was dropped before one for which an answer would be taken for it.
+    fn drops_an_answer(&mut self, id: ConnId, mark: LeaseMark, entered: &Entered) -> bool {
+        let listener = self.conns.get(id).map(|c| usize::from(c.listener));
+        mark == LeaseMark::Discard
+            && entered.is_found
+            && listener.is_some_and(|l| self.listeners[l].options.profile().drop_ends)
+    }
+
+    /// What follows from what the session has made of its input.
+    fn entered(
+        &mut self,
+        id: ConnId,
+        step: Step,
+        mark: LeaseMark,
+        entered: &Entered,
+        received: usize,
+        more: bool,
+    ) -> Served {
+        if self.drops_an_answer(id, mark, entered) {
             self.finish_input(id, End::Broken(Reason::BufferFull));
             self.close_if_done(id);
             return Served::Done(received);
         }
-        if let Some(rest) = rest {
-            let at = rest.start - (room - chunk.room());
-            self.beside.clear();
-            self.beside.extend_from_slice(&chunk.free()[at..at + rest.len]);
-            self.retire(chunk, landed.mark);
-            self.watch(id);
-            return self.carry_on(id, received, more);
-        }
-        self.put_back(chunk, landed.mark);
         self.watch(id);
         let Some(conn) = self.conns.get(id) else { return Served::Done(received) };
-        if conn.session.has_output() || conn.session.is_over() || conn.stage.wants_to_send() {
-            mark_dirty(&mut self.dirty, conn, id);
+        let state = conn.state();
+        if state.has_output || state.is_over || conn.stage.wants_to_send() {
+            self.answers.mark(conn, id);
         }
-        let said_goodbye = conn.stage.has_ended() && conn.session.turn() == Turn::Receive;
-        let goes_on =
-            conn.session.turn() == Turn::GoOn || (conn.session.turn() == Turn::Receive && conn.stage.pending());
+        let listener = conn.listener;
+        let said_goodbye = conn.stage.has_ended() && state.turn == Turn::Receive;
+        let goes_on = state.turn == Turn::GoOn || (state.turn == Turn::Receive && conn.stage.pending());
         if step == Step::Close {
             self.finish_input(id, End::Broken(Reason::TooLong));
             self.stats().refused[Refused::TooLong as usize].add(1);
@@ -211,38 +371,7 @@ impl<E: Engine> Reactor<E> {
             return if self.finish_input(id, End::Clean) { Served::Done(received) } else { Served::More(received) };
         }
         // At the orderly end one look more: what is found empty then is over.
-        if more || goes_on || is_ending { Served::More(received) } else { Served::Done(received) }
-    }
-
-    /// Goes on with the rest of what was received, which lies beside the chunks, in a fresh one.
-    pub(super) fn carry_on(&mut self, id: ConnId, received: usize, more: bool) -> Served {
-        let Some(listener) = self.conns.get(id).map(|c| usize::from(c.listener)) else { return Served::Done(received) };
-        let len = self.beside.len();
-        // The second time it is a fresh one, with room for any rest and the longest record in front of it.
-        for _ in 0..2 {
-            let Some((mut chunk, mark)) = self.space(listener, None) else { break };
-            if !chunk.is_empty() {
-                self.retire(chunk, mark);
-                continue;
-            }
-            let start = chunk.room() - len;
-            chunk.free()[start..].copy_from_slice(&self.beside);
-            return self.digest(
-                id,
-                chunk,
-                Landed { landing: Landing { start, len }, mark, len, cut: 0 },
-                received,
-                more,
-            );
-        }
-        let lane = self.lane_of[listener];
-        self.lanes[lane].rest = Some((id, std::mem::take(&mut self.beside)));
-        Served::Stuck
-    }
-
-    fn replies(&mut self, id: ConnId) -> bool {
-        let listener = self.conns.get(id).map(|c| usize::from(c.listener));
-        listener.is_some_and(|l| self.listeners[l].options.lines.reply_count)
+        if more || goes_on || self.is_ending(listener) { Served::More(received) } else { Served::Done(received) }
     }
 
     /// Counts what was found, and makes runs of it or drops it.
@@ -251,8 +380,8 @@ impl<E: Engine> Reactor<E> {
         let index = conn.listener;
         let discard = mark == LeaseMark::Discard;
         let options = &self.listeners[usize::from(index)].options;
-        let kept = found.all();
-        let mut entry = self.upstream.entry();
+        let kept = found.kept();
+        let mut entry = self.books.upstream.entry();
         if let Some((reason, tally)) = found.dropped
             && !mutant!("dropped_not_counted")
         {
@@ -267,30 +396,31 @@ impl<E: Engine> Reactor<E> {
         }
         drop(entry);
         if kept.lines > 0 {
-            conn.holds_since_ns = self.now; // what it holds from here on is another line's
+            conn.times.holds_since = self.now; // what it holds from here on is another line's
         }
         if kept.lines > 0 && !discard {
-            let ticket = ticket(options.level, id).filter(|_| !mutant!("ack_on_receipt"));
+            let on_receipt = options.ack_on_receipt || mutant!("ack_on_receipt");
+            let mut told = false;
             for part in found.parts() {
-                let stream = part.stream.unwrap_or(options.stream);
+                let stream = part.stream.unwrap_or(options.stream());
+                let ticket = ticket(options.level, id, part.frame.number).filter(|_| !mutant!("ack_on_receipt"));
+                let lines = u64::from(part.lines);
                 chunk.commit(stream, index, ticket, part.bytes, part.lines, self.now);
+                if ticket.is_none() && on_receipt {
+                    conn.session.reached(part.frame.number, AckLevel::Durable, lines);
+                    told = true;
+                }
+                if let (LeaseMark::Lane(lane), Some(ticket)) = (mark, ticket)
+                    && part.frame.level == AckLevel::Written
+                    && options.level > crate::pipeline::chunk::Level::Written
+                {
+                    chunk.announce = true;
+                    self.answers.await_writing(self.lanes.all[lane].number, ticket, lines);
+                }
+                conn.unacked += if ticket.is_some() { lines } else { 0 };
             }
-            if ticket.is_some() {
-                conn.unacked += kept.lines;
-            } else if options.ack_on_receipt || mutant!("ack_on_receipt") {
-                conn.session.acked(kept.lines);
-                mark_dirty(&mut self.dirty, conn, id);
-            }
-        }
-        if let LeaseMark::Lane(lane) = mark
-            && kept.lines > 0
-            && let Some(lines) = conn.session.awaits_writing()
-        {
-            let number = self.lanes[lane].number;
-            chunk.announce = true;
-            match self.writing.back_mut() {
-                Some((n, c, l)) if (*n, *c) == (number, id) => *l = lines,
-                _ => self.writing.push_back((number, id, lines)),
+            if told {
+                self.answers.mark(conn, id);
             }
         }
         if found.truncated.lines > 0 {
@@ -299,15 +429,52 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
+    /// Counts the lines of a rest that no chunk was found for, as dropped for this reason: its connection ends.
+    pub(super) fn drop_rest(&mut self, rest: &Rest, reason: Reason) {
+        let Some(conn) = self.conns.get(rest.conn) else { return };
+        let listener = conn.listener;
+        let mut memory = vec![0; self.listeners[usize::from(listener)].options.least_chunk_bytes()];
+        let refuse = Some(Refusal::Overloaded); // who can be told so has not been told that it was received
+        let around = Around { wall_ns: self.wall, now_ns: self.now, refuse, ..Around::default() };
+        let whole = [Datagram { start: 0, len: rest.bytes.len(), cut: 0, sender: Peer::Local }];
+        let is_stream = rest.datagrams.is_empty();
+        let pieces = if is_stream { &whole[..] } else { &rest.datagrams[..] };
+        let gap = if is_stream { conn.session.landing(conn.tail.len()).bounds().0 } else { 0 };
+        for Datagram { start, len, cut, sender } in pieces {
+            let (mut at, end) = (*start, start + len);
+            loop {
+                let mut space = vec![0; gap];
+                space.extend_from_slice(&rest.bytes[at..end]);
+                let mut window = Window::new(&mut memory, self.between.tails.tail(&mut conn.tail), around);
+                let input = match is_stream {
+                    true => Input::Scratch { space: &mut space, start: gap, len: end - at },
+                    false => Input::Datagram { bytes: &space, cut: *cut, sender },
+                };
+                let step = conn.session.input(input, &mut window);
+                let (found, _) = window.close();
+                let mut entry = self.books.upstream.entry();
+                for (reason, tally) in [(reason, found.kept())].into_iter().chain(found.dropped) {
+                    entry.add(listener, Term::Received, tally);
+                    entry.add(listener, Term::Dropped(reason), tally);
+                }
+                drop(entry);
+                match step {
+                    Step::Full(n) if at + n < end && (n > 0 || found.kept().lines > 0) => at += n,
+                    _ => break,
+                }
+            }
+        }
+    }
+
     /// A PROXY header said where the client really is. False: it may not come in.
     fn comes_from(&mut self, id: ConnId, address: std::net::SocketAddr) -> bool {
         let Some(conn) = self.conns.get(id) else { return false };
-        let (listener, peer) = (conn.listener, crate::host::peer::Peer::Ip(address));
+        let (listener, peer) = (conn.listener, Peer::Ip(address));
         let addresses = &self.listeners[usize::from(listener)].addresses;
         let client = addresses.client(&peer);
         let enters = client.is_none_or(|client| addresses.enter(client));
         let owner = Owner { listener, client };
-        let session = self.session_for(&peer, owner);
+        let session = self.listeners[usize::from(listener)].options.protocol.session(&peer, owner);
         let Some(conn) = self.conns.get(id) else { return false };
         // Nothing of a session's is in the tail yet.
         (conn.peer, conn.session, conn.tail) = (peer, session, TailHandle::of(owner));
@@ -316,30 +483,5 @@ impl<E: Engine> Reactor<E> {
             self.close(id, Some(Refused::PerAddress));
         }
         enters
-    }
-}
-
-/// What a session found in a window.
-pub(super) struct Found {
-    before: Vec<Part>,
-    last: Part,
-    pub dropped: Option<(Reason, Tally)>,
-    truncated: Tally,
-}
-
-impl Found {
-    pub fn in_window(window: Window<'_>) -> Found {
-        let last = window.last_part();
-        Found { before: window.before, last, dropped: window.dropped, truncated: window.truncated }
-    }
-
-    fn parts(&self) -> impl Iterator<Item = &Part> {
-        self.before.iter().chain(std::iter::once(&self.last)).filter(|part| part.lines > 0)
-    }
-
-    fn all(&self) -> Tally {
-        let mut all = Tally::default();
-        self.parts().for_each(|p| all.add(Tally { lines: u64::from(p.lines), bytes: p.bytes as u64 }));
-        all
     }
 }

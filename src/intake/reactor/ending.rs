@@ -1,17 +1,13 @@
 //! How connections end: their input, their last answers, their deadlines.
 
-use super::conns::Conns;
-use super::digest::Found;
-use super::{Reactor, mark_dirty};
+use super::Reactor;
 use crate::host::mutants::mutant;
 use crate::intake::net::Engine;
 use crate::intake::transport::StageError;
 use crate::metrics::accounting::{Reason, Term};
 use crate::metrics::stats::Refused;
 use crate::pipeline::chunk::ConnId;
-use crate::session::{End, Waiting, Window};
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use crate::session::{Around, End, Waiting, Window};
 
 /// How long a client may take to read its last answer and end its side: a socket that is closed with unread input is
 /// reset, and the reset can overtake the answer (RFC 9112 section 9.6).
@@ -22,21 +18,21 @@ impl<E: Engine> Reactor<E> {
     pub(super) fn watch(&mut self, id: ConnId) {
         let now = self.now;
         let Some(conn) = self.conns.get(id) else { return };
-        let (mark, waiting) = (conn.session.mark(), conn.waiting());
+        let (mark, waiting) = (conn.state().mark, conn.waiting());
         let went_on = mark != conn.mark;
         conn.mark = mark;
-        self.relief.settle_lane(id, conn);
+        self.between.relief.settle_lane(id, conn);
         match conn.tail.charged() {
-            0 => conn.holds_since_ns = 0,
-            _ if conn.holds_since_ns == 0 => conn.holds_since_ns = now,
+            0 => conn.times.holds_since = 0,
+            _ if conn.times.holds_since == 0 => conn.times.holds_since = now,
             _ => {}
         }
         if waiting == Waiting::Nothing {
-            conn.line_since_ns = 0;
+            conn.times.line_since = 0;
             return;
         }
-        if went_on || conn.line_since_ns == 0 {
-            conn.line_since_ns = now;
+        if went_on || conn.times.line_since == 0 {
+            conn.times.line_since = now;
         }
         self.start_line_timer(id);
     }
@@ -45,11 +41,11 @@ impl<E: Engine> Reactor<E> {
     fn patience(&mut self, id: ConnId) -> u64 {
         let Some(conn) = self.conns.get(id) else { return 0 };
         let waiting = conn.waiting();
-        let options = &self.listeners[usize::from(conn.listener)].options;
+        let patience = self.listeners[usize::from(conn.listener)].options.profile().patience;
         let timeout = match waiting {
-            Waiting::Nothing | Waiting::Line => options.line_timeout,
-            Waiting::Head => options.header_timeout,
-            Waiting::Body => options.body_timeout,
+            Waiting::Nothing | Waiting::Line => patience.line,
+            Waiting::Head => patience.head,
+            Waiting::Body => patience.body,
         };
         timeout.as_nanos() as u64
     }
@@ -58,25 +54,25 @@ impl<E: Engine> Reactor<E> {
     pub(super) fn start_line_timer(&mut self, id: ConnId) {
         let timeout = self.patience(id);
         let Some(conn) = self.conns.get(id) else { return };
-        let due = conn.line_since_ns + timeout;
-        if timeout > 0 && (conn.line_timer_ns == 0 || due < conn.line_timer_ns) {
-            conn.line_timer_ns = due;
-            self.line_timers.push(Reverse((due, id)));
+        let due = conn.times.line_since + timeout;
+        if timeout > 0 && (conn.times.line_timer == 0 || due < conn.times.line_timer) {
+            conn.times.line_timer = due;
+            self.timers.line.push(due, id);
         }
     }
 
     pub(super) fn run_timers(&mut self) {
         let now = self.now;
-        while let Some(Reverse((_, id))) = pop_due(&mut self.idle_timers, now) {
+        while let Some((_, id)) = self.timers.idle.pop_due(now) {
             let Some(conn) = self.conns.get(id) else { continue };
             if conn.shut || conn.ended {
                 // Only its last answers are left. Once they can all be given, the client has a while to read them.
-                if conn.linger_until_ns == 0 && conn.unacked == 0 {
-                    conn.linger_until_ns = now + LINGER_NS;
+                if conn.times.lingers_until == 0 && conn.unacked == 0 {
+                    conn.times.lingers_until = now + LINGER_NS;
                 }
-                match conn.linger_until_ns {
-                    0 => self.idle_timers.push(Reverse((now + LINGER_NS, id))),
-                    until if now < until => self.idle_timers.push(Reverse((until, id))),
+                match conn.times.lingers_until {
+                    0 => self.timers.idle.push(now + LINGER_NS, id),
+                    until if now < until => self.timers.idle.push(until, id),
                     _ => {
                         let why = (!conn.shut).then_some(Refused::Idle);
                         self.close(id, why);
@@ -88,44 +84,39 @@ impl<E: Engine> Reactor<E> {
             if timeout == 0 {
                 continue; // it was taken out of the configuration
             }
-            let due = conn.last_input_ns + timeout;
+            let due = conn.times.last_input + timeout;
             // Input that waits for us is not idleness, nor is waiting for an acknowledgement.
             if due > now || conn.queued || conn.unacked > 0 {
-                self.idle_timers.push(Reverse((due.max(now + timeout / 8 + 1), id)));
+                self.timers.idle.push(due.max(now + timeout / 8 + 1), id);
             } else {
                 self.break_off(id, Reason::LineTimeout, Some(Refused::Idle));
             }
         }
-        while let Some(Reverse((at, id))) = pop_due(&mut self.line_timers, now) {
-            let is_lane = self.relief.lane == Some(id);
+        while let Some((at, id)) = self.timers.line.pop_due(now) {
+            let is_lane = self.between.is_lane(id);
             let timeout = self.patience(id);
             let Some(conn) = self.conns.get(id) else { continue };
-            if at != conn.line_timer_ns {
+            if at != conn.times.line_timer {
                 continue; // an earlier one has taken its place
             }
-            let waits_for_chunk = self.lanes[self.lane_of[usize::from(conn.listener)]].blocked;
-            conn.line_timer_ns = 0;
-            if conn.line_since_ns == 0 || timeout == 0 {
+            let waits_for_chunk = self.lanes.is_blocked(usize::from(conn.listener));
+            conn.times.line_timer = 0;
+            if conn.times.line_since == 0 || timeout == 0 {
                 continue;
             }
-            let due = conn.line_since_ns + timeout;
+            let due = conn.times.line_since + timeout;
             // What waits for us is not late, unless it wants more room than there is while it holds some, or has the lane.
             if due > now || (conn.queued && !conn.is_starved && (!is_lane || waits_for_chunk)) {
                 let again = due.max(now + timeout / 8 + 1);
-                conn.line_timer_ns = again;
-                self.line_timers.push(Reverse((again, id)));
+                conn.times.line_timer = again;
+                self.timers.line.push(again, id);
             } else {
                 self.break_off(id, Reason::LineTimeout, Some(Refused::LineTimeout));
             }
         }
-        let mut again = std::mem::take(&mut self.accept_again);
-        again.retain(|(at, listener)| {
-            if *at <= now {
-                self.engine.retry_accept(*listener);
-            }
-            *at > now
-        });
-        self.accept_again = again;
+        while let Some(listener) = self.timers.next_accept(now) {
+            self.engine.retry_accept(listener);
+        }
     }
 
     /// Ends a connection's input. After a clean end it is closed when nothing is owed to it any more; one that broke is for
@@ -135,37 +126,43 @@ impl<E: Engine> Reactor<E> {
         if conn.ended {
             return true;
         }
+        if let Some(rest) = self.lanes.take_rest_of(id) {
+            self.drop_rest(&rest, if let End::Broken(reason) = end { reason } else { Reason::Reset });
+        }
+        let Some(conn) = self.conns.get(id) else { return true };
         let listener = usize::from(conn.listener);
         let is_kept = mutant!("fragment_kept_after_a_reset") && end == End::Broken(Reason::Reset);
         let end = if is_kept { End::Clean } else { end };
-        let room = if end == End::Clean { conn.session.finish_room(conn.tail.len()) } else { 0 };
+        let room = if end == End::Clean { conn.state().finish_room } else { 0 };
         if room > 0 {
             conn.ending = true;
             let Some((mut chunk, mark)) = self.room_for(listener, room) else { return false };
             let Some(conn) = self.conns.get(id) else { return true };
-            let mut window = Window::new(chunk.free(), self.tails.tail(&mut conn.tail), self.wall);
+            let around = Around { wall_ns: self.wall, now_ns: self.now, ..Around::default() };
+            let mut window = Window::new(chunk.free(), self.between.tails.tail(&mut conn.tail), around);
             conn.session.finish(end, &mut window);
-            let found = Found::in_window(window);
+            let (found, _) = window.close();
             self.book(id, &mut chunk, &found, mark);
             self.put_back(chunk, mark);
         } else {
-            let mut window = Window::new(&mut [], self.tails.tail(&mut conn.tail), self.wall);
+            let mut window = Window::new(&mut [], self.between.tails.tail(&mut conn.tail), Around::default());
             conn.session.finish(end, &mut window);
-            let found = Found::in_window(window);
+            let (found, _) = window.close();
             if let Some((reason, tally)) = found.dropped {
-                let mut entry = self.upstream.entry();
+                let mut entry = self.books.upstream.entry();
                 entry.add(listener as u16, Term::Received, tally);
                 entry.add(listener as u16, Term::Dropped(reason), tally);
             }
         }
         if let Some(conn) = self.conns.get(id) {
             conn.ended = true;
-            conn.line_since_ns = 0;
-            if conn.session.has_output() || conn.session.is_over() {
-                mark_dirty(&mut self.dirty, conn, id);
+            conn.times.line_since = 0;
+            let state = conn.state();
+            if state.has_output || state.is_over {
+                self.answers.mark(conn, id);
             }
         }
-        self.relief.leave_lane(id);
+        self.between.relief.leave_lane(id);
         if end == End::Clean {
             self.close_if_done(id);
         }
@@ -176,12 +173,12 @@ impl<E: Engine> Reactor<E> {
     pub(super) fn break_off(&mut self, id: ConnId, reason: Reason, why: Option<Refused>) {
         self.finish_input(id, End::Broken(reason));
         if let Some(conn) = self.conns.get(id)
-            && conn.session.owes()
+            && conn.state().owes
         {
             if let Some(why) = why {
                 self.stats().refused[why as usize].add(1);
             }
-            self.idle_timers.push(Reverse((self.now + LINGER_NS, id)));
+            self.timers.idle.push(self.now + LINGER_NS, id);
             return; // closed behind its last answer, or when the client has long not read it
         }
         self.close(id, why);
@@ -226,22 +223,11 @@ impl<E: Engine> Reactor<E> {
         }
         if !conn.shut {
             conn.shut = true;
-            conn.linger_until_ns = self.now + LINGER_NS;
-            conn.line_since_ns = 0;
+            conn.times.lingers_until = self.now + LINGER_NS;
+            conn.times.line_since = 0;
             self.engine.shut_down_sending(id);
-            self.idle_timers.push(Reverse((self.now + LINGER_NS, id)));
+            self.timers.idle.push(self.now + LINGER_NS, id);
             self.pending(id); // what it has sent is read past
         }
     }
-}
-
-/// Forgets timers of connections that are gone once they are the most: a heap does not grow with churn.
-pub(super) fn compact(heap: &mut BinaryHeap<Reverse<(u64, ConnId)>>, conns: &mut Conns) {
-    if heap.len() > 2 * conns.len() + 1024 {
-        heap.retain(|Reverse((_, id))| conns.get(*id).is_some());
-    }
-}
-
-fn pop_due(heap: &mut BinaryHeap<Reverse<(u64, ConnId)>>, now: u64) -> Option<Reverse<(u64, ConnId)>> {
-    if heap.peek().is_some_and(|Reverse((at, _))| *at <= now) { heap.pop() } else { None }
 }

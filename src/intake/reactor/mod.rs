@@ -2,6 +2,8 @@
 //! chunks into the ring, sends answers when chunks come back.
 
 mod admit;
+mod answers;
+mod between;
 mod changes;
 mod conns;
 mod dawdle;
@@ -13,48 +15,45 @@ mod moves;
 mod ready;
 mod relief;
 mod serve;
+mod timers;
 
 pub use admit::{AddressLimit, ConnectionLimit};
 pub use changes::{Change, Changes};
 pub use conns::bytes_per_connection;
-pub use serve::DATAGRAM_MAX;
 
-use crate::config::listener::ListenerOptions;
 use crate::host::clock::Clock;
 use crate::host::peer::ListenerId;
 use crate::host::rate::RateLimit;
+use crate::intake::listener::ListenerOptions;
 use crate::intake::net::{Engine, Event, Sent};
 use crate::intake::spread::Spread;
 use crate::intake::transport::tls::TlsAcceptor;
 use crate::metrics::accounting::{Ledger, Reason};
 use crate::metrics::stats::{ReactorCells, Refused};
-use crate::pipeline::chunk::{Chunk, Class, ConnId, Level};
+use crate::pipeline::chunk::{Chunk, Class, ConnId, Level, Ticket};
 use crate::pipeline::control::{Control, NotReady, Notice};
 use crate::pipeline::ring::Wake;
 use crate::pipeline::shard::{ReactorPort, Shard};
-use crate::protocol::http::{Date, Reply};
-use crate::session::room::Room;
-use crate::session::tail::TailStore;
-use crate::session::{End, Turn};
+use crate::session::memory::room::Room;
+use crate::session::memory::tail::TailStore;
+use crate::session::{AckLevel, End, Reply, State, Turn};
+use answers::Answers;
+use between::Between;
 use conns::Conns;
 use dawdle::Dawdler;
 use handshakes::Handshakes;
-use lanes::Lane;
+use lanes::Lanes;
 use moves::Meter;
 use ready::ReadyQueue;
-use relief::Relief;
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
+use timers::Timers;
 
 /// Time before accepting is tried again after descriptors ran out.
 const ACCEPT_AGAIN_NS: u64 = 100_000_000;
-/// Answer buffers kept for reuse.
-const SPARE_BUFFERS: usize = 64;
 
 /// A listener as a reactor sees it.
 #[derive(Clone)]
@@ -95,9 +94,11 @@ pub struct Setup<E: Engine> {
     pub connections: Arc<ConnectionLimit>,
     /// Partial lines.
     pub tails: TailStore,
-    /// Memory for decoding bodies, shared by all reactors.
-    pub decoding: Arc<Room>,
-    /// For reading what `drop_newest` drops.
+    /// Memory that is leased, shared by all reactors.
+    pub room: Arc<Room>,
+    /// For what does not stay as it is received; as large as the listener says that wants the most of it.
+    pub scratch: Option<Box<Chunk>>,
+    /// For reading what is dropped or refused.
     pub discard: Option<Box<Chunk>>,
     /// TLS handshakes a second.
     pub handshakes_per_second: usize,
@@ -109,51 +110,59 @@ pub struct Setup<E: Engine> {
     pub changes: Changes,
 }
 
-/// See the module.
-pub struct Reactor<E: Engine> {
-    engine: E,
+/// Where a reactor sits, and whom it deals with.
+struct Seat {
+    /// Place in the shard.
     index: usize,
+    /// Place among all reactors of the server.
     number: usize,
     spread: Arc<Spread>,
     shard: Arc<Shard>,
     control: Arc<Control>,
     clock: Arc<dyn Clock>,
-    listeners: Vec<ListenerRun>,
-    upstream: Arc<Ledger>,
-    evictions: Arc<Ledger>,
-    connections: Arc<ConnectionLimit>,
-    tails: TailStore,
-    discard: Option<Box<Chunk>>,
-    linger_ns: u64,
     notices: Sender<Notice>,
     changes: Changes,
+}
 
-    conns: Conns,
-    lanes: Vec<Lane>,
-    /// Lane of each listener.
-    lane_of: Vec<usize>,
+/// What it counts: of lines coming in, and of those evicted from rings.
+struct Books {
+    upstream: Arc<Ledger>,
+    evictions: Arc<Ledger>,
+}
+
+/// Who waits to be served.
+struct Queue {
     ready: ReadyQueue,
-    relief: Relief,
-    /// Connections in the middle of a request that wait for a chunk, out of the way of those that may be refused.
+    /// Connections in the middle of a frame that wait for a chunk, out of the way of those that may be refused.
     parked: Vec<ConnId>,
-    /// Connections with something to send or to end, once acknowledgements of this turn are in.
-    dirty: Vec<ConnId>,
-    idle_timers: BinaryHeap<Reverse<(u64, ConnId)>>,
-    line_timers: BinaryHeap<Reverse<(u64, ConnId)>>,
-    accept_again: Vec<(u64, ListenerId)>,
-    spare_buffers: Vec<Vec<u8>>,
-    /// The rest of what a connection received, between two chunks.
-    beside: Vec<u8>,
-    /// What was asked to be told when it is written: the number of its chunk, by whom, and lines of the connection.
-    writing: VecDeque<(u64, ConnId, u64)>,
-    handshakes: Handshakes,
+}
+
+/// How far the server has come.
+#[derive(Default)]
+struct Phase {
     draining: bool,
     /// Connections that cannot be told that the disk has failed are closed.
     stopped: bool,
     not_ready: Option<&'static str>,
-    date: Date,
+}
+
+/// See the module.
+pub struct Reactor<E: Engine> {
+    engine: E,
+    seat: Seat,
+    books: Books,
+    listeners: Vec<ListenerRun>,
+    connections: Arc<ConnectionLimit>,
+    conns: Conns,
+    lanes: Lanes,
+    between: Between,
+    queue: Queue,
+    timers: Timers,
+    answers: Answers,
+    handshakes: Handshakes,
     meter: Meter,
     dawdler: Dawdler,
+    phase: Phase,
     refused_log: RateLimit,
     /// Time of this turn.
     now: u64,
@@ -164,54 +173,38 @@ impl<E: Engine> Reactor<E> {
     /// Puts a reactor together; from here on it can be woken.
     #[must_use]
     pub fn new(setup: Setup<E>) -> Self {
-        let mut lanes: Vec<Lane> = Vec::new();
-        let lane_of = setup.listeners.iter().map(|l| lanes::lane_for(&mut lanes, &l.options)).collect();
         // Set once: a port belongs to one reactor.
         let _ = setup.shard.reactors[setup.index].wake.set(Wake::new(setup.engine.waker()));
-        let ready = ReadyQueue::new(setup.listeners.len());
         let now = setup.clock.mono_ns();
-        let conns = Conns::new(setup.connections.most());
-        let dawdler = Dawdler::new(&setup.listeners, setup.linger);
+        let linger_ns = setup.linger.as_nanos() as u64;
         Reactor {
-            engine: setup.engine,
-            index: setup.index,
-            number: setup.number,
-            spread: setup.spread,
-            shard: setup.shard,
-            control: setup.control,
-            clock: setup.clock,
-            listeners: setup.listeners,
-            upstream: setup.upstream,
-            evictions: setup.evictions,
-            connections: setup.connections,
-            tails: setup.tails,
-            discard: setup.discard,
-            linger_ns: setup.linger.as_nanos() as u64,
-            notices: setup.notices,
-            changes: setup.changes,
-            conns,
-            lanes,
-            lane_of,
-            ready,
-            relief: Relief::new(setup.decoding),
-            parked: Vec::new(),
-            dirty: Vec::new(),
-            idle_timers: BinaryHeap::new(),
-            line_timers: BinaryHeap::new(),
-            accept_again: Vec::new(),
-            spare_buffers: Vec::new(),
-            beside: Vec::new(),
-            writing: VecDeque::new(),
+            conns: Conns::new(setup.connections.most()),
+            lanes: Lanes::new(setup.listeners.iter().map(|l| &l.options), linger_ns, setup.discard),
+            between: Between::new(setup.tails, setup.scratch, setup.room),
+            queue: Queue { ready: ReadyQueue::new(setup.listeners.len()), parked: Vec::new() },
+            timers: Timers::default(),
+            answers: Answers::default(),
             handshakes: Handshakes::new(setup.handshakes_per_second, now),
-            draining: false,
-            stopped: false,
-            not_ready: None,
-            date: Date::default(),
             meter: Meter::default(),
-            dawdler,
+            dawdler: Dawdler::new(&setup.listeners, setup.linger),
+            phase: Phase::default(),
             refused_log: RateLimit::new(),
             now,
             wall: 0,
+            engine: setup.engine,
+            seat: Seat {
+                index: setup.index,
+                number: setup.number,
+                spread: setup.spread,
+                shard: setup.shard,
+                control: setup.control,
+                clock: setup.clock,
+                notices: setup.notices,
+                changes: setup.changes,
+            },
+            books: Books { upstream: setup.upstream, evictions: setup.evictions },
+            listeners: setup.listeners,
+            connections: setup.connections,
         }
     }
 
@@ -222,7 +215,7 @@ impl<E: Engine> Reactor<E> {
     pub fn run(mut self) -> io::Result<()> {
         let result = self.turn_until_drained();
         if result.is_err() {
-            self.spread.shut(self.number);
+            self.seat.spread.shut(self.seat.number);
         }
         result
     }
@@ -231,19 +224,19 @@ impl<E: Engine> Reactor<E> {
         let mut events = Vec::new();
         loop {
             self.wait(&mut events)?;
-            self.wall = self.clock.wall_ns();
+            self.wall = self.seat.clock.wall_ns();
             self.answer_ping(&mut events);
-            if self.control.draining() && !self.draining {
+            if self.seat.control.draining() && !self.phase.draining {
                 self.begin_drain(&mut events);
             }
             events.drain(..).for_each(|event| self.handle(event));
             self.take_spent();
             self.take_inbox();
-            if self.control.intake_stopped() && !self.stopped {
-                self.stopped = true;
+            if self.seat.control.intake_stopped() && !self.phase.stopped {
+                self.phase.stopped = true;
                 self.close_those_that_cannot_be_told();
             }
-            self.not_ready = self.control.readiness().map(NotReady::line);
+            self.phase.not_ready = self.seat.control.readiness().map(NotReady::line);
             self.unblock_lanes();
             self.serve_ready();
             self.relieve();
@@ -252,19 +245,22 @@ impl<E: Engine> Reactor<E> {
             self.run_timers();
             self.push_due();
             self.measure();
-            self.stats().tail_bytes.set(self.tails.used_bytes() as u64);
+            self.stats().tail_bytes.set(self.between.tails.used_bytes() as u64);
             self.stats().polled_instead.set(self.engine.polled_instead());
-            let is_over = self.is_empty() || self.control.reactors_abandoned();
-            if self.draining && is_over && (self.spread.close(self.number) || self.control.reactors_abandoned()) {
+            let is_over = self.is_empty() || self.seat.control.reactors_abandoned();
+            if self.phase.draining
+                && is_over
+                && (self.seat.spread.close(self.seat.number) || self.seat.control.reactors_abandoned())
+            {
                 self.close_all();
-                (0..self.lanes.len()).for_each(|lane| self.push_open(lane));
+                (0..self.lanes.all.len()).for_each(|lane| self.push_open(lane));
                 return Ok(());
             }
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.conns.is_empty() && self.spread.inbox(self.number).is_empty()
+        self.conns.is_empty() && self.seat.spread.inbox(self.seat.number).is_empty()
     }
 
     /// Waits for something to do, unless there is.
@@ -272,7 +268,7 @@ impl<E: Engine> Reactor<E> {
         let mut timeout = self.timeout();
         let mut before = 0;
         if timeout != Some(Duration::ZERO) {
-            before = self.clock.mono_ns();
+            before = self.seat.clock.mono_ns();
             self.about_to_sleep();
             if self.something_came() {
                 timeout = Some(Duration::ZERO);
@@ -281,7 +277,7 @@ impl<E: Engine> Reactor<E> {
             }
         }
         self.engine.wait(timeout, events)?;
-        self.now = self.clock.mono_ns();
+        self.now = self.seat.clock.mono_ns();
         if before > 0 {
             self.meter.waited(self.now.saturating_sub(before));
         }
@@ -301,38 +297,35 @@ impl<E: Engine> Reactor<E> {
     fn something_came(&self) -> bool {
         let port = self.port();
         !port.spent.is_empty()
-            || !self.changes.is_empty()
-            || self.control.pings() != port.answered.get()
-            || !self.spread.inbox(self.number).is_empty()
-            || self.relief.is_called()
-            || self.writing.front().is_some_and(|(number, ..)| *number <= port.written.load(Ordering::SeqCst))
-            || self.control.draining() != self.draining
-            || (self.draining && self.control.reactors_abandoned())
-            || (self.control.intake_stopped() && !self.stopped)
-            || self.lanes.iter().any(|l| l.blocked && self.shard.channel(l.class).pool.free() > 0)
+            || !self.seat.changes.is_empty()
+            || self.seat.control.pings() != port.answered.get()
+            || !self.seat.spread.inbox(self.seat.number).is_empty()
+            || self.between.relief.is_called()
+            || self.answers.is_written(port.written.load(Ordering::SeqCst))
+            || self.seat.control.draining() != self.phase.draining
+            || (self.phase.draining && self.seat.control.reactors_abandoned())
+            || (self.seat.control.intake_stopped() && !self.phase.stopped)
+            || self.lanes.all.iter().any(|l| l.blocked && self.seat.shard.channel(l.class).pool.free() > 0)
     }
 
     fn timeout(&mut self) -> Option<Duration> {
-        let is_stuck = |l: &Lane| l.rest.is_some() && !l.blocked;
-        if self.can_feed() || self.lanes.iter().any(is_stuck) {
+        if self.can_feed() || self.lanes.can_resume() {
             return Some(Duration::ZERO);
         }
-        if self.anybody_to_serve() || !self.dirty.is_empty() {
+        if self.anybody_to_serve() || !self.answers.is_empty() {
             return Some(Duration::ZERO);
         }
-        let first = |heap: &BinaryHeap<Reverse<(u64, ConnId)>>| heap.peek().map(|Reverse((at, _))| *at);
-        let linger = self.lanes.iter().filter_map(|l| l.due_at(self.linger_ns)).min();
-        let accept = self.accept_again.iter().map(|(at, _)| *at).min();
+        let linger = self.lanes.all.iter().filter_map(|l| l.due_at(self.lanes.linger_ns)).min();
         let refusal = self.next_refusal().map(|at| at + 1);
         let handshake = self.handshakes.next_turn();
         let relief = self.relief_due_at();
-        let at = [first(&self.idle_timers), first(&self.line_timers), linger, accept, refusal, handshake, relief];
+        let at = [self.timers.first(), linger, refusal, handshake, relief];
         let at = at.into_iter().flatten().min()?;
-        Some(Duration::from_nanos(at.saturating_sub(self.clock.mono_ns())))
+        Some(Duration::from_nanos(at.saturating_sub(self.seat.clock.mono_ns())))
     }
 
     fn port(&self) -> &ReactorPort {
-        &self.shard.reactors[self.index]
+        &self.seat.shard.reactors[self.seat.index]
     }
 
     fn stats(&self) -> &ReactorCells {
@@ -348,7 +341,7 @@ impl<E: Engine> Reactor<E> {
                     let name = &self.listeners[usize::from(listener)].options.name;
                     tracing::warn!(listener = name, %error, missed, "cannot accept; trying again shortly");
                 }
-                self.accept_again.push((self.now + ACCEPT_AGAIN_NS, listener));
+                self.timers.accept_again(self.now + ACCEPT_AGAIN_NS, listener);
             }
             Event::Pending(id) => self.pending(id),
             Event::Received(received) => self.received(received),
@@ -361,7 +354,7 @@ impl<E: Engine> Reactor<E> {
         let Some(conn) = self.conns.get(id) else { return };
         if !conn.queued && !conn.ended {
             conn.queued = true;
-            self.ready.push(conn.listener, id, self.now);
+            self.queue.ready.push(conn.listener, id, self.now);
         }
     }
 
@@ -369,41 +362,41 @@ impl<E: Engine> Reactor<E> {
     fn take_spent(&mut self) {
         while let Some(chunk) = self.port().spent.pop() {
             for run in chunk.runs() {
-                let Some(id) = run.ticket else { continue };
+                let Some(Ticket { conn: id, frame }) = run.ticket else { continue };
                 let Some(conn) = self.conns.get(id) else { continue };
                 conn.unacked -= u64::from(run.lines);
                 if chunk.failed {
                     if conn.session.failed() {
-                        mark_dirty(&mut self.dirty, conn, id);
+                        self.answers.mark(conn, id);
                     } else {
                         self.close(id, Some(Refused::DiskFailed));
                     }
                     continue;
                 }
-                conn.session.acked(u64::from(run.lines));
-                mark_dirty(&mut self.dirty, conn, id);
-                self.shard.reactors[self.index].stats.ack_latency.record(self.now.saturating_sub(run.received_ns));
+                conn.session.reached(frame, AckLevel::Durable, u64::from(run.lines));
+                self.answers.mark(conn, id);
+                self.seat.shard.reactors[self.seat.index]
+                    .stats
+                    .ack_latency
+                    .record(self.now.saturating_sub(run.received_ns));
             }
-            self.shard.release(Class::Lossless, chunk); // only lossless chunks are awaited
+            self.seat.shard.release(Class::Lossless, chunk); // only lossless chunks are awaited
         }
     }
 
     /// Tells those who asked for no more than that what was written.
     fn take_written(&mut self) {
         let written = self.port().written.load(Ordering::Acquire);
-        while let Some((number, id, lines)) = self.writing.front().copied()
-            && number <= written
-        {
-            self.writing.pop_front();
+        while let Some((Ticket { conn: id, frame }, records)) = self.answers.next_written(written) {
             if let Some(conn) = self.conns.get(id) {
-                conn.session.written(lines);
-                mark_dirty(&mut self.dirty, conn, id);
+                conn.session.reached(frame, AckLevel::Written, records);
+                self.answers.mark(conn, id);
             }
         }
     }
 
     fn take_inbox(&mut self) {
-        while let Some(handed) = self.spread.inbox(self.number).pop() {
+        while let Some(handed) = self.seat.spread.inbox(self.seat.number).pop() {
             if usize::from(handed.listener) >= self.listeners.len() {
                 // Whoever accepted it knows the listener already: it was told after this reactor was.
                 let mut events = Vec::new();
@@ -419,7 +412,7 @@ impl<E: Engine> Reactor<E> {
 
     /// Sends what sessions have to say, and closes what is done.
     fn answer(&mut self) {
-        for id in std::mem::take(&mut self.dirty) {
+        for id in self.answers.take_marked() {
             if let Some(conn) = self.conns.get(id) {
                 conn.dirty = false;
                 if !conn.sending {
@@ -433,27 +426,26 @@ impl<E: Engine> Reactor<E> {
     /// Sends what one session has to say, as far as the socket takes it.
     fn speak(&mut self, id: ConnId) {
         loop {
-            let mut buffer = self.spare_buffers.pop().unwrap_or_default();
-            let statuses = &self.shard.reactors[self.index].stats.statuses;
+            let mut buffer = self.answers.buffer();
+            let counts = &self.seat.shard.reactors[self.seat.index].stats.answers;
             let Some(conn) = self.conns.get(id) else { return };
-            let waited = conn.session.turn() == Turn::Wait;
-            conn.session.output(&mut Reply { out: &mut buffer, date: self.date.at(self.wall), statuses });
-            let is_over = conn.session.is_over();
+            let waited = conn.state().turn == Turn::Wait;
+            conn.session.output(&mut Reply { out: &mut buffer, wall_ns: self.wall, answers: counts });
+            let State { is_over, turn, .. } = conn.state();
             if (!buffer.is_empty() || conn.stage.wants_to_send()) && conn.stage.encode(&mut buffer).is_err() {
                 return self.close(id, None);
             }
             if is_over && !conn.shut {
                 conn.stage.close(&mut buffer);
             }
-            let turn = conn.session.turn();
             let goes_on = turn == Turn::GoOn || (waited && turn != Turn::Wait);
             if goes_on && !conn.queued && !conn.ended {
                 // Whatever came while it waited was not looked at.
                 conn.queued = true;
-                self.ready.push(conn.listener, id, self.now);
+                self.queue.ready.push(conn.listener, id, self.now);
             }
             if buffer.is_empty() {
-                self.keep_buffer(buffer);
+                self.answers.keep(buffer);
                 if is_over {
                     self.part(id);
                 }
@@ -464,7 +456,7 @@ impl<E: Engine> Reactor<E> {
             if let Some(conn) = self.conns.get(id) {
                 conn.sending = false;
             }
-            self.keep_buffer(sent.buffer);
+            self.answers.keep(sent.buffer);
             if sent.result.is_err() {
                 self.finish_input(id, End::Broken(Reason::Reset));
                 return self.close(id, None);
@@ -476,7 +468,7 @@ impl<E: Engine> Reactor<E> {
     }
 
     fn sent(&mut self, Sent { conn: id, buffer, result }: Sent) {
-        self.keep_buffer(buffer);
+        self.answers.keep(buffer);
         let Some(conn) = self.conns.get(id) else { return };
         conn.sending = false;
         if result.is_err() {
@@ -484,18 +476,11 @@ impl<E: Engine> Reactor<E> {
             self.close(id, None);
             return;
         }
-        mark_dirty(&mut self.dirty, conn, id);
-    }
-
-    fn keep_buffer(&mut self, mut buffer: Vec<u8>) {
-        if self.spare_buffers.len() < SPARE_BUFFERS {
-            buffer.clear();
-            self.spare_buffers.push(buffer);
-        }
+        self.answers.mark(conn, id);
     }
 
     fn begin_drain(&mut self, events: &mut Vec<Event>) {
-        self.draining = true;
+        self.phase.draining = true;
         self.call_off(None);
         for listener in 0..self.listeners.len() as ListenerId {
             self.engine.stop_listening(listener, events);
@@ -522,7 +507,7 @@ impl<E: Engine> Reactor<E> {
     fn close_those_that_cannot_be_told(&mut self) {
         for id in self.conns.ids() {
             let listener = self.conns.get(id).map_or(0, |c| usize::from(c.listener));
-            if self.listeners[listener].options.http.is_none() {
+            if self.listeners[listener].options.profile().refuses_after.is_none() {
                 self.finish_input(id, End::Broken(Reason::DiskFailed));
                 self.close(id, Some(Refused::DiskFailed));
             }
@@ -530,14 +515,7 @@ impl<E: Engine> Reactor<E> {
     }
 }
 
-fn mark_dirty(dirty: &mut Vec<ConnId>, conn: &mut conns::Conn, id: ConnId) {
-    if !conn.dirty {
-        conn.dirty = true;
-        dirty.push(id);
-    }
-}
-
 /// What a connection of this listener waits for.
-fn ticket(level: Level, id: ConnId) -> Option<ConnId> {
-    (level != Level::None).then_some(id)
+fn ticket(level: Level, conn: ConnId, frame: u32) -> Option<Ticket> {
+    (level != Level::None).then_some(Ticket { conn, frame })
 }

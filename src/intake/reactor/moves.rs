@@ -6,7 +6,6 @@
 //! connection's lines keep theirs.
 
 use super::Reactor;
-use super::admit::is_somebodys;
 use super::conns::Conn;
 use crate::host::mutants::mutant;
 use crate::host::peer::{Client, ListenerId};
@@ -16,9 +15,9 @@ use crate::metrics::accounting::{Reason, Tally, Term};
 use crate::metrics::stats::Refused;
 use crate::pipeline::chunk::ConnId;
 use crate::pipeline::shard::ReactorPort;
+use crate::session::Owner;
 use crate::session::Turn;
-use crate::session::room::Owner;
-use crate::session::tail::{BLOCK, OWN_BLOCKS};
+use crate::session::memory::tail::{BLOCK, OWN_BLOCKS};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -113,7 +112,7 @@ fn fitting(mine: u64, theirs: u64, shares: impl Iterator<Item = (ConnId, u64)>) 
 impl<E: Engine> Reactor<E> {
     /// Ends a window of time, publishes it, and chooses a connection to give away if that would help.
     pub(super) fn measure(&mut self) {
-        if self.shard.reactors.len() < 2 {
+        if self.seat.shard.reactors.len() < 2 {
             return;
         }
         let elapsed = self.now.saturating_sub(self.meter.since_ns);
@@ -133,7 +132,11 @@ impl<E: Engine> Reactor<E> {
             self.stay(id, to); // something of it does not come to an end: its input must not wait for that
         }
         // A window much longer than it should be was spent on something else.
-        if busy >= SATURATED && elapsed < 4 * WINDOW_NS && !self.draining && self.meter.window >= self.meter.settled {
+        if busy >= SATURATED
+            && elapsed < 4 * WINDOW_NS
+            && !self.phase.draining
+            && self.meter.window >= self.meter.settled
+        {
             self.choose_move(mine);
         }
     }
@@ -142,8 +145,8 @@ impl<E: Engine> Reactor<E> {
         if self.meter.moving.is_some() {
             return;
         }
-        let shard = Arc::clone(&self.shard);
-        let others = shard.reactors.iter().enumerate().filter(|(i, _)| *i != self.index);
+        let shard = Arc::clone(&self.seat.shard);
+        let others = shard.reactors.iter().enumerate().filter(|(i, _)| *i != self.seat.index);
         let load = |port: &ReactorPort| {
             // Who sleeps does not publish.
             let is_old = self.now.saturating_sub(port.load.until_ns.get()) > 2 * WINDOW_NS;
@@ -159,7 +162,8 @@ impl<E: Engine> Reactor<E> {
                 && !c.ended
                 && !c.ending
                 && c.share.stays_until <= window
-                && is_somebodys(&options.address)
+                && options.has_connections()
+                && options.profile().may_move
         };
         let shares = self.conns.iter().filter(|(_, c)| may_move(c)).map(|(id, c)| (id, c.share.of_last(window)));
         let Some(id) = fitting(mine, theirs, shares) else { return };
@@ -186,21 +190,21 @@ impl<E: Engine> Reactor<E> {
     /// have changed.
     fn try_move(&mut self) -> Step {
         let Some((id, to)) = self.meter.moving else { return Step::Serve };
-        let is_lane = self.relief.lane == Some(id);
+        let is_lane = self.between.is_lane(id);
         let Some(listener) = self.conns.get(id).map(|c| c.listener) else { return self.stay(id, to) };
-        let (lane, is_ending) = (self.lane_of[usize::from(listener)], self.is_ending(listener));
+        let (lane, is_ending) = (self.lanes.of[usize::from(listener)], self.is_ending(listener));
         let Some(conn) = self.conns.get(id) else { return self.stay(id, to) };
         if conn.ended || conn.ending || is_ending || is_lane {
             return self.stay(id, to);
         }
-        if conn.queued || conn.unacked > 0 || conn.sending || conn.dirty || self.lanes[lane].is_out {
+        if conn.queued || conn.unacked > 0 || conn.sending || conn.dirty || self.lanes.all[lane].is_out {
             return Step::Wait; // its turn, the writer or the socket calls again
         }
         let opens = conn.stage.is_opening();
         if conn.tail.len() > MOST_MOVED
             || opens
             || conn.stage.pending()
-            || conn.session.turn() != Turn::Receive
+            || conn.state().turn != Turn::Receive
             || conn.shut
         {
             return self.stay(id, to);
@@ -212,7 +216,7 @@ impl<E: Engine> Reactor<E> {
             self.push_open(lane);
         }
         let mut tail = vec![0; conn.tail.len()];
-        let mut held = self.tails.tail(&mut conn.tail);
+        let mut held = self.between.tails.tail(&mut conn.tail);
         held.copy_to(&mut tail);
         held.clear();
         drop(held);
@@ -220,18 +224,18 @@ impl<E: Engine> Reactor<E> {
             stage: conn.stage,
             session: conn.session,
             tail,
-            last_input_ns: conn.last_input_ns,
-            line_since_ns: conn.line_since_ns,
-            retires_ns: conn.retires_ns,
+            last_input_ns: conn.times.last_input,
+            line_since_ns: conn.times.line_since,
+            retires_ns: conn.times.retires,
             client: conn.client,
         };
         self.stats().open.add(u64::MAX); // one less
         self.meter.moving = None;
         let handed = Handed { listener: conn.listener, socket, peer: conn.peer, moved: Some(Box::new(moved)) };
-        match self.spread.shift(self.number, self.number - self.index + to, handed) {
+        match self.seat.spread.shift(self.seat.number, self.seat.number - self.seat.index + to, handed) {
             Ok(()) => self.stats().moved.add(1),
             Err(handed) => {
-                self.shard.reactors[to].load.guest.store(false, Ordering::Release);
+                self.seat.shard.reactors[to].load.guest.store(false, Ordering::Release);
                 self.arrive(handed, false);
             }
         }
@@ -241,7 +245,7 @@ impl<E: Engine> Reactor<E> {
     /// The chosen connection does not move after all.
     fn stay(&mut self, id: ConnId, to: usize) -> Step {
         self.meter.moving = None;
-        self.shard.reactors[to].load.guest.store(false, Ordering::Release);
+        self.seat.shard.reactors[to].load.guest.store(false, Ordering::Release);
         let window = self.meter.window;
         if let Some(conn) = self.conns.get(id) {
             conn.share.stays_until = window + STAY;
@@ -280,13 +284,11 @@ impl<E: Engine> Reactor<E> {
         };
         let owner = Owner { listener: handed.listener, client: moved.client };
         let mut conn = Conn::new(kind, handed.peer, owner, moved.session, moved.stage);
-        self.tails.tail(&mut conn.tail).append(&moved.tail);
-        if let Some(http) = &self.listeners[usize::from(handed.listener)].options.http {
-            conn.session.renew(http); // it may have changed on the way
-        }
-        (conn.last_input_ns, conn.line_since_ns) = (moved.last_input_ns, moved.line_since_ns);
-        conn.retires_ns = moved.retires_ns;
-        conn.mark = conn.session.mark();
+        self.between.tails.tail(&mut conn.tail).append(&moved.tail);
+        conn.session.renew(&self.listeners[usize::from(handed.listener)].options.protocol); // it may have changed on the way
+        (conn.times.last_input, conn.times.line_since) = (moved.last_input_ns, moved.line_since_ns);
+        conn.times.retires = moved.retires_ns;
+        conn.mark = conn.state().mark;
         conn.share.stays_until = self.meter.window + STAY;
         self.conns.insert(id, conn);
         self.stats().open.add(1);
@@ -294,14 +296,14 @@ impl<E: Engine> Reactor<E> {
         if self.is_ending(handed.listener) {
             self.pending(id);
         }
-        self.stopped = false; // looked at again, should the disk have failed meanwhile
+        self.phase.stopped = false; // looked at again, should the disk have failed meanwhile
     }
 
     /// A connection cannot be watched here: it is closed, and what it had begun is lost with it.
     fn lose(&mut self, listener: ListenerId, client: Option<Client>, bytes: u64) {
         if bytes > 0 {
             let tally = Tally { lines: 1, bytes };
-            let mut entry = self.upstream.entry();
+            let mut entry = self.books.upstream.entry();
             entry.add(listener, Term::Received, tally);
             entry.add(listener, Term::Dropped(Reason::Reset), tally);
         }

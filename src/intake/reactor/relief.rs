@@ -1,7 +1,8 @@
 //! Room for what is unfinished: who waits for it, who may go on all the same, and who ends so that the others can.
 
+use super::Reactor;
+use super::between::Between;
 use super::conns::Conn;
-use super::{Reactor, mark_dirty};
 use crate::host::mutants::mutant;
 use crate::host::peer::ListenerId;
 use crate::host::rate::RateLimit;
@@ -10,8 +11,8 @@ use crate::metrics::accounting::Reason;
 use crate::metrics::stats::Refused;
 use crate::pipeline::chunk::ConnId;
 use crate::session::Waiting;
-use crate::session::room::{GRACE_NS, Room, Weight};
-use crate::session::tail::BLOCK;
+use crate::session::memory::room::{GRACE_NS, Room, Weight};
+use crate::session::memory::tail::BLOCK;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -97,12 +98,15 @@ impl Relief {
 impl<E: Engine> Reactor<E> {
     /// Lets those who wait for room try again when there is some for them; else the oldest partial line gets the lane.
     pub(super) fn feed_starved(&mut self) {
-        if self.relief.starved.is_empty() {
+        if self.between.relief.starved.is_empty() {
             return;
         }
-        if std::mem::replace(&mut self.relief.fed, self.tails.given_back()) != self.tails.given_back() {
-            let (conns, tails, ready, now) = (&mut self.conns, &self.tails, &mut self.ready, self.now);
-            self.relief.starved.retain(|Starved { id, .. }| {
+        if std::mem::replace(&mut self.between.relief.fed, self.between.tails.given_back())
+            != self.between.tails.given_back()
+        {
+            let Between { tails, relief, .. } = &mut self.between;
+            let (conns, ready, now) = (&mut self.conns, &mut self.queue.ready, self.now);
+            relief.starved.retain(|Starved { id, .. }| {
                 let Some(conn) = conns.get(*id) else { return false };
                 conn.is_starved = tails.allowance(&conn.tail, false) == 0;
                 if !conn.is_starved {
@@ -112,26 +116,26 @@ impl<E: Engine> Reactor<E> {
             });
         }
         if let Some(place) = self.lane_candidate()
-            && let Some(Starved { id, .. }) = self.relief.starved.remove(place)
+            && let Some(Starved { id, .. }) = self.between.relief.starved.remove(place)
             && let Some(conn) = self.conns.get(id)
         {
             conn.is_starved = false;
-            self.ready.push(conn.listener, id, self.now);
-            (self.relief.lane, self.relief.lane_found) = (Some(id), conn.tail.charged());
+            self.queue.ready.push(conn.listener, id, self.now);
+            (self.between.relief.lane, self.between.relief.lane_found) = (Some(id), conn.tail.charged());
         }
     }
 
     /// Place among the starved of the partial line that the lane is for, if it is free: of the client that holds the least, the
     /// oldest. So who holds much waits behind himself.
     fn lane_candidate(&mut self) -> Option<usize> {
-        if self.relief.lane.is_some() {
+        if self.between.relief.lane.is_some() {
             return None;
         }
         let mut first: Option<((usize, u64), usize)> = None;
-        for (place, Starved { id, .. }) in self.relief.starved.iter().enumerate() {
+        for (place, Starved { id, .. }) in self.between.relief.starved.iter().enumerate() {
             let begun = |c: &Conn| !c.tail.is_empty() || c.waiting() == Waiting::Line;
-            let Some(conn) = self.conns.get(*id).filter(|c| begun(c) && c.line_since_ns > 0) else { continue };
-            let key = (self.tails.shares(&conn.tail).by_client, conn.line_since_ns);
+            let Some(conn) = self.conns.get(*id).filter(|c| begun(c) && c.times.line_since > 0) else { continue };
+            let key = (self.between.tails.shares(&conn.tail).by_client, conn.times.line_since);
             if first.is_none_or(|(before, _)| key < before) {
                 first = Some((key, place));
             }
@@ -141,28 +145,28 @@ impl<E: Engine> Reactor<E> {
 
     /// True if [`Reactor::feed_starved`] would do something.
     pub(super) fn can_feed(&mut self) -> bool {
-        !self.relief.starved.is_empty()
-            && (self.relief.fed != self.tails.given_back() || self.lane_candidate().is_some())
+        !self.between.relief.starved.is_empty()
+            && (self.between.relief.fed != self.between.tails.given_back() || self.lane_candidate().is_some())
     }
 
     /// When the first of those who wait for room, and for nothing else, has waited long enough for somebody else to end.
     pub(super) fn relief_due_at(&self) -> Option<u64> {
-        let mut waiting = self.relief.starved.iter();
+        let mut waiting = self.between.relief.starved.iter();
         let first = waiting.find_map(|s| Some(s.since_ns.max(self.went_on_at(s.listener)?)));
-        first.map(|since| (since + GRACE_NS).max(self.relief.relieved_ns + PAUSE_NS))
+        first.map(|since| (since + GRACE_NS).max(self.between.relief.relieved_ns + PAUSE_NS))
     }
 
     /// Since when a listener's connections wait for no chunk; `None`: they do. That is not their doing.
     fn went_on_at(&self, listener: ListenerId) -> Option<u64> {
-        let lane = &self.lanes[self.lane_of[usize::from(listener)]];
+        let lane = &self.lanes.all[self.lanes.of[usize::from(listener)]];
         (!lane.blocked).then_some(lane.unblocked_ns)
     }
 
     /// Ends whoever is most in the way where somebody has waited long enough, or got no memory for decoding.
     pub(super) fn relieve(&mut self) {
         if self.relief_due_at().is_some_and(|at| at <= self.now) && !mutant!("holders_never_end") {
-            self.relief.relieved_ns = self.now;
-            let (mut freed, wanted) = (0, self.tails.useful());
+            self.between.relief.relieved_ns = self.now;
+            let (mut freed, wanted) = (0, self.between.tails.useful());
             for (id, blocks) in self.heaviest_first() {
                 self.end_for_others(id, blocks * BLOCK);
                 freed += blocks;
@@ -171,15 +175,15 @@ impl<E: Engine> Reactor<E> {
                 }
             }
         }
-        if let Some((owner, bytes)) = self.relief.decoding.relieve(self.now) {
+        if let Some((owner, bytes)) = self.between.relief.decoding.relieve(self.now) {
             let name = &self.listeners[usize::from(owner.listener)].options.name;
             tracing::debug!(listener = name, bytes, "memory for decoding is called in");
-            self.spread.wake_all();
+            self.seat.spread.wake_all();
         }
-        if self.relief.is_called() {
-            self.relief.called_in = self.relief.decoding.called_in();
+        if self.between.relief.is_called() {
+            self.between.relief.called_in = self.between.relief.decoding.called_in();
             let called: Vec<ConnId> =
-                self.conns.iter().filter(|(_, c)| c.session.is_called_in()).map(|(id, _)| id).collect();
+                self.conns.iter().filter(|(_, c)| c.state().is_called_in).map(|(id, _)| id).collect();
             called.into_iter().for_each(|id| self.end_for_others(id, 0));
         }
     }
@@ -187,8 +191,8 @@ impl<E: Engine> Reactor<E> {
     /// The connections whose partial lines are most in the way of those who wait, and the blocks of the budget that they hold.
     fn heaviest_first(&self) -> Vec<(ConnId, usize)> {
         let weight = |c: &Conn| {
-            let since = c.holds_since_ns.max(self.went_on_at(c.listener)?);
-            Weight::of(self.tails.shares(&c.tail), c.tail.charged(), since, self.now)
+            let since = c.times.holds_since.max(self.went_on_at(c.listener)?);
+            Weight::of(self.between.tails.shares(&c.tail), c.tail.charged(), since, self.now)
         };
         let weighed = self.conns.iter().filter_map(|(id, c)| Some((weight(c)?, id, c.tail.charged())));
         let mut weighed: Vec<_> = weighed.collect();
@@ -199,7 +203,7 @@ impl<E: Engine> Reactor<E> {
     fn end_for_others(&mut self, id: ConnId, bytes: usize) {
         let Some(conn) = self.conns.get(id) else { return };
         let (listener, peer) = (usize::from(conn.listener), conn.peer);
-        if let Some(missed) = self.relief.log.allow(self.now) {
+        if let Some(missed) = self.between.relief.log.allow(self.now) {
             let name = &self.listeners[listener].options.name;
             tracing::warn!(
                 listener = name, %peer, bytes, missed,
@@ -208,7 +212,7 @@ impl<E: Engine> Reactor<E> {
         }
         self.break_off(id, Reason::NoRoom, Some(Refused::NoRoom));
         if let Some(conn) = self.conns.get(id) {
-            mark_dirty(&mut self.dirty, conn, id);
+            self.answers.mark(conn, id);
         }
     }
 }

@@ -1,22 +1,16 @@
-//! One connection's turn: a receive into a chunk, and what its session makes of it.
+//! One connection's turn: who has it, and a receive for it.
 
 use super::Reactor;
-use crate::config::raw::WhenFull;
 use crate::host::peer::ListenerId;
+use crate::intake::listener::{WIRE_ROOM, WhenFull};
 use crate::intake::net::{Engine, Kind, Lease, LeaseMark};
 use crate::metrics::accounting::Reason;
 use crate::metrics::stats::Refused;
 use crate::pipeline::chunk::{Chunk, ConnId};
-use crate::protocol::lines::Format;
 use crate::session::{End, Landing, Refusal, Turn};
 
 /// Bytes received before the engine is asked for events again, so that new connections and answers have their turn.
 const SERVE_BYTES: usize = 4 << 20;
-/// Largest datagram that is received whole (Linux's default `net.core.wmem_default` is 208 KiB).
-pub const DATAGRAM_MAX: usize = 256 * 1024;
-
-/// Room for the rest of a unit of a stage: a TLS record has 18 KiB at most (RFC 8446 section 5.2).
-const WIRE_ROOM: usize = 20 << 10;
 
 /// What a turn came to.
 pub(super) enum Served {
@@ -49,13 +43,13 @@ impl<E: Engine> Reactor<E> {
             let n = match served {
                 Served::More(n) | Served::Done(n) => n,
                 Served::NoChunk => {
-                    let blocked = self.lanes[self.lane_of[usize::from(listener)]].blocked;
+                    let blocked = self.lanes.is_blocked(usize::from(listener));
                     if blocked && self.refuses(usize::from(listener), since) {
                         // In the middle of a request that goes on when there is a chunk; those behind it may be refused.
-                        self.parked.push(id);
+                        self.queue.parked.push(id);
                         continue;
                     }
-                    self.ready.push_front(listener, id, since);
+                    self.queue.ready.push_front(listener, id, since);
                     if blocked {
                         continue;
                     }
@@ -65,7 +59,7 @@ impl<E: Engine> Reactor<E> {
                 Served::NoTail => {
                     self.stats().tail_waits.add(1);
                     if let Some(conn) = self.conns.get(id) {
-                        self.relief.wait(id, conn, self.now);
+                        self.between.relief.wait(id, conn, self.now);
                     }
                     continue;
                 }
@@ -77,10 +71,10 @@ impl<E: Engine> Reactor<E> {
 
     /// A connection has had its turn, with so many bytes: it has another later, or waits for input.
     fn was_served(&mut self, id: ConnId, listener: ListenerId, served: &Served, bytes: usize) {
-        self.ready.charge(listener, bytes);
+        self.queue.ready.charge(listener, bytes);
         if let Some(conn) = self.conns.get(id) {
             if matches!(served, Served::More(_)) && !conn.ended {
-                self.ready.push(listener, id, self.now);
+                self.queue.ready.push(listener, id, self.now);
             } else {
                 conn.queued = false;
                 self.nudge(id);
@@ -91,15 +85,11 @@ impl<E: Engine> Reactor<E> {
     /// Goes on with what connections have received before, now that there are chunks for it. Returns its bytes.
     fn serve_stuck(&mut self) -> usize {
         let mut bytes = 0;
-        for lane in 0..self.lanes.len() {
-            if self.lanes[lane].blocked {
-                continue;
-            }
-            let Some((id, rest)) = self.lanes[lane].rest.take() else { continue };
+        for lane in 0..self.lanes.all.len() {
+            let Some(rest) = self.lanes.take_rest(lane) else { continue };
+            let (id, n) = (rest.conn, rest.bytes.len());
             let Some(listener) = self.conns.get(id).map(|c| c.listener) else { continue };
-            let n = rest.len();
-            self.beside = rest;
-            let served = self.carry_on(id, 0, true);
+            let served = self.resume(rest);
             if !matches!(served, Served::Stuck) {
                 bytes += n;
                 self.was_served(id, listener, &served, n);
@@ -110,48 +100,43 @@ impl<E: Engine> Reactor<E> {
 
     /// Lets those in the middle of a request go on whose lane has a chunk again.
     fn unpark(&mut self) {
-        for id in std::mem::take(&mut self.parked) {
+        for id in std::mem::take(&mut self.queue.parked) {
             let Some(listener) = self.conns.get(id).map(|c| c.listener) else { continue };
-            if self.lanes[self.lane_of[usize::from(listener)]].blocked {
-                self.parked.push(id);
+            if self.lanes.is_blocked(usize::from(listener)) {
+                self.queue.parked.push(id);
             } else {
-                self.ready.push(listener, id, self.now);
+                self.queue.ready.push(listener, id, self.now);
             }
         }
     }
 
     /// True if a connection of this listener that has waited since then may have its turn.
     fn can_serve(&self, listener: usize, since: u64) -> bool {
+        let options = &self.listeners[listener].options;
         // A rest waits in the lane: whoever could leave another one comes after it.
-        let lines = &self.listeners[listener].options;
-        if self.lanes[self.lane_of[listener]].rest.is_some()
-            && lines.http.is_none()
-            && lines.lines.format == Format::Json
-        {
+        if self.lanes.has_rest(listener) && options.scratch_bytes() > 0 && !self.refuses(listener, since) {
             return false;
         }
-        !self.lanes[self.lane_of[listener]].blocked
-            || self.listeners[listener].options.when_full == WhenFull::DropNewest
-            || self.refuses(listener, since)
+        !self.lanes.is_blocked(listener) || options.when_full == WhenFull::DropNewest || self.refuses(listener, since)
     }
 
-    /// True if a request that has waited for a chunk since then is refused now.
+    /// True if a frame that has waited for a chunk since then is refused now.
     pub(super) fn refuses(&self, listener: usize, since: u64) -> bool {
         self.refused_at(listener, since).is_some_and(|at| at < self.now)
     }
 
-    /// When a request that waits for a chunk since then is refused; `None`: never.
+    /// When a frame that waits for a chunk since then is refused; `None`: never.
     fn refused_at(&self, listener: usize, since: u64) -> Option<u64> {
-        let options = &self.listeners[listener].options;
-        let waits = if self.turns_away().is_some() { 0 } else { options.queue_timeout.as_nanos() as u64 };
-        if options.http.is_some() { since.checked_add(waits) } else { None }
+        let after = self.listeners[listener].options.profile().refuses_after?;
+        let waits = if self.turns_away().is_some() { 0 } else { after.as_nanos() as u64 };
+        since.checked_add(waits)
     }
 
-    /// Why new requests are refused whether or not a chunk is free.
+    /// Why new frames are refused whether or not a chunk is free.
     pub(super) fn turns_away(&self) -> Option<Refusal> {
-        if self.control.intake_stopped() {
+        if self.seat.control.intake_stopped() {
             Some(Refusal::DiskFailed)
-        } else if self.shard.writer_stats.full.get() == 1 {
+        } else if self.seat.shard.writer_stats.full.get() == 1 {
             Some(Refusal::DiskFull)
         } else {
             None
@@ -160,20 +145,19 @@ impl<E: Engine> Reactor<E> {
 
     /// When somebody in the queues has to be looked at though no chunk is free.
     pub(super) fn next_refusal(&self) -> Option<u64> {
-        let blocked = |l: &usize| self.lanes[self.lane_of[*l]].blocked;
-        let at = |l: usize| self.refused_at(l, self.ready.oldest(l)?);
-        (0..self.listeners.len()).filter(blocked).filter_map(at).min()
+        let at = |l: usize| self.refused_at(l, self.queue.ready.oldest(l)?);
+        (0..self.listeners.len()).filter(|l| self.lanes.is_blocked(*l)).filter_map(at).min()
     }
 
     /// True if a connection in the queues can have its turn.
     pub(super) fn anybody_to_serve(&self) -> bool {
-        self.ready.any(|listener, since| self.can_serve(listener, since))
+        self.queue.ready.any(|listener, since| self.can_serve(listener, since))
     }
 
     fn pop_ready(&mut self) -> Option<(ConnId, u64)> {
-        let mut ready = std::mem::take(&mut self.ready);
+        let mut ready = std::mem::take(&mut self.queue.ready);
         let popped = ready.pop(|listener, since| self.can_serve(listener, since));
-        self.ready = ready;
+        self.queue.ready = ready;
         popped
     }
 
@@ -186,77 +170,89 @@ impl<E: Engine> Reactor<E> {
             return if self.finish_input(id, End::Clean) { Served::Done(0) } else { Served::NoChunk };
         }
         let listener = usize::from(conn.listener);
-        let turn = conn.session.turn();
-        if turn == Turn::Wait {
+        if conn.kind == Kind::Datagram {
+            return self.serve_datagrams(id, listener);
+        }
+        let state = conn.state();
+        if state.turn == Turn::Wait {
             return Served::Done(0); // its answers call again
         }
-        let allowance = self.tails.allowance(&conn.tail, self.relief.lane == Some(id));
-        let frees_tail = turn == Turn::GoOn && conn.session.frees_tail();
-        if allowance == 0 && !frees_tail {
+        let allowance = self.between.allowance(id, conn);
+        if allowance == 0 && !(state.turn == Turn::GoOn && state.frees_tail) {
             return Served::NoTail;
         }
-        let is_datagram = conn.kind == Kind::Datagram;
-        // Its last line ends with the datagram, in the same window.
-        let closing = if is_datagram { conn.session.finish_room(0) } else { 0 };
-        let wanted = move |chunk: &Chunk| if is_datagram { DATAGRAM_MAX } else { chunk.room_when_empty() / 16 };
-        let goes_on = turn == Turn::GoOn || conn.stage.pending();
-        let refused = conn.session.may_be_refused() || self.control.intake_stopped();
+        let landing = conn.session.landing(conn.tail.len());
+        let goes_on = state.turn == Turn::GoOn || conn.stage.pending();
         let held = if goes_on { 0 } else { conn.stage.held() };
-        let between = refused.then_some(since);
-        let Some((chunk, landing, mark)) = self.space_for(id, listener, between, held, wanted) else {
+        // Between frames it may be refused, and then waits since then.
+        let between = (state.may_be_refused || self.seat.control.intake_stopped()).then_some(since);
+        let Some((chunk, mark)) = self.place_for(id, listener, landing, between, held) else {
             let is_over = self.conns.get(id).is_none_or(|c| c.ended);
             return if is_over { Served::Done(0) } else { Served::NoChunk };
         };
+        let (gap, most) = landing.bounds();
+        let room = chunk.room() - gap - held;
         if goes_on {
-            return self.go_on(id, chunk, mark, landing, allowance);
+            return self.go_on(id, chunk, mark, gap, most.min(room).min(allowance), between);
         }
-        let (start, len) = if is_datagram {
-            (landing.start, landing.len.saturating_sub(closing).clamp(1, DATAGRAM_MAX))
-        } else if held == 0 {
-            (landing.start, landing.len.min(allowance))
-        } else {
-            // An unfinished unit needs room for its rest, wherever the session wants what becomes of it.
-            let base = wire_base(&chunk, &landing, held);
-            // Never much more than the session takes: what it does not take waits in the stage.
-            (base + held, (chunk.room() - base - held).min(landing.len.max(WIRE_ROOM)).min(allowance))
-        };
-        match self.engine.recv(id, Lease { chunk, start, len, mark }) {
-            Some(received) => self.took(received),
-            None => Served::Done(0), // the event brings the chunk back
+        // An unfinished unit needs room for its rest, but never much more than the session takes: what it does not take waits in the stage.
+        let most = if held == 0 { most } else { most.max(WIRE_ROOM) };
+        let lease = Lease { chunk, start: gap + held, len: room.min(most).min(allowance), mark };
+        match self.engine.recv(id, lease) {
+            Some(received) => self.took(received, between),
+            None => Served::Done(0), // the event brings the memory back
         }
     }
 
-    /// A chunk with room for this connection's next bytes: the open one, a fresh one, or the one for what is dropped or
-    /// refused. `between`: no request of it is under way, and it waits since then. `held`: what its stage holds.
-    fn space_for(
+    /// The memory that this connection's next bytes land in.
+    fn place_for(
+        &mut self,
+        id: ConnId,
+        listener: usize,
+        landing: Landing,
+        between: Option<u64>,
+        held: usize,
+    ) -> Option<(Box<Chunk>, LeaseMark)> {
+        match landing {
+            Landing::Chunk { gap, .. } => self.chunk_for(id, listener, between, gap, held),
+            Landing::Scratch { .. } => {
+                // There must be a chunk for what becomes of them: else they stay where they are.
+                let (chunk, mark) = self.space(listener, between)?;
+                self.put_back(chunk, mark);
+                self.between.scratch.take().map(|scratch| (scratch, LeaseMark::Scratch))
+            }
+        }
+    }
+
+    /// A chunk with room for this connection's next bytes behind a gap: the open one, a fresh one, or the one for what is dropped or
+    /// refused. `held`: what its stage holds.
+    fn chunk_for(
         &mut self,
         id: ConnId,
         listener: usize,
         between: Option<u64>,
+        gap: usize,
         held: usize,
-        wanted: impl Fn(&Chunk) -> usize,
-    ) -> Option<(Box<Chunk>, Landing, LeaseMark)> {
+    ) -> Option<(Box<Chunk>, LeaseMark)> {
         // The second time the chunk is fresh, and a fresh one is always large enough: its size is derived so.
         for _ in 0..2 {
             let (chunk, mark) = self.space(listener, between)?;
-            if held > 0 && !chunk.is_empty() && chunk.room() < held + WIRE_ROOM {
-                self.retire(chunk, mark); // what the stage holds must have its rest in one piece; a fresh chunk has room
-                continue;
+            // A receive is worth a system call if it is not too small.
+            let fresh = chunk.room_when_empty();
+            let worth = (fresh / 16).min(fresh.saturating_sub(gap).div_ceil(2)).max(1);
+            let least = if chunk.is_empty() { 1 } else { worth };
+            // What the stage holds must have its rest in one piece.
+            let wire = if held > 0 { held + WIRE_ROOM } else { 0 };
+            if chunk.room() >= gap + least.max(wire) {
+                return Some((chunk, mark));
             }
-            let conn = self.conns.get(id)?;
-            // A format that grows lands little in any chunk: never ask for more than half of what a fresh one gives.
-            let fresh = conn.session.landing(chunk.room_when_empty(), conn.tail.len(), 1).map_or(1, |l| l.len);
-            let least = if chunk.is_empty() { 1 } else { wanted(&chunk).min(fresh.div_ceil(2)) };
-            match conn.session.landing(chunk.room(), conn.tail.len(), least) {
-                Some(landing) => return Some((chunk, landing, mark)),
-                None if chunk.is_empty() => {
-                    // Its size is derived so that this cannot be; were it so, waiting would not help.
-                    self.put_back(chunk, mark);
-                    self.break_off(id, Reason::TooLong, Some(Refused::TooLong));
-                    return None;
-                }
-                None => self.retire(chunk, mark),
+            if chunk.is_empty() {
+                // Its size is derived so that this cannot be; were it so, waiting would not help.
+                self.put_back(chunk, mark);
+                self.break_off(id, Reason::TooLong, Some(Refused::TooLong));
+                return None;
             }
+            self.retire(chunk, mark);
         }
         None
     }
@@ -271,11 +267,12 @@ impl<E: Engine> Reactor<E> {
 
     pub(super) fn put_back(&mut self, mut chunk: Box<Chunk>, mark: LeaseMark) {
         match mark {
-            LeaseMark::Lane(lane) => self.lanes[lane].put_back(chunk, self.now),
+            LeaseMark::Lane(lane) => self.lanes.all[lane].put_back(chunk, self.now),
             LeaseMark::Discard => {
                 chunk.clear();
-                self.discard = Some(chunk);
+                self.lanes.discard = Some(chunk);
             }
+            LeaseMark::Scratch => self.between.scratch = Some(chunk),
         }
     }
 
@@ -289,10 +286,4 @@ impl<E: Engine> Reactor<E> {
         }
         None
     }
-}
-
-/// Where what lands begins, so that what the stage holds and a whole record fit in front of the end of the chunk: where the
-/// session wants it if there is so much room, else at the beginning of what is free.
-pub(super) fn wire_base(chunk: &Chunk, landing: &Landing, held: usize) -> usize {
-    if chunk.room() >= landing.start + held + WIRE_ROOM { landing.start } else { 0 }
 }

@@ -16,6 +16,15 @@ pub struct ConnId {
     pub generation: u32,
 }
 
+/// Where an acknowledgement goes when a run reaches its level: to a frame of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket {
+    /// The connection.
+    pub conn: ConnId,
+    /// What is acknowledged as a whole there; the connection's session numbers its own.
+    pub frame: u32,
+}
+
 /// What must be true of a chunk's bytes before its tickets are answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
@@ -49,8 +58,8 @@ pub struct Run {
     pub len: u32,
     /// Records.
     pub lines: u32,
-    /// The connection they came from; `None` where nobody waits and runs of several connections were joined.
-    pub ticket: Option<ConnId>,
+    /// Who waits for them; `None` where nobody does and runs of several connections were joined.
+    pub ticket: Option<Ticket>,
     /// Monotonic nanoseconds at which the run was received.
     pub received_ns: u64,
 }
@@ -170,7 +179,7 @@ impl Chunk {
         &mut self,
         stream: u16,
         listener: u16,
-        ticket: Option<ConnId>,
+        ticket: Option<Ticket>,
         len: usize,
         lines: u32,
         received_ns: u64,
@@ -197,7 +206,7 @@ mod tests {
     #[test]
     fn runs_join_only_what_belongs_together() {
         let mut chunk = Chunk::new(4096).unwrap();
-        let conn = |i| Some(ConnId { index: i, generation: 1 });
+        let conn = |i| Some(Ticket { conn: ConnId { index: i, generation: 1 }, frame: 0 });
         chunk.commit(0, 0, None, 10, 1, 5);
         chunk.commit(0, 0, None, 10, 2, 6);
         chunk.commit(0, 1, None, 10, 1, 7);
@@ -213,7 +222,8 @@ mod tests {
         let mut chunk = Chunk::new(4096).unwrap();
         for i in 0..(runs_per_chunk(4096) - RUNS_PER_RECEIVE) as u32 + 1 {
             assert!(chunk.room() > 0);
-            chunk.commit(0, 0, Some(ConnId { index: i, generation: 0 }), 1, 1, 0);
+            let conn = ConnId { index: i, generation: 0 };
+            chunk.commit(0, 0, Some(Ticket { conn, frame: 0 }), 1, 1, 0);
         }
         assert_eq!(chunk.room(), 0);
         chunk.clear();

@@ -1,9 +1,9 @@
-//! Answers: in the order of the requests, each when everything of its request has reached its level.
+//! Answers as they go over the wire. When each is given is decided elsewhere ([`crate::session::owed`]).
 
 use super::problem::Problem;
-use crate::metrics::stats::StatusCells;
-use crate::session::AckLevel;
-use std::collections::VecDeque;
+use crate::metrics::stats::AnswerCells;
+use crate::session::Reply;
+use std::cell::RefCell;
 use std::io::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -29,10 +29,6 @@ pub enum Kind {
 pub struct Answer {
     /// What is answered.
     pub kind: Kind,
-    /// For [`Kind::Accepted`]: what must be true of its lines first.
-    pub level: AckLevel,
-    /// Lines of the connection up to the end of this request.
-    pub end: u64,
     /// Lines of this request that were received.
     pub lines: u64,
     /// The connection ends behind it.
@@ -43,35 +39,16 @@ pub struct Answer {
     pub head_only: bool,
 }
 
-/// Lines of a connection that have reached each level.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Reached {
-    /// `write(2)` returned.
-    pub written: u64,
-    /// What the listener's level asks for.
-    pub level: u64,
-}
-
-impl Answer {
-    fn is_due(&self, reached: Reached) -> bool {
-        match (self.kind, self.level) {
-            (Kind::Accepted, AckLevel::Durable) => reached.level >= self.end,
-            (Kind::Accepted, AckLevel::Written) => reached.level.max(reached.written) >= self.end,
-            _ => true,
-        }
-    }
-}
-
 /// The time of day as HTTP writes it (RFC 9110 section 5.6.7), made once a second.
 #[derive(Debug, Default)]
-pub struct Date {
+struct Date {
     second: u64,
     text: String,
 }
 
 impl Date {
     /// The text for so many nanoseconds since 1970.
-    pub fn at(&mut self, wall_ns: u64) -> &str {
+    fn at(&mut self, wall_ns: u64) -> &str {
         let second = wall_ns / 1_000_000_000;
         if second != self.second || self.text.is_empty() {
             self.second = second;
@@ -81,79 +58,20 @@ impl Date {
     }
 }
 
-/// Where answers are written.
-pub struct Reply<'a> {
-    /// The bytes.
-    pub out: &'a mut Vec<u8>,
-    /// The value of `Date`.
-    pub date: &'a str,
-    /// How many of each status were given.
-    pub statuses: &'a StatusCells,
+thread_local! {
+    /// One for all connections of a reactor: it costs more than the rest of an answer.
+    static DATE: RefCell<Date> = RefCell::default();
 }
 
-/// The answers that a connection is still owed.
-#[derive(Debug, Default)]
-pub struct Answers {
-    queue: VecDeque<Answer>,
-}
-
-impl Answers {
-    /// How many are owed.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.queue.len()
-    }
-
-    /// True where none is owed.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
-    }
-
-    /// Adds one at the end.
-    pub fn push(&mut self, answer: Answer) {
-        self.queue.push_back(answer);
-    }
-
-    /// True if one can be given now.
-    #[must_use]
-    pub fn is_due(&self, reached: Reached) -> bool {
-        self.queue.front().is_some_and(|a| a.is_due(reached))
-    }
-
-    /// What was not acknowledged yet never will be; the connection ends behind it.
-    pub fn fail(&mut self, problem: &'static Problem) {
-        for answer in &mut self.queue {
-            if answer.kind == Kind::Accepted {
-                answer.kind = Kind::Problem(problem);
-            }
-        }
-        if let Some(last) = self.queue.back_mut() {
-            last.closes = true;
-        }
-    }
-
-    /// Writes what is due. True: the last of it ends the connection.
-    pub fn write(&mut self, reached: Reached, reply: &mut Reply<'_>) -> bool {
-        while let Some(answer) = self.queue.front().copied().filter(|a| a.is_due(reached)) {
-            self.queue.pop_front();
-            write(&answer, reply);
-            if answer.closes {
-                self.queue.clear();
-                return true;
-            }
-        }
-        if self.queue.is_empty() && self.queue.capacity() > 4 {
-            self.queue = VecDeque::new(); // an idle connection holds nothing
-        }
-        false
-    }
+/// Writes an answer, and counts it.
+pub fn write(answer: &Answer, reply: &mut Reply<'_>) {
+    DATE.with_borrow_mut(|date| write_at(answer, date.at(reply.wall_ns), reply.out, reply.answers));
 }
 
 /// What a request to `OPTIONS` and one with a wrong method are told.
 const ALLOW: &str = "Allow: POST, GET, HEAD, OPTIONS\r\n";
 
-fn write(answer: &Answer, reply: &mut Reply<'_>) {
+fn write_at(answer: &Answer, date: &str, out: &mut Vec<u8>, counts: &AnswerCells) {
     let connection = match (answer.closes, answer.is_old) {
         (true, _) => "Connection: close\r\n",
         (false, true) => "Connection: keep-alive\r\n",
@@ -166,8 +84,7 @@ fn write(answer: &Answer, reply: &mut Reply<'_>) {
         Kind::NotReady(_) => 503,
         Kind::Problem(problem) => problem.status,
     };
-    reply.statuses.count(status);
-    let (out, date) = (&mut *reply.out, reply.date);
+    counts.count(status);
     // Writing to a Vec cannot fail.
     let _ = match answer.kind {
         Kind::Accepted => {

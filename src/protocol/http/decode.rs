@@ -7,7 +7,7 @@ use super::head::Coding;
 use super::problem::{self, Problem};
 use super::snappy::Snappy;
 use super::zstandard::Zstandard;
-use crate::session::room::{Lease, NoRoom};
+use crate::session::memory::room::{Lease, NoRoom};
 use flate2::{Decompress, FlushDecompress, Status};
 
 /// What zlib takes for inflating: a window of 32 KiB and its tables (zlib's `zconf.h`: about 7 KiB), rounded up.

@@ -1,5 +1,5 @@
-//! The body of one request that is encoded: what was received of it waits in leased memory while it is decoded into the
-//! chunk, as far as the chunk and the tail have room.
+//! The body of one request that is encoded: what was received of it waits in leased memory, is decoded a piece at a time, and
+//! the pieces are gone through as the chunk and the tail have room.
 
 use super::body::{Body, Part};
 use super::decode::Decoder;
@@ -7,31 +7,34 @@ use super::head::Coding;
 use super::options::HttpOptions;
 use super::problem::{self, Problem};
 use super::request::problem_of;
-use super::{HEAD_LANDING, Http, State};
-use crate::protocol::lines::MARKER_ROOM;
-use crate::session::room::{Lease, Owner};
-use crate::session::{Session, Window};
+use super::session::{HEAD_LANDING, Http, State};
+use crate::session::memory::document::Document;
+use crate::session::memory::room::Lease;
+use crate::session::{Owner, Step, Window};
 
-/// Output that is worth a step of its own, where the chunk is not fresh.
-const STEP_LEAST: usize = 512;
+/// Bytes decoded at once at most.
+pub const PIECE: usize = 32 << 10;
 /// Output of one turn: what leaves no line behind fills no chunk that would end it.
 const WORK_MOST: usize = 1 << 20;
 
 /// What waits of a body, and behind it.
 pub struct Encoded {
     decoder: Option<Decoder>,
-    /// Received, not decoded: from here on.
-    input: Vec<u8>,
-    at: usize,
+    /// Received, not decoded. All of it landed in one receive; its lease is for [`Encoded::rest`] too.
+    input: Document,
+    /// Decoded, not gone through.
+    output: Document,
     /// Every byte of the body is in `input`.
     is_last: bool,
     /// The decoder may have more to give without more input.
     more: bool,
     /// Received behind the body: the beginning of the next request.
     pub rest: Vec<u8>,
-    /// For what waits here: all of it landed in one receive, and vectors double.
-    kept: Lease,
 }
+
+/// Bytes that are leased for a body beside its decoder.
+#[cfg(test)]
+pub const LEASED: usize = 2 * HEAD_LANDING + PIECE;
 
 impl Encoded {
     /// For one body.
@@ -41,16 +44,14 @@ impl Encoded {
         owner: Owner,
         now_ns: u64,
     ) -> Result<Box<Encoded>, &'static Problem> {
-        let mut kept = Lease::new(&options.decoding, owner, now_ns);
-        kept.grow(2 * HEAD_LANDING)?;
+        let lease = || Lease::new(&options.room, owner, now_ns);
         let mut encoded = Box::new(Encoded {
             decoder: None,
-            input: Vec::new(),
-            at: 0,
+            input: Document::with_room(lease(), 2 * HEAD_LANDING)?,
+            output: Document::with_room(lease(), PIECE)?,
             is_last: false,
             more: false,
             rest: Vec::new(),
-            kept,
         });
         encoded.begin(coding, options, owner, now_ns)?;
         Ok(encoded)
@@ -64,16 +65,19 @@ impl Encoded {
         owner: Owner,
         now_ns: u64,
     ) -> Result<(), &'static Problem> {
-        let lease = Lease::new(&options.decoding, owner, now_ns);
+        let lease = Lease::new(&options.room, owner, now_ns);
         self.decoder = Some(Decoder::new(coding, lease, options.max_decoded_bytes)?);
-        (self.at, self.is_last, self.more) = (0, false, false);
+        (self.is_last, self.more) = (false, false);
         self.input.clear();
+        self.output.clear();
         Ok(())
     }
 
     /// Others need the memory that it holds.
     pub fn is_called_in(&self) -> bool {
-        self.kept.is_called_in() || self.decoder.as_ref().is_some_and(Decoder::is_called_in)
+        self.input.is_called_in()
+            || self.output.is_called_in()
+            || self.decoder.as_ref().is_some_and(Decoder::is_called_in)
     }
 
     /// True while its body is not over.
@@ -83,13 +87,15 @@ impl Encoded {
 
     /// True where more must be received before anything can be decoded.
     pub fn is_empty(&self) -> bool {
-        self.decoder.is_none() || (self.at == self.input.len() && !self.more && !self.is_last)
+        let has_work = !self.input.is_empty() || !self.output.is_empty() || self.more || self.is_last;
+        self.decoder.is_none() || !has_work
     }
 
     /// The body is not wanted any more.
     pub fn stop(&mut self) {
         self.decoder = None;
-        self.input = Vec::new();
+        self.input.clear();
+        self.output.clear();
     }
 
     /// Moves what fits of what lies behind the body to `to`, as if it had been received there.
@@ -102,19 +108,31 @@ impl Encoded {
 }
 
 impl Http {
-    /// Takes the body's bytes out of `space[at..end]`, keeps what lies behind them, and decodes.
-    pub(super) fn gather(&mut self, mut at: usize, end: usize, window: &mut Window<'_>) {
-        let State::Body(mut body) = self.state else { return };
-        while at < end && body != Body::Over {
-            match body.next(&window.space[at..end], self.options.max_header_bytes as u32) {
-                Err(problem) => return self.fatal(problem, window),
+    /// What was fed from behind a body goes back there.
+    pub(super) fn keep_rest(&mut self, bytes: &[u8]) {
+        if let Some(encoded) = &mut self.encoded {
+            encoded.rest.splice(..0, bytes.iter().copied());
+        }
+    }
+
+    /// Takes the body's bytes, keeps what lies behind them, and decodes. True: a fresh chunk is needed.
+    pub(super) fn gather(&mut self, mut body: Body, bytes: &[u8], window: &mut Window<'_>) -> bool {
+        let mut at = 0;
+        while at < bytes.len() && body != Body::Over {
+            match body.next(&bytes[at..], self.options.max_header_bytes as u32) {
+                Err(problem) => {
+                    self.fatal(problem, window);
+                    return false;
+                }
                 Ok(Part::Frame(n)) => at += n,
                 Ok(Part::Content(n)) => {
                     if !self.count_body(n, window) {
-                        return;
+                        return false;
                     }
-                    if let Some(encoded) = &mut self.encoded {
-                        encoded.input.extend_from_slice(&window.space[at..at + n]);
+                    let input = self.encoded.as_mut().map(|encoded| &mut encoded.input);
+                    if let Some(Err(no_room)) = input.map(|input| input.append(&bytes[at..at + n])) {
+                        self.fatal(no_room.into(), window);
+                        return false;
                     }
                     at += n;
                 }
@@ -123,70 +141,83 @@ impl Http {
         self.state = State::Body(body);
         if let Some(encoded) = &mut self.encoded {
             encoded.is_last = body == Body::Over;
-            encoded.rest.splice(..0, window.space[at..end].iter().copied());
         }
-        self.decode(window);
+        self.keep_rest(&bytes[at..]);
+        self.decode(window)
     }
 
-    /// Decodes what waits into the free space, and takes its lines.
-    pub(super) fn decode(&mut self, window: &mut Window<'_>) {
-        if let (Some(refusal), State::Body(body)) = (window.refuse, self.state) {
-            return self.refuse(problem_of(refusal), body, window);
+    /// Decodes what waits, and takes its lines. True: a fresh chunk is needed.
+    pub(super) fn decode(&mut self, window: &mut Window<'_>) -> bool {
+        if let (Some(refusal), State::Body(body)) = (window.around.refuse, self.state) {
+            self.refuse(problem_of(refusal), body, window);
+            return false;
         }
         loop {
-            let tail_len = window.tail.len();
-            let base = window.committed;
-            let least = if base == 0 { 1 } else { STEP_LEAST };
-            let Some(landing) = self.lines.landing(window.space.len() - base, tail_len, least) else { return };
-            let start = if self.lines.grows() { landing.start } else { landing.start + MARKER_ROOM + 2 };
-            let len = (landing.start + landing.len).saturating_sub(start).min(window.tail.allowance(window.is_lane));
-            let Some(encoded) = &mut self.encoded else { return };
-            let Some(decoder) = encoded.decoder.as_mut().filter(|_| len > 0) else { return };
-            let at = base + start;
-            let output = &mut window.space[at..at + len];
-            let progress = match decoder.step(&encoded.input[encoded.at..], output, encoded.is_last) {
-                Ok(progress) => progress,
-                Err(problem) => return self.fatal(problem, window),
+            match self.take_decoded(window) {
+                Step::Full(_) => return true,
+                Step::Close => return false,
+                Step::Continue => {}
+            }
+            if window.worked > WORK_MOST {
+                return false; // others have their turn
+            }
+            // Whatever comes of it may have to wait in the tail.
+            let most = PIECE.min(window.tail.allowance(window.around.is_lane));
+            let Some(encoded) = &mut self.encoded else { return false };
+            let Encoded { decoder: Some(decoder), input, output, is_last, .. } = &mut **encoded else { return false };
+            if most == 0 {
+                return false;
+            }
+            let mut taken = 0;
+            let made = output.fill(most, |to| {
+                let progress = decoder.step(input.rest(), to, *is_last)?;
+                taken = progress.taken;
+                Ok(progress.made)
+            });
+            let made = match made {
+                Ok(made) => made,
+                Err(problem) => {
+                    self.fatal(problem, window);
+                    return false;
+                }
             };
-            encoded.at += progress.taken;
-            encoded.more = progress.made == len;
-            let all_taken = encoded.at == encoded.input.len();
-            if all_taken {
-                encoded.input.clear();
-                encoded.at = 0;
-            }
-            let (is_last, is_whole) = (encoded.is_last, decoder.is_whole());
-            window.worked += progress.made;
-            if progress.made > 0 {
-                if !self.take_lines(at, progress.made, window) {
-                    return;
-                }
-                if window.worked > WORK_MOST {
-                    return; // others have their turn
-                }
-                continue;
-            }
-            if progress.taken > 0 && !all_taken {
+            input.advance(taken);
+            let all_taken = input.is_empty();
+            let (is_last, is_whole) = (*is_last, decoder.is_whole());
+            encoded.more = made == most;
+            window.worked += made;
+            if made > 0 || (taken > 0 && !all_taken) {
                 continue;
             }
             if !all_taken {
-                return self.fatal(&problem::BAD_CODING, window); // it does not want what follows
+                self.fatal(&problem::BAD_CODING, window); // it does not want what follows
+                return false;
             }
             if !is_last {
-                return;
+                return false;
             }
             if !is_whole {
-                return self.fatal(&problem::BAD_CODING, window);
+                self.fatal(&problem::BAD_CODING, window);
+                return false;
             }
             if let Some(encoded) = &mut self.encoded {
                 encoded.stop();
             }
-            // Nothing raw lies in the space any more.
-            let end = window.space.len();
-            if self.complete(end, window) && self.encoded.as_ref().is_some_and(|e| e.rest.is_empty()) {
-                self.encoded = None;
-            }
-            return;
+            return !self.complete(window);
         }
+    }
+
+    /// Takes the lines of what was decoded.
+    fn take_decoded(&mut self, window: &mut Window<'_>) -> Step {
+        // It lies beside the session while the session works on it.
+        let Some(mut encoded) = self.encoded.take() else { return Step::Continue };
+        let step = self.take_lines(encoded.output.rest(), window);
+        match step {
+            Step::Full(n) => encoded.output.advance(n),
+            Step::Continue => encoded.output.advance(encoded.output.rest().len()),
+            Step::Close => return Step::Close, // the request has ended, and this with it
+        }
+        self.encoded = Some(encoded);
+        step
     }
 }

@@ -1,10 +1,11 @@
-//! The options of an HTTP listener, and who may write where.
+//! The options of an HTTP listener, checked; and who may write where.
 
 use super::head::Head;
 use super::problem::{self, Problem};
-use crate::protocol::lines::{Format, LinesOptions};
 use crate::session::AckLevel;
-use crate::session::room::Room;
+use crate::session::lines::LineOptions;
+use crate::session::memory::room::Room;
+use crate::session::routes::{Route, Routes, Token};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
@@ -12,10 +13,12 @@ use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 /// The options of a listener, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpOptions {
-    /// How lines are found and written.
-    pub lines: Arc<LinesOptions>,
-    /// The streams that may be written to; `POST /` writes to the first.
-    pub streams: Vec<StreamChoice>,
+    /// The listener's name, for JSON.
+    pub listener: String,
+    /// How lines are found.
+    pub framing: LineOptions,
+    /// The streams that may be written to; `POST /` writes to the listener's own.
+    pub routes: Arc<Routes>,
     /// What a 2xx means, and the strongest that a request may ask for.
     pub ack: AckLevel,
     /// Longest head, in bytes; also of trailers.
@@ -31,40 +34,20 @@ pub struct HttpOptions {
     /// Who may write; empty: anybody.
     pub tokens: Vec<Token>,
     /// Memory for decoding bodies, shared by all connections.
-    pub decoding: Arc<Room>,
-}
-
-/// A stream that a listener may write to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StreamChoice {
-    /// Its name.
-    pub name: String,
-    /// Its index in the configuration.
-    pub index: u16,
-    /// How its lines are written.
-    pub format: Format,
-}
-
-/// A bearer token, known only by its hash.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Token {
-    /// SHA-256 of the token. A plain hash is enough for what is random and long; see the configuration's comment.
-    pub sha256: [u8; 32],
-    /// Indices of the streams that it may write to; `None`: all of the listener.
-    pub streams: Option<Vec<u16>>,
+    pub room: Arc<Room>,
 }
 
 impl HttpOptions {
-    /// The place in [`HttpOptions::streams`] of the stream that a path names.
+    /// The stream that a path names.
     ///
     /// # Errors
     /// It names none, or one that is not of this listener.
-    pub fn route(&self, path: &str) -> Result<usize, &'static Problem> {
+    pub fn route(&self, path: &str) -> Result<&Route, &'static Problem> {
         if path == "/" {
-            return Ok(0);
+            return Ok(self.routes.own());
         }
         let name = path.strip_prefix("/ingest/").ok_or(&problem::NOT_FOUND)?;
-        self.streams.iter().position(|s| s.name == name).ok_or(&problem::NO_STREAM)
+        self.routes.find(name.as_bytes()).ok_or(&problem::NO_STREAM)
     }
 
     /// Whether this request may write to a stream.
@@ -104,12 +87,6 @@ impl HttpOptions {
             Some(_) => return Err(&problem::BAD_ACK),
         };
         if level > self.ack { Err(&problem::ACK_TOO_STRONG) } else { Ok(level) }
-    }
-
-    /// True if some stream is written as JSON.
-    #[must_use]
-    pub fn any_json(&self) -> bool {
-        self.streams.iter().any(|s| s.format == Format::Json)
     }
 }
 

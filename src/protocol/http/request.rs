@@ -6,33 +6,33 @@ use super::encoded::Encoded;
 use super::head::{self, Coding, Framing, Head, Method};
 use super::options::HttpOptions;
 use super::problem::{self, Problem};
-use super::{Http, MAX_PIPELINED, Request, SKIP_MOST, State};
+use super::session::{Http, MAX_PIPELINED, Request, SKIP_MOST, State};
+use crate::session::routes::Route;
 use crate::session::{AckLevel, Refusal, Window};
 use memchr::{memchr_iter, memmem};
 use std::sync::Arc;
 
 /// What a head comes to.
-enum Verdict {
+enum Verdict<'a> {
     /// Lines follow.
-    Take { stream: usize, level: AckLevel, coding: Coding, expects: bool },
+    Take { route: &'a Route, level: AckLevel, coding: Coding, expects: bool },
     /// An answer at once.
     Say(Kind),
 }
 
 impl Http {
-    /// Reads a head, if it is whole, and returns where it ends.
-    pub(super) fn head(&mut self, at: usize, end: usize, window: &mut Window<'_>) -> Option<usize> {
+    /// Reads a head, if it is whole, and returns its length.
+    pub(super) fn head(&mut self, bytes: &[u8], window: &mut Window<'_>) -> Option<usize> {
         if self.answers.len() >= MAX_PIPELINED {
-            window.tail.append(&window.space[at..end]);
+            window.tail.append(bytes);
             self.paused = true;
             return None;
         }
         if let Some(renewed) = self.renewed.take() {
             self.options = renewed; // a token that was taken away is worth nothing from here on
         }
-        let bytes = &window.space[at..end];
         if bytes.starts_with(b"\r\n") {
-            return Some(at + 2); // RFC 9112 section 2.2
+            return Some(2); // RFC 9112 section 2.2
         }
         let len = memmem::find(bytes, b"\r\n\r\n").map(|i| i + 4);
         let most = self.options.max_header_bytes;
@@ -65,36 +65,37 @@ impl Http {
                 self.mark = self.mark.wrapping_add(1);
                 let is_last = options.max_requests > 0 && self.requests >= options.max_requests;
                 self.request = Request {
-                    level: options.ack,
-                    stream: window.stream,
-                    start: self.total,
-                    wire: 0,
-                    closes: !head.keep_alive || is_last || window.closing,
+                    closes: !head.keep_alive || is_last || window.around.closing,
                     is_old: head.is_old,
-                    dropped: false,
+                    ..Request::default()
                 };
                 self.begin(verdict, framing, head_only, expects, window);
-                Some(at + len)
+                Some(len)
             }
         }
     }
 
-    fn begin(&mut self, verdict: Verdict, framing: Framing, head_only: bool, expects: bool, window: &mut Window<'_>) {
+    fn begin(
+        &mut self,
+        verdict: Verdict<'_>,
+        framing: Framing,
+        head_only: bool,
+        expects: bool,
+        window: &mut Window<'_>,
+    ) {
         let body = Body::new(framing);
         let kind = match verdict {
             Verdict::Say(kind) => kind,
-            Verdict::Take { stream, level, coding, expects } => match self.encoded_for(coding, window.now_ns) {
+            Verdict::Take { route, level, coding, expects } => match self.encoded_for(coding, window.around.now_ns) {
                 Err(problem) => Kind::Problem(problem),
                 Ok(()) => {
-                    let stream = &self.options.streams[stream];
-                    window.switch(stream.index);
-                    self.lines.set_format(stream.format);
-                    self.request.level = level;
-                    self.request.stream = Some(stream.index);
-                    self.awaits_writing |= level == AckLevel::Written && self.options.ack == AckLevel::Durable;
+                    self.set_format(route.format);
                     if expects && body != Body::Over {
                         self.answer(Kind::Continue, false, false);
                     }
+                    let frame = self.answers.open(level);
+                    (self.request.stream, self.request.frame) = (Some(route.index), Some(frame));
+                    window.sink.to(self.request.stream, frame);
                     self.state = State::Body(body);
                     return;
                 }
@@ -122,7 +123,7 @@ impl Http {
 }
 
 /// What is to be done with a request.
-fn decide(options: &HttpOptions, head: &Head<'_>, window: &Window<'_>) -> Result<Verdict, &'static Problem> {
+fn decide<'a>(options: &'a HttpOptions, head: &Head<'_>, window: &Window<'_>) -> Result<Verdict<'a>, &'static Problem> {
     match (head.method, head.path) {
         (Method::Options, _) => return Ok(Verdict::Say(Kind::Options)),
         (Method::Get | Method::Head, "/") => {
@@ -130,7 +131,7 @@ fn decide(options: &HttpOptions, head: &Head<'_>, window: &Window<'_>) -> Result
         }
         (Method::Get | Method::Head, "/healthz") => return Ok(Verdict::Say(Kind::Text("ok\n"))),
         (Method::Get | Method::Head, "/readyz") => {
-            let kind = window.not_ready.map_or(Kind::Text("ready\n"), Kind::NotReady);
+            let kind = window.around.not_ready.map_or(Kind::Text("ready\n"), Kind::NotReady);
             return Ok(Verdict::Say(kind));
         }
         _ => {}
@@ -141,9 +142,8 @@ fn decide(options: &HttpOptions, head: &Head<'_>, window: &Window<'_>) -> Result
         let is_known = route.is_ok() || (!options.tokens.is_empty() && head.path.starts_with("/ingest/"));
         return Err(if is_known { &problem::NOT_ALLOWED } else { &problem::NOT_FOUND });
     }
-    let stream = route.map(|place| options.streams[place].index).ok();
-    options.authorize(head, stream)?;
-    let stream = route?;
+    options.authorize(head, route.ok().map(|r| r.index))?;
+    let route = route?;
     let coding = head.coding?;
     let level = options.level(head)?;
     match head.framing {
@@ -152,9 +152,9 @@ fn decide(options: &HttpOptions, head: &Head<'_>, window: &Window<'_>) -> Result
         _ => {}
     }
     let expects = head.expects?;
-    match window.refuse {
+    match window.around.refuse {
         Some(refusal) => Err(problem_of(refusal)),
-        None => Ok(Verdict::Take { stream, level, coding, expects }),
+        None => Ok(Verdict::Take { route, level, coding, expects }),
     }
 }
 

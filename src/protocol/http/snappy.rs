@@ -4,7 +4,7 @@
 use super::decode::Progress;
 use super::problem::{self, Problem};
 use crate::log::checksum::crc32c;
-use crate::session::room::Lease;
+use crate::session::memory::room::Lease;
 use snap::raw::{Decoder, decompress_len};
 
 /// How the framed format begins.

@@ -1,29 +1,28 @@
+use super::encoded::LEASED;
+use super::session::{HEAD_LANDING, MAX_PIPELINED};
 use super::*;
-use crate::metrics::stats::StatusCells;
-use crate::protocol::lines::{Format, TooLong};
-use crate::session::Refusal;
-use crate::session::room::{Lease, Room};
-use crate::session::tail::{TailHandle, TailStore};
+use crate::host::peer::Peer;
+use crate::session::drive::{Drive, Sizes};
+use crate::session::lines::{LineOptions, TooLong};
+use crate::session::memory::room::{Lease, Owner, Room};
+use crate::session::profile::SCRATCH_LANDING;
+use crate::session::routes::{Route, Routes, Token};
+use crate::session::write::{Format, MARKER_ROOM};
+use crate::session::{AckLevel, End, Refusal, Session, Turn};
 use proptest::prelude::*;
 use std::io::Write;
+use std::sync::Arc;
 
 const MAX_LINE: usize = 200;
 
 fn options(format: Format, too_long: TooLong, ack: AckLevel) -> HttpOptions {
     HttpOptions {
-        lines: Arc::new(crate::protocol::lines::LinesOptions {
-            listener: "t".into(),
-            max_line_bytes: MAX_LINE,
-            too_long,
-            strip_cr: false,
-            keep_unterminated: true,
-            reply_count: false,
-            format,
-        }),
-        streams: vec![
-            StreamChoice { name: "default".into(), index: 3, format },
-            StreamChoice { name: "other".into(), index: 5, format: Format::Raw },
-        ],
+        listener: "t".into(),
+        framing: LineOptions { max_line_bytes: MAX_LINE, too_long, strip_cr: false, keep_unterminated: true },
+        routes: Arc::new(Routes::new(
+            Route { name: "default".into(), index: 3, format },
+            [Route { name: "other".into(), index: 5, format: Format::Raw }],
+        )),
         ack,
         max_header_bytes: 2048,
         max_headers: 32,
@@ -31,7 +30,7 @@ fn options(format: Format, too_long: TooLong, ack: AckLevel) -> HttpOptions {
         max_decoded_bytes: 4 << 20,
         max_requests: 0,
         tokens: Vec::new(),
-        decoding: Room::new(32 << 20),
+        room: Room::new(32 << 20),
     }
 }
 
@@ -44,113 +43,68 @@ struct Output {
     over: bool,
 }
 
-/// A connection, its chunk and its tail, as a reactor has them.
+/// A connection, and what came of it.
 struct Bench {
-    session: Http,
-    store: TailStore,
-    handle: TailHandle,
-    chunk: Vec<u8>,
-    filled: usize,
+    drive: Drive<Http>,
     out: Output,
-    statuses: StatusCells,
-    /// Lines that are not acknowledged yet.
-    held: u64,
     hold: bool,
-    refuse: Option<Refusal>,
 }
 
 impl Bench {
-    fn new(options: HttpOptions, chunk: usize, budget: usize) -> Bench {
-        Bench {
-            session: Http::new(Arc::new(options), &Peer::Local, Owner::default()),
-            store: TailStore::new(budget, 2048, 1).unwrap(),
-            handle: TailHandle::default(),
-            chunk: vec![0xaa; chunk],
-            filled: 0,
-            out: Output::default(),
-            statuses: StatusCells::default(),
-            held: 0,
-            hold: false,
-            refuse: None,
-        }
+    fn new(options: HttpOptions, chunk: usize, tails: usize) -> Bench {
+        let scratch = options.max_header_bytes + HEAD_LANDING + SCRATCH_LANDING;
+        let session = Http::new(Arc::new(options), &Peer::Local, Owner::default());
+        let drive = Drive::new(session, Sizes { chunk, scratch, tails, longest: 2048 }).unwrap();
+        Bench { drive, out: Output::default(), hold: false }
     }
 
     /// One turn with at most `n` bytes of `input`; how many it took.
     fn turn(&mut self, input: &[u8], n: usize) -> usize {
-        let turn = self.session.turn();
-        if turn == Turn::Wait {
-            return 0;
-        }
-        let allowance = self.store.allowance(&self.handle, true);
-        let landing =
-            self.session.landing(self.chunk.len() - self.filled, self.handle.len(), 64).unwrap_or_else(|| {
-                self.filled = 0;
-                self.session.landing(self.chunk.len(), self.handle.len(), 1).expect("a fresh chunk is large enough")
-            });
-        let n = if turn == Turn::Receive { landing.len.min(n).min(input.len()).min(allowance) } else { 0 };
-        let space = &mut self.chunk[self.filled..];
-        space[landing.start..landing.start + n].copy_from_slice(&input[..n]);
-        let mut window = Window::new(space, self.store.tail(&mut self.handle), 0);
-        window.refuse = self.refuse;
-        window.is_lane = true;
-        let landing = Landing { start: landing.start, len: landing.len.min(allowance) };
-        assert_eq!(self.session.input(landing, n, &mut window), Step::Continue);
-        let mut at = 0;
-        for part in window.before.iter().copied().chain([window.last_part()]) {
-            let bytes = &window.space[at..at + part.bytes];
-            assert_eq!(bytes.iter().filter(|b| **b == b'\n').count(), part.lines as usize);
-            match part.stream {
-                Some(5) => self.out.other.extend_from_slice(bytes),
-                _ => self.out.default.extend_from_slice(bytes),
-            }
-            at += part.bytes;
-        }
-        assert!(self.refuse.is_none() || window.lines == 0, "a refused window keeps nothing");
-        self.held += u64::from(window.lines);
-        self.filled += window.committed;
-        drop(window);
+        let lines = self.drive.lines;
+        let n = self.drive.step(input, n);
+        assert!(self.drive.around.refuse.is_none() || self.drive.lines == lines, "a refused window keeps nothing");
         self.settle();
         n
     }
 
     fn settle(&mut self) {
         if !self.hold {
-            self.session.acked(std::mem::take(&mut self.held));
+            self.drive.reach(AckLevel::Durable);
         }
-        let mut out = Vec::new();
-        self.session.output(&mut Reply { out: &mut out, date: "D", statuses: &self.statuses });
-        self.out.answers += std::str::from_utf8(&out).unwrap();
-        self.out.over = self.session.is_over();
+        self.drive.speak();
+        self.collect();
+    }
+
+    fn collect(&mut self) {
+        let (default, other) = (self.drive.bytes_of(Some(3)), self.drive.bytes_of(Some(5)));
+        let answers = String::from_utf8(self.drive.said.clone()).unwrap();
+        self.out = Output { default, other, answers, over: self.drive.session.state(0).is_over };
+    }
+
+    fn refuse(&mut self, refusal: Option<Refusal>) {
+        self.drive.around.refuse = refusal;
     }
 
     fn feed(&mut self, input: &[u8], pieces: &[usize]) {
-        let (mut at, mut piece, mut still) = (0, 0, 0);
-        while (at < input.len() || self.session.turn() == Turn::GoOn) && !self.out.over && still < 10_000 {
-            let n = self.turn(&input[at..], pieces[piece % pieces.len()].max(1));
-            still = if n == 0 { still + 1 } else { 0 };
-            at += n;
-            piece += 1;
-        }
-        assert!(still < 10_000, "it goes on for ever");
+        self.drive.feed(input, pieces, !self.hold);
+        self.settle();
     }
 
     fn end(&mut self) {
-        let mut window = Window::new(&mut [], self.store.tail(&mut self.handle), 0);
-        self.session.finish(End::Clean, &mut window);
-        drop(window);
+        self.drive.finish(End::Clean);
         self.settle();
-        assert_eq!(self.store.used_bytes(), 0, "a connection that has ended holds no blocks");
+        assert_eq!(self.drive.used_bytes(), 0, "a connection that has ended holds no blocks");
     }
 }
 
 fn run(options: HttpOptions, input: &[u8], pieces: &[usize], chunk: usize, budget: usize) -> Output {
-    let decoding = Arc::clone(&options.decoding);
+    let room = Arc::clone(&options.room);
     let mut bench = Bench::new(options, chunk, budget);
     bench.feed(input, pieces);
     bench.end();
     let out = bench.out;
-    drop(bench.session);
-    assert_eq!(decoding.used(), 0, "all leases are back");
+    drop(bench.drive);
+    assert_eq!(room.used(), 0, "all leases are back");
     out
 }
 
@@ -331,13 +285,13 @@ fn answers_keep_their_order_and_wait_for_their_lines() {
     let input = post("a\nb\n") + "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n" + &post("c") + &post("");
     bench.feed(input.as_bytes(), &[usize::MAX]);
     assert_eq!(bench.out.answers, "");
-    bench.session.acked(1);
+    bench.drive.reach_some(1);
     bench.settle();
     assert_eq!(bench.out.answers, "", "one of two lines");
-    bench.session.acked(1);
+    bench.drive.reach_some(1);
     bench.settle();
     assert_eq!(statuses(&bench.out.answers), ["204", "200"]);
-    bench.session.acked(1);
+    bench.drive.reach_some(1);
     bench.settle();
     assert_eq!(statuses(&bench.out.answers), ["204", "200", "204", "204"]);
 }
@@ -351,15 +305,14 @@ fn a_request_may_ask_for_less_than_the_listener_never_for_more() {
     bench.hold = true;
     bench.feed(ask("?ack=received", "").as_bytes(), &[usize::MAX]);
     assert_eq!(statuses(&bench.out.answers), ["204"]);
-    assert_eq!(bench.session.awaits_writing(), None);
     bench.feed(ask("?x=y&ack=written", "").as_bytes(), &[usize::MAX]);
     assert_eq!(statuses(&bench.out.answers), ["204"]);
-    assert_eq!(bench.session.awaits_writing(), Some(2));
-    bench.session.written(2);
+    assert_eq!(bench.drive.kept.last().map(|kept| kept.frame.level), Some(AckLevel::Written));
+    bench.drive.reach(AckLevel::Written);
     bench.settle();
     assert_eq!(statuses(&bench.out.answers), ["204", "204"]);
     bench.feed(ask("", "X-Logweir-Ack: durable\r\n").as_bytes(), &[usize::MAX]);
-    bench.session.written(3);
+    bench.drive.reach(AckLevel::Written);
     bench.settle();
     assert_eq!(statuses(&bench.out.answers), ["204", "204"], "written is not durable");
     let weak = |query: &str| {
@@ -375,20 +328,20 @@ fn a_request_may_ask_for_less_than_the_listener_never_for_more() {
 fn what_is_refused_keeps_nothing_and_the_connection_goes_on() {
     let mut bench = Bench::new(options(Format::Raw, TooLong::Truncate, AckLevel::Durable), 1 << 16, 1 << 20);
     let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\na\nb\n";
-    bench.refuse = Some(Refusal::Overloaded);
+    bench.refuse(Some(Refusal::Overloaded));
     bench.feed(post.as_bytes(), &[5]);
-    bench.refuse = Some(Refusal::DiskFull);
+    bench.refuse(Some(Refusal::DiskFull));
     bench.feed(post.as_bytes(), &[5]);
     assert_eq!(statuses(&bench.out.answers), ["429", "503"]);
     assert!(bench.out.answers.contains("Retry-After: 1\r\n") && bench.out.answers.contains("\"code\":\"disk_full\""));
-    bench.refuse = None;
+    bench.refuse(None);
     bench.feed(post.as_bytes(), &[5]);
     assert_eq!(statuses(&bench.out.answers), ["429", "503", "204"]);
     assert_eq!(bench.out.default, b"a\nb\n");
     // In the middle of a request: what came before is in, and the answer says so.
     let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\na\nb\n";
     bench.feed(head.as_bytes(), &[usize::MAX]);
-    bench.refuse = Some(Refusal::Overloaded);
+    bench.refuse(Some(Refusal::Overloaded));
     bench.feed(b"c\nd\nx", &[1]);
     assert!(bench.out.answers.ends_with("\"lines_received\":2}\n"), "{}", bench.out.answers);
     assert_eq!(bench.out.default, b"a\nb\na\nb\n");

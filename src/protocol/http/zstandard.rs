@@ -2,7 +2,7 @@
 
 use super::decode::Progress;
 use super::problem::{self, Problem};
-use crate::session::room::Lease;
+use crate::session::memory::room::Lease;
 use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
 
 /// RFC 9659: in HTTP, windows are at most 8 MiB.

@@ -1,88 +1,53 @@
 use super::*;
-use crate::session::tail::{TailHandle, TailStore};
+use crate::metrics::accounting::Tally;
+use crate::session::drive::{Drive, Sizes};
+use crate::session::write::{MARKER_ROOM, Record, json::Envelope};
 use proptest::prelude::*;
 
 const MAX: usize = 128;
 
-fn options(too_long: TooLong, strip_cr: bool, keep: bool, format: Format) -> Arc<LinesOptions> {
-    Arc::new(LinesOptions {
+fn options(too_long: TooLong, strip_cr: bool, keep: bool, format: Format) -> LinesOptions {
+    LinesOptions {
         listener: "t".into(),
-        max_line_bytes: MAX,
-        too_long,
-        strip_cr,
-        keep_unterminated: keep,
+        framing: LineOptions { max_line_bytes: MAX, too_long, strip_cr, keep_unterminated: keep },
         reply_count: false,
         format,
-    })
+    }
 }
 
 /// What came out: the bytes of the records, how many, how many were dropped, how many bytes were cut off.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Output {
     bytes: Vec<u8>,
-    lines: u32,
+    lines: u64,
     dropped: Tally,
     cut: Tally,
     closed: bool,
-    /// Times that something was left for a fresh chunk.
-    rests: u32,
+    /// Times that something needed a fresh chunk.
+    fresh: u32,
 }
 
-/// Feeds `input` in pieces of the given lengths (cycled), as a reactor would: into a chunk, with a fresh one when asked.
-fn run(options: &Arc<LinesOptions>, input: &[u8], pieces: &[usize], chunk: usize) -> Output {
-    feed(Lines::new(Arc::clone(options), &Peer::Local), input, pieces, chunk)
-}
-
-fn feed(mut session: Lines, input: &[u8], pieces: &[usize], chunk: usize) -> Output {
-    let mut store = TailStore::new(1 << 20, MAX, 1).unwrap();
-    let mut handle = TailHandle::default();
-    let mut out = Output::default();
-    let (mut filled, mut at, mut piece) = (0, 0, 0);
-    let mut memory = vec![0xaa; chunk];
-    while at < input.len() && !out.closed {
-        let landing = session.landing(chunk - filled, handle.len(), 16).unwrap_or_else(|| {
-            filled = 0;
-            session.landing(chunk, handle.len(), 16).expect("a fresh chunk is always large enough")
-        });
-        let n = landing.len.min(pieces[piece % pieces.len()].max(1)).min(input.len() - at);
-        piece += 1;
-        let space = &mut memory[filled..];
-        space[landing.start..landing.start + n].copy_from_slice(&input[at..at + n]);
-        let mut window = Window::new(space, store.tail(&mut handle), 0);
-        out.closed = session.input(landing, n, &mut window) == Step::Close;
-        let mut rest = window.rest.map(|rest| window.space[rest.start..rest.start + rest.len].to_vec());
-        filled += take(window, &mut out);
-        at += n;
-        while let Some(bytes) = rest {
-            assert!(!out.closed && handle.is_empty(), "what is left begins with a whole line");
-            out.rests += 1;
-            let start = chunk - bytes.len();
-            memory[start..].copy_from_slice(&bytes);
-            let mut window = Window::new(&mut memory, store.tail(&mut handle), 0);
-            out.closed = session.input(Landing { start, len: bytes.len() }, bytes.len(), &mut window) == Step::Close;
-            assert!(window.lines > 0 || window.dropped.is_some(), "each fresh chunk takes something");
-            rest = window.rest.map(|rest| window.space[rest.start..rest.start + rest.len].to_vec());
-            filled = take(window, &mut out);
-        }
+/// A connection that is fed `input` in pieces of the given lengths (cycled), and ended.
+fn run(options: &LinesOptions, input: &[u8], pieces: &[usize], chunk: usize) -> Output {
+    let sizes = Sizes { chunk, scratch: SCRATCH_LANDING, tails: 1 << 20, longest: MAX };
+    let mut drive = Drive::new(Lines::new(options, &Peer::Local), sizes).unwrap();
+    drive.feed(input, pieces, false);
+    if !drive.closed {
+        drive.finish(End::Clean);
     }
-    if !out.closed {
-        if session.finish_room(handle.len()) > chunk - filled {
-            filled = 0;
-        }
-        let mut window = Window::new(&mut memory[filled..], store.tail(&mut handle), 0);
-        session.finish(End::Clean, &mut window);
-        take(window, &mut out);
-    }
-    assert_eq!(store.used_bytes(), 0, "a finished connection holds no blocks");
-    out
+    assert_eq!(drive.used_bytes(), 0, "a finished connection holds no blocks");
+    output(&drive)
 }
 
-fn take(window: Window<'_>, out: &mut Output) -> usize {
-    out.bytes.extend_from_slice(&window.space[..window.committed]);
-    out.lines += window.lines;
-    out.dropped.add(window.dropped.map_or(Tally::default(), |(_, t)| t));
-    out.cut.add(window.truncated);
-    window.committed
+fn output(drive: &Drive<Lines>) -> Output {
+    Output {
+        bytes: drive.bytes(),
+        lines: drive.lines,
+        dropped: drive.dropped.1,
+        cut: drive.truncated,
+        closed: drive.closed,
+        fresh: drive.fresh,
+    }
 }
 
 /// The same, obviously: split the whole input at newlines.
@@ -92,20 +57,20 @@ fn reference(options: &LinesOptions, input: &[u8]) -> Output {
     let last = lines.pop().unwrap_or_default();
     let unterminated = (!last.is_empty()).then_some(last);
     for (line, ended) in lines.into_iter().map(|l| (l, true)).chain(unterminated.map(|l| (l, false))) {
-        if !ended && !options.keep_unterminated {
-            let over = line.len() > MAX + usize::from(options.strip_cr);
-            out.closed |= over && options.too_long == TooLong::Close;
+        if !ended && !options.framing.keep_unterminated {
+            let over = line.len() > MAX + usize::from(options.framing.strip_cr);
+            out.closed |= over && options.framing.too_long == TooLong::Close;
             out.dropped.add(Tally { lines: 1, bytes: line.len() as u64 });
             break;
         }
-        let held = MAX + usize::from(options.strip_cr); // a last byte over the limit may still prove to be a CR
+        let held = MAX + usize::from(options.framing.strip_cr); // a last byte over the limit may still prove to be a CR
         let ends_early = ended || line.len() > held; // at the end of the connection there is nothing left to close
-        let line = if options.strip_cr { line.strip_suffix(b"\r").unwrap_or(line) } else { line };
+        let line = if options.framing.strip_cr { line.strip_suffix(b"\r").unwrap_or(line) } else { line };
         let mut record = line.to_vec();
         if line.len() > MAX {
-            if options.too_long != TooLong::Truncate {
+            if options.framing.too_long != TooLong::Truncate {
                 out.dropped.lines += 1;
-                if options.too_long == TooLong::Close {
+                if options.framing.too_long == TooLong::Close {
                     out.closed = ends_early;
                     break;
                 }
@@ -118,8 +83,8 @@ fn reference(options: &LinesOptions, input: &[u8]) -> Output {
         }
         if options.format == Format::Json {
             let envelope = Envelope::new("t", "local");
-            let mut json = vec![0; envelope.overhead() + 6 * record.len()];
-            let n = envelope.write(&json::time(0), &record, b"", &mut json);
+            let mut json = vec![0; envelope.around() + 6 * record.len()];
+            let n = envelope.write(&Record { message: &record, ..Record::default() }, &mut json).unwrap();
             out.bytes.extend_from_slice(&json[..n]);
         } else {
             out.bytes.extend_from_slice(&record);
@@ -160,9 +125,10 @@ proptest! {
         let options = options(too_long, strip_cr, keep, format);
         let mut input = lines.join(&b'\n');
         if ended { input.push(b'\n'); }
-        let expected = reference(&options, &input);
+        let mut expected = reference(&options, &input);
         let chunk = if json { 100_000 } else { 1200 };
         let got = run(&options, &input, &pieces, chunk);
+        expected.fresh = got.fresh;
         prop_assert_eq!(&got.bytes, &expected.bytes);
         prop_assert_eq!(got.lines, expected.lines);
         prop_assert_eq!(got.cut, expected.cut);
@@ -200,16 +166,44 @@ fn a_truncated_line_says_how_much_is_missing() {
 
 #[test]
 fn the_count_is_cumulative_and_said_once() {
-    let mut options = (*options(TooLong::Truncate, false, true, Format::Raw)).clone();
-    options.reply_count = true;
-    let mut session = Lines::new(Arc::new(options), &Peer::Local);
-    let mut out = Vec::new();
-    session.acked(3);
-    session.acked(4);
-    let statuses = crate::metrics::stats::StatusCells::default();
-    session.output(&mut http::Reply { out: &mut out, date: "", statuses: &statuses });
-    session.output(&mut http::Reply { out: &mut out, date: "", statuses: &statuses });
-    assert_eq!(out, b"7\n");
+    let options = LinesOptions { reply_count: true, ..options(TooLong::Truncate, false, true, Format::Raw) };
+    let sizes = Sizes { chunk: 1000, scratch: 0, tails: 1000, longest: MAX };
+    let mut drive = Drive::new(Lines::new(&options, &Peer::Local), sizes).unwrap();
+    drive.feed(b"1\n2\n3\n4\n5\n6\n7\n8\n", &[9], false);
+    drive.reach_some(3);
+    drive.reach_some(4);
+    drive.speak();
+    drive.speak();
+    assert_eq!(drive.said, b"7\n");
+}
+
+/// A line never goes on beyond its datagram, however chunks end.
+#[test]
+fn datagrams_end_their_lines_and_name_their_senders() {
+    let sender = |port| Peer::Ip(([127, 0, 0, 1], port).into());
+    for format in [Format::Raw, Format::Json] {
+        let options = options(TooLong::Truncate, false, true, format);
+        let sizes = Sizes { chunk: least_chunk_bytes(&options), scratch: 0, tails: 1000, longest: MAX };
+        let mut drive = Drive::new(Lines::new(&options, &Peer::Local), sizes).unwrap();
+        drive.datagram(b"a\nb", 0, &sender(1));
+        drive.datagram(b"c\n", 0, &sender(2));
+        drive.datagram(b"", 0, &sender(2));
+        drive.datagram(b"cut", 7, &sender(3));
+        let many = b"line\n".repeat(5000);
+        drive.datagram(&many, 0, &sender(4));
+        assert_eq!((drive.lines, drive.tail_len(), drive.fresh > 0), (5004, 0, true));
+        let text = String::from_utf8(drive.bytes()).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        if format == Format::Raw {
+            assert_eq!(lines[..5], ["a", "b", "c", "cut [truncated 7 bytes]", "line"]);
+        } else {
+            let values: Vec<serde_json::Value> = lines.iter().map(|l| serde_json::from_str(l).unwrap()).collect();
+            let of = |i: usize| (values[i]["msg"].as_str().unwrap(), values[i]["peer"].as_str().unwrap());
+            assert_eq!(of(1), ("b", "127.0.0.1:1"));
+            assert_eq!(of(2), ("c", "127.0.0.1:2"));
+            assert_eq!(of(5003), ("line", "127.0.0.1:4"));
+        }
+    }
 }
 
 /// What becomes of the input is not known before: little of it may become much, at any time.
@@ -229,12 +223,10 @@ fn records_that_grow_more_than_those_before_find_room_in_further_chunks() {
     .concat();
     for too_long in [TooLong::Truncate, TooLong::Drop] {
         let options = options(too_long, false, true, Format::Json);
-        let chunk = least_chunk_bytes(MAX, Format::Json);
         for pieces in [vec![usize::MAX], vec![50_000, 3, 1 << 20], vec![7777]] {
-            let session = Lines::new(Arc::clone(&options), &Peer::Local).leaving_rest();
-            let out = feed(session, &input, &pieces, chunk);
-            assert!(out.rests > 10, "{} rests", out.rests);
-            let mut expected = Output { rests: out.rests, ..reference(&options, &input) };
+            let out = run(&options, &input, &pieces, least_chunk_bytes(&options));
+            assert!(out.fresh > 10, "{} fresh chunks", out.fresh);
+            let mut expected = Output { fresh: out.fresh, ..reference(&options, &input) };
             expected.dropped.bytes = out.dropped.bytes;
             assert!(out == expected, "{} and {} lines", out.lines, expected.lines);
         }
@@ -243,16 +235,15 @@ fn records_that_grow_more_than_those_before_find_room_in_further_chunks() {
 
 proptest! {
     #[test]
-    fn whether_or_not_a_rest_is_left_the_records_are_the_same(
+    fn however_often_a_fresh_chunk_is_needed_the_records_are_the_same(
         lines in proptest::collection::vec(line(), 0..60),
         pieces in proptest::collection::vec(1usize..300, 1..6),
         strip_cr in any::<bool>(),
     ) {
         let options = options(TooLong::Truncate, strip_cr, true, Format::Json);
         let input = lines.concat();
-        let session = Lines::new(Arc::clone(&options), &Peer::Local).leaving_rest();
-        let out = feed(session, &input, &pieces, least_chunk_bytes(MAX, Format::Json));
-        let expected = Output { rests: out.rests, ..reference(&options, &input) };
+        let out = run(&options, &input, &pieces, least_chunk_bytes(&options));
+        let expected = Output { fresh: out.fresh, ..reference(&options, &input) };
         prop_assert_eq!(out, expected);
     }
 }

@@ -3,8 +3,9 @@
 use super::super::live::{Live, SPARE_STREAMS};
 use super::{Proposal, Report};
 use crate::config::Options;
-use crate::config::listener::ListenerOptions;
+use crate::config::checked::StreamSettings;
 use crate::host::address::Address;
+use crate::intake::listener::ListenerOptions;
 use crate::intake::reactor::ListenerRun;
 use crate::server::sandbox::certificate_files;
 
@@ -38,7 +39,7 @@ impl Live {
         for listener in known.into_iter().chain(others) {
             let place = place_of(listener);
             let running = place.map(|p| &self.runs[p]);
-            let refused = self.refuses(listener, running, places).or_else(|| {
+            let refused = self.refuses(listener, &new.streams, running, places).or_else(|| {
                 let all: Vec<ListenerOptions> = accepted.iter().chain([listener]).cloned().collect();
                 self.options.memory.holds(&new.needs_of(&all)).err()
             });
@@ -64,16 +65,17 @@ impl Live {
     pub(super) fn refuses(
         &self,
         new: &ListenerOptions,
+        streams: &[StreamSettings],
         running: Option<&ListenerRun>,
         places: usize,
     ) -> Option<&'static str> {
-        let other_format =
-            |stream: u16, format| self.options.streams.get(usize::from(stream)).is_some_and(|s| s.format != format);
-        let mixed = match &new.http {
-            Some(http) => http.streams.iter().any(|c| other_format(c.index, c.format)),
-            None => other_format(new.stream, new.lines.format),
+        let other_format = |stream: usize| match (self.options.streams.get(stream), streams.get(stream)) {
+            (Some(running), Some(new)) => running.format != new.format,
+            _ => false,
         };
-        let streams = new.http.iter().flat_map(|h| h.streams.iter().map(|c| c.index)).chain([new.stream]);
+        let indices: Vec<usize> = new.routes.all().map(|route| usize::from(route.index)).collect();
+        // One that says itself how it writes does so whatever its streams say.
+        let mixed = !new.has_own_format && indices.iter().any(|stream| other_format(*stream));
         if let Some(paths) = &self.confinement.paths {
             let is_new = running.is_none_or(|r| r.is_gone || r.options.address != new.address);
             let made = match &new.address {
@@ -90,7 +92,7 @@ impl Live {
         if mixed {
             return Some("the `format` of its stream");
         }
-        if streams.max().is_some_and(|s| usize::from(s) >= self.streams_most()) {
+        if indices.iter().any(|stream| *stream >= self.streams_most()) {
             return Some("too many new streams");
         }
         match running.map(|r| &r.options) {
@@ -98,7 +100,7 @@ impl Live {
             None if new.address == Address::Stdin => Some("standard input"),
             // While the old socket listens, the kernel does not let another have the port.
             Some(old) if has_same_port(&old.address, &new.address) => Some("the same port at another IP address"),
-            Some(old) if old.http.is_some() != new.http.is_some() => Some("its `protocol`"),
+            Some(old) if old.profile().name != new.profile().name => Some("its `protocol`"),
             // Acknowledgements that are on their way are of the kind that was promised.
             Some(old) if (old.level, old.ack_on_receipt) != (new.level, new.ack_on_receipt) => {
                 Some("its `ack` or `reply`")

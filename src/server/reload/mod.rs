@@ -13,8 +13,7 @@ use super::sources::Source;
 use super::threads::Threads;
 use crate::config::Options;
 use crate::config::checked::StreamSettings;
-use crate::config::listener::ListenerOptions;
-use crate::config::renumber::renumbered;
+use crate::intake::listener::ListenerOptions;
 use crate::log::segment::Segment;
 use crate::log::stream_dir::StreamDir;
 use std::sync::Arc;
@@ -47,12 +46,11 @@ struct NewStream {
 }
 
 impl Live {
-    /// Takes a configuration over that has been checked.
+    /// Takes a configuration over that has been read for this server ([`crate::config::load_for`]).
     ///
     /// # Errors
     /// Something new cannot be had: nothing has changed then.
     pub fn reload(&mut self, new: Options, threads: &mut Threads) -> Result<Report, StartError> {
-        let new = renumbered(new, &self.options);
         let mut report = Report::default();
         self.fixed(&new, &mut report);
         let mut proposals = self.propose(&new, &mut report);

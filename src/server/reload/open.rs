@@ -6,7 +6,7 @@ use super::super::live::Live;
 use super::super::sources::Source;
 use super::{NewStream, Proposal, Report};
 use crate::config::Options;
-use crate::config::listener::ListenerOptions;
+use crate::intake::listener::ListenerOptions;
 use crate::log::segment::Segment;
 use crate::log::stream_dir::StreamDir;
 use std::sync::Arc;

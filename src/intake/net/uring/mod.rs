@@ -19,7 +19,7 @@ mod probe;
 
 pub use probe::probe;
 
-use super::{ConnId, Engine, Event, Kind, Lease, ListenerId, Outcome, Peer, Received, Sent, Socket, socket};
+use super::{ConnId, Datagram, Engine, Event, Kind, Lease, ListenerId, Outcome, Peer, Received, Sent, Socket, socket};
 use crate::host::mutants::mutant;
 use crate::host::sys::{Done, Op, Ring};
 use conn::{Armed, Conn, Ended, Held};
@@ -424,6 +424,16 @@ impl Engine for UringEngine {
             _ => self.receive(index, space),
         };
         Some(Received { conn: id, lease, outcome })
+    }
+
+    fn recv_batch(&mut self, id: ConnId, space: &mut [u8], batch: &mut Vec<Datagram>) -> Outcome {
+        let Some(conn) = self.live(id) else { return Outcome::Failed(io::ErrorKind::NotConnected.into()) };
+        let Some(socket) = &conn.socket else { return Outcome::Failed(io::ErrorKind::NotConnected.into()) };
+        let outcome = socket::receive_batch(socket, space, batch);
+        if !matches!(outcome, Outcome::Bytes { more: true, .. } | Outcome::Failed(_)) {
+            self.suit(id.index);
+        }
+        outcome
     }
 
     fn send(&mut self, id: ConnId, buffer: Vec<u8>) -> Option<Sent> {

@@ -49,8 +49,8 @@ fn who_pipelines_without_reading_waits() {
     bench.hold = true;
     let input = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na\n".repeat(100);
     assert!(bench.turn(input.as_bytes(), usize::MAX) > 0);
-    assert_eq!(bench.session.turn(), Turn::Wait);
-    assert_eq!(bench.held, MAX_PIPELINED as u64);
+    assert_eq!(bench.drive.turn(), Turn::Wait);
+    assert_eq!(bench.drive.lines, MAX_PIPELINED as u64);
     bench.hold = false;
     for _ in 0..10 {
         bench.settle();
@@ -97,11 +97,11 @@ fn a_body_that_ends_with_the_chunk_has_room_for_its_newline() {
         );
         bench.feed(body.as_bytes(), &[usize::MAX]);
         for n in room - 3..room + 3 {
-            let filled = bench.filled;
+            let filled = bench.drive.filled;
             let before = bench.out.default.len();
             let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {n}\r\n\r\n");
             bench.feed(head.as_bytes(), &[usize::MAX]);
-            bench.filled = filled.max(2000 - room);
+            bench.drive.filled = filled.max(2000 - room);
             bench.feed("z".repeat(n).as_bytes(), &[usize::MAX]);
             let got = bench.out.default.len() - before;
             assert!(got > 0, "{room} {n}");
@@ -113,8 +113,8 @@ fn a_body_that_ends_with_the_chunk_has_room_for_its_newline() {
 #[test]
 fn a_decoder_that_cannot_be_had_loses_no_byte_of_what_follows() {
     let mut opts = options(Format::Raw, TooLong::Truncate, AckLevel::Durable);
-    opts.decoding = Room::new((2 * HEAD_LANDING + (48 << 10)) / 3 * 4 + 4);
-    let decoding = Arc::clone(&opts.decoding);
+    opts.room = Room::new((LEASED + (48 << 10)) / 3 * 4 + 4);
+    let decoding = Arc::clone(&opts.room);
     let request = |text: &str, coding| Req { body: text.into(), other: false, coding, chunked: false };
     let input = wire(&[request("a\n", 1), request("b\n", 1), request("c\n", 0), request("d\n", 0)]);
     let mut bench = Bench::new(opts, 1 << 16, 1 << 20);

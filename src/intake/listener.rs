@@ -1,0 +1,131 @@
+//! One listener as the reactors see it: common options, and its protocol.
+
+use crate::host::address::Address;
+use crate::pipeline::chunk::{Class, Level};
+use crate::session::memory::tail;
+use crate::session::routes::Routes;
+use crate::session::{Profile, Spoken};
+use crate::words;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+words!(
+    /// `listener.NAME.when_full`
+    WhenFull { Block = "block", DropOldest = "drop_oldest", DropNewest = "drop_newest" }
+);
+
+/// One listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerOptions {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub address: Address,
+    /// Its streams.
+    pub routes: Arc<Routes>,
+    /// It says itself how its records are written, whatever its streams say.
+    pub has_own_format: bool,
+    /// What happens when no chunk is free.
+    pub when_full: WhenFull,
+    /// Which ring its chunks take.
+    pub class: Class,
+    /// What its chunks wait for.
+    pub level: Level,
+    /// The sender is told of records as soon as they are in memory.
+    pub ack_on_receipt: bool,
+    /// Longest record, in bytes.
+    pub max_line_bytes: usize,
+    /// What its clients speak.
+    pub protocol: Spoken,
+    /// Connections begin with a PROXY header.
+    pub proxy: bool,
+    /// Connections are encrypted.
+    pub tls: Option<TlsSettings>,
+    /// Connections from one address; 0: no limit.
+    pub max_connections_per_address: usize,
+    /// A connection that sends nothing for so long is closed; zero: never.
+    pub idle_timeout: Duration,
+    /// Mode of the socket file.
+    pub socket_mode: u32,
+}
+
+/// TLS of one listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// Certificate chain, PEM.
+    pub cert: PathBuf,
+    /// Its key, PEM.
+    pub key: PathBuf,
+    /// Clients must have a certificate of one of these authorities, PEM.
+    pub client_ca: Option<PathBuf>,
+    /// And one of these subjects; empty: any.
+    pub client_subjects: Vec<String>,
+    /// Not older than TLS 1.3.
+    pub only_13: bool,
+}
+
+/// Room for the rest of a unit of a stage: a TLS record has 18 KiB at most (RFC 8446 section 5.2).
+pub const WIRE_ROOM: usize = 20 << 10;
+/// Largest datagram that is received whole (Linux's default `net.core.wmem_default` is 208 KiB).
+pub const DATAGRAM_MAX: usize = 256 * 1024;
+
+impl ListenerOptions {
+    /// What a reactor must know of its protocol.
+    #[must_use]
+    pub fn profile(&self) -> &Profile {
+        self.protocol.profile()
+    }
+
+    /// Index of its own stream.
+    #[must_use]
+    pub fn stream(&self) -> u16 {
+        self.routes.own().index
+    }
+
+    /// Something lies between socket and session that holds what is unfinished.
+    #[must_use]
+    pub fn has_stage(&self) -> bool {
+        self.tls.is_some() || self.proxy
+    }
+
+    /// True for connections of clients, which may come, go idle, and move. Standard input and datagram sockets are nobody's.
+    #[must_use]
+    pub fn has_connections(&self) -> bool {
+        matches!(self.address, Address::Tcp(_) | Address::Unix(_))
+    }
+
+    /// One receive is one datagram.
+    #[must_use]
+    pub fn is_datagram(&self) -> bool {
+        matches!(self.address, Address::UnixDatagram(_))
+    }
+
+    /// Bytes that a connection may leave in its tail at most.
+    #[must_use]
+    pub fn longest_tail(&self) -> usize {
+        self.profile().longest_tail
+    }
+
+    /// Bytes that a chunk must have at least for this listener.
+    #[must_use]
+    pub fn least_chunk_bytes(&self) -> usize {
+        // What a stage holds and the rest of it lie behind the tail until they are decoded.
+        let wire = if self.has_stage() && self.profile().scratch == 0 { 2 * WIRE_ROOM } else { 0 };
+        self.profile().least_chunk.max(self.longest_tail() + wire)
+    }
+
+    /// Bytes of a reactor's scratch buffer that it wants.
+    #[must_use]
+    pub fn scratch_bytes(&self) -> usize {
+        let wire = if self.has_stage() && self.profile().scratch > 0 { 2 * WIRE_ROOM } else { 0 };
+        let datagrams = if self.is_datagram() { DATAGRAM_MAX } else { 0 };
+        (self.profile().scratch + wire).max(datagrams)
+    }
+
+    /// Leased memory that its connections' parts take at most, beside what every connection takes.
+    #[must_use]
+    pub fn bytes_per_connection(&self) -> usize {
+        self.profile().bytes_per_connection + tail::BYTES_PER_CONNECTION
+    }
+}

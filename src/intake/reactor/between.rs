@@ -1,0 +1,42 @@
+//! The one owner of what lies between the sockets and the chunks of a reactor: partial lines, who waits for room and who ends for
+//! it, and the scratch buffer. (Memory that is leased belongs to all reactors; [`Relief`] looks after a reactor's part in it.)
+
+use super::conns::Conn;
+use super::relief::Relief;
+use crate::intake::net::Datagram;
+use crate::pipeline::chunk::{Chunk, ConnId};
+use crate::session::memory::room::Room;
+use crate::session::memory::tail::TailStore;
+use std::sync::Arc;
+
+/// See the module.
+pub struct Between {
+    /// Partial lines and heads.
+    pub tails: TailStore,
+    /// Who waits for room, and what is done for them.
+    pub relief: Relief,
+    /// Where what does not stay as it is is received; out only within a turn of one connection. `None` too where no listener wants it.
+    pub scratch: Option<Box<Chunk>>,
+    /// Datagrams in the scratch buffer; kept so that its memory is.
+    pub batch: Vec<Datagram>,
+}
+
+impl Between {
+    /// With these stores.
+    #[must_use]
+    pub fn new(tails: TailStore, scratch: Option<Box<Chunk>>, room: Arc<Room>) -> Between {
+        Between { tails, relief: Relief::new(room), scratch, batch: Vec::new() }
+    }
+
+    /// True for the one connection that may go on though the room for partial lines is spent.
+    #[must_use]
+    pub fn is_lane(&self, id: ConnId) -> bool {
+        self.relief.lane == Some(id)
+    }
+
+    /// Bytes that a connection may receive now without leaving more behind than there is room for. 0: it waits.
+    #[must_use]
+    pub fn allowance(&self, id: ConnId, conn: &Conn) -> usize {
+        self.tails.allowance(&conn.tail, self.is_lane(id))
+    }
+}

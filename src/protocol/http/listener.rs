@@ -1,0 +1,147 @@
+//! An HTTP listener: its keys in the configuration, and what a reactor must know of it.
+
+use super::head::MOST_HEADERS;
+use super::options::HttpOptions;
+use super::session::{BYTES_PER_CONNECTION, HEAD_LANDING, Http};
+use crate::host::address::{Address, Family};
+use crate::host::peer::Peer;
+use crate::protocol::lines::TooLongWord;
+use crate::protocol::{About, Entry};
+use crate::section;
+use crate::session::lines::{LineOptions, TooLong, least_chunk};
+use crate::session::profile::SCRATCH_LANDING;
+use crate::session::write::{Escape, Format, longest_record};
+use crate::session::{AckLevel, Owner, Patience, Profile, Protocol, Session, same};
+use crate::settings::ConfigError;
+use crate::settings::section::Section;
+use crate::settings::units::{Size, Time};
+use std::sync::Arc;
+use std::time::Duration;
+
+section!(/// The keys of an HTTP listener.
+    Keys { streams: Vec<String>, tokens: Vec<String>, too_long: TooLongWord, strip_cr: bool, max_header_bytes: Size,
+           max_headers: usize, max_body_bytes: Size, max_decoded_bytes: Size, max_requests: usize, body_timeout: Time,
+           queue_timeout: Time, max_connection_age: Time });
+
+/// See the module above.
+pub static ENTRY: Entry = Entry {
+    name: "http",
+    port: 9880,
+    runs_on: &[Family::Tcp, Family::Unix],
+    format: Format::Raw,
+    leases: true,
+    keys: Keys::KEYS,
+    build,
+};
+
+/// The protocol of an HTTP listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpProtocol {
+    options: Arc<HttpOptions>,
+    profile: Profile,
+}
+
+fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, ConfigError> {
+    let keys: Keys = section.read()?;
+    if keys.tokens.as_ref().is_some_and(Vec::is_empty) {
+        return Err(section.error("tokens", "expected at least one token; leave the key out to let anybody write"));
+    }
+    let token = |name: &String| {
+        let token = about.tokens.get(name).cloned();
+        token.ok_or_else(|| section.error("tokens", format!("there is no [token.{name}]")))
+    };
+    let options = HttpOptions {
+        listener: about.listener.to_string(),
+        framing: LineOptions {
+            max_line_bytes: about.max_line_bytes,
+            too_long: keys.too_long.map_or(TooLong::Truncate, TooLong::from),
+            strip_cr: keys.strip_cr.unwrap_or(false),
+            keep_unterminated: true,
+        },
+        routes: Arc::clone(about.routes),
+        ack: about.ack.unwrap_or(AckLevel::Durable),
+        max_headers: section.number("max_headers", keys.max_headers, 64, 1, MOST_HEADERS)?,
+        max_header_bytes: section.size("max_header_bytes", keys.max_header_bytes, 16 << 10, 256, 1 << 20)? as usize,
+        max_body_bytes: section.size("max_body_bytes", keys.max_body_bytes, 64 << 20, 1, 1 << 50)?,
+        max_decoded_bytes: section.size("max_decoded_bytes", keys.max_decoded_bytes, 1 << 30, 1, 1 << 50)?,
+        max_requests: section.number("max_requests", keys.max_requests, 0, 0, u32::MAX as usize)? as u32,
+        tokens: keys.tokens.iter().flatten().map(token).collect::<Result<_, _>>()?,
+        room: Arc::clone(about.room),
+    };
+    let patience = Patience {
+        line: Duration::from_secs(30),
+        head: about.header_timeout,
+        body: section.time("body_timeout", keys.body_timeout, "30s", "100ms", "1h")?,
+    };
+    let queue = section.time("queue_timeout", keys.queue_timeout, "1s", "0s", "1h")?;
+    let age = section.time("max_connection_age", keys.max_connection_age, "0s", "0s", "365days")?;
+    Ok(Arc::new(HttpProtocol::new(Arc::new(options), patience, queue, age)))
+}
+
+impl HttpProtocol {
+    /// With these options; `queue`: how long a request waits for a chunk before it is refused; `age`: of connections at most.
+    #[must_use]
+    pub fn new(options: Arc<HttpOptions>, patience: Patience, queue: Duration, age: Duration) -> HttpProtocol {
+        // A line; or a head, and what came with it while those before it wait for their answers.
+        let head = options.max_header_bytes + HEAD_LANDING;
+        let longest_tail = options.framing.max_line_bytes.max(head);
+        let longest = options.framing.max_line_bytes + 1;
+        let format = if options.routes.any(Format::Json) { Format::Json } else { Format::Raw };
+        let least = least_chunk(longest_tail).max(longest_record(longest, 0, format, Escape::Nothing));
+        let profile = Profile {
+            schemes: ["http", "https"],
+            refuses_after: Some(queue),
+            answers: true,
+            scratch: head + SCRATCH_LANDING,
+            bytes_per_connection: BYTES_PER_CONNECTION,
+            leases: true,
+            alpn: &[b"http/1.1"],
+            patience,
+            max_connection_age: age,
+            ..Profile::new("http", longest_tail, least)
+        };
+        HttpProtocol { options, profile }
+    }
+
+    /// Its options.
+    #[must_use]
+    pub fn options(&self) -> &Arc<HttpOptions> {
+        &self.options
+    }
+}
+
+impl Protocol for HttpProtocol {
+    fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    fn session(&self, peer: &Peer, owner: Owner) -> Box<dyn Session> {
+        Box::new(Http::new(Arc::clone(&self.options), peer, owner))
+    }
+
+    fn is_same(&self, other: &dyn Protocol) -> bool {
+        same(self, other)
+    }
+
+    fn describe(&self) -> String {
+        let options = &self.options;
+        let names: Vec<&str> = options.routes.all().skip(1).map(|route| route.name.as_str()).collect();
+        let by_path =
+            if names.is_empty() { String::new() } else { format!(" (and by path into {})", names.join(", ")) };
+        let ack = format!("{:?}", options.ack).to_lowercase();
+        let whom = match options.tokens.len() {
+            0 => "anybody".to_string(),
+            n => format!("holders of {n} token(s)"),
+        };
+        format!("{by_path}, HTTP answering when {ack}, bodies up to {}, from {whom}", Size(options.max_body_bytes))
+    }
+
+    fn first_line(&self, address: &Address) -> Option<String> {
+        let to = match address {
+            Address::Tcp(tcp) => format!("http://{tcp}/"),
+            Address::Unix(path) => format!("--unix-socket {} http://x/", path.display()),
+            _ => return None,
+        };
+        Some(format!("echo 'hello, log' | curl --data-binary @- {to}"))
+    }
+}

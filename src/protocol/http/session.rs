@@ -1,0 +1,523 @@
+//! The state of one HTTP connection.
+
+use super::answer::{Answer, Kind, write};
+use super::body::{Body, Part};
+use super::encoded::Encoded;
+use super::options::HttpOptions;
+use super::problem::{self, Problem};
+use super::request::problem_of;
+use crate::host::peer::Peer;
+use crate::metrics::accounting::Reason;
+use crate::protocol::http::HttpProtocol;
+use crate::session::lines::Lines;
+use crate::session::owed::Owed;
+use crate::session::profile::SCRATCH_LANDING;
+use crate::session::write::{Escape, Form, Format};
+use crate::session::{
+    AckLevel, End, Frame, Input, Landing, Owner, Protocol, Reply, Session, State as Standing, Step, Turn, Waiting,
+    Window, downcast,
+};
+use std::sync::Arc;
+
+/// Answers owed to one connection at most; requests behind them wait. Bounds what a connection that pipelines can hold.
+pub const MAX_PIPELINED: usize = 16;
+/// Received at once at most while it is not known whose bytes they are.
+pub const HEAD_LANDING: usize = 32 << 10;
+/// Bytes of a refused body that are read, so that the connection can go on; a longer one ends it.
+pub const SKIP_MOST: u64 = 1 << 20;
+/// A body that brings so much within `body_timeout` is alive.
+const PROGRESS_BYTES: u64 = 4096;
+
+/// Memory of a connection at most, beside its tail and what is leased: its state, the answers that it is owed, and those
+/// that it does not read (a refusal has up to 400 bytes).
+pub const BYTES_PER_CONNECTION: usize = size_of::<Http>() + MAX_PIPELINED * (Owed::<Answer>::BYTES + 400);
+
+/// The place in the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Between requests, or in a head.
+    Head,
+    /// In the body of a request that is taken.
+    Body(Body),
+    /// In the body of one that is not.
+    Skip(Body),
+    /// No more requests: closes when everything is answered.
+    Over,
+}
+
+/// The request whose body is being read.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Request {
+    /// Where its lines go.
+    pub stream: Option<u16>,
+    /// What they are acknowledged as; `None`: no lines of it are taken, or its answer is owed already.
+    pub frame: Option<Frame>,
+    /// Its lines so far.
+    pub lines: u64,
+    /// Bytes of its body so far.
+    pub wire: u64,
+    pub closes: bool,
+    pub is_old: bool,
+    /// A line of it was dropped.
+    pub dropped: bool,
+}
+
+/// How the lines of a connection are written: as the stream says that a request names.
+struct Forms {
+    raw: Form,
+    /// Where some stream of the listener is written so.
+    json: Option<Form>,
+    is_json: bool,
+}
+
+impl Forms {
+    fn new(options: &HttpOptions, peer: &Peer) -> Forms {
+        let form = |format| Form::new(format, Escape::Nothing, &options.listener, &peer.to_string());
+        let json = options.routes.any(Format::Json).then(|| form(Format::Json));
+        Forms { raw: form(Format::Raw), json, is_json: false }
+    }
+
+    fn now(&self) -> &Form {
+        self.json.as_ref().filter(|_| self.is_json).unwrap_or(&self.raw)
+    }
+}
+
+/// What going through some bytes came to.
+enum Flow {
+    /// On behind what ended there.
+    On(usize),
+    /// Everything was gone through, or nothing more will be.
+    Stop,
+    /// What is there needs a fresh chunk.
+    Full(usize),
+}
+
+/// See the module.
+pub struct Http {
+    pub(super) options: Arc<HttpOptions>,
+    /// Those that hold from the next request on.
+    pub(super) renewed: Option<Arc<HttpOptions>>,
+    /// To whom leased memory is charged.
+    pub(super) owner: Owner,
+    forms: Forms,
+    lines: Lines,
+    pub(super) state: State,
+    pub(super) request: Request,
+    pub(super) answers: Owed<Answer>,
+    pub(super) requests: u32,
+    pub(super) encoded: Option<Box<Encoded>>,
+    /// The tail holds requests that wait for answers to those before them.
+    pub(super) paused: bool,
+    pub(super) mark: u32,
+}
+
+impl Http {
+    /// A new connection.
+    #[must_use]
+    pub fn new(options: Arc<HttpOptions>, peer: &Peer, owner: Owner) -> Http {
+        Http {
+            forms: Forms::new(&options, peer),
+            lines: Lines::new(options.framing),
+            options,
+            renewed: None,
+            owner,
+            state: State::Head,
+            request: Request::default(),
+            answers: Owed::default(),
+            requests: 0,
+            encoded: None,
+            paused: false,
+            mark: 0,
+        }
+    }
+
+    /// From here on lines are written so. JSON only where the options said so when the connection came.
+    pub(super) fn set_format(&mut self, format: Format) {
+        self.forms.is_json = format == Format::Json;
+    }
+
+    /// Goes through `bytes[at..]`.
+    fn advance(&mut self, bytes: &[u8], mut at: usize, window: &mut Window<'_>) -> Step {
+        let start = at;
+        loop {
+            let flow = match self.state {
+                State::Over => Flow::Stop,
+                State::Head if at == bytes.len() => Flow::Stop,
+                State::Head => self.head(&bytes[at..], window).map_or(Flow::Stop, |n| Flow::On(at + n)),
+                State::Body(body) if self.is_encoded() => {
+                    let is_full = self.gather(body, &bytes[at..], window);
+                    if is_full { Flow::Full(bytes.len()) } else { Flow::Stop }
+                }
+                State::Body(body) => self.body(body, bytes, at, window),
+                State::Skip(body) => self.skip(body, bytes, at),
+            };
+            match flow {
+                Flow::On(next) => at = next,
+                Flow::Stop => return Step::Continue,
+                Flow::Full(at) => return Step::Full(at - start),
+            }
+        }
+    }
+
+    fn is_encoded(&self) -> bool {
+        self.encoded.as_ref().is_some_and(|e| e.is_active())
+    }
+
+    /// Takes lines of the body, to where it ends if it does.
+    fn body(&mut self, mut body: Body, bytes: &[u8], mut at: usize, window: &mut Window<'_>) -> Flow {
+        if let Some(refusal) = window.around.refuse {
+            self.refuse(problem_of(refusal), body, window);
+            return Flow::On(at);
+        }
+        let most_trailer = self.options.max_header_bytes as u32;
+        while at < bytes.len() && body != Body::Over {
+            let before = body;
+            match body.next(&bytes[at..], most_trailer) {
+                Err(problem) => {
+                    self.fatal(problem, window);
+                    return Flow::Stop;
+                }
+                Ok(Part::Frame(n)) => at += n,
+                Ok(Part::Content(n)) => {
+                    if !self.count_body(n, window) {
+                        return Flow::Stop;
+                    }
+                    match self.take_lines(&bytes[at..at + n], window) {
+                        Step::Continue => at += n,
+                        Step::Close => return Flow::Stop,
+                        Step::Full(taken) => {
+                            // The rest of it comes again.
+                            self.request.wire -= (n - taken) as u64;
+                            body = before;
+                            if taken > 0 {
+                                let _ = body.next(&bytes[at..at + taken], most_trailer); // it was good a moment ago
+                            }
+                            self.state = State::Body(body);
+                            return Flow::Full(at + taken);
+                        }
+                    }
+                }
+            }
+        }
+        self.state = State::Body(body);
+        if body != Body::Over {
+            return Flow::Stop;
+        }
+        if !self.complete(window) {
+            return Flow::Full(at);
+        }
+        if self.state == State::Over { Flow::Stop } else { Flow::On(at) }
+    }
+
+    /// Takes in what was received beside the sink, or goes on with what is held.
+    fn beside(&mut self, space: &mut [u8], mut start: usize, len: usize, window: &mut Window<'_>) -> Step {
+        if let Some(encoded) = &self.encoded
+            && encoded.is_active()
+            && !encoded.is_empty()
+        {
+            // Nothing lands while something waits.
+            return if self.decode(window) { Step::Full(len) } else { Step::Continue };
+        }
+        let (mut end, mut fed) = (start + len, 0);
+        if len == 0
+            && let Some(encoded) = &mut self.encoded
+        {
+            fed = encoded.feed_rest(&mut space[start..]);
+            end += fed;
+        }
+        let mut before = 0;
+        if self.state == State::Head && !window.tail.is_empty() {
+            before = window.tail.len();
+            start -= before;
+            window.tail.copy_to(&mut space[start..]);
+            window.tail.clear();
+            self.paused = false;
+        }
+        match self.advance(&space[..end], start, window) {
+            Step::Full(n) if fed > 0 => {
+                // What came from behind a body goes back there.
+                let taken = n.saturating_sub(before);
+                self.keep_rest(&space[end - (fed - taken)..end]);
+                Step::Full(len)
+            }
+            Step::Full(n) => Step::Full(n.saturating_sub(before)),
+            step => step,
+        }
+    }
+
+    /// Takes in what was received in its place: of a body that does not end there.
+    fn in_place(&mut self, start: usize, len: usize, window: &mut Window<'_>) {
+        let State::Body(mut body) = self.state else { return };
+        if let Some(refusal) = window.around.refuse {
+            self.refuse(problem_of(refusal), body, window);
+            let State::Skip(body) = self.state else { return };
+            let space = window.sink.space();
+            let _ = self.skip(body, &space[start..start + len], 0); // nothing follows
+            return;
+        }
+        let most_trailer = self.options.max_header_bytes as u32;
+        // All of it is content: it was asked for no more than that.
+        let _ = body.next(&window.sink.space()[start..start + len], most_trailer);
+        self.state = State::Body(body);
+        if !self.count_body(len, window) {
+            return;
+        }
+        let before = (window.sink.lines(), window.sink.dropped());
+        let step = self.lines.take_in_place(start, len, window);
+        self.note(before, window);
+        if step == Step::Close {
+            self.fatal(&problem::LINE_TOO_LONG, window);
+        }
+    }
+
+    /// Lets the lines in `bytes` be found. Where one was too long, the request has ended.
+    pub(super) fn take_lines(&mut self, bytes: &[u8], window: &mut Window<'_>) -> Step {
+        let before = (window.sink.lines(), window.sink.dropped());
+        let step = self.lines.take_beside(bytes, self.forms.now(), window);
+        self.note(before, window);
+        if step == Step::Close {
+            self.fatal(&problem::LINE_TOO_LONG, window);
+        }
+        step
+    }
+
+    /// Counts what was found since the sink had so many lines and so many had been dropped.
+    fn note(&mut self, (lines, dropped): (u64, u64), window: &Window<'_>) {
+        let found = window.sink.lines() - lines;
+        self.request.lines += found;
+        self.answers.add(found);
+        self.request.dropped |= window.sink.dropped() > dropped;
+    }
+
+    /// The body is over. False: its last line needs a fresh chunk first.
+    pub(super) fn complete(&mut self, window: &mut Window<'_>) -> bool {
+        if window.sink.room() < self.lines.room_to_end(self.forms.now(), window.tail.len()) {
+            return false;
+        }
+        let before = (window.sink.lines(), window.sink.dropped());
+        let step = self.lines.end_begun(self.forms.now(), 0, window);
+        self.note(before, window);
+        if step == Step::Close {
+            self.fatal(&problem::LINE_TOO_LONG, window);
+            return true;
+        }
+        let kind = if self.request.dropped { Kind::Problem(&problem::LINE_TOO_LONG) } else { Kind::Accepted };
+        self.answer(kind, self.request.closes, false);
+        self.state = if self.request.closes { State::Over } else { State::Head };
+        self.mark = self.mark.wrapping_add(1);
+        true
+    }
+
+    /// More of the body has come; enough of it, and the deadline begins anew.
+    fn progress(&mut self, n: usize) {
+        let before = self.request.wire / PROGRESS_BYTES;
+        self.request.wire += n as u64;
+        self.mark = self.mark.wrapping_add(u32::from(before != self.request.wire / PROGRESS_BYTES));
+    }
+
+    /// Counts bytes of the body. False: there are too many.
+    pub(super) fn count_body(&mut self, n: usize, window: &mut Window<'_>) -> bool {
+        self.progress(n);
+        if self.request.wire > self.options.max_body_bytes {
+            self.fatal(&problem::BODY_TOO_LARGE, window);
+            return false;
+        }
+        true
+    }
+
+    /// The request is not taken after all; what it holds still is read past.
+    pub(super) fn refuse(&mut self, problem: &'static Problem, body: Body, window: &mut Window<'_>) {
+        self.lines.abandon(window);
+        if let Some(encoded) = &mut self.encoded {
+            encoded.stop();
+        }
+        let closes = self.request.closes || body.surely() > SKIP_MOST;
+        self.answer(Kind::Problem(problem), closes, false);
+        self.request.wire = 0;
+        self.state = match body {
+            _ if closes => State::Over,
+            Body::Over => State::Head,
+            body => State::Skip(body),
+        };
+    }
+
+    fn skip(&mut self, mut body: Body, bytes: &[u8], mut at: usize) -> Flow {
+        while at < bytes.len() && body != Body::Over {
+            match body.next(&bytes[at..], self.options.max_header_bytes as u32) {
+                Ok(Part::Frame(n)) => at += n,
+                Ok(Part::Content(n)) => {
+                    at += n;
+                    self.progress(n);
+                }
+                Err(_) => self.request.wire = u64::MAX,
+            }
+            if self.request.wire > SKIP_MOST {
+                self.state = State::Over; // it was answered already
+                return Flow::Stop;
+            }
+        }
+        self.state = if body == Body::Over { State::Head } else { State::Skip(body) };
+        if body == Body::Over { Flow::On(at) } else { Flow::Stop }
+    }
+
+    /// Owes an answer: to the request whose lines are being taken, if some are, else in its turn.
+    pub(super) fn answer(&mut self, kind: Kind, closes: bool, head_only: bool) {
+        let Request { lines, is_old, .. } = self.request;
+        let answer = Answer { kind, lines, closes, is_old, head_only };
+        match (self.request.frame.take(), kind) {
+            (Some(_), Kind::Accepted) => self.answers.close(answer),
+            (Some(_), _) => self.answers.close_at_once(answer),
+            (None, _) => self.answers.say(answer),
+        }
+    }
+
+    /// Answers and ends: where the next request begins is not known, or does not matter any more.
+    pub(super) fn fatal(&mut self, problem: &'static Problem, window: &mut Window<'_>) {
+        if self.state == State::Head {
+            self.request.lines = 0;
+            window.tail.clear();
+        }
+        self.lines.abandon(window);
+        self.encoded = None;
+        self.paused = false;
+        self.answer(Kind::Problem(problem), true, false);
+        self.state = State::Over;
+    }
+}
+
+impl Session for Http {
+    fn landing(&self, tail_len: usize) -> Landing {
+        let surely = match self.state {
+            State::Body(body) if self.encoded.is_none() => body.surely(),
+            _ => 0,
+        };
+        let surely = usize::try_from(surely).unwrap_or(usize::MAX);
+        if surely > HEAD_LANDING
+            && let Landing::Chunk { gap, .. } = self.lines.landing(self.forms.now(), tail_len)
+        {
+            // Never up to the end of the body, which may need room for a newline that it lacks.
+            return Landing::Chunk { gap, most: surely - 1 };
+        }
+        let gap = if self.state == State::Head { tail_len } else { 0 };
+        Landing::Scratch { gap, most: surely.saturating_add(HEAD_LANDING).min(SCRATCH_LANDING) }
+    }
+
+    fn input(&mut self, input: Input<'_>, window: &mut Window<'_>) -> Step {
+        if let Some(frame) = self.request.frame {
+            window.sink.to(self.request.stream, frame);
+        }
+        let step = match input {
+            Input::Chunk { start, len } => {
+                self.in_place(start, len, window);
+                Step::Continue
+            }
+            Input::Datagram { .. } => Step::Close, // it does not run on datagrams
+            Input::Scratch { space, start, len } => self.beside(space, start, len, window),
+        };
+        if self.encoded.as_ref().is_some_and(|e| !e.is_active() && e.rest.is_empty()) {
+            self.encoded = None; // and what it leased
+        }
+        step
+    }
+
+    fn finish(&mut self, end: End, window: &mut Window<'_>) {
+        if self.state == State::Head {
+            self.request.lines = 0; // nothing of it was received
+        }
+        let inside = match self.state {
+            State::Head => !window.tail.is_empty() && !self.paused,
+            State::Body(_) => true,
+            State::Skip(_) | State::Over => false,
+        };
+        if !matches!(self.state, State::Body(_)) {
+            window.tail.clear(); // the beginning of a head is no line
+        }
+        let (reason, problem) = match end {
+            End::Clean => (Reason::Unterminated, Some(&problem::INCOMPLETE)),
+            End::Broken(reason) => {
+                let problem = match reason {
+                    Reason::LineTimeout => Some(&problem::TIMEOUT),
+                    Reason::NoRoom => Some(&problem::NO_ROOM),
+                    Reason::DiskFailed => Some(&problem::DISK_FAILED),
+                    Reason::Shutdown => Some(&problem::SHUTTING_DOWN),
+                    _ => None,
+                };
+                (reason, problem)
+            }
+        };
+        self.lines.finish(End::Broken(reason), self.forms.now(), window);
+        self.encoded = None;
+        self.paused = false;
+        match problem {
+            Some(problem) if inside => self.answer(Kind::Problem(problem), true, false),
+            _ => {}
+        }
+        self.state = State::Over;
+    }
+
+    fn state(&self, tail_len: usize) -> Standing {
+        let waiting = match self.state {
+            State::Head if tail_len > 0 && !self.paused => Waiting::Head,
+            State::Head | State::Over => Waiting::Nothing,
+            State::Body(_) | State::Skip(_) => Waiting::Body,
+        };
+        let turn = match &self.encoded {
+            Some(encoded) if !encoded.is_empty() => Turn::GoOn,
+            // What would be received could only be kept.
+            _ if self.state == State::Head && self.answers.len() >= MAX_PIPELINED => Turn::Wait,
+            Some(encoded) if !encoded.rest.is_empty() => Turn::GoOn,
+            _ if self.paused || self.state == State::Body(Body::Over) => Turn::GoOn,
+            _ => Turn::Receive,
+        };
+        Standing {
+            waiting,
+            mark: self.mark,
+            turn,
+            frees_tail: self.paused || self.state == State::Body(Body::Over),
+            is_called_in: self.encoded.as_ref().is_some_and(|e| e.is_called_in()),
+            may_be_refused: !matches!(self.state, State::Body(_)),
+            is_between: self.state == State::Over || (self.state == State::Head && (tail_len == 0 || self.paused)),
+            has_output: self.answers.is_due(),
+            owes: !self.answers.is_empty(),
+            is_over: self.state == State::Over && self.answers.is_empty(),
+            finish_room: 0,
+        }
+    }
+
+    fn reached(&mut self, frame: u32, level: AckLevel, records: u64) {
+        self.answers.reached(frame, level, records);
+    }
+
+    fn failed(&mut self) -> bool {
+        let Request { lines, is_old, .. } = self.request;
+        let kind = Kind::Problem(&problem::DISK_FAILED);
+        let inside = matches!(self.state, State::Body(_));
+        let open = Answer { kind, lines, closes: true, is_old, head_only: false };
+        let instead = |answer: &mut Answer| {
+            if answer.kind == Kind::Accepted {
+                answer.kind = kind;
+            }
+        };
+        self.answers.fail(instead, inside.then_some(open));
+        if let Some(last) = self.answers.last_mut() {
+            last.closes = true;
+        }
+        (self.encoded, self.paused, self.request.frame) = (None, false, None);
+        self.state = State::Over;
+        true
+    }
+
+    fn output(&mut self, reply: &mut Reply<'_>) {
+        while let Some(answer) = self.answers.next_due() {
+            write(&answer, reply);
+            if answer.closes {
+                self.answers.clear();
+                self.state = State::Over;
+            }
+        }
+    }
+
+    fn renew(&mut self, protocol: &Arc<dyn Protocol>) {
+        self.renewed = downcast::<HttpProtocol>(protocol).map(|http| Arc::clone(http.options()));
+    }
+}

@@ -1,0 +1,449 @@
+//! The framing of lines: records end in a newline; otherwise they are the bytes as sent, NUL and invalid UTF-8 included.
+//!
+//! Where records are written as they are, whole lines stay where they were received: a receive lands right behind the space of the
+//! partial line before it, which is copied in when its end arrives. Nothing is touched per line; newlines are counted and the last
+//! one found by SIMD. Whatever is written otherwise is received into the scratch buffer.
+
+use super::write::{Form, MARKER_ROOM, Record};
+use super::{End, Landing, Step, Window};
+use crate::metrics::accounting::Reason;
+use memchr::{memchr, memchr_iter, memrchr};
+use std::io::Write;
+
+/// What becomes of a line longer than `max_line_bytes`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TooLong {
+    /// Its beginning is kept, marked ` [truncated N bytes]`.
+    Truncate,
+    /// It is dropped and counted; the connection goes on.
+    Drop,
+    /// It is dropped and counted, and the connection closed.
+    Close,
+}
+
+/// How lines are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LineOptions {
+    /// Longest line without its terminator, in bytes.
+    pub max_line_bytes: usize,
+    /// What becomes of longer ones.
+    pub too_long: TooLong,
+    /// Remove one CR before each newline.
+    pub strip_cr: bool,
+    /// Keep a line that ends with the connection instead of a newline.
+    pub keep_unterminated: bool,
+}
+
+/// Bytes that a chunk must have at least where lines are received into it and up to `longest` are in the tail: something more can
+/// land behind them.
+#[must_use]
+pub const fn least_chunk(longest: usize) -> usize {
+    longest + 16 * 1024
+}
+
+/// What becomes of one line.
+enum Verdict {
+    /// So many of its bytes are kept, and this is written behind them.
+    Keep(usize, Marker),
+    /// It is dropped.
+    Drop,
+}
+
+/// ` [truncated N bytes]`, or nothing.
+struct Marker {
+    text: [u8; MARKER_ROOM],
+    len: usize,
+    /// N.
+    cut: u64,
+}
+
+impl Marker {
+    fn new(cut: u64) -> Marker {
+        let mut text = [0; MARKER_ROOM];
+        let mut to = &mut text[..];
+        if cut > 0 {
+            let _ = write!(to, " [truncated {cut} bytes]"); // 40 bytes hold the words and any 64-bit number
+        }
+        let len = MARKER_ROOM - to.len();
+        Marker { text, len, cut }
+    }
+
+    fn text(&self) -> &[u8] {
+        &self.text[..self.len]
+    }
+}
+
+/// The lines of one connection. What is begun and not ended is the connection's tail.
+#[derive(Debug)]
+pub struct Lines {
+    options: LineOptions,
+    /// Length so far of a line that is too long; its kept beginning is the tail. 0: the line is not too long so far.
+    overlong: u64,
+    /// The last byte seen of a line that is too long was a CR.
+    ends_in_cr: bool,
+}
+
+impl Lines {
+    /// Between lines.
+    #[must_use]
+    pub fn new(options: LineOptions) -> Self {
+        Lines { options, overlong: 0, ends_in_cr: false }
+    }
+
+    /// True where a line is begun, with so much in the tail.
+    #[must_use]
+    pub fn is_begun(&self, tail_len: usize) -> bool {
+        tail_len > 0 || self.overlong > 0
+    }
+
+    /// Where to receive lines that are written so.
+    #[must_use]
+    pub fn landing(&self, form: &Form, tail_len: usize) -> Landing {
+        if form.is_plain() {
+            let gap = if self.overlong > 0 { tail_len + MARKER_ROOM + 1 } else { tail_len };
+            Landing::Chunk { gap, most: usize::MAX }
+        } else {
+            Landing::SCRATCH
+        }
+    }
+
+    /// Room that ending the line which is begun needs at most.
+    #[must_use]
+    pub fn room_to_end(&self, form: &Form, tail_len: usize) -> usize {
+        if self.is_begun(tail_len) { form.room_for(tail_len) } else { 0 }
+    }
+
+    /// Forgets the line that is begun, without a trace: whoever sent it is told.
+    pub fn abandon(&mut self, window: &mut Window<'_>) {
+        window.tail.clear();
+        self.overlong = 0;
+    }
+
+    fn max(&self) -> usize {
+        self.options.max_line_bytes
+    }
+
+    /// Longest partial line that may still become a whole one.
+    fn max_partial(&self) -> usize {
+        self.max() + usize::from(self.options.strip_cr)
+    }
+
+    /// What becomes of a line of `len` bytes, the last of which is `last`, behind which `cut` more are gone already.
+    fn judge(&self, mut len: usize, last: Option<u8>, cut: u64) -> Verdict {
+        if self.options.strip_cr && cut == 0 && last == Some(b'\r') {
+            len -= 1;
+        }
+        if cut == 0 && len <= self.max() {
+            return Verdict::Keep(len, Marker::new(0));
+        }
+        if self.options.too_long != TooLong::Truncate {
+            return Verdict::Drop;
+        }
+        let kept = len.min(self.max() - MARKER_ROOM);
+        Verdict::Keep(kept, Marker::new(cut + (len - kept) as u64))
+    }
+
+    /// Drops a line of so many bytes, with its terminator.
+    fn drop_line(&self, bytes: u64, window: &mut Window<'_>) -> Step {
+        window.sink.drop_record(Reason::TooLong, bytes);
+        if self.options.too_long == TooLong::Close { Step::Close } else { Step::Continue }
+    }
+
+    /// Takes in `len` bytes at `start` of the sink's space, where they were received. Only where records are written as they are,
+    /// and in the place that [`Lines::landing`] said.
+    pub fn take_in_place(&mut self, start: usize, len: usize, window: &mut Window<'_>) -> Step {
+        let end = start + len;
+        let space = window.sink.space();
+        let Some(last) = memrchr(b'\n', &space[start..end]) else {
+            return self.keep_partial_in_place(start, end, window);
+        };
+        let last = start + last;
+        let mut raw = start;
+        if self.overlong > 0 {
+            let Some(first) = memchr(b'\n', &space[start..end]) else { return Step::Continue };
+            self.lengthen(&space[start..start + first]);
+            raw = start + first + 1;
+            if self.end_begun(&Form::Raw(Default::default()), 0, window) == Step::Close {
+                return Step::Close;
+            }
+        } else if !window.tail.is_empty() {
+            raw = start - window.tail.len();
+            window.tail.copy_to(&mut window.sink.space()[raw..]);
+            window.tail.clear();
+        }
+        let filled = window.sink.filled();
+        // Behind a truncated line there is a gap: it is closed at once, so that the rest need not be moved line by line.
+        let moved = raw - filled;
+        if moved > 0 {
+            window.sink.space().copy_within(raw..end, filled);
+        }
+        let (last, end) = (last + 1 - moved, end - moved);
+        if filled < last && self.take_whole_in_place(filled, last, window) == Step::Close {
+            return Step::Close;
+        }
+        self.keep_partial_in_place(last, end, window)
+    }
+
+    /// Turns the whole lines in `space[raw..end]`, which lie right behind what is committed, into records.
+    fn take_whole_in_place(&mut self, mut raw: usize, end: usize, window: &mut Window<'_>) -> Step {
+        let space = window.sink.space();
+        if !self.options.strip_cr && none_longer(&space[raw..end], self.max()) {
+            let lines = memchr_iter(b'\n', &space[raw..end]).count();
+            window.sink.commit(end - raw, lines as u32);
+            return Step::Continue;
+        }
+        while raw < end {
+            let filled = window.sink.filled();
+            let space = window.sink.space();
+            let Some(newline) = memchr(b'\n', &space[raw..end]) else { break };
+            let last = newline.checked_sub(1).map(|i| space[raw + i]);
+            match self.judge(newline, last, 0) {
+                Verdict::Keep(kept, marker) => {
+                    // Never longer than the line was: the marker is not longer than what is cut.
+                    space.copy_within(raw..raw + kept, filled);
+                    space[filled + kept..filled + kept + marker.len].copy_from_slice(marker.text());
+                    space[filled + kept + marker.len] = b'\n';
+                    window.sink.commit(kept + marker.len + 1, 1);
+                    self.count_cut(&marker, window);
+                }
+                Verdict::Drop => {
+                    if self.drop_line(newline as u64 + 1, window) == Step::Close {
+                        return Step::Close;
+                    }
+                }
+            }
+            raw += newline + 1;
+        }
+        Step::Continue
+    }
+
+    fn keep_partial_in_place(&mut self, from: usize, to: usize, window: &mut Window<'_>) -> Step {
+        let Window { sink, tail, .. } = window;
+        let bytes = &sink.space()[from..to];
+        let (step, dropped) = self.keep_partial(bytes, tail);
+        dropped.into_iter().for_each(|bytes| sink.drop_record(Reason::TooLong, bytes));
+        step
+    }
+
+    /// Takes in bytes that lie beside the sink.
+    pub fn take_beside(&mut self, bytes: &[u8], form: &Form, window: &mut Window<'_>) -> Step {
+        let Some(last) = memrchr(b'\n', bytes) else {
+            let (step, dropped) = self.keep_partial(bytes, &mut window.tail);
+            dropped.into_iter().for_each(|bytes| window.sink.drop_record(Reason::TooLong, bytes));
+            return step;
+        };
+        let mut at = 0;
+        if self.is_begun(window.tail.len()) {
+            let Some(first) = memchr(b'\n', bytes) else { return Step::Continue };
+            let is_overlong = self.overlong > 0;
+            // Only as much of it as may be kept.
+            let most = if is_overlong { 0 } else { self.max_partial() - window.tail.len() };
+            let (piece, more) = bytes[..first].split_at(first.min(most));
+            if window.sink.room() < form.room_for(window.tail.len() + piece.len()) {
+                return Step::Full(0);
+            }
+            let cut = if is_overlong {
+                self.lengthen(more);
+                self.gone(window.tail.len())
+            } else {
+                more.len() as u64 - u64::from(self.options.strip_cr && more.last() == Some(&b'\r'))
+            };
+            if self.join(piece, form, cut, window) == Step::Close {
+                return Step::Close;
+            }
+            at = first + 1;
+        }
+        match self.take_whole_beside(&bytes[at..=last], form, window) {
+            Step::Full(n) => return Step::Full(at + n),
+            Step::Close => return Step::Close,
+            Step::Continue => {}
+        }
+        let (step, dropped) = self.keep_partial(&bytes[last + 1..], &mut window.tail);
+        dropped.into_iter().for_each(|bytes| window.sink.drop_record(Reason::TooLong, bytes));
+        step
+    }
+
+    /// Makes records of whole lines, as many as there is room for.
+    fn take_whole_beside(&mut self, lines: &[u8], form: &Form, window: &mut Window<'_>) -> Step {
+        if form.is_plain() && !self.options.strip_cr && none_longer(lines, self.max()) {
+            let room = window.sink.room();
+            let n = match lines.len() <= room {
+                true => lines.len(),
+                false => memrchr(b'\n', &lines[..room]).map_or(0, |i| i + 1),
+            };
+            window.sink.free()[..n].copy_from_slice(&lines[..n]);
+            window.sink.commit(n, memchr_iter(b'\n', &lines[..n]).count() as u32);
+            return if n < lines.len() { Step::Full(n) } else { Step::Continue };
+        }
+        let mut at = 0;
+        while at < lines.len() {
+            let Some(newline) = memchr(b'\n', &lines[at..]) else { break };
+            let line = &lines[at..at + newline];
+            match self.judge(line.len(), line.last().copied(), 0) {
+                Verdict::Keep(kept, marker) => {
+                    let record = Record {
+                        message: &line[..kept],
+                        marker: marker.text(),
+                        attrs: &[],
+                        wall_ns: window.around.wall_ns,
+                    };
+                    if !form.write(&record, &mut window.sink) {
+                        return Step::Full(at);
+                    }
+                    self.count_cut(&marker, window);
+                }
+                Verdict::Drop => {
+                    if self.drop_line(line.len() as u64 + 1, window) == Step::Close {
+                        return Step::Close;
+                    }
+                }
+            }
+            at += newline + 1;
+        }
+        Step::Continue
+    }
+
+    fn count_cut(&self, marker: &Marker, window: &mut Window<'_>) {
+        if marker.cut > 0 {
+            window.sink.cut(marker.cut);
+        }
+    }
+
+    /// Bytes of a line that is too long which are gone already, beside those in the tail; it is over now.
+    fn gone(&mut self, tail_len: usize) -> u64 {
+        let cr = u64::from(self.options.strip_cr && self.ends_in_cr);
+        std::mem::take(&mut self.overlong) - tail_len as u64 - cr
+    }
+
+    /// Ends the line of which the tail is all that is kept, or the beginning; `cut` more bytes of it are gone. The sink has room for it
+    /// ([`Lines::room_to_end`]).
+    pub fn end_begun(&mut self, form: &Form, mut cut: u64, window: &mut Window<'_>) -> Step {
+        if !self.is_begun(window.tail.len()) && cut == 0 {
+            return Step::Continue;
+        }
+        if self.overlong > 0 {
+            cut += self.gone(window.tail.len());
+        }
+        self.join(&[], form, cut, window)
+    }
+
+    /// Makes a record of the tail and a piece behind it.
+    fn join(&mut self, piece: &[u8], form: &Form, cut: u64, window: &mut Window<'_>) -> Step {
+        let (before, wall_ns) = (window.tail.len(), window.around.wall_ns);
+        let len = before + piece.len();
+        let free = window.sink.free();
+        // Written as it is it may lie where it will be; else its source lies at the end of what is free.
+        let from = if form.is_plain() { 0 } else { free.len() - len };
+        window.tail.copy_to(&mut free[from..]);
+        free[from + before..from + len].copy_from_slice(piece);
+        let last = len.checked_sub(1).map(|i| free[from + i]);
+        window.tail.clear();
+        let (kept, marker) = match self.judge(len, last, cut) {
+            Verdict::Keep(kept, marker) => (kept, marker),
+            Verdict::Drop => return self.drop_line(len as u64 + cut + 1, window),
+        };
+        let written = if form.is_plain() {
+            free[kept..kept + marker.len].copy_from_slice(marker.text());
+            free[kept + marker.len] = b'\n';
+            kept + marker.len + 1
+        } else {
+            let (to, source) = free.split_at_mut(from);
+            let record = Record { message: &source[..kept], marker: marker.text(), attrs: &[], wall_ns };
+            form.render(&record, to).unwrap_or(0) // there is room: whoever calls has looked
+        };
+        window.sink.commit(written, 1);
+        self.count_cut(&marker, window);
+        Step::Continue
+    }
+
+    /// Takes in a datagram, of which `cut` more bytes did not fit: no line goes on beyond it. [`Step::Full`] as ever; the rest comes
+    /// again as a datagram of its own.
+    pub fn take_datagram(&mut self, bytes: &[u8], cut: usize, form: &Form, window: &mut Window<'_>) -> Step {
+        let whole = memrchr(b'\n', bytes).map_or(0, |last| last + 1);
+        let step = self.take_whole_beside(&bytes[..whole], form, window);
+        let last = &bytes[whole..];
+        if step != Step::Continue || (last.is_empty() && cut == 0) {
+            return step;
+        }
+        match self.judge(last.len(), last.last().copied(), cut as u64) {
+            Verdict::Drop => self.drop_line((last.len() + cut) as u64 + 1, window),
+            Verdict::Keep(kept, marker) => {
+                let message = &last[..kept];
+                let wall_ns = window.around.wall_ns;
+                if !form.write(&Record { message, marker: marker.text(), attrs: &[], wall_ns }, &mut window.sink) {
+                    return Step::Full(whole);
+                }
+                self.count_cut(&marker, window);
+                Step::Continue
+            }
+        }
+    }
+
+    /// Counts more of a line that is too long already.
+    fn lengthen(&mut self, bytes: &[u8]) {
+        self.overlong += bytes.len() as u64;
+        if let Some(last) = bytes.last() {
+            self.ends_in_cr = *last == b'\r';
+        }
+    }
+
+    /// Keeps `bytes`, which hold no newline, for later. Or bytes of a line that is dropped, as it is too long and ends the connection.
+    fn keep_partial(&mut self, bytes: &[u8], tail: &mut super::memory::tail::Tail<'_>) -> (Step, Option<u64>) {
+        if self.overlong > 0 {
+            self.lengthen(bytes);
+            return (Step::Continue, None);
+        }
+        let len = tail.len() + bytes.len();
+        if len <= self.max_partial() {
+            tail.append(bytes);
+            return (Step::Continue, None);
+        }
+        self.overlong = len as u64;
+        self.ends_in_cr = bytes.last() == Some(&b'\r');
+        let keep = match self.options.too_long {
+            TooLong::Truncate => self.max() - MARKER_ROOM,
+            TooLong::Drop => 0,
+            TooLong::Close => {
+                tail.clear();
+                self.overlong = 0;
+                return (Step::Close, Some(len as u64));
+            }
+        };
+        let held = tail.len();
+        if held < keep {
+            tail.append(&bytes[..keep - held]);
+        } else {
+            tail.truncate(keep);
+        }
+        (Step::Continue, None)
+    }
+
+    /// Ends the input. After a clean end the line that is begun may be kept; then the sink has room for it.
+    pub fn finish(&mut self, end: End, form: &Form, window: &mut Window<'_>) {
+        if !self.is_begun(window.tail.len()) {
+            return;
+        }
+        let reason = match end {
+            End::Clean if self.options.keep_unterminated => {
+                let _ = self.end_begun(form, 0, window); // there is nothing left to close
+                return;
+            }
+            End::Clean => Reason::Unterminated,
+            End::Broken(reason) => reason,
+        };
+        let bytes = self.overlong.max(window.tail.len() as u64);
+        window.sink.drop_record(reason, bytes);
+        self.abandon(window);
+    }
+}
+
+/// True if no line in `bytes`, which end in a newline, is longer than `max`.
+fn none_longer(mut bytes: &[u8], max: usize) -> bool {
+    while bytes.len() > max + 1 {
+        match memrchr(b'\n', &bytes[..=max]) {
+            Some(newline) => bytes = &bytes[newline + 1..],
+            None => return false,
+        }
+    }
+    true
+}

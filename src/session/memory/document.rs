@@ -1,0 +1,173 @@
+//! Documents: a message or body, or a window of one, gathered in leased memory and walked through as the chunks have room.
+
+use super::room::{Lease, NoRoom};
+
+/// Bytes that wait, in the order in which they came, in memory that is leased as they come. Declared lengths are never believed:
+/// only what is there takes room.
+#[derive(Debug)]
+pub struct Document {
+    /// Never more than is leased.
+    bytes: Vec<u8>,
+    /// Gone through up to here,
+    at: usize,
+    /// and there is content up to here.
+    end: usize,
+    leased: usize,
+    lease: Lease,
+}
+
+/// Memory is leased in steps, so that the ledger is not asked for each receive.
+const STEP: usize = 16 << 10;
+
+impl Document {
+    /// An empty one, which leases nothing yet.
+    #[must_use]
+    pub fn new(lease: Lease) -> Document {
+        Document { bytes: Vec::new(), at: 0, end: 0, leased: 0, lease }
+    }
+
+    /// One for which so much is leased at once: up to that it always takes more.
+    ///
+    /// # Errors
+    /// There is not so much.
+    pub fn with_room(lease: Lease, bytes: usize) -> Result<Document, NoRoom> {
+        let mut document = Document::new(lease);
+        document.reserve(bytes)?;
+        Ok(document)
+    }
+
+    fn reserve(&mut self, bytes: usize) -> Result<(), NoRoom> {
+        if bytes > self.leased {
+            let wanted = bytes.next_multiple_of(STEP);
+            self.lease.grow(wanted - self.leased)?;
+            self.leased = wanted;
+        }
+        Ok(())
+    }
+
+    /// The next so many bytes behind the content. They must be leased.
+    fn behind(&mut self, bytes: usize) -> &mut [u8] {
+        let wanted = self.end + bytes;
+        if wanted > self.bytes.len() {
+            // Doubled as vectors are, but never beyond the lease.
+            let capacity = (2 * self.bytes.len()).clamp(wanted, self.leased.max(wanted));
+            self.bytes.reserve_exact(capacity - self.bytes.len());
+            self.bytes.resize(capacity, 0);
+        }
+        &mut self.bytes[self.end..wanted]
+    }
+
+    /// Adds bytes at the end.
+    ///
+    /// # Errors
+    /// There is no room for them, now or at all; nothing is added.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), NoRoom> {
+        self.make_room(bytes.len());
+        self.reserve(self.end + bytes.len())?;
+        self.behind(bytes.len()).copy_from_slice(bytes);
+        self.end += bytes.len();
+        Ok(())
+    }
+
+    /// Lets `fill` write up to `most` bytes behind those that are there, as far as the lease goes; it says how many it wrote.
+    ///
+    /// # Errors
+    /// Those of `fill`; nothing is added then.
+    pub fn fill<E>(&mut self, most: usize, fill: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> Result<usize, E> {
+        self.make_room(most);
+        let most = most.min(self.leased - self.end);
+        let filled = fill(self.behind(most))?.min(most);
+        self.end += filled;
+        Ok(filled)
+    }
+
+    /// What was gone through makes room for so much more.
+    fn make_room(&mut self, wanted: usize) {
+        if self.at == self.end {
+            (self.at, self.end) = (0, 0);
+        } else if self.at >= STEP && self.end + wanted > self.leased {
+            self.bytes.copy_within(self.at..self.end, 0);
+            (self.at, self.end) = (0, self.end - self.at);
+        }
+    }
+
+    /// What was not gone through.
+    #[must_use]
+    pub fn rest(&self) -> &[u8] {
+        &self.bytes[self.at..self.end]
+    }
+
+    /// True where everything was.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.at == self.end
+    }
+
+    /// So many more bytes were gone through.
+    ///
+    /// # Panics
+    /// If there are fewer: a bug of the caller.
+    pub fn advance(&mut self, bytes: usize) {
+        assert!(bytes <= self.end - self.at, "gone through more than there is");
+        self.at += bytes;
+    }
+
+    /// Forgets the content. The lease stays for what comes next.
+    pub fn clear(&mut self) {
+        (self.at, self.end) = (0, 0);
+    }
+
+    /// Others need the memory: whoever has the document ends.
+    #[must_use]
+    pub fn is_called_in(&self) -> bool {
+        self.lease.is_called_in()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::room::{Owner, Room};
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_goes_in_comes_out_in_order_and_never_more_is_held_than_was_leased(
+            steps in proptest::collection::vec((0usize..40_000, 0usize..60_000), 1..40),
+        ) {
+            let room = Room::new(1 << 20);
+            let mut document = Document::new(Lease::new(&room, Owner::default(), 0));
+            let (mut next, mut seen) = (0u32, 0u32);
+            for (adds, takes) in steps {
+                let bytes: Vec<u8> = (next..next + adds as u32).map(|i| i as u8).collect();
+                if document.append(&bytes).is_ok() {
+                    next += adds as u32;
+                }
+                let takes = takes.min(document.rest().len());
+                prop_assert!(document.rest()[..takes].iter().zip(seen..).all(|(b, i)| *b == i as u8));
+                document.advance(takes);
+                seen += takes as u32;
+                prop_assert!(document.bytes.capacity() <= document.leased && document.leased <= room.used());
+                prop_assert_eq!(document.is_empty(), next == seen);
+            }
+        }
+    }
+
+    #[test]
+    fn what_finds_no_room_changes_nothing() {
+        let room = Room::new(128 << 10);
+        let mut document = Document::with_room(Lease::new(&room, Owner::default(), 0), 10).unwrap();
+        document.append(b"abc").unwrap();
+        assert_eq!(document.append(&[0; 1 << 20]), Err(NoRoom::Never));
+        assert_eq!(document.rest(), b"abc");
+        let filled = document.fill(100, |to| {
+            to[..2].copy_from_slice(b"de");
+            Ok::<_, ()>(2)
+        });
+        assert_eq!((filled, document.rest()), (Ok(2), &b"abcde"[..]));
+        assert_eq!(document.fill(100, |_| Err(7)), Err(7));
+        assert_eq!(document.rest(), b"abcde");
+        drop(document);
+        assert_eq!(room.used(), 0);
+    }
+}

@@ -1,0 +1,74 @@
+//! What a reactor must know of a protocol, in plain data and in its own words.
+
+use std::time::Duration;
+
+/// How long a connection may take for the rest of what it began; zero: for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Patience {
+    /// For the end of a record.
+    pub line: Duration,
+    /// For the end of what comes first.
+    pub head: Duration,
+    /// For more of what was announced.
+    pub body: Duration,
+}
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    /// The protocol's name in configurations.
+    pub name: &'static str,
+    /// What stands before an address in what people are shown, where the wire is plain and where it is encrypted.
+    pub schemes: [&'static str; 2],
+    /// Clients can be told that they are refused, after they have waited for a chunk for so long; `None`: they cannot be told, and
+    /// wait.
+    pub refuses_after: Option<Duration>,
+    /// Clients wait for answers: they go out at once, and input does not gather.
+    pub answers: bool,
+    /// Where a record is dropped for want of a chunk, the connection ends: an answer behind it would be taken for it.
+    pub drop_ends: bool,
+    /// Bytes that a connection may leave in its tail at most.
+    pub longest_tail: usize,
+    /// Bytes of a chunk that the longest record needs, however it is written.
+    pub least_chunk: usize,
+    /// Bytes of the scratch buffer that it wants; 0: everything stays where it is received.
+    pub scratch: usize,
+    /// Memory of a connection at most beside its tail and what is leased, in bytes.
+    pub bytes_per_connection: usize,
+    /// It leases memory for documents or decoders.
+    pub leases: bool,
+    /// Protocols that TLS offers (RFC 7301), the first before the others.
+    pub alpn: &'static [&'static [u8]],
+    /// Connections may go on in another reactor.
+    pub may_move: bool,
+    /// How long a connection may take for the rest of what it began.
+    pub patience: Patience,
+    /// A connection older than this (less up to a tenth, by chance) ends behind its present frame; zero: never.
+    pub max_connection_age: Duration,
+}
+
+/// Bytes received into the scratch buffer at once at most, behind the gap: what becomes of them should stay in the cache.
+pub const SCRATCH_LANDING: usize = 96 << 10;
+
+impl Profile {
+    /// A protocol that waits for nobody and that nobody waits for: what most of the rest differs from in few points.
+    #[must_use]
+    pub fn new(name: &'static str, longest_tail: usize, least_chunk: usize) -> Profile {
+        Profile {
+            name,
+            schemes: ["tcp", "tls"],
+            refuses_after: None,
+            answers: false,
+            drop_ends: false,
+            longest_tail,
+            least_chunk,
+            scratch: 0,
+            bytes_per_connection: 0,
+            leases: false,
+            alpn: &[],
+            may_move: true,
+            patience: Patience::default(),
+            max_connection_age: Duration::ZERO,
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Where a session puts the records that it finds: the free end of a chunk, cut into parts by stream and frame.
+
+use super::AckLevel;
+use crate::metrics::accounting::{Reason, Tally};
+
+/// What is acknowledged as a whole: a request, a message, a window. A session numbers its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Frame {
+    /// Its number, in the order of the connection; see [`super::owed::Owed`].
+    pub number: u32,
+    /// What must be true of its records before its answer is given; never more than the listener promises.
+    pub level: AckLevel,
+}
+
+impl Default for Frame {
+    /// For sessions whose answers count records rather than frames.
+    fn default() -> Self {
+        Frame { number: 0, level: AckLevel::Durable }
+    }
+}
+
+/// Records of a window that belong together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Part {
+    /// Their stream; `None`: the listener's.
+    pub stream: Option<u16>,
+    /// Their frame.
+    pub frame: Frame,
+    /// Bytes.
+    pub bytes: usize,
+    /// Records.
+    pub lines: u32,
+}
+
+/// The free end of a chunk. Records are committed at its start, one behind the other.
+#[derive(Debug)]
+pub struct Sink<'a> {
+    space: &'a mut [u8],
+    filled: usize,
+    /// Parts before the last, which are never empty.
+    before: Vec<Part>,
+    last: Part,
+    dropped: Option<(Reason, Tally)>,
+    truncated: Tally,
+}
+
+impl<'a> Sink<'a> {
+    /// In this space, where nothing is committed yet.
+    #[must_use]
+    pub fn new(space: &'a mut [u8]) -> Self {
+        let (dropped, truncated) = (None, Tally::default());
+        Sink { space, filled: 0, before: Vec::new(), last: Part::default(), dropped, truncated }
+    }
+
+    /// From here on records belong to this stream and frame.
+    pub fn to(&mut self, stream: Option<u16>, frame: Frame) {
+        if (self.last.stream, self.last.frame) != (stream, frame) {
+            if self.last.lines > 0 {
+                self.before.push(self.last);
+            }
+            self.last = Part { stream, frame, bytes: 0, lines: 0 };
+        }
+    }
+
+    /// The whole space, with what is committed at its start: for what was received there.
+    pub fn space(&mut self) -> &mut [u8] {
+        self.space
+    }
+
+    /// Bytes that are committed.
+    #[must_use]
+    pub fn filled(&self) -> usize {
+        self.filled
+    }
+
+    /// Bytes that still fit.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.space.len() - self.filled
+    }
+
+    /// What lies behind the committed records.
+    pub fn free(&mut self) -> &mut [u8] {
+        &mut self.space[self.filled..]
+    }
+
+    /// The first so many bytes of [`Sink::free`] are whole records now, each of which ends in a newline.
+    ///
+    /// # Panics
+    /// If there are not so many: a bug of the session.
+    pub fn commit(&mut self, bytes: usize, lines: u32) {
+        assert!(bytes <= self.room(), "committed more than there is room for");
+        self.filled += bytes;
+        self.last.bytes += bytes;
+        self.last.lines += lines;
+    }
+
+    /// Records that are committed.
+    #[must_use]
+    pub fn lines(&self) -> u64 {
+        self.before.iter().chain([&self.last]).map(|part| u64::from(part.lines)).sum()
+    }
+
+    /// Counts a dropped record of so many bytes. One call of a session drops for one reason only.
+    pub fn drop_record(&mut self, reason: Reason, bytes: u64) {
+        self.dropped.get_or_insert((reason, Tally::default())).1.add(Tally { lines: 1, bytes });
+    }
+
+    /// Records that were dropped.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.map_or(0, |(_, tally)| tally.lines)
+    }
+
+    /// Counts a record of which so many bytes were cut off.
+    pub fn cut(&mut self, bytes: u64) {
+        self.truncated.add(Tally { lines: 1, bytes });
+    }
+
+    /// What was found.
+    #[must_use]
+    pub fn found(self) -> Found {
+        Found { before: self.before, last: self.last, dropped: self.dropped, truncated: self.truncated }
+    }
+}
+
+/// What a session found in one call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    before: Vec<Part>,
+    last: Part,
+    /// Records that were found and dropped, and why.
+    pub dropped: Option<(Reason, Tally)>,
+    /// Records that were cut, and the bytes cut off.
+    pub truncated: Tally,
+}
+
+impl Found {
+    /// The parts, in the order of their bytes; none is empty.
+    pub fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.before.iter().chain(std::iter::once(&self.last)).filter(|part| part.lines > 0)
+    }
+
+    /// All records that are kept.
+    #[must_use]
+    pub fn kept(&self) -> Tally {
+        let mut all = Tally::default();
+        self.parts().for_each(|p| all.add(Tally { lines: u64::from(p.lines), bytes: p.bytes as u64 }));
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_cut_where_stream_or_frame_changes_and_none_is_empty() {
+        let mut space = [0; 100];
+        let mut sink = Sink::new(&mut space);
+        let frame = |number| Frame { number, level: AckLevel::Written };
+        sink.to(Some(1), frame(1));
+        sink.to(Some(2), frame(1));
+        sink.commit(10, 1);
+        sink.to(Some(2), frame(1));
+        sink.commit(5, 2);
+        sink.to(Some(2), frame(2));
+        sink.to(Some(3), frame(2));
+        sink.commit(7, 1);
+        sink.to(None, frame(3));
+        assert_eq!((sink.lines(), sink.filled(), sink.room()), (4, 22, 78));
+        let found = sink.found();
+        let parts: Vec<_> = found.parts().map(|p| (p.stream, p.frame.number, p.bytes, p.lines)).collect();
+        assert_eq!(parts, [(Some(2), 1, 15, 3), (Some(3), 2, 7, 1)]);
+        assert_eq!(found.kept(), Tally { lines: 4, bytes: 22 });
+    }
+}

@@ -1,0 +1,118 @@
+//! One section of a configuration, typed by whoever it belongs to.
+
+use super::units::{Size, Time};
+use super::{ConfigError, Places};
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+use toml::de::DeTable;
+
+/// The keys of a section that belong to one module, and the section's name: `listener.web`.
+pub struct Section<'a> {
+    /// Its name.
+    pub name: String,
+    keys: DeTable<'a>,
+    places: &'a Places,
+    /// All keys that may stand in it, also those of others: for hints.
+    known: Vec<&'static str>,
+}
+
+impl<'a> Section<'a> {
+    /// Those keys of a section. `known`: all that may stand in it.
+    #[must_use]
+    pub fn new(name: String, keys: DeTable<'a>, places: &'a Places, known: Vec<&'static str>) -> Self {
+        Section { name, keys, places, known }
+    }
+
+    /// The keys, typed.
+    ///
+    /// # Errors
+    /// A key that is not known, or a value of another type.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
+        self.places.typed(self.keys.clone(), &self.known)
+    }
+
+    /// An error about one of its keys.
+    #[must_use]
+    pub fn error(&self, key: &str, message: impl Into<String>) -> ConfigError {
+        self.places.error(&format!("{}.{key}", self.name), message)
+    }
+
+    /// A size within a range.
+    ///
+    /// # Errors
+    /// It is outside.
+    pub fn size(
+        &self,
+        key: &str,
+        value: Option<Size>,
+        default: u64,
+        least: u64,
+        most: u64,
+    ) -> Result<u64, ConfigError> {
+        self.places.size(&format!("{}.{key}", self.name), value, default, least, most)
+    }
+
+    /// A time within a range.
+    ///
+    /// # Errors
+    /// It is outside.
+    pub fn time(
+        &self,
+        key: &str,
+        value: Option<Time>,
+        default: &str,
+        least: &str,
+        most: &str,
+    ) -> Result<Duration, ConfigError> {
+        self.places.time(&format!("{}.{key}", self.name), value, default, least, most)
+    }
+
+    /// A number within a range.
+    ///
+    /// # Errors
+    /// It is outside.
+    pub fn number(
+        &self,
+        key: &str,
+        value: Option<usize>,
+        default: usize,
+        least: usize,
+        most: usize,
+    ) -> Result<usize, ConfigError> {
+        self.places.number(&format!("{}.{key}", self.name), value, default, least, most)
+    }
+}
+
+/// A section's keys, each optional, and a list of them; unknown ones are refused.
+#[macro_export]
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident { $($key:ident: $type:ty),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[allow(missing_docs)] // each key is documented in config/logweir.toml, which a test holds complete
+        pub struct $name { $(pub $key: Option<$type>),* }
+
+        impl $name {
+            /// The keys, for the test that holds the documentation complete.
+            pub const KEYS: &'static [&'static str] = &[$(stringify!($key)),*];
+        }
+    };
+}
+
+/// An enumeration of words, as they are written in a configuration.
+#[macro_export]
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($word:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+        pub enum $name {
+            $(#[doc = concat!("`", $text, "`")] #[serde(rename = $text)] $word),+
+        }
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(match self { $($name::$word => $text),+ })
+            }
+        }
+    };
+}

@@ -134,6 +134,7 @@ fn http(c: &mut Criterion) {
         max_requests: 0,
         tokens: Vec::new(),
         room: Room::new(32 << 20),
+        site: None,
     });
     let text: String = (0..4 * MIB / 100)
         .map(|i| {

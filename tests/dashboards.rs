@@ -152,16 +152,16 @@ fn every_metric_that_is_named_is_there() {
         .collect();
     assert!(there.contains("logweir_sync_seconds_bucket"));
     // Some are there only once something happened: those that are described.
-    there.extend(named(&read("src/metrics/render.rs")));
+    there.extend(named(&read("src/watch/render.rs")));
     let users = [
         RULES,
         RULE_TESTS,
         DASHBOARD,
         "src/watch/admin/script.js",
-        "src/watch/view.rs",
-        "src/doctor/usage/server.rs",
-        "src/doctor/usage/mod.rs",
-        "src/top/mod.rs",
+        "src/watch/scrape/view.rs",
+        "src/watch/doctor/usage/server.rs",
+        "src/watch/doctor/usage/mod.rs",
+        "src/watch/top/mod.rs",
         "docs/alerts.md",
     ];
     for user in users {

@@ -126,7 +126,7 @@ fn restart_under_load(engine: &str) {
     let data = dir.path().join("data");
     let start = |data: &Path| manager.start(data, &args, &[], &[]);
     let mut server = start(&data);
-    await_that("both reactors' sockets and the admin's are kept", || manager.kept() == ["admin", "@lines", "@lines"]);
+    await_that("both reactors' sockets and the admin's are kept", || manager.kept() == ["@@admin", "@lines", "@lines"]);
     let (address, admin) = (server.address("lines"), server.admin);
     let (stop, acked, probes) = (AtomicBool::new(false), Mutex::new(HashSet::new()), AtomicUsize::new(0));
     std::thread::scope(|scope| {
@@ -192,10 +192,10 @@ fn a_listener_that_a_reload_removes_is_kept_no_more() {
     )
     .unwrap();
     let server: Server = manager.start(&dir.path().join("data"), &["--config", file.to_str().unwrap()], &[], &[]);
-    await_that("three", || manager.kept() == ["admin", "@a", "@b"]);
+    await_that("three", || manager.kept() == ["@@admin", "@a", "@b"]);
     std::fs::write(&file, format!("[placement]\nreactors_per_shard = 1\n{one}")).unwrap();
     server.signal(Signal::SIGHUP);
-    await_that("two", || manager.kept() == ["admin", "@a"]);
+    await_that("two", || manager.kept() == ["@@admin", "@a"]);
     await_that("nobody listens", || TcpStream::connect(port).is_err());
 }
 
@@ -215,11 +215,11 @@ fn a_restart_takes_a_new_address_over_and_lets_the_old_one_go() {
         )
     };
     let mut server = start(old);
-    await_that("kept", || manager.kept() == ["admin", "@lines"]);
+    await_that("kept", || manager.kept() == ["@@admin", "@lines"]);
     assert!(server.stop().success());
     let server = start(new);
     assert_eq!(server.address("lines"), new);
-    await_that("the new one is kept, the old one is not", || manager.kept() == ["admin", "@lines"]);
+    await_that("the new one is kept, the old one is not", || manager.kept() == ["@@admin", "@lines"]);
     await_that("nobody listens at the old one", || TcpStream::connect(old).is_err());
     send_all(new, b"a line\n");
     await_that("the line", || server.cat() == b"a line\n");

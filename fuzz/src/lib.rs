@@ -96,6 +96,7 @@ pub fn run(setup: &Setup, input: &[u8]) -> Output {
         max_requests: 0,
         tokens: Vec::new(),
         room: Room::new(32 << 20),
+        site: None,
     };
     let scratch = HEADER + HEAD_LANDING + SCRATCH_LANDING;
     let sizes = Sizes { chunk: setup.chunk, scratch, tails: setup.budget, longest: HEADER };

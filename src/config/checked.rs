@@ -10,6 +10,7 @@ use crate::intake::listener::{DATAGRAM_MAX, ListenerOptions, WhenFull};
 use crate::log::names::is_stream_name;
 use crate::pipeline::chunk::{Class, Level};
 use crate::protocol::Protocols;
+use crate::protocol::http::PAGES_SCRATCH;
 use crate::session::memory::room::Room;
 use crate::session::write::Format;
 use crate::settings::units::{Size, Time};
@@ -159,16 +160,6 @@ pub fn check(
     let listeners = written.iter().map(|l| check.listener(l, &around)).collect::<Result<Vec<_>, _>>()?;
     check.addresses_differ(&listeners)?;
     let engine = raw.engine.unwrap_or(EngineChoice::Auto);
-    let memory = MemoryPlan::new(&needs(buffer, &room, engine, &placement, &listeners, &streams)).map_err(|least| {
-        let longest = listeners.iter().map(|l| l.max_line_bytes).max().unwrap_or(0);
-        places.error(
-            "buffer.memory",
-            format!(
-                "{buffer} is too small for these listeners: with lines up to {} it takes {least}; lower max_line_bytes or raise buffer.memory",
-                Size(longest as u64)
-            ),
-        )
-    })?;
     let admin = match raw.admin.address.as_deref() {
         Some("off") => None,
         Some(text) => Some(text.replace("localhost:", "127.0.0.1:").parse().map_err(|_| {
@@ -179,6 +170,16 @@ pub fn check(
         })?),
         None => Some(SocketAddr::from(([127, 0, 0, 1], 9610))),
     };
+    let memory = MemoryPlan::new(&needs(buffer, &room, engine, &placement, &listeners, &streams, admin.is_some())).map_err(|least| {
+        let longest = listeners.iter().map(|l| l.max_line_bytes).max().unwrap_or(0);
+        places.error(
+            "buffer.memory",
+            format!(
+                "{buffer} is too small for these listeners: with lines up to {} it takes {least}; lower max_line_bytes or raise buffer.memory",
+                Size(longest as u64)
+            ),
+        )
+    })?;
     let data_dir = PathBuf::from(raw.data_dir.as_deref().unwrap_or("./logweir-data"));
     if data_dir.as_os_str().is_empty() {
         return Err(places.error("data_dir", "expected a directory"));
@@ -231,7 +232,15 @@ impl Options {
     /// What the division of memory depends on, with these listeners.
     #[must_use]
     pub fn needs_of(&self, listeners: &[ListenerOptions]) -> Needs {
-        needs(Size(self.buffer_bytes), &self.room, self.engine, &self.placement, listeners, &self.streams)
+        needs(
+            Size(self.buffer_bytes),
+            &self.room,
+            self.engine,
+            &self.placement,
+            listeners,
+            &self.streams,
+            self.admin.is_some(),
+        )
     }
 }
 
@@ -242,6 +251,7 @@ fn needs(
     placement: &Placement,
     listeners: &[ListenerOptions],
     streams: &[StreamSettings],
+    has_admin: bool,
 ) -> Needs {
     let mut lanes: Vec<(Class, usize)> = Vec::new();
     for class in [Class::Lossless, Class::Lossy] {
@@ -266,7 +276,10 @@ fn needs(
         has_ring: engine != EngineChoice::Epoll,
         direct_streams: streams.iter().filter(|s| s.io == Io::Direct).count(),
         discards: listeners.iter().any(|l| l.when_full == WhenFull::DropNewest || l.profile().refuses_after.is_some()),
-        scratch: listeners.iter().map(ListenerOptions::scratch_bytes).max().unwrap_or(0),
+        scratch: {
+            let admin = if has_admin { PAGES_SCRATCH } else { 0 };
+            listeners.iter().map(ListenerOptions::scratch_bytes).max().unwrap_or(0).max(admin)
+        },
         leased: if listeners.iter().any(|l| l.profile().leases) { room.bytes() } else { 0 },
     }
 }

@@ -63,7 +63,11 @@ pub fn load_text(
     load_text_for(text, name, overrides, environment, None)
 }
 
-fn load_text_for(
+/// As [`load_text`], for a server that runs and is to take it over.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_text_for(
     text: &str,
     name: &str,
     overrides: &Overrides,

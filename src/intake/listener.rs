@@ -2,7 +2,6 @@
 
 use crate::host::address::Address;
 use crate::pipeline::chunk::{Class, Level};
-use crate::session::memory::tail;
 use crate::session::routes::Routes;
 use crate::session::{Profile, Spoken};
 use crate::words;
@@ -110,22 +109,19 @@ impl ListenerOptions {
     /// Bytes that a chunk must have at least for this listener.
     #[must_use]
     pub fn least_chunk_bytes(&self) -> usize {
-        // What a stage holds and the rest of it lie behind the tail until they are decoded.
-        let wire = if self.has_stage() && self.profile().scratch == 0 { 2 * WIRE_ROOM } else { 0 };
-        self.profile().least_chunk.max(self.longest_tail() + wire)
+        // What a stage holds and the rest of it lie behind the tail until they are decoded. A reload may bring one.
+        self.profile().least_chunk.max(self.longest_tail() + 2 * WIRE_ROOM)
     }
 
-    /// Bytes of a reactor's scratch buffer that it wants.
+    /// Bytes of a reactor's scratch buffer that it wants. One for datagrams may come with a reload, so there is always room for one.
     #[must_use]
     pub fn scratch_bytes(&self) -> usize {
-        let wire = if self.has_stage() && self.profile().scratch > 0 { 2 * WIRE_ROOM } else { 0 };
-        let datagrams = if self.is_datagram() { DATAGRAM_MAX } else { 0 };
-        (self.profile().scratch + wire).max(datagrams)
+        (self.profile().scratch + 2 * WIRE_ROOM).max(DATAGRAM_MAX)
     }
 
-    /// Leased memory that its connections' parts take at most, beside what every connection takes.
+    /// What it receives may wait in the lane for want of a chunk.
     #[must_use]
-    pub fn bytes_per_connection(&self) -> usize {
-        self.profile().bytes_per_connection + tail::BYTES_PER_CONNECTION
+    pub fn leaves_rests(&self) -> bool {
+        self.profile().scratch > 0 || self.is_datagram()
     }
 }

@@ -1,23 +1,23 @@
 //! Puts a server together, in the order: lock, admin, recovery, writers, sockets, reactors.
 
+use super::admin::AdminAddress;
 use super::engine;
 use super::file_modes::FileModes;
 use super::housekeeping;
 use super::live::{Live, SPARE_LISTENERS, SPARE_STREAMS};
 use super::pin::{placed, spawn};
 use super::seats::{Seats, listener_runs};
-use super::sources::open_all;
+use super::sources::{Source, open_all};
 use super::threads::Threads;
 use super::{Around, Certificates, StartError, Started};
 use crate::config::Options;
 use crate::config::checked::StreamSettings;
-use crate::host::address::Address;
 use crate::host::clock::Clock;
 use crate::host::limits;
 use crate::host::peer::ListenerId;
 use crate::host::topology::ShardPlan;
 use crate::intake::net::{EpollEngine, UringEngine};
-use crate::intake::reactor::{ConnectionLimit, bytes_per_connection};
+use crate::intake::reactor::{Change, ConnectionLimit, MOST_APART, bytes_per_connection};
 use crate::intake::spread::Spread;
 use crate::log::data_dir::{self};
 use crate::log::disk::Disk;
@@ -35,7 +35,6 @@ use crate::pipeline::writer::syncers::Together;
 use crate::pipeline::writer::unsynced::SyncPolicy;
 use crate::pipeline::writer::{Parts, Writer};
 use crate::server::sandbox::Confinement;
-use crate::server::service::{self, take_for};
 use crate::watch::render::{Metrics, RecoverySums};
 use crossbeam_queue::ArrayQueue;
 use std::io;
@@ -106,20 +105,50 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
     let names = options.listeners.iter().map(|l| l.name.clone()).collect();
     let metrics = Arc::new(Metrics::new(accounting, names, shards.clone(), Arc::clone(&control)));
 
-    // Health answers while recovery runs.
-    let mut admin = None;
-    if let Some(address) = options.admin {
-        let at = address.to_string();
-        let kept = take_for(&mut inherited, service::ADMIN, &Address::Tcp(address)).pop().map(|i| i.socket);
-        let was_kept = kept.is_some();
-        let (listener, address) =
-            crate::watch::admin::bind(address, kept).map_err(|error| StartError::Admin { address: at, error })?;
-        if let (false, Ok(copy)) = (was_kept, listener.try_clone()) {
-            manager.keep(service::ADMIN, std::iter::once(&copy.into()));
+    let spread = Arc::new(Spread::new(shards.clone()));
+    let limit = Arc::new(ConnectionLimit::new(max_connections));
+    let runs = listener_runs(options, &certificates);
+    let changes: Vec<crate::intake::reactor::Changes> =
+        (0..reactors).map(|_| Arc::new(ArrayQueue::new(CHANGES))).collect();
+    let admin = match options.admin {
+        Some(address) => Some(AdminAddress::open(address, &mut inherited, manager, &metrics, &control, &spread)?),
+        None => None,
+    };
+    let admin_address = admin.as_ref().map(|admin| admin.address.to_string());
+    let (seen, admin) = match admin {
+        Some(admin) => {
+            let (all, place) = admin.behind(&runs, listeners);
+            (all, Some((place, admin.socket)))
         }
-        crate::watch::admin::start(listener, &metrics, &control).map_err(resource("start admin threads"))?;
-        admin = Some(address.to_string());
+        None => (runs.clone(), None),
+    };
+    let size = max_connections.div_ceil(reactors) + MOST_APART;
+    let make_rings = || (0..reactors).map(|_| UringEngine::new(size, options.memory.ring_buffers)).collect();
+    let (engine, rings) = engine::choose(options.engine, make_rings)?;
+    let _ = metrics.engine.set(engine.label()); // set here only
+    let mut seats = Seats {
+        options,
+        shards: &shards,
+        control: &control,
+        clock,
+        notices,
+        upstream: &upstream,
+        evictions: &evictions,
+        connections: &limit,
+        spread: &spread,
+        listeners: &seen,
+        changes: &changes,
+        admin,
+    };
+    // Health answers while recovery runs: reactors first, and the other sockets when there is somebody to write what comes.
+    match rings {
+        Some(rings) => seats.fill(rings)?,
+        None => {
+            let engines = (0..reactors).map(|_| EpollEngine::new(size)).collect::<io::Result<_>>();
+            seats.fill(engines.map_err(resource("open an epoll instance"))?)?;
+        }
     }
+    let begun = Begun { control: &control, shards: &shards };
 
     manager.status("recovering what a crash has left");
     housekeeping::find_again(&**disk, options)?;
@@ -169,35 +198,19 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
         }
     }
     drop(inherited);
-    let limit = Arc::new(ConnectionLimit::new(max_connections));
-    let runs = listener_runs(options, &certificates);
-    let changes: Vec<crate::intake::reactor::Changes> =
-        (0..reactors).map(|_| Arc::new(ArrayQueue::new(CHANGES))).collect();
-    let spread = Arc::new(Spread::new(shards.clone()));
-    let size = max_connections.div_ceil(reactors);
-    let make_rings = || (0..reactors).map(|_| UringEngine::new(size, options.memory.ring_buffers)).collect();
-    let (engine, rings) = engine::choose(options.engine, make_rings)?;
-    let _ = metrics.engine.set(engine.label()); // set here only
-    let mut seats = Seats {
-        options,
-        shards: &shards,
-        control: &control,
-        clock,
-        notices,
-        upstream: &upstream,
-        evictions: &evictions,
-        connections: &limit,
-        spread: &spread,
-        listeners: &runs,
-        sources: &mut sources,
-        changes: &changes,
-    };
-    match rings {
-        Some(rings) => seats.fill(rings)?,
-        None => {
-            let engines = (0..reactors).map(|_| EpollEngine::new(size)).collect::<io::Result<_>>();
-            seats.fill(engines.map_err(resource("open an epoll instance"))?)?;
-        }
+    for (number, changes) in changes.iter().enumerate() {
+        let socket = |(id, source): (usize, &mut Source)| Some((id as ListenerId, source.per_reactor.pop()?));
+        let sockets = sources.iter_mut().enumerate().filter_map(socket).collect();
+        let change = Change {
+            listeners: Vec::new(),
+            stopped: Vec::new(),
+            sockets,
+            handshakes_per_second: options.tls_handshakes_per_second,
+            linger: options.linger,
+        };
+        let _ = changes.push(change); // the first: there is room
+        let per_shard = placement.reactors_per_shard;
+        shards[number / per_shard].reactors[number % per_shard].wake();
     }
     let mut shared = Vec::new();
     for (id, source) in sources.iter_mut().enumerate() {
@@ -227,6 +240,7 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
     let _ = metrics.kept.set((Arc::clone(&counts), Arc::clone(disk), options.data_dir.clone())); // set here only
     let work = (Arc::clone(&kept), counts);
     threads.keeper = Some(housekeeping::start(disk, clock, &control, &options.data_dir, work, keeper_sleeper)?);
+    begun.is_done();
     control.start();
     fault_in(&shards, plan).map_err(resource("start a thread"))?;
     let data_dir = std::fs::canonicalize(&options.data_dir).unwrap_or_else(|_| options.data_dir.clone());
@@ -238,7 +252,7 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
                 .zip(&sources)
                 .map(|(l, s)| (l.name.clone(), s.address.to_string()))
                 .collect(),
-            admin,
+            admin: admin_address,
             data_dir,
             engine: engine.describe(),
             io: modes.describe(&options.streams),
@@ -269,6 +283,26 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
             notices: notices.clone(),
         },
     })
+}
+
+/// Reactors that run while the rest is being built: where that fails, they end.
+struct Begun<'a> {
+    control: &'a Control,
+    shards: &'a [Arc<Shard>],
+}
+
+impl Begun<'_> {
+    fn is_done(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        self.control.drain();
+        self.control.abandon_reactors();
+        self.shards.iter().flat_map(|s| &s.reactors).for_each(crate::pipeline::shard::ReactorPort::wake);
+    }
 }
 
 /// Has the kernel give the rest of the memory while the server runs already: at the first touch it would cost the reactors.

@@ -1,5 +1,6 @@
 //! A server: puts the parts together, starts the threads, waits for signals, ends in order.
 
+mod admin;
 mod build;
 mod certificates;
 mod engine;

@@ -2,13 +2,12 @@
 
 use super::build::resource;
 use super::pin::{Place, spawn};
-use super::sources::Source;
 use super::{Certificates, StartError};
 use crate::config::Options;
 use crate::host::clock::Clock;
 use crate::host::peer::ListenerId;
 use crate::intake::net::Engine;
-use crate::intake::reactor::{AddressLimit, Changes, ConnectionLimit, ListenerRun, Reactor, Setup};
+use crate::intake::reactor::{AddressLimit, Changes, ConnectionLimit, ListenerRun, MOST_APART, Reactor, Setup};
 use crate::intake::spread::Spread;
 use crate::metrics::accounting::Ledger;
 use crate::pipeline::chunk::Chunk;
@@ -30,8 +29,9 @@ pub struct Seats<'a> {
     pub connections: &'a Arc<ConnectionLimit>,
     pub spread: &'a Arc<Spread>,
     pub listeners: &'a [ListenerRun],
-    pub sources: &'a mut [Source],
     pub changes: &'a [Changes],
+    /// The admin address, which the first of them serves from the start.
+    pub admin: Option<(ListenerId, socket2::Socket)>,
 }
 
 /// The listeners as reactors see them at the start.
@@ -51,10 +51,8 @@ impl Seats<'_> {
     pub fn fill<E: Engine + Send + 'static>(&mut self, engines: Vec<E>) -> Result<(), StartError> {
         let per_shard = self.options.placement.reactors_per_shard;
         for (number, mut engine) in engines.into_iter().enumerate() {
-            for (id, source) in self.sources.iter_mut().enumerate() {
-                if let Some(socket) = source.per_reactor.pop() {
-                    engine.listen(id as ListenerId, socket).map_err(resource("watch a listener"))?;
-                }
+            if let Some((id, socket)) = self.admin.take() {
+                engine.listen(id, socket).map_err(resource("watch the admin address"))?;
             }
             let (shard, index) = (number / per_shard, number % per_shard);
             let reactor = Reactor::new(self.setup(engine, number, shard, index)?);
@@ -92,7 +90,7 @@ impl Seats<'_> {
             connections: Arc::clone(self.connections),
             spread: Arc::clone(self.spread),
             number,
-            tails: TailStore::new(memory.tail_budget, memory.tail_reserve, self.connections.most())
+            tails: TailStore::new(memory.tail_budget, memory.tail_reserve, self.connections.most() + MOST_APART)
                 .map_err(resource("map tails"))?,
             room: Arc::clone(&self.options.room),
             scratch,

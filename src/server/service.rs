@@ -12,7 +12,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// The name under which the admin socket is kept; no listener can be called so.
-pub const ADMIN: &str = "admin";
+pub const ADMIN: &str = "@@admin";
 
 /// The manager, if there is one.
 #[derive(Debug, Clone, Copy, Default)]

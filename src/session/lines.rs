@@ -248,7 +248,7 @@ impl Lines {
             } else {
                 more.len() as u64 - u64::from(self.options.strip_cr && more.last() == Some(&b'\r'))
             };
-            if self.join(piece, form, cut, window) == Step::Close {
+            if self.join(piece, form, (cut, more.is_empty()), window) == Step::Close {
                 return Step::Close;
             }
             at = first + 1;
@@ -324,11 +324,11 @@ impl Lines {
         if self.overlong > 0 {
             cut += self.gone(window.tail.len());
         }
-        self.join(&[], form, cut, window)
+        self.join(&[], form, (cut, true), window)
     }
 
-    /// Makes a record of the tail and a piece behind it.
-    fn join(&mut self, piece: &[u8], form: &Form, cut: u64, window: &mut Window<'_>) -> Step {
+    /// Makes a record of the tail and a piece behind it. `cut`: how many more bytes of the line are gone, and whether its end is there.
+    fn join(&mut self, piece: &[u8], form: &Form, (cut, has_end): (u64, bool), window: &mut Window<'_>) -> Step {
         let (before, wall_ns) = (window.tail.len(), window.around.wall_ns);
         let len = before + piece.len();
         let free = window.sink.free();
@@ -336,7 +336,7 @@ impl Lines {
         let from = if form.is_plain() { 0 } else { free.len() - len };
         window.tail.copy_to(&mut free[from..]);
         free[from + before..from + len].copy_from_slice(piece);
-        let last = len.checked_sub(1).map(|i| free[from + i]);
+        let last = len.checked_sub(1).map(|i| free[from + i]).filter(|_| has_end);
         window.tail.clear();
         let (kept, marker) = match self.judge(len, last, cut) {
             Verdict::Keep(kept, marker) => (kept, marker),

@@ -139,6 +139,17 @@ impl<T> Owed<T> {
         }
     }
 
+    /// Answers that wait for something else than records, in frames of their own: those of which `is_settled` says so are due.
+    pub fn settle(&mut self, mut is_settled: impl FnMut(&mut T) -> bool) {
+        for entry in &mut self.queue {
+            if let Some(say) = &mut entry.say
+                && is_settled(say)
+            {
+                entry.level = AckLevel::Received;
+            }
+        }
+    }
+
     /// The last answer that is owed.
     pub fn last_mut(&mut self) -> Option<&mut T> {
         self.queue.back_mut()?.say.as_mut()

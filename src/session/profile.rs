@@ -1,5 +1,7 @@
 //! What a reactor must know of a protocol, in plain data and in its own words.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How long a connection may take for the rest of what it began; zero: for ever.
@@ -12,6 +14,26 @@ pub struct Patience {
     /// For more of what was announced.
     pub body: Duration,
 }
+
+/// A number that changes when there is news; whoever changes it wakes the reactors.
+#[derive(Debug, Clone)]
+pub struct News(pub Arc<AtomicU64>);
+
+impl News {
+    /// The number.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl PartialEq for News {
+    fn eq(&self, other: &News) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for News {}
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +63,10 @@ pub struct Profile {
     pub alpn: &'static [&'static [u8]],
     /// Connections may go on in another reactor.
     pub may_move: bool,
+    /// Records come of it. Where none do, connections need no chunk, count for no limit but their own, and are served until the end.
+    pub makes_records: bool,
+    /// Tells that sessions may have something to say though nothing has come for them.
+    pub news: Option<News>,
     /// How long a connection may take for the rest of what it began.
     pub patience: Patience,
     /// A connection older than this (less up to a tenth, by chance) ends behind its present frame; zero: never.
@@ -67,6 +93,8 @@ impl Profile {
             leases: false,
             alpn: &[],
             may_move: true,
+            makes_records: true,
+            news: None,
             patience: Patience::default(),
             max_connection_age: Duration::ZERO,
         }

@@ -113,6 +113,9 @@ impl AddressLimit {
 impl<E: Engine> Reactor<E> {
     /// A new connection: serves it here, or hands it to the reactor that has the fewest.
     pub(super) fn place(&mut self, listener: ListenerId, socket: Socket, peer: Peer) {
+        if self.is_apart(listener) {
+            return self.admit_apart(listener, socket, peer);
+        }
         if self.phase.draining {
             self.seat.spread.keep(self.seat.number); // the others may have ended
             return self.admit(listener, socket, peer);
@@ -170,7 +173,7 @@ impl<E: Engine> Reactor<E> {
     }
 
     /// What lies between its socket and its session.
-    fn stage_for(&self, listener: ListenerId) -> Box<dyn Stage> {
+    pub(super) fn stage_for(&self, listener: ListenerId) -> Box<dyn Stage> {
         let run = &self.listeners[usize::from(listener)];
         let inner = match &run.tls {
             Some(tls) => tls.stage(),
@@ -249,6 +252,9 @@ impl<E: Engine> Reactor<E> {
             deadlines.compact(conns.len(), |id| conns.get(id).is_some());
         }
         self.engine.close(id);
+        if self.is_apart(conn.listener) {
+            return self.apart.forget(id);
+        }
         self.forget(conn.listener, conn.client);
         self.stats().open.add(u64::MAX); // one less; last, so that who sees it finds the place free
         let run = &self.listeners[usize::from(conn.listener)];

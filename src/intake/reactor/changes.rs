@@ -104,6 +104,6 @@ impl<E: Engine> Reactor<E> {
 
     /// True where a connection ends as soon as nothing of it waits: at the end of the server, or of its listener.
     pub(super) fn is_ending(&self, listener: ListenerId) -> bool {
-        self.phase.draining || self.listeners[usize::from(listener)].is_gone
+        (self.phase.draining && !self.is_apart(listener)) || self.listeners[usize::from(listener)].is_gone
     }
 }

@@ -187,10 +187,4 @@ impl Conns {
     pub fn len(&self) -> usize {
         self.count
     }
-
-    /// True when there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
-    }
 }

@@ -34,10 +34,11 @@ pub struct Dawdler {
 impl Dawdler {
     /// For these listeners.
     pub fn new(listeners: &[ListenerRun], linger: Duration) -> Dawdler {
+        // Who asks for a page waits that much longer.
         let somebody_waits = |l: &ListenerRun| {
             let o = &l.options;
             // `net.unix.max_dgram_qlen` is 10 on many systems.
-            o.is_datagram() || o.profile().answers || o.has_stage()
+            o.profile().makes_records && (o.is_datagram() || o.profile().answers || o.has_stage())
         };
         let most = if listeners.iter().any(somebody_waits) { Duration::ZERO } else { (linger / 2).min(MOST) };
         Dawdler { most_ns: most.as_nanos() as u64, ..Dawdler::default() }

@@ -73,9 +73,12 @@ impl<E: Engine> Reactor<E> {
 
     /// So many bytes came from a connection's socket.
     fn count_input(&mut self, id: ConnId, len: usize) {
-        if let Some(conn) = self.conns.get(id) {
-            conn.times.last_input = self.now;
-            conn.share.add(self.meter.window, len);
+        let Some(conn) = self.conns.get(id) else { return };
+        conn.times.last_input = self.now;
+        conn.share.add(self.meter.window, len);
+        let listener = conn.listener;
+        if self.is_apart(listener) {
+            return; // what senders send is counted
         }
         self.meter.received(len);
         self.stats().network_bytes.add(len as u64);
@@ -189,6 +192,11 @@ impl<E: Engine> Reactor<E> {
         between: Option<u64>,
     ) -> Served {
         let (len, memory) = len;
+        if self.conns.get(id).map(|c| c.listener).is_some_and(|listener| self.is_apart(listener)) {
+            self.enter_apart(id, scratch, start, len, memory);
+            let nothing = Entered { step: Step::Continue, is_found: false, worked: 0 };
+            return self.entered(id, Step::Continue, LeaseMark::Scratch, &nothing, received, more);
+        }
         let (mut at, mut between) = (0, between);
         loop {
             let Some(listener) = self.conns.get(id).filter(|c| !c.ended).map(|c| usize::from(c.listener)) else {

@@ -3,6 +3,7 @@
 
 mod admit;
 mod answers;
+mod apart;
 mod between;
 mod changes;
 mod conns;
@@ -18,6 +19,7 @@ mod serve;
 mod timers;
 
 pub use admit::{AddressLimit, ConnectionLimit};
+pub use apart::MOST_APART;
 pub use changes::{Change, Changes};
 pub use conns::bytes_per_connection;
 
@@ -38,6 +40,7 @@ use crate::session::memory::room::Room;
 use crate::session::memory::tail::TailStore;
 use crate::session::{AckLevel, End, Reply, State, Turn};
 use answers::Answers;
+use apart::Apart;
 use between::Between;
 use conns::Conns;
 use dawdle::Dawdler;
@@ -159,6 +162,7 @@ pub struct Reactor<E: Engine> {
     queue: Queue,
     timers: Timers,
     answers: Answers,
+    apart: Apart,
     handshakes: Handshakes,
     meter: Meter,
     dawdler: Dawdler,
@@ -177,6 +181,8 @@ impl<E: Engine> Reactor<E> {
         let _ = setup.shard.reactors[setup.index].wake.set(Wake::new(setup.engine.waker()));
         let now = setup.clock.mono_ns();
         let linger_ns = setup.linger.as_nanos() as u64;
+        let mut apart = Apart::default();
+        setup.listeners.iter().filter_map(|l| l.options.profile().news.as_ref()).for_each(|news| apart.listen(news));
         Reactor {
             conns: Conns::new(setup.connections.most()),
             lanes: Lanes::new(setup.listeners.iter().map(|l| &l.options), linger_ns, setup.discard),
@@ -184,6 +190,7 @@ impl<E: Engine> Reactor<E> {
             queue: Queue { ready: ReadyQueue::new(setup.listeners.len()), parked: Vec::new() },
             timers: Timers::default(),
             answers: Answers::default(),
+            apart,
             handshakes: Handshakes::new(setup.handshakes_per_second, now),
             meter: Meter::default(),
             dawdler: Dawdler::new(&setup.listeners, setup.linger),
@@ -241,6 +248,7 @@ impl<E: Engine> Reactor<E> {
             self.serve_ready();
             self.relieve();
             self.take_written();
+            self.tell_news();
             self.answer();
             self.run_timers();
             self.push_due();
@@ -260,7 +268,7 @@ impl<E: Engine> Reactor<E> {
     }
 
     fn is_empty(&self) -> bool {
-        self.conns.is_empty() && self.seat.spread.inbox(self.seat.number).is_empty()
+        self.conns.len() == self.apart.len() && self.seat.spread.inbox(self.seat.number).is_empty()
     }
 
     /// Waits for something to do, unless there is.
@@ -301,6 +309,7 @@ impl<E: Engine> Reactor<E> {
             || self.seat.control.pings() != port.answered.get()
             || !self.seat.spread.inbox(self.seat.number).is_empty()
             || self.between.relief.is_called()
+            || self.apart.has_news()
             || self.answers.is_written(port.written.load(Ordering::SeqCst))
             || self.seat.control.draining() != self.phase.draining
             || (self.phase.draining && self.seat.control.reactors_abandoned())
@@ -397,7 +406,7 @@ impl<E: Engine> Reactor<E> {
 
     fn take_inbox(&mut self) {
         while let Some(handed) = self.seat.spread.inbox(self.seat.number).pop() {
-            if usize::from(handed.listener) >= self.listeners.len() {
+            if self.listeners.get(usize::from(handed.listener)).is_none_or(|l| l.is_gone) {
                 // Whoever accepted it knows the listener already: it was told after this reactor was.
                 let mut events = Vec::new();
                 self.take_changes(&mut events);
@@ -482,11 +491,12 @@ impl<E: Engine> Reactor<E> {
     fn begin_drain(&mut self, events: &mut Vec<Event>) {
         self.phase.draining = true;
         self.call_off(None);
-        for listener in 0..self.listeners.len() as ListenerId {
+        for listener in (0..self.listeners.len() as ListenerId).filter(|l| !self.is_apart(*l)).collect::<Vec<_>>() {
             self.engine.stop_listening(listener, events);
         }
         // Everybody is looked at once more.
-        self.conns.ids().into_iter().for_each(|id| self.end_soon(id));
+        let ids = self.conns.ids().into_iter().filter(|id| !self.apart.has(*id)).collect::<Vec<_>>();
+        ids.into_iter().for_each(|id| self.end_soon(id));
     }
 
     /// Looks at a connection that is to end: what is found empty then is over.

@@ -113,8 +113,11 @@ impl<E: Engine> Reactor<E> {
     /// True if a connection of this listener that has waited since then may have its turn.
     fn can_serve(&self, listener: usize, since: u64) -> bool {
         let options = &self.listeners[listener].options;
+        if !options.profile().makes_records {
+            return true; // it needs no chunk
+        }
         // A rest waits in the lane: whoever could leave another one comes after it.
-        if self.lanes.has_rest(listener) && options.scratch_bytes() > 0 && !self.refuses(listener, since) {
+        if self.lanes.has_rest(listener) && options.leaves_rests() && !self.refuses(listener, since) {
             return false;
         }
         !self.lanes.is_blocked(listener) || options.when_full == WhenFull::DropNewest || self.refuses(listener, since)
@@ -217,8 +220,10 @@ impl<E: Engine> Reactor<E> {
             Landing::Chunk { gap, .. } => self.chunk_for(id, listener, between, gap, held),
             Landing::Scratch { .. } => {
                 // There must be a chunk for what becomes of them: else they stay where they are.
-                let (chunk, mark) = self.space(listener, between)?;
-                self.put_back(chunk, mark);
+                if self.listeners[listener].options.profile().makes_records {
+                    let (chunk, mark) = self.space(listener, between)?;
+                    self.put_back(chunk, mark);
+                }
                 self.between.scratch.take().map(|scratch| (scratch, LeaseMark::Scratch))
             }
         }

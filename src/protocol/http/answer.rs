@@ -1,14 +1,14 @@
 //! Answers as they go over the wire. When each is given is decided elsewhere ([`crate::session::owed`]).
 
+use super::pages::Page;
 use super::problem::Problem;
-use crate::metrics::stats::AnswerCells;
 use crate::session::Reply;
 use std::cell::RefCell;
 use std::io::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// What is answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// Every line of the request has reached its level: 204.
     Accepted,
@@ -18,6 +18,10 @@ pub enum Kind {
     Text(&'static str),
     /// A probe of readiness that fails: 503 and this text.
     NotReady(&'static str),
+    /// This page.
+    Page(Box<Page>),
+    /// The page that has to be made, once it was made so many times.
+    Made(u64),
     /// What may be asked here.
     Options,
     /// It was not taken.
@@ -25,7 +29,7 @@ pub enum Kind {
 }
 
 /// One answer, given or awaited.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Answer {
     /// What is answered.
     pub kind: Kind,
@@ -63,30 +67,37 @@ thread_local! {
     static DATE: RefCell<Date> = RefCell::default();
 }
 
-/// Writes an answer, and counts it.
+/// Writes an answer.
 pub fn write(answer: &Answer, reply: &mut Reply<'_>) {
-    DATE.with_borrow_mut(|date| write_at(answer, date.at(reply.wall_ns), reply.out, reply.answers));
+    DATE.with_borrow_mut(|date| write_at(answer, date.at(reply.wall_ns), reply.out));
 }
 
 /// What a request to `OPTIONS` and one with a wrong method are told.
 const ALLOW: &str = "Allow: POST, GET, HEAD, OPTIONS\r\n";
 
-fn write_at(answer: &Answer, date: &str, out: &mut Vec<u8>, counts: &AnswerCells) {
+impl Answer {
+    /// Its status code.
+    pub fn status(&self) -> u16 {
+        match &self.kind {
+            Kind::Accepted | Kind::Options => 204,
+            Kind::Continue => 100,
+            Kind::Text(_) => 200,
+            Kind::NotReady(_) | Kind::Made(_) => 503,
+            Kind::Page(page) => page.status,
+            Kind::Problem(problem) => problem.status,
+        }
+    }
+}
+
+fn write_at(answer: &Answer, date: &str, out: &mut Vec<u8>) {
     let connection = match (answer.closes, answer.is_old) {
         (true, _) => "Connection: close\r\n",
         (false, true) => "Connection: keep-alive\r\n",
         (false, false) => "",
     };
-    let status = match answer.kind {
-        Kind::Accepted | Kind::Options => 204,
-        Kind::Continue => 100,
-        Kind::Text(_) => 200,
-        Kind::NotReady(_) => 503,
-        Kind::Problem(problem) => problem.status,
-    };
-    counts.count(status);
+    let status = answer.status();
     // Writing to a Vec cannot fail.
-    let _ = match answer.kind {
+    let _ = match &answer.kind {
         Kind::Accepted => {
             for part in ["HTTP/1.1 204 No Content\r\nDate: ", date, "\r\n", connection, "\r\n"] {
                 out.extend_from_slice(part.as_bytes());
@@ -105,6 +116,22 @@ fn write_at(answer: &Answer, date: &str, out: &mut Vec<u8>, counts: &AnswerCells
                 text.len()
             )
         }
+        Kind::Page(page) => {
+            let length = page.body.len();
+            let head = write!(
+                out,
+                "HTTP/1.1 {status} {}\r\nDate: {date}\r\nContent-Type: {}\r\nContent-Length: {length}\r\nCache-Control: no-store\r\n\
+                 X-Content-Type-Options: nosniff\r\n{}{connection}\r\n",
+                phrase(status),
+                page.kind,
+                page.headers
+            );
+            if !answer.head_only {
+                out.extend_from_slice(&page.body);
+            }
+            head
+        }
+        Kind::Made(_) => Ok(()), // it has become a page before it is due
         Kind::Problem(problem) => {
             let body = format!(
                 "{{\"code\":\"{}\",\"message\":\"{}\",\"lines_received\":{}}}\n",
@@ -134,6 +161,7 @@ fn write_at(answer: &Answer, date: &str, out: &mut Vec<u8>, counts: &AnswerCells
 
 fn phrase(status: u16) -> &'static str {
     match status {
+        200 => "OK",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",

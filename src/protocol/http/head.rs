@@ -71,6 +71,8 @@ pub struct Head<'a> {
     pub authorization: Option<&'a [u8]>,
     /// `X-Logweir-Ack`.
     pub ack: Option<&'a [u8]>,
+    /// `Accept` has `text/html`: browsers ask for it; curl and probes do not.
+    pub wants_html: bool,
 }
 
 /// Reads a head that ends in an empty line.
@@ -118,6 +120,7 @@ pub fn read(bytes: &[u8], max_headers: usize) -> Result<Head<'_>, &'static Probl
         expects: Ok(false),
         authorization: None,
         ack: None,
+        wants_html: false,
     };
     let (mut hosts, mut lengths, mut codings, mut encodings) = (0, 0, 0, 0);
     let (mut says_close, mut says_keep_alive) = (false, false);
@@ -154,6 +157,8 @@ pub fn read(bytes: &[u8], max_headers: usize) -> Result<Head<'_>, &'static Probl
             head.authorization = Some(value);
         } else if name.eq_ignore_ascii_case("x-logweir-ack") {
             head.ack = Some(value);
+        } else if name.eq_ignore_ascii_case("accept") {
+            head.wants_html |= value.to_ascii_lowercase().windows(9).any(|w| w == b"text/html");
         }
     }
     if hosts > 1 || (hosts == 0 && !is_old) {

@@ -2,6 +2,7 @@
 
 use super::head::MOST_HEADERS;
 use super::options::HttpOptions;
+use super::pages::Site;
 use super::session::{BYTES_PER_CONNECTION, HEAD_LANDING, Http};
 use crate::host::address::{Address, Family};
 use crate::host::peer::Peer;
@@ -9,13 +10,16 @@ use crate::protocol::lines::TooLongWord;
 use crate::protocol::{About, Entry};
 use crate::section;
 use crate::session::lines::{LineOptions, TooLong, least_chunk};
-use crate::session::profile::SCRATCH_LANDING;
+use crate::session::memory::room::Room;
+use crate::session::profile::{News, SCRATCH_LANDING};
+use crate::session::routes::{Route, Routes};
 use crate::session::write::{Escape, Format, longest_record};
 use crate::session::{AckLevel, Owner, Patience, Profile, Protocol, Session, same};
 use crate::settings::ConfigError;
 use crate::settings::section::Section;
 use crate::settings::units::{Size, Time};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 section!(/// The keys of an HTTP listener.
@@ -33,6 +37,11 @@ pub static ENTRY: Entry = Entry {
     keys: Keys::KEYS,
     build,
 };
+
+/// Longest head of a request for a page.
+const PAGES_HEAD: usize = 8 << 10;
+/// Bytes of the scratch buffer that a listener of pages wants.
+pub const PAGES_SCRATCH: usize = 2 * HEAD_LANDING + PAGES_HEAD;
 
 /// The protocol of an HTTP listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +76,7 @@ fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, 
         max_requests: section.number("max_requests", keys.max_requests, 0, 0, u32::MAX as usize)? as u32,
         tokens: keys.tokens.iter().flatten().map(token).collect::<Result<_, _>>()?,
         room: Arc::clone(about.room),
+        site: None,
     };
     let patience = Patience {
         line: Duration::from_secs(30),
@@ -101,6 +111,39 @@ impl HttpProtocol {
             ..Profile::new("http", longest_tail, least)
         };
         HttpProtocol { options, profile }
+    }
+
+    /// A listener that shows pages and takes no lines, from whoever may connect.
+    #[must_use]
+    pub fn showing(site: Site, news: Arc<AtomicU64>) -> HttpProtocol {
+        let none = Route { name: String::new(), index: 0, format: Format::Raw };
+        let options = HttpOptions {
+            listener: "admin".into(),
+            framing: LineOptions {
+                max_line_bytes: 128,
+                too_long: TooLong::Drop,
+                strip_cr: false,
+                keep_unterminated: false,
+            },
+            routes: Arc::new(Routes::new(none, [])),
+            ack: AckLevel::Received,
+            max_header_bytes: PAGES_HEAD,
+            max_headers: 64,
+            max_body_bytes: 1,
+            max_decoded_bytes: 1,
+            max_requests: 1,
+            tokens: Vec::new(),
+            room: Room::new(0),
+            site: Some(site),
+        };
+        let patience = Patience { head: Duration::from_secs(2), body: Duration::from_secs(2), ..Patience::default() };
+        let mut protocol = HttpProtocol::new(Arc::new(options), patience, Duration::ZERO, Duration::ZERO);
+        let profile = &mut protocol.profile;
+        (profile.leases, profile.may_move, profile.makes_records) = (false, false, false);
+        profile.news = Some(News(news));
+        // Only the beginning of a request ever lands there.
+        profile.scratch = PAGES_SCRATCH;
+        protocol
     }
 
     /// Its options.

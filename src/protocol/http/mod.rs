@@ -12,6 +12,7 @@ mod encoded;
 mod head;
 mod listener;
 mod options;
+pub mod pages;
 mod problem;
 mod request;
 mod session;
@@ -19,7 +20,7 @@ mod snappy;
 mod zstandard;
 
 pub use head::MOST_HEADERS;
-pub use listener::{ENTRY, HttpProtocol};
+pub use listener::{ENTRY, HttpProtocol, PAGES_SCRATCH};
 pub use options::HttpOptions;
 pub use session::{HEAD_LANDING, Http};
 

@@ -1,6 +1,7 @@
 //! The options of an HTTP listener, checked; and who may write where.
 
 use super::head::Head;
+use super::pages::Site;
 use super::problem::{self, Problem};
 use crate::session::AckLevel;
 use crate::session::lines::LineOptions;
@@ -35,6 +36,8 @@ pub struct HttpOptions {
     pub tokens: Vec<Token>,
     /// Memory for decoding bodies, shared by all connections.
     pub room: Arc<Room>,
+    /// What is shown instead of taking lines.
+    pub site: Option<Site>,
 }
 
 impl HttpOptions {

@@ -42,6 +42,8 @@ problems! {
     NOT_FOUND = 404 "not_found" "known are POST /, POST /ingest/STREAM, GET /healthz and GET /readyz";
     NO_STREAM = 404 "no_such_stream" "this listener has no stream of that name";
     NOT_ALLOWED = 405 "method_not_allowed" "lines come by POST; GET and HEAD answer probes";
+    READ_ONLY = 405 "read_only" "this address is read-only: GET and HEAD";
+    NO_PAGE = 404 "no_page" "known are /, /metrics, /healthz and /readyz";
     TIMEOUT = 408 "timeout" "the request took too long to arrive";
     LENGTH_REQUIRED = 411 "length_required" "a POST needs Content-Length or Transfer-Encoding: chunked";
     BODY_TOO_LARGE = 413 "body_too_large" "the body is larger than max_body_bytes";

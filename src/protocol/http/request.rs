@@ -5,6 +5,7 @@ use super::body::Body;
 use super::encoded::Encoded;
 use super::head::{self, Coding, Framing, Head, Method};
 use super::options::HttpOptions;
+use super::pages::Shown;
 use super::problem::{self, Problem};
 use super::session::{Http, MAX_PIPELINED, Request, SKIP_MOST, State};
 use crate::session::routes::Route;
@@ -103,6 +104,10 @@ impl Http {
         };
         // A client that waits for leave to send a body may send the next request instead: which, cannot be told.
         let closes = self.request.closes || (expects && body != Body::Over) || body.surely() > SKIP_MOST;
+        if let Kind::Made(_) = kind {
+            self.request.frame = Some(self.answers.open(AckLevel::Durable));
+            self.answers.add(1); // the page, which is on its way
+        }
         self.answer(kind, closes, head_only);
         self.state = match body {
             _ if closes => State::Over,
@@ -124,6 +129,16 @@ impl Http {
 
 /// What is to be done with a request.
 fn decide<'a>(options: &'a HttpOptions, head: &Head<'_>, window: &Window<'_>) -> Result<Verdict<'a>, &'static Problem> {
+    if let Some(site) = &options.site {
+        return match head.method {
+            Method::Get | Method::Head => match site.0.show(head.path, head.wants_html) {
+                Shown::Now(page) => Ok(Verdict::Say(Kind::Page(Box::new(page)))),
+                Shown::Later(time) => Ok(Verdict::Say(Kind::Made(time))),
+                Shown::Nothing => Err(&problem::NO_PAGE),
+            },
+            _ => Err(&problem::READ_ONLY),
+        };
+    }
     match (head.method, head.path) {
         (Method::Options, _) => return Ok(Verdict::Say(Kind::Options)),
         (Method::Get | Method::Head, "/") => {

@@ -364,8 +364,9 @@ impl Http {
     pub(super) fn answer(&mut self, kind: Kind, closes: bool, head_only: bool) {
         let Request { lines, is_old, .. } = self.request;
         let answer = Answer { kind, lines, closes, is_old, head_only };
-        match (self.request.frame.take(), kind) {
-            (Some(_), Kind::Accepted) => self.answers.close(answer),
+        let waits = matches!(answer.kind, Kind::Accepted | Kind::Made(_));
+        match (self.request.frame.take(), waits) {
+            (Some(_), true) => self.answers.close(answer),
             (Some(_), _) => self.answers.close_at_once(answer),
             (None, _) => self.answers.say(answer),
         }
@@ -382,6 +383,20 @@ impl Http {
         self.paused = false;
         self.answer(Kind::Problem(problem), true, false);
         self.state = State::Over;
+    }
+}
+
+impl Http {
+    /// Pages that had to be made and were, are what is answered.
+    fn take_made(&mut self) {
+        let Some((made, page)) = self.options.site.as_ref().and_then(|site| site.0.made()) else { return };
+        self.answers.settle(|answer| match answer.kind {
+            Kind::Made(time) if time <= made => {
+                answer.kind = Kind::Page(Box::new(page.clone()));
+                true
+            }
+            _ => false,
+        });
     }
 }
 
@@ -495,7 +510,7 @@ impl Session for Http {
         let open = Answer { kind, lines, closes: true, is_old, head_only: false };
         let instead = |answer: &mut Answer| {
             if answer.kind == Kind::Accepted {
-                answer.kind = kind;
+                answer.kind = Kind::Problem(&problem::DISK_FAILED);
             }
         };
         self.answers.fail(instead, inside.then_some(open));
@@ -508,8 +523,12 @@ impl Session for Http {
     }
 
     fn output(&mut self, reply: &mut Reply<'_>) {
+        self.take_made();
         while let Some(answer) = self.answers.next_due() {
             write(&answer, reply);
+            if self.options.site.is_none() {
+                reply.answers.count(answer.status());
+            }
             if answer.closes {
                 self.answers.clear();
                 self.state = State::Over;

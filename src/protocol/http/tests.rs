@@ -31,6 +31,7 @@ fn options(format: Format, too_long: TooLong, ack: AckLevel) -> HttpOptions {
         max_requests: 0,
         tokens: Vec::new(),
         room: Room::new(32 << 20),
+        site: None,
     }
 }
 

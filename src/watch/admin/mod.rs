@@ -1,124 +1,147 @@
-//! The admin address: `/metrics`, `/healthz`, `/readyz`, and the status page. Read-only and small; the lines never pass here.
+//! The admin address: `/metrics`, `/healthz`, `/readyz`, and the status page. One more HTTP listener, which takes no lines. Its
+//! connections are served by the reactors like all others, but need no chunk and have places of their own, so that a probe is
+//! answered whatever the other clients do.
 
 mod page;
-mod serve;
 
 use crate::pipeline::control::Control;
+use crate::protocol::http::pages::{Page, Pages, Shown};
 use crate::watch::render::Metrics;
+use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
-
-/// Headers that are looked at; more are refused with 400.
-const HEADERS_MAX: usize = 64;
-
-/// Listens on the admin address, or takes over a socket that does already.
-///
-/// # Errors
-/// The address is taken or not ours.
-pub fn bind(address: SocketAddr, kept: Option<socket2::Socket>) -> io::Result<(TcpListener, SocketAddr)> {
-    let listener = match kept {
-        Some(socket) => {
-            socket.set_nonblocking(false)?;
-            socket.into()
-        }
-        None => TcpListener::bind(address)?,
-    };
-    let address = listener.local_addr()?;
-    Ok((listener, address))
-}
-
-/// Starts answering; the threads live as long as the process.
-///
-/// # Errors
-/// No threads can be had.
-pub fn start(listener: TcpListener, metrics: &Arc<Metrics>, control: &Arc<Control>) -> io::Result<()> {
-    let site = Site { metrics: Arc::clone(metrics), control: Arc::clone(control) };
-    serve::Serving::start(listener, Arc::new(site))
-}
-
-/// What there is to be said.
-struct Site {
-    metrics: Arc<Metrics>,
-    control: Arc<Control>,
-}
-
-/// Answers requests.
-trait Respond: Send + Sync {
-    /// The answer to a request; `None`: it is [`Respond::metrics`]. Never waits.
-    fn respond(&self, head: &[u8]) -> Option<Answer>;
-    /// `/metrics`, which may take its time.
-    fn metrics(&self) -> Answer;
-}
-
-/// An answer.
-struct Answer {
-    status: &'static str,
-    kind: &'static str,
-    body: String,
-}
-
-impl Answer {
-    fn new(status: &'static str, kind: &'static str, body: impl Into<String>) -> Answer {
-        Answer { status, kind, body: body.into() }
-    }
-
-    /// As it goes over the wire.
-    fn bytes(&self, without_body: bool) -> Vec<u8> {
-        let more = if self.kind == HTML { page::headers() } else { "" };
-        let mut text = format!(
-            "HTTP/1.1 {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
-             X-Content-Type-Options: nosniff\r\n{more}Connection: close\r\n\r\n",
-            self.status,
-            self.kind,
-            self.body.len()
-        );
-        if !without_body {
-            text += &self.body;
-        }
-        text.into_bytes()
-    }
-}
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
+const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Browsers ask for HTML; curl and probes do not.
-fn wants_html(request: &httparse::Request<'_, '_>) -> bool {
-    let mut accepts = request.headers.iter().filter(|h| h.name.eq_ignore_ascii_case("accept"));
-    accepts.any(|h| h.value.to_ascii_lowercase().windows(9).any(|w| w == b"text/html"))
+/// Changes whenever `/metrics` was made: those who wait for it look.
+pub type News = Arc<AtomicU64>;
+
+/// What there is to be said.
+pub struct AdminPages {
+    control: Arc<Control>,
+    /// Asks for `/metrics` to be made; one order waits at most.
+    orders: SyncSender<()>,
+    /// How many times making it has begun, and what it came to last.
+    state: Mutex<Making>,
+    news: News,
 }
 
-impl Respond for Site {
-    fn respond(&self, head: &[u8]) -> Option<Answer> {
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-        let mut request = httparse::Request::new(&mut headers);
-        match request.parse(head) {
-            Ok(httparse::Status::Complete(_)) => {}
-            _ => return Some(Answer::new("400 Bad Request", TEXT, "not an HTTP request that is understood here\n")),
-        }
-        if !matches!(request.method, Some("GET" | "HEAD")) {
-            return Some(Answer::new("405 Method Not Allowed", TEXT, "this address is read-only\n"));
-        }
-        let answer = match request.path.map(|p| p.split('?').next().unwrap_or(p)) {
-            Some("/metrics") => return None,
-            // Alive is what answers; a disk that failed needs an operator, not a restart loop.
-            Some("/healthz") => Answer::new("200 OK", TEXT, "ok\n"),
-            Some("/readyz") => match self.control.not_ready() {
-                None => Answer::new("200 OK", TEXT, "ready\n"),
-                Some(why) => Answer::new("503 Service Unavailable", TEXT, format!("{why}\n")),
-            },
-            Some("/") if wants_html(&request) => Answer::new("200 OK", HTML, page::PAGE),
-            Some("/") => {
-                let text = "logweir (a browser gets a status page here)\n/metrics\n/healthz\n/readyz\n";
-                Answer::new("200 OK", TEXT, text)
-            }
-            _ => Answer::new("404 Not Found", TEXT, "known are /, /metrics, /healthz and /readyz\n"),
-        };
-        Some(answer)
+#[derive(Default)]
+struct Making {
+    begun: u64,
+    made: Option<(u64, Page)>,
+}
+
+impl fmt::Debug for AdminPages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AdminPages")
+    }
+}
+
+impl AdminPages {
+    /// Pages about this server, and the thread that makes `/metrics`, which may take its time: it asks the disk. It lives as long as
+    /// the pages; `wake` wakes those who wait.
+    ///
+    /// # Errors
+    /// No thread can be had.
+    pub fn start(
+        metrics: &Arc<Metrics>,
+        control: &Arc<Control>,
+        wake: impl Fn() + Send + 'static,
+    ) -> io::Result<Arc<AdminPages>> {
+        let (orders, ordered) = sync_channel(1);
+        let (state, news) = (Mutex::default(), News::default());
+        let pages = Arc::new(AdminPages { control: Arc::clone(control), orders, state, news });
+        let (weak, metrics) = (Arc::downgrade(&pages), Arc::clone(metrics));
+        let body = move || make(&ordered, || weak.upgrade(), &metrics, &wake);
+        std::thread::Builder::new().name("metrics".into()).spawn(body)?;
+        Ok(pages)
     }
 
-    fn metrics(&self) -> Answer {
-        Answer::new("200 OK", "text/plain; version=0.0.4; charset=utf-8", self.metrics.render())
+    /// See [`News`].
+    #[must_use]
+    pub fn news(&self) -> News {
+        Arc::clone(&self.news)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Making> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes `/metrics` once for each order, until nobody orders any more.
+fn make(ordered: &Receiver<()>, pages: impl Fn() -> Option<Arc<AdminPages>>, metrics: &Metrics, wake: &impl Fn()) {
+    while ordered.recv().is_ok() {
+        let Some(pages) = pages() else { return };
+        let time = {
+            let mut state = pages.lock();
+            state.begun += 1;
+            state.begun
+        };
+        let page = Page::new(200, EXPOSITION, metrics.render());
+        pages.lock().made = Some((time, page));
+        pages.news.fetch_add(1, Ordering::SeqCst);
+        wake();
+    }
+}
+
+impl Pages for AdminPages {
+    fn show(&self, path: &str, wants_html: bool) -> Shown {
+        Shown::Now(match path {
+            "/metrics" => {
+                // What is being made already began before it was asked for.
+                let time = self.lock().begun + 1;
+                let _ = self.orders.try_send(()); // where an order waits already, it is for this too
+                return Shown::Later(time);
+            }
+            // Alive is what answers; a disk that failed needs an operator, not a restart loop.
+            "/healthz" => Page::new(200, TEXT, "ok\n"),
+            "/readyz" => match self.control.not_ready() {
+                None => Page::new(200, TEXT, "ready\n"),
+                Some(why) => Page::new(503, TEXT, format!("{why}\n")),
+            },
+            "/" if wants_html => Page { headers: page::headers(), ..Page::new(200, HTML, page::PAGE) },
+            "/" => {
+                let text = "logweir (a browser gets a status page here)\n/metrics\n/healthz\n/readyz\n";
+                Page::new(200, TEXT, text)
+            }
+            _ => return Shown::Nothing,
+        })
+    }
+
+    fn made(&self) -> Option<(u64, Page)> {
+        self.lock().made.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::accounting::Accounting;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn whoever_asks_is_shown_what_began_afterwards() {
+        let control = Arc::new(Control::default());
+        let metrics = Arc::new(Metrics::new(Accounting::new(1), vec!["l".into()], Vec::new(), Arc::clone(&control)));
+        let (sender, woken) = channel();
+        let pages = AdminPages::start(&metrics, &control, move || sender.send(()).unwrap_or(())).unwrap();
+        for _ in 0..3 {
+            let Shown::Later(time) = pages.show("/metrics", false) else { panic!("it has to be made") };
+            while pages.made().is_none_or(|(made, _)| made < time) {
+                woken.recv().unwrap();
+            }
+            let (_, page) = pages.made().unwrap();
+            assert!(String::from_utf8_lossy(&page.body).contains("logweir_ready"));
+        }
+        assert!(pages.news().load(Ordering::SeqCst) >= 3);
+        assert_eq!(pages.show("/nothing", false), Shown::Nothing);
+        assert!(matches!(pages.show("/readyz", false), Shown::Now(Page { status: 503, .. })), "not started");
+        assert!(matches!(pages.show("/", true), Shown::Now(Page { kind: HTML, .. })));
+        assert!(matches!(pages.show("/", false), Shown::Now(Page { kind: TEXT, .. })));
     }
 }

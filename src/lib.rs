@@ -1,6 +1,6 @@
 //! logweir: log lines in, durable plain text files out, at the speed of the machine and in bounded memory.
 //!
-//! The README section "Reading the code" follows one line from socket to disk; the floors below are described in docs/architecture.md.
+//! docs/architecture.md follows one line from socket to disk and describes the floors below.
 #![deny(unsafe_code, missing_docs, unsafe_op_in_unsafe_fn)]
 #![warn(clippy::undocumented_unsafe_blocks)]
 

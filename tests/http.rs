@@ -402,3 +402,27 @@ fn the_smuggling_corpus_is_answered_with_400_and_close() {
     assert!(!text(&server).contains("smuggled"));
     server.metrics().check_accounts();
 }
+
+/// Each request is acknowledged for itself, and so is a run of its own; a chunk describes a limited number of them.
+#[test]
+fn more_small_requests_at_once_than_a_chunk_describes_are_all_taken() {
+    const CONNECTIONS: usize = 400;
+    let dir = scratch();
+    let config = format!(
+        "[placement]\nshards = 1\nreactors_per_shard = 1\n[buffer]\nmemory = \"4MiB\"\n{WEB}max_line_bytes = \"1KiB\"\n"
+    );
+    let server = Server::with_config(&dir.path().join("d"), &config);
+    let mut clients: Vec<Client> = (0..CONNECTIONS).map(|_| Client::to(server.address("web"))).collect();
+    await_that("all are in", || server.metrics().sum("logweir_connections", "") == CONNECTIONS as f64);
+    server.signal(Signal::SIGSTOP);
+    // All of it is there when the server goes on.
+    for (i, client) in clients.iter_mut().enumerate() {
+        (0..4).for_each(|n| client.send(request("/", "", &format!("{i} {n}\n")).as_bytes()));
+    }
+    server.signal(Signal::SIGCONT);
+    for client in &mut clients {
+        (0..4).for_each(|_| assert_eq!(client.answer().unwrap().status, 204));
+    }
+    assert_eq!(text(&server).lines().count(), 4 * CONNECTIONS);
+    server.metrics().check_accounts();
+}

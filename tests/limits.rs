@@ -81,11 +81,11 @@ fn a_line_that_does_not_end_ends_its_connection_and_is_counted() {
 fn without_descriptors_it_goes_on_and_still_rotates() {
     let dir = scratch();
     let data = dir.path().join("data");
-    // 146 descriptors: after what logweir keeps for itself, a handful of connections.
+    // 210 descriptors: after what logweir keeps for itself, a handful of connections.
     let args = ["--listen", "tcp://127.0.0.1:0", "--set", "storage.segment_size=64KiB"];
     let mut server = Server::start_with(&data, &args, Stdio::null(), |command| {
         let mut limited = std::process::Command::new("prlimit");
-        limited.arg("--nofile=146:146").arg(command.get_program()).args(command.get_args());
+        limited.arg("--nofile=210:210").arg(command.get_program()).args(command.get_args());
         *command = limited;
     });
     let mut held = Vec::new();

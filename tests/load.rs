@@ -4,7 +4,8 @@ mod common;
 
 use common::{Server, await_that, cat, logweir, scratch};
 use nix::sys::signal::Signal;
-use std::net::SocketAddr;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -201,4 +202,45 @@ fn an_idle_server_sleeps() {
     // The time itself is what is measured here: nothing may happen in it.
     std::thread::park_timeout(std::time::Duration::from_secs(2));
     assert!(switches() - before <= 2, "{} wake-ups in two idle seconds", switches() - before);
+}
+
+/// Whoever fills whole chunks leaves the others none that is fresh. Requests that need one, since a body is decoded piece by piece, go
+/// on all the same.
+#[test]
+fn requests_go_on_beside_senders_that_fill_every_chunk() {
+    let dir = scratch();
+    let config = "[placement]\nshards = 1\nreactors_per_shard = 1\n[buffer]\nmemory = \"8MiB\"\n\
+        [listener.lines]\naddress = \"tcp://127.0.0.1:0\"\nreply = \"count\"\nmax_line_bytes = \"64KiB\"\n\
+        [listener.web]\nprotocol = \"http\"\naddress = \"tcp://127.0.0.1:0\"\nmax_line_bytes = \"64KiB\"\nqueue_timeout = \"1h\"\n";
+    let server = Server::with_config(&dir.path().join("data"), config);
+    let body = {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        (0..600).for_each(|i| writeln!(encoder, "{i} {}", "y".repeat(300)).unwrap());
+        encoder.finish().unwrap()
+    };
+    let head =
+        format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n", body.len());
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut sender = TcpStream::connect(server.address("lines")).unwrap();
+                let mut counts = sender.try_clone().unwrap();
+                scope.spawn(move || std::io::copy(&mut counts, &mut std::io::sink()));
+                let lines = [&[b'x'; 299][..], b"\n"].concat().repeat(1000);
+                while !over.load(Ordering::SeqCst) {
+                    sender.write_all(&lines).unwrap();
+                }
+            });
+        }
+        let mut client = common::http::Client::to(server.address("web"));
+        for _ in 0..5 {
+            (0..8).for_each(|_| client.send(&[head.as_bytes(), &body].concat()));
+            (0..8).for_each(|_| assert_eq!(client.answer().expect("an answer").status, 204));
+        }
+        over.store(true, Ordering::SeqCst);
+    });
+    let metrics = server.metrics();
+    metrics.check_accounts();
+    assert_eq!(metrics.sum("logweir_durable_lines_total", "listener=\"web\""), 24_000.0);
 }

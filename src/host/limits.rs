@@ -4,7 +4,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Descriptors for everything but connections: files and their trails of all streams, directories, listeners, engines,
 /// the connections of the admin address, spares.
-const OTHERS: u64 = 256;
+const OTHERS: u64 = 192;
 
 /// Raises the soft limit of descriptors to the hard one and returns how many connections fit beside the files of so many
 /// streams and shards and so many listening sockets.

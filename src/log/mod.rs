@@ -10,7 +10,6 @@ pub mod data_dir;
 pub mod direct;
 pub mod disk;
 pub mod foreign;
-pub mod keeper;
 pub mod names;
 pub mod real_disk;
 pub mod recover;

@@ -1,5 +1,5 @@
 //! The protocols: each is a folder, and a line in [`TABLE`]. A folder has the protocol's keys of the configuration, what a reactor
-//! must know of it, its session, and its tests. CONTRIBUTING.md has the steps for a new one.
+//! must know of it, its session, and its tests. docs/architecture.md has the steps for a new one.
 
 pub mod http;
 pub mod lines;
@@ -34,8 +34,11 @@ pub struct Entry {
     /// Its own keys in `[listener.NAME]`, beside those that all have. Several protocols may have a key of one name.
     pub keys: &'static [&'static str],
     /// Makes it of its keys.
-    pub build: fn(&Section<'_>, &About<'_>) -> Result<Arc<dyn Protocol>, ConfigError>,
+    pub build: Build,
 }
+
+/// Makes a protocol of its keys.
+pub type Build = fn(&Section<'_>, &About<'_>) -> Result<Arc<dyn Protocol>, ConfigError>;
 
 /// What is known of a listener when its protocol is made.
 pub struct About<'a> {

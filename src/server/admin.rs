@@ -1,7 +1,7 @@
 //! The admin address: one more listener of the first reactor, from the start, so that health answers while recovery runs.
 
-use super::StartError;
-use super::build::resource;
+use super::error::StartError;
+use super::error::resource;
 use crate::host::address::Address;
 use crate::host::peer::ListenerId;
 use crate::intake::listener::{ListenerOptions, WhenFull};

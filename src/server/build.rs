@@ -1,15 +1,17 @@
 //! Puts a server together, in the order: lock, admin, recovery, writers, sockets, reactors.
 
 use super::admin::AdminAddress;
+use super::certificates::Certificates;
 use super::engine;
+use super::error::{StartError, resource};
 use super::file_modes::FileModes;
 use super::housekeeping;
 use super::live::{Live, SPARE_LISTENERS, SPARE_STREAMS};
 use super::pin::{placed, spawn};
 use super::seats::{Seats, listener_runs};
 use super::sources::{Source, open_all};
+use super::started::{Around, Started};
 use super::threads::Threads;
-use super::{Around, Certificates, StartError, Started};
 use crate::config::Options;
 use crate::config::checked::StreamSettings;
 use crate::host::clock::Clock;
@@ -21,13 +23,13 @@ use crate::intake::reactor::{Change, ConnectionLimit, MOST_APART, bytes_per_conn
 use crate::intake::spread::Spread;
 use crate::log::data_dir::{self};
 use crate::log::disk::Disk;
-use crate::log::keeper::{KeptCounts, KeptStreams};
 use crate::log::recover::recover_dir;
 use crate::log::retired;
 use crate::log::segment::AppendOptions;
 use crate::log::stream_dir::StreamDir;
 use crate::metrics::accounting::{Accounting, Ledger};
 use crate::pipeline::control::{Control, Notice};
+use crate::pipeline::keeper::{KeptCounts, KeptStreams};
 use crate::pipeline::shard::{Shard, ShardSize};
 use crate::pipeline::writer::steward::Threaded;
 use crate::pipeline::writer::stream::{StreamOptions, StreamWriter};
@@ -52,10 +54,6 @@ pub struct Running {
 
 /// Changes of the configuration that may wait for a thread; a reload sends one to each reactor, and one for each stream.
 const CHANGES: usize = 512;
-
-pub(super) fn resource(what: &'static str) -> impl Fn(io::Error) -> StartError {
-    move |error| StartError::Resource { what, error }
-}
 
 /// Builds and starts everything.
 pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Result<Running, StartError> {
@@ -240,7 +238,7 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
     let _ = metrics.kept.set((Arc::clone(&counts), Arc::clone(disk), options.data_dir.clone())); // set here only
     let work = (Arc::clone(&kept), counts);
     threads.keeper = Some(housekeeping::start(disk, clock, &control, &options.data_dir, work, keeper_sleeper)?);
-    begun.is_done();
+    begun.done();
     control.start();
     fault_in(&shards, plan).map_err(resource("start a thread"))?;
     let data_dir = std::fs::canonicalize(&options.data_dir).unwrap_or_else(|_| options.data_dir.clone());
@@ -292,7 +290,7 @@ struct Begun<'a> {
 }
 
 impl Begun<'_> {
-    fn is_done(self) {
+    fn done(self) {
         std::mem::forget(self);
     }
 }

@@ -1,7 +1,7 @@
 //! TLS of the listeners: loaded at the start, read again when a file changes or SIGHUP asks for it. Connections that are
 //! open go on with what they began with.
 
-use super::StartError;
+use super::error::StartError;
 use crate::intake::listener::{ListenerOptions, TlsSettings};
 use crate::intake::transport::tls::{MinVersion, TlsAcceptor, TlsOptions};
 use std::sync::atomic::{AtomicBool, Ordering};

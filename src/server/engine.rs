@@ -1,6 +1,6 @@
 //! Which engine runs, and why.
 
-use super::StartError;
+use super::error::StartError;
 use crate::config::raw::EngineChoice;
 use crate::intake::net;
 use std::io;

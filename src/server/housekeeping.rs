@@ -1,7 +1,7 @@
 //! The housekeeping thread: its start, and how streams are kept.
 
-use super::StartError;
-use super::build::resource;
+use super::error::StartError;
+use super::error::resource;
 use crate::config::Options;
 use crate::config::checked::StreamSettings;
 use crate::host::clock::Clock;
@@ -9,9 +9,9 @@ use crate::log::LogError;
 use crate::log::archive::Shelf;
 use crate::log::data_dir::stream_dirs;
 use crate::log::disk::Disk;
-use crate::log::keeper::{Keeper, KeptCounts, KeptStream, KeptStreams};
 use crate::log::retention::Limits;
 use crate::pipeline::control::Control;
+use crate::pipeline::keeper::{Keeper, KeptCounts, KeptStream, KeptStreams};
 use crate::pipeline::sleep::Sleep;
 use crate::pipeline::writer::stream::trail_most;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,6 +1,6 @@
 //! A running server as its configuration sees it: what it was started with, and the ways to change that.
 
-use super::Certificates;
+use super::certificates::Certificates;
 use super::file_modes::FileModes;
 use super::sources::Source;
 use crate::config::Options;
@@ -8,8 +8,8 @@ use crate::host::clock::Clock;
 use crate::intake::reactor::{self, ConnectionLimit, ListenerRun};
 use crate::intake::spread::Spread;
 use crate::log::disk::Disk;
-use crate::log::keeper::KeptStreams;
 use crate::pipeline::control::{Control, Notice};
+use crate::pipeline::keeper::KeptStreams;
 use crate::pipeline::shard::Shard;
 use crate::pipeline::writer;
 use crate::server::sandbox::Confinement;

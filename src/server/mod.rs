@@ -4,6 +4,7 @@ mod admin;
 mod build;
 mod certificates;
 mod engine;
+mod error;
 mod file_modes;
 mod housekeeping;
 mod live;
@@ -13,12 +14,12 @@ pub mod sandbox;
 mod seats;
 pub mod service;
 mod sources;
+mod started;
 mod threads;
 mod watchdog;
 
 use crate::config::{ConfigError, Options};
 use crate::host::clock::{Clock, SystemClock};
-use crate::log::LogError;
 use crate::log::disk::Disk;
 use crate::log::real_disk::RealDisk;
 use crate::pipeline::control::Notice;
@@ -27,9 +28,9 @@ use crate::server::service::{Inherited, Manager};
 use crate::watch::render::Metrics;
 use build::Running;
 pub use certificates::Certificates;
+pub use error::StartError;
 use live::Live;
-use std::io;
-use std::path::PathBuf;
+pub use started::{Around, Started};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
@@ -37,83 +38,6 @@ use threads::Threads;
 use watchdog::Watchdog;
 
 pub use reload::Report;
-
-/// Why a server did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// Something about the files.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// A listener cannot listen.
-    #[error("listener.{name}: cannot listen on {address}: {error}{}", hint(error))]
-    Listen {
-        /// Its name.
-        name: String,
-        /// Its address.
-        address: String,
-        /// Why not.
-        error: io::Error,
-    },
-    /// A listener's certificate, key or authority.
-    #[error("listener.{name}: {error}")]
-    Tls {
-        /// Its name.
-        name: String,
-        /// What is wrong.
-        error: crate::intake::transport::tls::TlsError,
-    },
-    /// The admin address.
-    #[error("admin: cannot listen on {address}: {error}; choose another --admin, or --admin off")]
-    Admin {
-        /// The address.
-        address: String,
-        /// Why not.
-        error: io::Error,
-    },
-    /// `engine = "io_uring"`, and it cannot be had.
-    #[error(
-        "engine = \"io_uring\" does not work here: {error}; set engine = \"auto\" or \"epoll\", or allow io_uring (kernel.io_uring_disabled, the container's seccomp profile)"
-    )]
-    IoUring {
-        /// What the probe met.
-        error: io::Error,
-    },
-    /// Threads, memory, epoll.
-    #[error("cannot {what}: {error}")]
-    Resource {
-        /// What was wanted.
-        what: &'static str,
-        /// Why not.
-        error: io::Error,
-    },
-}
-
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "; another program listens there: stop it, or choose another --listen",
-        io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher one",
-        _ => "",
-    }
-}
-
-/// What a server tells when it is ready.
-#[derive(Debug, Clone)]
-pub struct Started {
-    /// Name and real address of each listener.
-    pub listeners: Vec<(String, String)>,
-    /// The admin address.
-    pub admin: Option<String>,
-    /// Where the files go, absolute.
-    pub data_dir: PathBuf,
-    /// The engine, and why.
-    pub engine: String,
-    /// How appends are made, and why.
-    pub io: String,
-    /// Connections at most.
-    pub max_connections: usize,
-    /// Memory of that many connections, in bytes.
-    pub connection_bytes: usize,
-}
 
 /// A server that runs.
 pub struct Server {
@@ -127,18 +51,6 @@ pub struct Server {
 
 /// Where a server's control thread hears of signals, and of its own threads.
 pub type Notices = (Sender<Notice>, Receiver<Notice>);
-
-/// What a server runs on.
-pub struct Around {
-    /// Its disk.
-    pub disk: Arc<dyn Disk>,
-    /// Its clock.
-    pub clock: Arc<dyn Clock>,
-    /// The service manager.
-    pub manager: Manager,
-    /// Sockets from it.
-    pub inherited: Vec<Inherited>,
-}
 
 /// Starts a server on this machine's disk and clock.
 ///

@@ -1,8 +1,9 @@
 //! The reactors: what each is made of, and its start.
 
-use super::build::resource;
+use super::certificates::Certificates;
+use super::error::StartError;
+use super::error::resource;
 use super::pin::{Place, spawn};
-use super::{Certificates, StartError};
 use crate::config::Options;
 use crate::host::clock::Clock;
 use crate::host::peer::ListenerId;

@@ -1,6 +1,6 @@
 //! Where connections come in: the sockets of the listeners, bound here or come from the service manager.
 
-use super::StartError;
+use super::error::StartError;
 use crate::host::address::Address;
 use crate::host::peer::{ListenerId, Peer};
 use crate::intake::listener::ListenerOptions;

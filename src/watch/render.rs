@@ -3,12 +3,12 @@
 //! Latencies are our own fixed buckets, added as text: the exporter's histograms keep every sample until rendered.
 
 use crate::log::disk::Disk;
-use crate::log::keeper::{Kept, KeptCounts};
 use crate::log::recover::Recovered;
 use crate::metrics::accounting::{Account, Accounting, REASONS, Tally};
 use crate::metrics::cells::{BUCKETS_US, Histogram};
 use crate::metrics::stats::{REFUSED, STATUSES};
 use crate::pipeline::control::Control;
+use crate::pipeline::keeper::{Kept, KeptCounts};
 use crate::pipeline::shard::Shard;
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};

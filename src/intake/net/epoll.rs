@@ -3,8 +3,8 @@
 //! mio is edge-triggered: after an event a connection is pending until a receive finds it empty. A receive that took
 //! fewer bytes than it had room for found it empty (epoll(7)), unless the peer has ended its side already.
 
+use super::contract::{ConnId, Datagram, Engine, Event, Lease, ListenerId, Outcome, Received, Sent, Socket};
 use super::socket::{self, Accept};
-use super::{ConnId, Datagram, Engine, Event, Lease, ListenerId, Outcome, Received, Sent, Socket};
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token, Waker};
 use std::collections::VecDeque;

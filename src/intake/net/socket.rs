@@ -1,6 +1,6 @@
 //! What both engines do with a socket directly.
 
-use super::{Datagram, Event, Kind, ListenerId, Outcome, Peer, Socket};
+use super::contract::{Datagram, Event, Kind, ListenerId, Outcome, Peer, Socket};
 use crate::intake::listener::DATAGRAM_MAX;
 use nix::sys::socket::MsgFlags;
 use nix::sys::socket::{MultiHeaders, SockaddrStorage};

@@ -1,7 +1,7 @@
 //! Standard input as an accept source: a blocking thread (epoll refuses regular files) that passes what it reads on to a
 //! socket, which a reactor serves like any other connection.
 
-use super::{Kind, Socket};
+use super::contract::{Kind, Socket};
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 

@@ -1,73 +1,14 @@
 //! Connections of which no records come: those of the admin address. They need no chunk, count for no limit but their own, and are
 //! served until the reactor ends: a probe is answered whatever the senders do.
 
-use super::Reactor;
-use super::conns::Conn;
+use super::parts::apart::{MOST_APART, worth};
+use super::parts::conns::Conn;
+use super::state::Reactor;
 use crate::host::peer::{ListenerId, Peer};
 use crate::intake::net::{Engine, LeaseMark, Socket};
 use crate::metrics::stats::Refused;
 use crate::pipeline::chunk::{Chunk, ConnId};
-use crate::session::profile::News;
 use crate::session::{Around, Input, Owner, Window};
-
-/// Connections at once. Beyond them one makes room: the oldest that has asked nothing yet, else that has not read its answer.
-pub const MOST_APART: usize = 128;
-
-/// See the module.
-#[derive(Debug, Default)]
-pub struct Apart {
-    /// The oldest first.
-    conns: Vec<ConnId>,
-    /// What their sessions hear by, and how far they have.
-    news: Option<(News, u64)>,
-}
-
-impl Apart {
-    /// Those of a listener may hear news.
-    pub fn listen(&mut self, news: &News) {
-        self.news = Some((news.clone(), news.get()));
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.conns.len()
-    }
-
-    /// True where there is news that they have not heard.
-    pub fn has_news(&self) -> bool {
-        self.news.as_ref().is_some_and(|(news, heard)| news.get() != *heard)
-    }
-
-    /// Who is to hear the news, if there is any.
-    fn to_hear(&mut self) -> &[ConnId] {
-        match &mut self.news {
-            Some((news, heard)) if news.get() != *heard => {
-                *heard = news.get();
-                &self.conns
-            }
-            _ => &[],
-        }
-    }
-
-    /// Whether a connection is one of them.
-    pub fn has(&self, id: ConnId) -> bool {
-        self.conns.contains(&id)
-    }
-
-    /// One is gone.
-    pub fn forget(&mut self, id: ConnId) {
-        self.conns.retain(|other| *other != id);
-    }
-}
-
-/// How soon a connection makes room for another: the least first.
-fn worth(conn: &Conn) -> u8 {
-    match (conn.state().owes, conn.sending) {
-        (false, false) => 0,
-        (_, true) => 1,
-        (true, false) => 2,
-    }
-}
 
 impl<E: Engine> Reactor<E> {
     /// True for a listener of which no records come.
@@ -100,7 +41,7 @@ impl<E: Engine> Reactor<E> {
 
     /// Lets those who wait for news look whether they have something to say.
     pub(super) fn tell_news(&mut self) {
-        for id in self.apart.to_hear() {
+        for id in self.apart.heard_by() {
             if let Some(conn) = self.conns.get(*id) {
                 self.answers.mark(conn, *id);
             }

@@ -2,30 +2,13 @@
 //!
 //! The control thread decides what can change and binds what is new; a reactor only takes it over, between two turns.
 
-use super::dawdle::Dawdler;
-use super::{ListenerRun, Reactor};
+use super::parts::changes::Change;
+use super::parts::dawdle::Dawdler;
+use super::parts::listeners::ListenerRun;
+use super::state::Reactor;
 use crate::host::peer::ListenerId;
 use crate::intake::net::{Engine, Event, Kind};
-use crossbeam_queue::ArrayQueue;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// One reload, for one reactor.
-pub struct Change {
-    /// Listeners that are new, changed or gone, by place; new ones come behind those that there are.
-    pub listeners: Vec<(ListenerId, ListenerRun)>,
-    /// Those whose old sockets accept no more. What waits in their queues is taken in first.
-    pub stopped: Vec<ListenerId>,
-    /// New sockets to accept from.
-    pub sockets: Vec<(ListenerId, socket2::Socket)>,
-    /// `limits.tls_handshakes_per_second`.
-    pub handshakes_per_second: usize,
-    /// `buffer.linger`.
-    pub linger: Duration,
-}
-
-/// The way of changes to one reactor, which must be woken when there is one.
-pub type Changes = Arc<ArrayQueue<Change>>;
 
 impl<E: Engine> Reactor<E> {
     /// Tells the watchdog, and whoever waits for a change to be taken over, that this thread goes round.

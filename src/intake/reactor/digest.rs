@@ -1,8 +1,8 @@
 //! What came in: through the stage, into the session, and what the session found into the accounts.
 
-use super::lanes::Rest;
+use super::parts::lanes::Rest;
 use super::serve::Served;
-use super::{Reactor, ticket};
+use super::state::{Reactor, ticket};
 use crate::host::mutants::mutant;
 use crate::host::peer::Peer;
 use crate::intake::net::{Datagram, Engine, Lease, LeaseMark, Outcome, Received};
@@ -12,6 +12,25 @@ use crate::metrics::stats::Refused;
 use crate::pipeline::chunk::{Chunk, ConnId};
 use crate::session::memory::tail::TailHandle;
 use crate::session::{AckLevel, Around, End, Found, Input, Owner, Refusal, Step, Turn, Window};
+
+/// Bytes of a decoder after which others have their turn.
+const TURN_BYTES: usize = 1 << 20;
+
+/// What is there for a session.
+struct Landed {
+    /// First byte.
+    start: usize,
+    /// How many; 0: the session goes on with what it holds.
+    len: usize,
+    /// Bytes of memory from there on.
+    memory: usize,
+    /// Bytes that came from the socket for it.
+    received: usize,
+    /// More input may wait.
+    more: bool,
+    /// As in [`Reactor::space`].
+    between: Option<u64>,
+}
 
 /// What a session has made of some input.
 struct Entered {
@@ -115,7 +134,12 @@ impl<E: Engine> Reactor<E> {
                 if wants_turn {
                     self.take_turn(id);
                 }
-                self.landed(id, chunk, mark, base, (decoded, decoded), len, more, between)
+                self.landed(
+                    id,
+                    chunk,
+                    mark,
+                    Landed { start: base, len: decoded, memory: decoded, received: len, more, between },
+                )
             }
             Err(error) => {
                 self.put_back(chunk, mark);
@@ -150,28 +174,16 @@ impl<E: Engine> Reactor<E> {
                 }
             }
         }
-        self.landed(id, chunk, mark, gap, (len, most), 0, true, between)
+        self.landed(id, chunk, mark, Landed { start: gap, len, memory: most, received: 0, more: true, between })
     }
 
-    /// Lets the session have what landed: the first of `len` bytes, behind which there is memory up to the second. `received` came from
-    /// the socket for it.
-    #[allow(clippy::too_many_arguments)]
-    fn landed(
-        &mut self,
-        id: ConnId,
-        mut chunk: Box<Chunk>,
-        mark: LeaseMark,
-        start: usize,
-        len: (usize, usize),
-        received: usize,
-        more: bool,
-        between: Option<u64>,
-    ) -> Served {
+    /// Lets the session have what landed.
+    fn landed(&mut self, id: ConnId, mut chunk: Box<Chunk>, mark: LeaseMark, landed: Landed) -> Served {
         if mark == LeaseMark::Scratch {
-            return self.from_scratch(id, chunk, start, len, received, more, between);
+            return self.take_apart(id, chunk, &landed);
         }
-        let input = Input::Chunk { start, len: len.0 };
-        let Some(entered) = self.enter(id, &mut chunk, mark, input) else {
+        let Landed { start, len, received, more, .. } = landed;
+        let Some(entered) = self.enter(id, &mut chunk, mark, Input::Chunk { start, len }) else {
             self.put_back(chunk, mark);
             return Served::Done(received);
         };
@@ -180,37 +192,33 @@ impl<E: Engine> Reactor<E> {
     }
 
     /// The same from the scratch buffer: into the open chunk, and as many fresh ones as it takes. What finds none waits in the lane.
-    #[allow(clippy::too_many_arguments)]
-    fn from_scratch(
-        &mut self,
-        id: ConnId,
-        mut scratch: Box<Chunk>,
-        start: usize,
-        len: (usize, usize),
-        mut received: usize,
-        more: bool,
-        between: Option<u64>,
-    ) -> Served {
-        let (len, memory) = len;
+    fn take_apart(&mut self, id: ConnId, mut scratch: Box<Chunk>, landed: &Landed) -> Served {
+        let Landed { start, len, memory, mut received, more, between } = *landed;
         if self.conns.get(id).map(|c| c.listener).is_some_and(|listener| self.is_apart(listener)) {
             self.enter_apart(id, scratch, start, len, memory);
             let nothing = Entered { step: Step::Continue, is_found: false, worked: 0 };
             return self.entered(id, Step::Continue, LeaseMark::Scratch, &nothing, received, more);
         }
-        let (mut at, mut between) = (0, between);
+        // Something is left that needs a fresh chunk, whether it lies here or in the session.
+        let (mut at, mut is_left) = (0, len > 0);
         loop {
             let Some(listener) = self.conns.get(id).filter(|c| !c.ended).map(|c| usize::from(c.listener)) else {
                 self.put_back(scratch, LeaseMark::Scratch);
                 return Served::Done(received);
             };
-            let Some((mut chunk, mark)) = self.space(listener, between.take()) else {
-                if at < len {
+            let Some((mut chunk, mark)) = self.space(listener, between.filter(|_| at == 0)) else {
+                if is_left {
+                    // It goes first when there is one: else whoever takes what comes would leave it none that is fresh.
                     let bytes = scratch.free()[start + at..start + len].to_vec();
-                    self.lanes.keep_rest(listener, Rest { conn: id, bytes, datagrams: Vec::new(), more });
+                    self.lanes.keep_rest(listener, Rest { conn: id, bytes, datagrams: Vec::new() });
                 }
                 self.put_back(scratch, LeaseMark::Scratch);
-                return if at < len { Served::Stuck } else { Served::More(received) };
+                return if is_left { Served::Stuck } else { Served::More(received) };
             };
+            if chunk.room() == 0 {
+                self.retire(chunk, mark); // it cannot describe more runs
+                continue;
+            }
             let was_fresh = chunk.is_empty();
             let space = &mut scratch.free()[..start + memory.max(len)];
             let input = Input::Scratch { space, start: start + at, len: len - at };
@@ -225,10 +233,10 @@ impl<E: Engine> Reactor<E> {
                 self.put_back(scratch, LeaseMark::Scratch);
                 return self.entered(id, entered.step, mark, &entered, received, more);
             };
-            at += taken;
+            (at, is_left) = (at + taken, true);
             self.retire(chunk, mark);
-            let is_all = at == len;
-            if is_all || self.drops_an_answer(id, mark, &entered) {
+            let has_had_its_turn = at == len && received > TURN_BYTES;
+            if has_had_its_turn || self.drops_an_answer(id, mark, &entered) {
                 self.put_back(scratch, LeaseMark::Scratch);
                 return self.entered(id, Step::Continue, mark, &entered, received, more);
             }
@@ -242,18 +250,23 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// Goes on with what was received before, now that there is a chunk.
+    /// Goes on with what was received before, now that there is a chunk. More may have come meanwhile: an event of it was not heeded.
     pub(super) fn resume(&mut self, rest: Rest) -> Served {
-        let Rest { conn: id, bytes, datagrams, more } = rest;
+        let Rest { conn: id, bytes, datagrams } = rest;
         let Some(conn) = self.conns.get(id).filter(|c| !c.ended) else { return Served::Done(0) };
-        let gap = if datagrams.is_empty() { conn.session.landing(conn.tail.len()).bounds().0 } else { 0 };
         let Some(mut scratch) = self.between.scratch.take() else { return Served::Done(0) };
-        scratch.free()[gap..gap + bytes.len()].copy_from_slice(&bytes);
-        if datagrams.is_empty() {
-            return self.from_scratch(id, scratch, gap, (bytes.len(), bytes.len()), 0, more, None);
+        if !datagrams.is_empty() {
+            scratch.free()[..bytes.len()].copy_from_slice(&bytes);
+            self.between.batch = datagrams;
+            return self.take_batch(id, scratch, 0, true);
         }
-        self.between.batch = datagrams;
-        self.from_batch(id, scratch, 0, more)
+        let (gap, most) = conn.session.landing(conn.tail.len()).bounds();
+        scratch.free()[gap..gap + bytes.len()].copy_from_slice(&bytes);
+        // Where nothing of it lies here, the session goes on with what it holds, and may want memory for that.
+        let memory = if bytes.is_empty() { most.min(self.between.allowance(id, conn)) } else { 0 };
+        let memory = memory.min(scratch.room() - gap);
+        let len = bytes.len();
+        self.take_apart(id, scratch, &Landed { start: gap, len, memory, received: 0, more: true, between: None })
     }
 
     /// Receives datagrams, as many at once as there is room for, and lets the session have them one by one.
@@ -268,11 +281,11 @@ impl<E: Engine> Reactor<E> {
             return self.without_input(id, &outcome).unwrap_or(Served::Done(0));
         };
         self.count_input(id, len);
-        self.from_batch(id, scratch, len, more)
+        self.take_batch(id, scratch, len, more)
     }
 
     /// Lets the session have the datagrams of the batch.
-    fn from_batch(&mut self, id: ConnId, mut scratch: Box<Chunk>, received: usize, more: bool) -> Served {
+    fn take_batch(&mut self, id: ConnId, mut scratch: Box<Chunk>, received: usize, more: bool) -> Served {
         let mut batch = std::mem::take(&mut self.between.batch);
         let mut served = if more { Served::More(received) } else { Served::Done(received) };
         let mut place = 0;
@@ -281,11 +294,15 @@ impl<E: Engine> Reactor<E> {
                 break;
             };
             let Some((mut chunk, mark)) = self.space(listener, None) else {
-                let rest = Rest::of_datagrams(id, scratch.free(), &batch[place..], more);
+                let rest = Rest::of_datagrams(id, scratch.free(), &batch[place..]);
                 self.lanes.keep_rest(listener, rest);
                 served = Served::Stuck;
                 break;
             };
+            if chunk.room() == 0 {
+                self.retire(chunk, mark); // it cannot describe more runs
+                continue;
+            }
             let Datagram { start, len, cut, sender } = batch[place];
             let input = Input::Datagram { bytes: &scratch.free()[start..start + len], cut, sender: &sender };
             let Some(entered) = self.enter(id, &mut chunk, mark, input) else {

@@ -1,6 +1,6 @@
 //! How connections end: their input, their last answers, their deadlines.
 
-use super::Reactor;
+use super::state::Reactor;
 use crate::host::mutants::mutant;
 use crate::intake::net::Engine;
 use crate::intake::transport::StageError;

@@ -2,219 +2,42 @@
 //! chunks into the ring, sends answers when chunks come back.
 
 mod admit;
-mod answers;
 mod apart;
-mod between;
 mod changes;
-mod conns;
 mod dawdle;
 mod digest;
 mod ending;
 mod handshakes;
 mod lanes;
 mod moves;
-mod ready;
+mod parts;
 mod relief;
 mod serve;
-mod timers;
+mod state;
 
-pub use admit::{AddressLimit, ConnectionLimit};
-pub use apart::MOST_APART;
-pub use changes::{Change, Changes};
-pub use conns::bytes_per_connection;
+pub use parts::apart::MOST_APART;
+pub use parts::changes::{Change, Changes};
+pub use parts::conns::bytes_per_connection;
+pub use parts::limits::{AddressLimit, ConnectionLimit};
+pub use parts::listeners::ListenerRun;
+pub use state::{Reactor, Setup};
 
-use crate::host::clock::Clock;
 use crate::host::peer::ListenerId;
-use crate::host::rate::RateLimit;
-use crate::intake::listener::ListenerOptions;
 use crate::intake::net::{Engine, Event, Sent};
-use crate::intake::spread::Spread;
-use crate::intake::transport::tls::TlsAcceptor;
-use crate::metrics::accounting::{Ledger, Reason};
+use crate::metrics::accounting::Reason;
 use crate::metrics::stats::{ReactorCells, Refused};
-use crate::pipeline::chunk::{Chunk, Class, ConnId, Level, Ticket};
-use crate::pipeline::control::{Control, NotReady, Notice};
-use crate::pipeline::ring::Wake;
-use crate::pipeline::shard::{ReactorPort, Shard};
-use crate::session::memory::room::Room;
-use crate::session::memory::tail::TailStore;
+use crate::pipeline::chunk::{Class, ConnId, Ticket};
+use crate::pipeline::control::NotReady;
+use crate::pipeline::shard::ReactorPort;
 use crate::session::{AckLevel, End, Reply, State, Turn};
-use answers::Answers;
-use apart::Apart;
-use between::Between;
-use conns::Conns;
-use dawdle::Dawdler;
-use handshakes::Handshakes;
-use lanes::Lanes;
-use moves::Meter;
-use ready::ReadyQueue;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Sender;
 use std::time::Duration;
-use timers::Timers;
 
 /// Time before accepting is tried again after descriptors ran out.
 const ACCEPT_AGAIN_NS: u64 = 100_000_000;
 
-/// A listener as a reactor sees it.
-#[derive(Clone)]
-pub struct ListenerRun {
-    /// Its options.
-    pub options: ListenerOptions,
-    /// Connections per address, over all reactors.
-    pub addresses: Arc<AddressLimit>,
-    /// Its TLS.
-    pub tls: Option<Arc<TlsAcceptor>>,
-    /// It is in the configuration no more: its connections end, as all do at the end of the server.
-    pub is_gone: bool,
-}
-
-/// What a reactor is made of.
-pub struct Setup<E: Engine> {
-    /// The engine.
-    pub engine: E,
-    /// Place in the shard.
-    pub index: usize,
-    /// Place among all reactors of the server.
-    pub number: usize,
-    /// Where connections go.
-    pub spread: Arc<Spread>,
-    /// The shard.
-    pub shard: Arc<Shard>,
-    /// Flags.
-    pub control: Arc<Control>,
-    /// Time.
-    pub clock: Arc<dyn Clock>,
-    /// All listeners of the server, by index.
-    pub listeners: Vec<ListenerRun>,
-    /// What it counts of lines coming in.
-    pub upstream: Arc<Ledger>,
-    /// What it counts of lines evicted from rings.
-    pub evictions: Arc<Ledger>,
-    /// Connections over all reactors.
-    pub connections: Arc<ConnectionLimit>,
-    /// Partial lines.
-    pub tails: TailStore,
-    /// Memory that is leased, shared by all reactors.
-    pub room: Arc<Room>,
-    /// For what does not stay as it is received; as large as the listener says that wants the most of it.
-    pub scratch: Option<Box<Chunk>>,
-    /// For reading what is dropped or refused.
-    pub discard: Option<Box<Chunk>>,
-    /// TLS handshakes a second.
-    pub handshakes_per_second: usize,
-    /// How long an open chunk may wait.
-    pub linger: Duration,
-    /// Hears when standard input ends.
-    pub notices: Sender<Notice>,
-    /// What a reload of the configuration changes.
-    pub changes: Changes,
-}
-
-/// Where a reactor sits, and whom it deals with.
-struct Seat {
-    /// Place in the shard.
-    index: usize,
-    /// Place among all reactors of the server.
-    number: usize,
-    spread: Arc<Spread>,
-    shard: Arc<Shard>,
-    control: Arc<Control>,
-    clock: Arc<dyn Clock>,
-    notices: Sender<Notice>,
-    changes: Changes,
-}
-
-/// What it counts: of lines coming in, and of those evicted from rings.
-struct Books {
-    upstream: Arc<Ledger>,
-    evictions: Arc<Ledger>,
-}
-
-/// Who waits to be served.
-struct Queue {
-    ready: ReadyQueue,
-    /// Connections in the middle of a frame that wait for a chunk, out of the way of those that may be refused.
-    parked: Vec<ConnId>,
-}
-
-/// How far the server has come.
-#[derive(Default)]
-struct Phase {
-    draining: bool,
-    /// Connections that cannot be told that the disk has failed are closed.
-    stopped: bool,
-    not_ready: Option<&'static str>,
-}
-
-/// See the module.
-pub struct Reactor<E: Engine> {
-    engine: E,
-    seat: Seat,
-    books: Books,
-    listeners: Vec<ListenerRun>,
-    connections: Arc<ConnectionLimit>,
-    conns: Conns,
-    lanes: Lanes,
-    between: Between,
-    queue: Queue,
-    timers: Timers,
-    answers: Answers,
-    apart: Apart,
-    handshakes: Handshakes,
-    meter: Meter,
-    dawdler: Dawdler,
-    phase: Phase,
-    refused_log: RateLimit,
-    /// Time of this turn.
-    now: u64,
-    wall: u64,
-}
-
 impl<E: Engine> Reactor<E> {
-    /// Puts a reactor together; from here on it can be woken.
-    #[must_use]
-    pub fn new(setup: Setup<E>) -> Self {
-        // Set once: a port belongs to one reactor.
-        let _ = setup.shard.reactors[setup.index].wake.set(Wake::new(setup.engine.waker()));
-        let now = setup.clock.mono_ns();
-        let linger_ns = setup.linger.as_nanos() as u64;
-        let mut apart = Apart::default();
-        setup.listeners.iter().filter_map(|l| l.options.profile().news.as_ref()).for_each(|news| apart.listen(news));
-        Reactor {
-            conns: Conns::new(setup.connections.most()),
-            lanes: Lanes::new(setup.listeners.iter().map(|l| &l.options), linger_ns, setup.discard),
-            between: Between::new(setup.tails, setup.scratch, setup.room),
-            queue: Queue { ready: ReadyQueue::new(setup.listeners.len()), parked: Vec::new() },
-            timers: Timers::default(),
-            answers: Answers::default(),
-            apart,
-            handshakes: Handshakes::new(setup.handshakes_per_second, now),
-            meter: Meter::default(),
-            dawdler: Dawdler::new(&setup.listeners, setup.linger),
-            phase: Phase::default(),
-            refused_log: RateLimit::new(),
-            now,
-            wall: 0,
-            engine: setup.engine,
-            seat: Seat {
-                index: setup.index,
-                number: setup.number,
-                spread: setup.spread,
-                shard: setup.shard,
-                control: setup.control,
-                clock: setup.clock,
-                notices: setup.notices,
-                changes: setup.changes,
-            },
-            books: Books { upstream: setup.upstream, evictions: setup.evictions },
-            listeners: setup.listeners,
-            connections: setup.connections,
-        }
-    }
-
     /// Runs until everything received is in chunks and pushed, after [`Control::drain`].
     ///
     /// # Errors
@@ -328,7 +151,9 @@ impl<E: Engine> Reactor<E> {
         let refusal = self.next_refusal().map(|at| at + 1);
         let handshake = self.handshakes.next_turn();
         let relief = self.relief_due_at();
-        let at = [self.timers.first(), linger, refusal, handshake, relief];
+        let conns = &mut self.conns;
+        let timer = self.timers.first(|id| conns.get(id).is_some());
+        let at = [timer, linger, refusal, handshake, relief];
         let at = at.into_iter().flatten().min()?;
         Some(Duration::from_nanos(at.saturating_sub(self.seat.clock.mono_ns())))
     }
@@ -523,9 +348,4 @@ impl<E: Engine> Reactor<E> {
             }
         }
     }
-}
-
-/// What a connection of this listener waits for.
-fn ticket(level: Level, conn: ConnId, frame: u32) -> Option<Ticket> {
-    (level != Level::None).then_some(Ticket { conn, frame })
 }

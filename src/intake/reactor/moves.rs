@@ -5,8 +5,9 @@
 //! nothing is owed to it, and after the open chunk of its lane was pushed. The ring keeps the order of pushes, so the
 //! connection's lines keep theirs.
 
-use super::Reactor;
-use super::conns::Conn;
+use super::parts::conns::Conn;
+use super::parts::meter::{MOST_MOVED, SATURATED, SETTLE, STAY, Step, WINDOW_NS, fitting};
+use super::state::Reactor;
 use crate::host::mutants::mutant;
 use crate::host::peer::{Client, ListenerId};
 use crate::intake::net::{Engine, Kind};
@@ -17,97 +18,8 @@ use crate::pipeline::chunk::ConnId;
 use crate::pipeline::shard::ReactorPort;
 use crate::session::Owner;
 use crate::session::Turn;
-use crate::session::memory::tail::{BLOCK, OWN_BLOCKS};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-/// Over which a reactor measures itself.
-const WINDOW_NS: u64 = 50_000_000;
-/// Saturated: it did not wait for so much of a window, in per cent.
-const SATURATED: u64 = 60;
-/// Windows between two moves of a reactor: the first must show in what the others publish.
-const SETTLE: u64 = 3;
-/// A connection that has moved stays for so many windows.
-const STAY: u64 = 20;
-/// A partial line that is longer does not move: for so much there is room everywhere.
-const MOST_MOVED: usize = BLOCK * OWN_BLOCKS;
-
-/// What is to be done with the chosen connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
-    /// Serve it as ever.
-    Serve,
-    /// Leave it alone: it is gone, or will be called again.
-    Wait,
-}
-
-/// A reactor's measure of itself.
-#[derive(Debug, Default)]
-pub struct Meter {
-    since_ns: u64,
-    waited_ns: u64,
-    bytes: u64,
-    /// Windows so far: connections date their bytes by it.
-    pub window: u64,
-    /// No move before this window.
-    settled: u64,
-    /// The connection that is about to move, and where to.
-    moving: Option<(ConnId, usize)>,
-}
-
-/// What a connection received in a window.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Share {
-    window: u64,
-    bytes: u64,
-    last: u64,
-    stays_until: u64,
-}
-
-impl Share {
-    /// Adds what was received in `window`.
-    pub fn add(&mut self, window: u64, bytes: usize) {
-        if self.window != window {
-            self.last = if self.window + 1 == window { self.bytes } else { 0 };
-            (self.window, self.bytes) = (window, 0);
-        }
-        self.bytes += bytes as u64;
-    }
-
-    /// Bytes in the window before `window`.
-    fn of_last(&self, window: u64) -> u64 {
-        match window.wrapping_sub(self.window) {
-            0 => self.last,
-            1 => self.bytes,
-            _ => 0,
-        }
-    }
-}
-
-impl Meter {
-    /// Time that was spent waiting.
-    pub fn waited(&mut self, ns: u64) {
-        self.waited_ns += ns;
-    }
-
-    /// Bytes that were received.
-    pub fn received(&mut self, bytes: usize) {
-        self.bytes += bytes as u64;
-    }
-
-    /// Whether this connection is about to move.
-    pub fn is_moving(&self, id: ConnId) -> bool {
-        self.moving.is_some_and(|(moving, _)| moving == id)
-    }
-}
-
-/// The largest of `shares` that evens out `mine` and `theirs` when it moves: after it, and with what one window measures
-/// wrong, mine must still not be the smaller one by much.
-fn fitting(mine: u64, theirs: u64, shares: impl Iterator<Item = (ConnId, u64)>) -> Option<ConnId> {
-    let difference = mine.saturating_sub(theirs);
-    let fits = |bytes: u64| bytes * 8 <= difference * 5 && bytes * 64 >= mine;
-    shares.filter(|(_, bytes)| fits(*bytes)).max_by_key(|(_, bytes)| *bytes).map(|(id, _)| id)
-}
 
 impl<E: Engine> Reactor<E> {
     /// Ends a window of time, publishes it, and chooses a connection to give away if that would help.
@@ -309,55 +221,5 @@ impl<E: Engine> Reactor<E> {
         }
         self.forget(listener, client);
         self.refuse(listener, Refused::Descriptors);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn id(index: u32) -> ConnId {
-        ConnId { index, generation: 0 }
-    }
-
-    /// Heavy connections on reactors, all on the first; each window the fullest gives one to the emptiest if it fits.
-    fn settle(mut loads: Vec<Vec<u64>>) -> Vec<usize> {
-        for _ in 0..100 {
-            let sum = |l: &Vec<u64>| l.iter().sum::<u64>();
-            let from = (0..loads.len()).max_by_key(|i| sum(&loads[*i])).unwrap();
-            let to = (0..loads.len()).min_by_key(|i| sum(&loads[*i])).unwrap();
-            let shares = loads[from].iter().enumerate().map(|(i, b)| (id(i as u32), *b));
-            let Some(moved) = fitting(sum(&loads[from]), sum(&loads[to]), shares) else { break };
-            let bytes = loads[from].remove(moved.index as usize);
-            loads[to].push(bytes);
-        }
-        loads.iter().map(Vec::len).collect()
-    }
-
-    #[test]
-    fn equal_connections_end_evenly_spread() {
-        assert_eq!(settle(vec![vec![100; 8], vec![], vec![], vec![]]), [2, 2, 2, 2]);
-        assert_eq!(settle(vec![vec![97, 110, 104, 90, 101, 99, 95, 108], vec![], vec![], vec![]]), [2, 2, 2, 2]);
-        assert_eq!(settle(vec![vec![100; 3], vec![100]]), [2, 2]);
-    }
-
-    #[test]
-    fn what_would_not_help_does_not_move() {
-        assert_eq!(settle(vec![vec![100; 2], vec![100]]), [2, 1], "the two would only change places");
-        assert_eq!(settle(vec![vec![1000], vec![]]), [1, 0], "one alone has nowhere better to be");
-        assert_eq!(settle(vec![vec![130, 130], vec![70, 70]]), [2, 2], "within what a window measures wrong");
-        assert_eq!(fitting(1000, 0, [(id(0), 5)].into_iter()), None, "a trickle is not worth it");
-    }
-
-    #[test]
-    fn shares_are_of_the_window_before() {
-        let mut share = Share::default();
-        share.add(5, 100);
-        share.add(5, 20);
-        assert_eq!((share.of_last(5), share.of_last(6), share.of_last(7)), (0, 120, 0));
-        share.add(6, 7);
-        assert_eq!((share.of_last(6), share.of_last(7)), (120, 7));
-        share.add(9, 1);
-        assert_eq!(share.of_last(9), 0);
     }
 }

@@ -1,6 +1,6 @@
 //! One connection's turn: who has it, and a receive for it.
 
-use super::Reactor;
+use super::state::Reactor;
 use crate::host::peer::ListenerId;
 use crate::intake::listener::{WIRE_ROOM, WhenFull};
 use crate::intake::net::{Engine, Kind, Lease, LeaseMark};
@@ -90,8 +90,13 @@ impl<E: Engine> Reactor<E> {
             let (id, n) = (rest.conn, rest.bytes.len());
             let Some(listener) = self.conns.get(id).map(|c| c.listener) else { continue };
             let served = self.resume(rest);
-            if !matches!(served, Served::Stuck) {
-                bytes += n;
+            bytes += n;
+            let goes_on = matches!(served, Served::More(_));
+            if let Some(conn) = self.conns.get(id).filter(|c| goes_on && !c.ended) {
+                // With the same chunk, as long as it is its listener's turn: else those who fill chunks would leave it none.
+                self.queue.ready.charge(conn.listener, n);
+                self.queue.ready.go_on(listener, id, self.now);
+            } else if !matches!(served, Served::Stuck) {
                 self.was_served(id, listener, &served, n);
             }
         }

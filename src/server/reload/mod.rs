@@ -7,7 +7,7 @@ mod decide;
 mod open;
 mod tell;
 
-use super::StartError;
+use super::error::StartError;
 use super::live::Live;
 use super::sources::Source;
 use super::threads::Threads;

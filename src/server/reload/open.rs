@@ -1,7 +1,7 @@
 //! Everything new is opened, or nothing.
 
-use super::super::StartError;
 use super::super::certificates::Certificate;
+use super::super::error::StartError;
 use super::super::live::Live;
 use super::super::sources::Source;
 use super::{NewStream, Proposal, Report};

@@ -1,7 +1,7 @@
 //! One connection of the ring, and the provided buffers that wait to be copied out.
 
 use super::{BUFFER_BYTES, CHANGE_AFTER};
-use crate::intake::net::{ConnId, Socket};
+use crate::intake::net::contract::{ConnId, Socket};
 
 /// What the kernel does for a connection's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -19,7 +19,10 @@ mod probe;
 
 pub use probe::probe;
 
-use super::{ConnId, Datagram, Engine, Event, Kind, Lease, ListenerId, Outcome, Peer, Received, Sent, Socket, socket};
+use super::contract::{
+    ConnId, Datagram, Engine, Event, Kind, Lease, ListenerId, Outcome, Peer, Received, Sent, Socket,
+};
+use super::socket;
 use crate::host::mutants::mutant;
 use crate::host::sys::{Done, Op, Ring};
 use conn::{Armed, Conn, Ended, Held};

@@ -25,6 +25,14 @@ impl Deadlines {
         self.0.peek().map(|Reverse((at, _))| *at)
     }
 
+    /// The same, once those before it are forgotten whose connections are gone: nobody is woken for them.
+    pub fn first_there(&mut self, mut is_there: impl FnMut(ConnId) -> bool) -> Option<u64> {
+        while self.0.peek().is_some_and(|Reverse((_, id))| !is_there(*id)) {
+            self.0.pop();
+        }
+        self.first()
+    }
+
     /// The next that is due, and when it was.
     pub fn pop_due(&mut self, now: u64) -> Option<(u64, ConnId)> {
         if self.first()? > now {
@@ -74,11 +82,11 @@ impl Timers {
         Some(self.accept_again.swap_remove(place).1)
     }
 
-    /// When the first of all is due.
-    #[must_use]
-    pub fn first(&self) -> Option<u64> {
+    /// When the first of all is due that is for a connection which is still there.
+    pub fn first(&mut self, mut is_there: impl FnMut(ConnId) -> bool) -> Option<u64> {
         let accept = self.accept_again.iter().map(|(at, _)| *at).min();
-        [self.idle.first(), self.line.first(), accept].into_iter().flatten().min()
+        let (idle, line) = (self.idle.first_there(&mut is_there), self.line.first_there(&mut is_there));
+        [idle, line, accept].into_iter().flatten().min()
     }
 }
 
@@ -93,15 +101,17 @@ mod tests {
     #[test]
     fn the_first_comes_first_and_nothing_comes_early() {
         let mut timers = Timers::default();
-        assert_eq!(timers.first(), None);
+        assert_eq!(timers.first(|_| true), None);
         timers.idle.push(30, id(1));
         timers.line.push(20, id(2));
         timers.accept_again(10, 7);
         timers.accept_again(10, 8);
         timers.forget_listener(7);
-        assert_eq!(timers.first(), Some(10));
+        assert_eq!(timers.first(|_| true), Some(10));
         assert_eq!((timers.next_accept(9), timers.next_accept(10), timers.next_accept(99)), (None, Some(8), None));
-        assert_eq!(timers.first(), Some(20));
+        assert_eq!(timers.first(|_| true), Some(20));
+        timers.line.push(5, id(3));
+        assert_eq!(timers.first(|conn| conn != id(3)), Some(20), "nobody is woken for who is gone");
         assert_eq!((timers.line.pop_due(19), timers.line.pop_due(20)), (None, Some((20, id(2)))));
         assert_eq!((timers.idle.pop_due(30), timers.idle.pop_due(30)), (Some((30, id(1))), None));
     }

@@ -1,6 +1,6 @@
 //! The table of a reactor's connections, by the ids that its engine gives.
 
-use super::moves::Share;
+use super::meter::Share;
 use crate::host::peer::{Client, ListenerId, Peer};
 use crate::intake::listener::ListenerOptions;
 use crate::intake::net::Kind;

@@ -45,6 +45,12 @@ impl ReadyQueue {
         self.queues[usize::from(listener)].waiting.push_front((id, since));
     }
 
+    /// Puts it back in front, and lets its listener go on with its turn: it has waited for a chunk that is fresh.
+    pub fn go_on(&mut self, listener: ListenerId, id: ConnId, since: u64) {
+        self.push_front(listener, id, since);
+        self.turn = usize::from(listener);
+    }
+
     /// Since when the first of a listener's queue waits.
     pub fn oldest(&self, listener: usize) -> Option<u64> {
         self.queues[listener].waiting.front().map(|(_, since)| *since)
@@ -99,6 +105,19 @@ mod tests {
             queue.push(listener, next, 0);
         }
         assert!(lone * 10 > crowd * 9, "{lone} {crowd}");
+    }
+
+    #[test]
+    fn who_goes_on_comes_first_as_long_as_its_listener_has_credit() {
+        let mut queue = ReadyQueue::new(2);
+        let id = |index| ConnId { index, generation: 0 };
+        (0..4).for_each(|i| queue.push(0, id(i), 0));
+        assert_eq!(queue.pop(|_, _| true).map(|(id, _)| id.index), Some(0));
+        queue.push(1, id(8), 0);
+        queue.go_on(1, id(7), 0);
+        queue.charge(1, 1000);
+        let next: Vec<u32> = (0..2).filter_map(|_| queue.pop(|_, _| true)).map(|(id, _)| id.index).collect();
+        assert_eq!(next, [7, 8]);
     }
 
     #[test]

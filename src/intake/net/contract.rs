@@ -1,0 +1,189 @@
+//! The contract of an engine: how a reactor talks to sockets. Knows no protocol.
+//!
+//! The contract is completion-shaped. Buffers change hands explicitly: a [`Lease`] goes to the engine with
+//! [`Engine::recv`] and comes back in a [`Received`], at once where the engine could finish on the spot, otherwise as an
+//! event. An idle connection lends no buffer: the engine says [`Event::Pending`] when input waits, and the reactor leases
+//! when it has room. A connection that is not served stays pending without further events: pausing is simply not leasing.
+
+pub use crate::host::peer::{ListenerId, Peer};
+pub use crate::pipeline::chunk::ConnId;
+
+use crate::pipeline::chunk::Chunk;
+use std::io;
+use std::time::Duration;
+
+/// Stream or datagrams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Bytes in order; ends.
+    Stream,
+    /// One receive is one datagram; never ends.
+    Datagram,
+}
+
+/// A non-blocking socket.
+#[derive(Debug)]
+pub struct Socket {
+    /// The descriptor.
+    pub fd: socket2::Socket,
+    /// What it carries.
+    pub kind: Kind,
+}
+
+/// Memory lent to the engine: a part of the free end of a chunk. Nobody else touches the chunk until it is back.
+#[derive(Debug)]
+pub struct Lease {
+    /// The chunk.
+    pub chunk: Box<Chunk>,
+    /// First byte to receive into, counted from the chunk's [`Chunk::free`].
+    pub start: usize,
+    /// Bytes that may be received; at least 1.
+    pub len: usize,
+    /// The lender's own mark; comes back as it was.
+    pub mark: LeaseMark,
+}
+
+/// Where a leased chunk goes back to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseMark {
+    /// The open chunk of a lane.
+    Lane(usize),
+    /// The buffer for what is dropped.
+    Discard,
+    /// The scratch buffer.
+    Scratch,
+}
+
+/// One datagram of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Datagram {
+    /// First byte, in the memory that it was received into.
+    pub start: usize,
+    /// Bytes received.
+    pub len: usize,
+    /// Bytes of it that did not fit and are gone.
+    pub cut: usize,
+    /// Who sent it.
+    pub sender: Peer,
+}
+
+/// How a receive ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// `len` bytes are in the lease. `more`: ask again, without waiting for an event. `cut`: bytes of a datagram that did
+    /// not fit and are gone.
+    Bytes {
+        /// Bytes received.
+        len: usize,
+        /// More input may wait already.
+        more: bool,
+        /// Bytes of the datagram that were cut off.
+        cut: usize,
+    },
+    /// Nothing there now; an event will follow.
+    Empty,
+    /// The peer ended its side cleanly.
+    End,
+    /// The connection is broken.
+    Failed(io::Error),
+}
+
+/// A receive that is over, with its lease.
+#[derive(Debug)]
+pub struct Received {
+    /// The connection.
+    pub conn: ConnId,
+    /// The memory, back again.
+    pub lease: Lease,
+    /// What happened.
+    pub outcome: Outcome,
+}
+
+/// A send that is over, with its buffer.
+#[derive(Debug)]
+pub struct Sent {
+    /// The connection.
+    pub conn: ConnId,
+    /// The buffer, back again.
+    pub buffer: Vec<u8>,
+    /// `Ok` when every byte was taken by the kernel.
+    pub result: io::Result<()>,
+}
+
+/// What an engine reports.
+#[derive(Debug)]
+pub enum Event {
+    /// A new connection, not yet opened.
+    Accepted {
+        /// Where it came in.
+        listener: ListenerId,
+        /// The socket.
+        socket: Socket,
+        /// The other end.
+        peer: Peer,
+    },
+    /// Accepting failed (descriptors used up); nothing is accepted here until [`Engine::retry_accept`].
+    AcceptFailed {
+        /// Which listener.
+        listener: ListenerId,
+        /// Why.
+        error: io::Error,
+    },
+    /// Input waits.
+    Pending(ConnId),
+    /// A receive that was not over at once.
+    Received(Received),
+    /// A send that was not over at once.
+    Sent(Sent),
+    /// Somebody called the waker.
+    Woken,
+}
+
+/// Drives the sockets of one reactor. Used by one thread.
+pub trait Engine {
+    /// Accepts from `socket` from now on.
+    ///
+    /// # Errors
+    /// The socket cannot be watched.
+    fn listen(&mut self, listener: ListenerId, socket: socket2::Socket) -> io::Result<()>;
+    /// Accepts what is in the queue still, into `events`, then closes the listener: a listener closed with a queue resets
+    /// those who wait in it.
+    fn stop_listening(&mut self, listener: ListenerId, events: &mut Vec<Event>);
+    /// Tries again after [`Event::AcceptFailed`].
+    fn retry_accept(&mut self, listener: ListenerId);
+    /// Takes a socket over; [`Event::Pending`] follows when input waits.
+    ///
+    /// # Errors
+    /// The socket cannot be watched; it is closed.
+    fn open(&mut self, socket: Socket) -> io::Result<ConnId>;
+    /// Closes. No event of this connection follows; leases that are out come back as [`Event::Received`].
+    fn close(&mut self, conn: ConnId);
+    /// Gives a connection's socket back, for another engine; no send may be out. `None`: not yet; what was received for it
+    /// must be taken with [`Engine::recv`], and [`Event::Pending`] says when to try again. It gets no other event then.
+    fn detach(&mut self, conn: ConnId) -> Option<Socket>;
+    /// Takes an [`Engine::detach`] back that is not over: the connection stays.
+    fn retain(&mut self, conn: ConnId);
+    /// Receives into the lease; one receive at a time per connection. `None`: an event will bring the lease back. Both engines
+    /// finish at once, and the reactor leans on that: room for partial lines is not set aside while a receive is out.
+    fn recv(&mut self, conn: ConnId, lease: Lease) -> Option<Received>;
+    /// Receives what waits of a datagram socket, as far as there is room, and adds it to `batch`; never waits. The bytes of the outcome
+    /// are those of all of them, and `more` says that others may wait.
+    fn recv_batch(&mut self, conn: ConnId, space: &mut [u8], batch: &mut Vec<Datagram>) -> Outcome;
+    /// Sends all of `buffer`; one send at a time per connection. `None`: an event will bring the buffer back.
+    fn send(&mut self, conn: ConnId, buffer: Vec<u8>) -> Option<Sent>;
+    /// Tells the peer that nothing more is sent; receiving goes on. No send may be out.
+    fn shut_down_sending(&mut self, conn: ConnId);
+    /// Waits for events, at most `timeout` (`None`: for ever), and adds them.
+    ///
+    /// # Errors
+    /// The engine itself is broken.
+    fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()>;
+    /// Lets input gather for so long before the next [`Engine::wait`]: nobody waits for an answer. Wake-ups are noticed afterwards.
+    fn dawdle(&mut self, _time: Duration) {}
+    /// Times so far that a connection was not received for in advance since no buffer for that was left.
+    fn polled_instead(&self) -> u64 {
+        0
+    }
+    /// Makes [`Engine::wait`] return, from any thread.
+    fn waker(&self) -> Box<dyn Fn() + Send + Sync>;
+}

@@ -231,6 +231,7 @@ fn requests_go_on_beside_senders_that_fill_every_chunk() {
                 while !over.load(Ordering::SeqCst) {
                     sender.write_all(&lines).unwrap();
                 }
+                sender.shutdown(std::net::Shutdown::Write).unwrap();
             });
         }
         let mut client = common::http::Client::to(server.address("web"));

@@ -45,10 +45,12 @@ impl ReadyQueue {
         self.queues[usize::from(listener)].waiting.push_front((id, since));
     }
 
-    /// Puts it back in front, and lets its listener go on with its turn: it has waited for a chunk that is fresh.
+    /// Puts it back in front, and lets its listener have its turn, or go on with it: it has waited for a chunk that is fresh.
     pub fn go_on(&mut self, listener: ListenerId, id: ConnId, since: u64) {
         self.push_front(listener, id, since);
         self.turn = usize::from(listener);
+        let queue = &mut self.queues[self.turn];
+        queue.credit = queue.credit.max(1); // once at least
     }
 
     /// Since when the first of a listener's queue waits.
@@ -115,9 +117,10 @@ mod tests {
         assert_eq!(queue.pop(|_, _| true).map(|(id, _)| id.index), Some(0));
         queue.push(1, id(8), 0);
         queue.go_on(1, id(7), 0);
+        assert_eq!(queue.pop(|_, _| true).map(|(id, _)| id.index), Some(7), "without credit too");
         queue.charge(1, 1000);
         let next: Vec<u32> = (0..2).filter_map(|_| queue.pop(|_, _| true)).map(|(id, _)| id.index).collect();
-        assert_eq!(next, [7, 8]);
+        assert_eq!(next, [1, 2], "but not for ever");
     }
 
     #[test]

@@ -92,7 +92,7 @@ impl Meter {
 /// wrong, mine must still not be the smaller one by much.
 pub fn fitting(mine: u64, theirs: u64, shares: impl Iterator<Item = (ConnId, u64)>) -> Option<ConnId> {
     let difference = mine.saturating_sub(theirs);
-    let fits = |bytes: u64| bytes * 8 <= difference * 5 && bytes * 64 >= mine;
+    let fits = |bytes: u64| bytes > 0 && bytes * 8 <= difference * 5 && bytes * 64 >= mine;
     shares.filter(|(_, bytes)| fits(*bytes)).max_by_key(|(_, bytes)| *bytes).map(|(id, _)| id)
 }
 
@@ -131,6 +131,7 @@ mod tests {
         assert_eq!(settle(vec![vec![1000], vec![]]), [1, 0], "one alone has nowhere better to be");
         assert_eq!(settle(vec![vec![130, 130], vec![70, 70]]), [2, 2], "within what a window measures wrong");
         assert_eq!(fitting(1000, 0, [(id(0), 5)].into_iter()), None, "a trickle is not worth it");
+        assert_eq!(fitting(0, 0, [(id(0), 0)].into_iter()), None, "nor is nothing at all");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Micro-benchmarks of the parts that every line or chunk passes: framing, ring, append.
 //!
-//! `cargo bench --bench parts`
+//! `cargo bench --features bench --bench parts`
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use logweir::host::peer::Peer;

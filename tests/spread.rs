@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn config(shards: usize, reactors: usize, more: &str) -> String {
     format!(
@@ -72,8 +72,18 @@ fn at_once_or_over_a_unix_socket_they_spread_as_evenly() {
     assert_eq!(counts(&server, "reactor", 2), [4.0, 4.0], "two and two in each shard");
 }
 
-/// Writes of all heavy clients together at most, 400 bytes each: 2 GB.
-const MOST_ROUNDS: u64 = 5_000_000;
+/// How often a heavy client writes two lines. A pace, not as fast as it goes: reactors are compared by their bytes, and of
+/// clients that send as fast as they are taken, one that is alone brings as many as three that share a reactor.
+const PACE: Duration = Duration::from_millis(1);
+
+/// Sets a flag, also where a check before it fails: who looks at it must not go on for ever.
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
 
 /// A client that numbers its lines.
 struct Client {
@@ -91,24 +101,29 @@ impl Client {
     }
 }
 
-/// A clock that makes reactors slow: each of their turns takes half a millisecond longer. So a few MB a second saturate
-/// them, which on a small machine a generator beside them could not.
-struct SlowTurns(SystemClock);
+/// A clock that makes reactors slow: each of their turns takes five milliseconds longer. So a client that writes each
+/// millisecond saturates one, which on a small machine a generator beside it could not.
+/// Not from the start: a few lines would be load enough then to move connections before the test does.
+struct SlowTurns {
+    clock: SystemClock,
+    are_slow: Arc<AtomicBool>,
+}
 
 impl Clock for SlowTurns {
     fn mono_ns(&self) -> u64 {
-        self.0.mono_ns()
+        self.clock.mono_ns()
     }
 
     fn wall_ns(&self) -> u64 {
-        if std::thread::current().name().is_some_and(|name| name.starts_with("reactor-")) {
-            std::thread::park_timeout(Duration::from_micros(500));
+        let is_reactor = || std::thread::current().name().is_some_and(|name| name.starts_with("reactor-"));
+        if self.are_slow.load(Ordering::SeqCst) && is_reactor() {
+            std::thread::park_timeout(Duration::from_millis(5));
         }
-        self.0.wall_ns()
+        self.clock.wall_ns()
     }
 
     fn boot_id(&self) -> BootId {
-        self.0.boot_id()
+        self.clock.boot_id()
     }
 }
 
@@ -118,6 +133,7 @@ struct Slow {
     notices: Sender<Notice>,
     thread: Option<JoinHandle<bool>>,
     address: SocketAddr,
+    are_slow: Arc<AtomicBool>,
 }
 
 impl Slow {
@@ -128,13 +144,14 @@ impl Slow {
         }
         let options = load_text(config, "test", &overrides, |_| None).unwrap();
         let (notices, receiver) = channel();
-        let clock = Arc::new(SlowTurns(SystemClock::new()));
+        let are_slow = Arc::new(AtomicBool::new(false));
+        let clock = Arc::new(SlowTurns { clock: SystemClock::new(), are_slow: Arc::clone(&are_slow) });
         let both = (notices.clone(), receiver);
         let server = server::start_on(&options, both, Arc::new(RealDisk::new()), clock).unwrap();
         let address = server.started.listeners[0].1.trim_start_matches("tcp://").parse().unwrap();
         let metrics = server.metrics();
         let thread = Some(std::thread::spawn(move || server.run(|_| unreachable!("nobody sends SIGHUP"))));
-        Slow { metrics, notices, thread, address }
+        Slow { metrics, notices, thread, address, are_slow }
     }
 
     fn scrape(&self) -> Metrics {
@@ -169,10 +186,15 @@ impl Slow {
     }
 }
 
+/// Beside clients that wait for nothing, a listener with answers: reactors make no pauses then, which are no work. And chunks
+/// stay open for many turns: one that a connection leaves behind must not be overtaken.
+const BESIDE: &str =
+    "\n[listener.other]\naddress = \"tcp://127.0.0.1:0\"\nreply = \"count\"\n[buffer]\nlinger = \"200ms\"\n";
+
 fn heavy_connections_move_until_each_reactor_has_two(engine: &str, reply: &str) {
     let dir = scratch();
     let data = dir.path().join("data");
-    let server = Slow::start(&data, &config(1, 4, reply), engine);
+    let server = Slow::start(&data, &config(1, 4, if reply.is_empty() { BESIDE } else { reply }), engine);
     let mut clients: Vec<Client> = Vec::new();
     for number in 0..32 {
         clients.push(Client { stream: TcpStream::connect(server.address).unwrap(), number, next: 0 });
@@ -182,8 +204,10 @@ fn heavy_connections_move_until_each_reactor_has_two(engine: &str, reply: &str) 
     for mut client in clients {
         homes.entry(server.reactor_of(&mut client)).or_default().push(client);
     }
-    assert!(homes.values().all(|clients| clients.len() == 8), "they start evenly");
+    let moved = server.scrape().sum("logweir_connections_moved_total", "");
+    assert!(homes.values().all(|clients| clients.len() == 8), "they start evenly; {moved} moved");
     // Those of one reactor become heavy.
+    server.are_slow.store(true, Ordering::SeqCst);
     let mut heavy = homes.remove(&0).unwrap();
     let (stop, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
     let goes_on = |phase: &str| {
@@ -191,6 +215,7 @@ fn heavy_connections_move_until_each_reactor_has_two(engine: &str, reply: &str) 
         await_that(phase, || rounds.load(Ordering::SeqCst) > then + 2_000);
     };
     std::thread::scope(|scope| {
+        let _stop = SetAtEnd(&stop);
         for client in &mut heavy {
             if !reply.is_empty() {
                 let mut answers = client.stream.try_clone().unwrap();
@@ -198,8 +223,12 @@ fn heavy_connections_move_until_each_reactor_has_two(engine: &str, reply: &str) 
             }
             let (stop, rounds) = (&stop, &rounds);
             scope.spawn(move || {
-                while !stop.load(Ordering::SeqCst) && rounds.fetch_add(1, Ordering::SeqCst) < MOST_ROUNDS {
+                let mut next = Instant::now();
+                while !stop.load(Ordering::SeqCst) {
                     client.send(2);
+                    rounds.fetch_add(1, Ordering::SeqCst);
+                    next += PACE;
+                    std::thread::park_timeout(next.saturating_duration_since(Instant::now()));
                 }
                 if !reply.is_empty() {
                     client.stream.shutdown(std::net::Shutdown::Write).unwrap();
@@ -212,8 +241,6 @@ fn heavy_connections_move_until_each_reactor_has_two(engine: &str, reply: &str) 
         // Six of the eight must move, two to each of the others, which had eight idle ones before.
         await_that("two at each reactor", || server.connections() == [2.0, 10.0, 10.0, 10.0]);
         goes_on("after");
-        assert!(rounds.load(Ordering::SeqCst) < MOST_ROUNDS);
-        stop.store(true, Ordering::SeqCst);
     });
     assert!(server.scrape().sum("logweir_connections_moved_total", "") >= 6.0);
     let lines: u64 = heavy.iter().chain(homes.values().flatten()).map(|client| client.next).sum();

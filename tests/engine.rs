@@ -2,6 +2,8 @@
 
 mod common;
 
+use logweir::host::peer::Peer;
+use logweir::intake::listener::DATAGRAM_MAX;
 use logweir::intake::net::{
     Engine, EpollEngine, Event, Kind, Lease, LeaseMark, Outcome, Received, Socket, UringEngine, listen,
 };
@@ -92,6 +94,7 @@ fn suite<E: Engine>(make: impl Fn() -> E) {
     closed_connections_are_silent_and_their_places_are_used_again(Rig::new(make()));
     wakers_wake_from_any_thread(Rig::new(make()));
     datagrams_keep_their_bounds(make());
+    datagrams_come_in_batches(make());
     a_stopped_listener_gives_out_its_queue(Rig::new(make()));
     nobody_waits_for_anothers_buffers(Rig::new(make()));
     who_is_idle_causes_no_events_while_others_hold_all_buffers(Rig::new(make()));
@@ -213,6 +216,37 @@ fn datagrams_keep_their_bounds<E: Engine>(mut engine: E) {
     assert!(matches!(rig.recv(id, 100).1, Outcome::Bytes { len: 0, cut: 0, .. }), "an empty datagram is no end");
     assert!(matches!(rig.recv(id, 6).1, Outcome::Bytes { len: 6, cut: 15, .. }));
     assert!(matches!(rig.recv(id, 6).1, Outcome::Empty));
+}
+
+/// A batch holds whole datagrams, each with its length, its cut and its sender; an empty one is one of them.
+fn datagrams_come_in_batches<E: Engine>(engine: E) {
+    let (ours, theirs) = UnixDatagram::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let mut rig = Rig::new(engine);
+    let id = rig.engine.open(Socket { fd: std::os::fd::OwnedFd::from(ours).into(), kind: Kind::Datagram }).unwrap();
+    let mut space = vec![0; 3 * DATAGRAM_MAX];
+    let mut batch = Vec::new();
+    assert!(matches!(rig.engine.recv_batch(id, &mut space, &mut batch), Outcome::Empty));
+    for text in [&b"one"[..], b"", b"three", b"four"] {
+        theirs.send(text).unwrap();
+    }
+    rig.pending(id);
+    let outcome = rig.engine.recv_batch(id, &mut space, &mut batch);
+    assert!(matches!(outcome, Outcome::Bytes { len: 8, more: true, .. }), "as many as there is room for: {outcome:?}");
+    let texts: Vec<&[u8]> = batch.iter().map(|d| &space[d.start..d.start + d.len]).collect();
+    assert_eq!(texts, [&b"one"[..], b"", b"three"]);
+    assert!(batch.iter().all(|d| d.cut == 0 && d.sender == Peer::Local));
+    // One that is larger than what there is for it.
+    batch.clear();
+    theirs.send(&[7; 300]).unwrap();
+    let outcome = rig.engine.recv_batch(id, &mut space[..100], &mut batch);
+    assert!(matches!(outcome, Outcome::Bytes { len: 4, .. }), "{outcome:?}");
+    let outcome = rig.engine.recv_batch(id, &mut space[..100], &mut batch);
+    assert!(matches!(outcome, Outcome::Bytes { len: 100, .. }), "{outcome:?}");
+    assert_eq!((batch.len(), batch[1].len, batch[1].cut), (2, 100, 200));
+    assert!(matches!(rig.engine.recv_batch(id, &mut space, &mut batch), Outcome::Empty));
+    theirs.send(b"later").unwrap();
+    rig.pending(id);
 }
 
 fn a_stopped_listener_gives_out_its_queue<E: Engine>(mut rig: Rig<E>) {

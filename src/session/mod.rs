@@ -3,7 +3,7 @@
 //! what to answer. It does no I/O, and a reactor knows no protocol by name.
 //!
 //! What protocols share is here too: who may hold how much memory ([`memory`]), the framing of lines ([`lines`]), how records look on
-//! disk ([`write`]), to which streams they may go ([`routes`]), and which answers are owed ([`owed`]).
+//! disk ([`mod@write`]), to which streams they may go ([`routes`]), and which answers are owed ([`owed`]).
 
 pub mod drive;
 pub mod lines;

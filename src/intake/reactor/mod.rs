@@ -38,7 +38,7 @@ use std::time::Duration;
 const ACCEPT_AGAIN_NS: u64 = 100_000_000;
 
 impl<E: Engine> Reactor<E> {
-    /// Runs until everything received is in chunks and pushed, after [`Control::drain`].
+    /// Runs until everything received is in chunks and pushed, after [`Control::drain`](crate::pipeline::control::Control::drain).
     ///
     /// # Errors
     /// The engine broke.

@@ -3,7 +3,7 @@
 //!
 //! Bodies stream: lines go into the chunk as they arrive, whatever the length of the body. What lies between two receives
 //! is either the beginning of a head or of a line, and is the connection's tail; a body that is encoded waits in leased
-//! memory instead ([`encoded`]).
+//! memory instead (`encoded`).
 
 mod answer;
 mod body;

@@ -45,8 +45,8 @@ pub const fn least_chunk(longest: usize) -> usize {
 enum Verdict {
     /// So many of its bytes are kept, and this is written behind them.
     Keep(usize, Marker),
-    /// It is dropped.
-    Drop,
+    /// It is dropped: so many bytes, without its terminator.
+    Drop(u64),
 }
 
 /// ` [truncated N bytes]`, or nothing.
@@ -137,15 +137,15 @@ impl Lines {
             return Verdict::Keep(len, Marker::new(0));
         }
         if self.options.too_long != TooLong::Truncate {
-            return Verdict::Drop;
+            return Verdict::Drop(len as u64 + cut);
         }
         let kept = len.min(self.max() - MARKER_ROOM);
         Verdict::Keep(kept, Marker::new(cut + (len - kept) as u64))
     }
 
-    /// Drops a line of so many bytes, with its terminator.
+    /// Drops a line of so many bytes. Its newline counts as one more; a CR that is taken off does not count, as in a line that is kept.
     fn drop_line(&self, bytes: u64, window: &mut Window<'_>) -> Step {
-        window.sink.drop_record(Reason::TooLong, bytes);
+        window.sink.drop_record(Reason::TooLong, bytes + 1);
         if self.options.too_long == TooLong::Close { Step::Close } else { Step::Continue }
     }
 
@@ -206,8 +206,8 @@ impl Lines {
                     window.sink.commit(kept + marker.len + 1, 1);
                     self.count_cut(&marker, window);
                 }
-                Verdict::Drop => {
-                    if self.drop_line(newline as u64 + 1, window) == Step::Close {
+                Verdict::Drop(bytes) => {
+                    if self.drop_line(bytes, window) == Step::Close {
                         return Step::Close;
                     }
                 }
@@ -292,8 +292,8 @@ impl Lines {
                     }
                     self.count_cut(&marker, window);
                 }
-                Verdict::Drop => {
-                    if self.drop_line(line.len() as u64 + 1, window) == Step::Close {
+                Verdict::Drop(bytes) => {
+                    if self.drop_line(bytes, window) == Step::Close {
                         return Step::Close;
                     }
                 }
@@ -340,7 +340,7 @@ impl Lines {
         window.tail.clear();
         let (kept, marker) = match self.judge(len, last, cut) {
             Verdict::Keep(kept, marker) => (kept, marker),
-            Verdict::Drop => return self.drop_line(len as u64 + cut + 1, window),
+            Verdict::Drop(bytes) => return self.drop_line(bytes, window),
         };
         let written = if form.is_plain() {
             free[kept..kept + marker.len].copy_from_slice(marker.text());
@@ -366,7 +366,7 @@ impl Lines {
             return step;
         }
         match self.judge(last.len(), last.last().copied(), cut as u64) {
-            Verdict::Drop => self.drop_line((last.len() + cut) as u64 + 1, window),
+            Verdict::Drop(bytes) => self.drop_line(bytes, window),
             Verdict::Keep(kept, marker) => {
                 let message = &last[..kept];
                 let wall_ns = window.around.wall_ns;

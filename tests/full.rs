@@ -138,6 +138,41 @@ fn drop_newest_keeps_what_came_first_and_counts_the_rest() {
     server.scrape();
 }
 
+/// A rest that waits for a chunk holds up those who would leave another one, and nobody else.
+#[test]
+fn drop_newest_does_not_wait_for_what_another_listener_of_its_lane_has_left() {
+    let dir = scratch();
+    let json = "format = \"json\"";
+    // Chunks are full when they are pushed: in the middle of a receive, which leaves a rest.
+    let buffer = "[buffer]\nmemory = \"4MiB\"\nlinger = \"1s\"\n";
+    let newest = listener("newest", &format!("{json}\nwhen_full = \"drop_newest\""));
+    let config = [buffer, &listener("waits", json), &newest];
+    let mut server = Running::start(dir.path(), &config.concat());
+    server.faults.shut_gate();
+    let waits = server.connect("waits");
+    let mut held = 0;
+    await_that("backpressure", || {
+        held += fill_once(&waits, held);
+        server.count("logweir_backpressure_events_total", "") >= 1.0
+    });
+    let mut newest = server.connect("newest");
+    newest.set_write_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
+    let sent = 20_000;
+    for i in 0..sent {
+        newest.write_all(format!("n {i:08} {}\n", "x".repeat(980)).as_bytes()).expect("it never pushes back");
+    }
+    await_that("what is dropped", || server.count("logweir_dropped_lines_total", "buffer_full") > 10_000.0);
+    server.faults.open_gate();
+    waits.set_nonblocking(false).unwrap();
+    drop((waits, newest));
+    assert!(server.stop());
+    let lines = server.lines();
+    let of = |msg: &[u8]| lines.iter().filter(|l| l.windows(msg.len()).any(|w| w == msg)).count();
+    assert_eq!(of(b"\"msg\":\"a "), held, "who waits loses nothing");
+    let dropped = server.count("logweir_dropped_lines_total", "buffer_full");
+    assert_eq!((of(b"\"msg\":\"n ") as f64) + dropped, f64::from(sent));
+}
+
 #[test]
 fn drop_oldest_keeps_what_came_last_and_counts_the_rest() {
     let dir = scratch();

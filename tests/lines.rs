@@ -85,6 +85,41 @@ fn unix_sockets_take_streams_and_datagrams() {
     assert!(!stream.exists() && !datagram.exists(), "socket files are removed at an orderly end");
 }
 
+/// The sum that `check` prints has room for several datagrams at once, where there is memory for that.
+#[test]
+fn datagrams_have_room_for_a_batch() {
+    let dir = scratch();
+    let config = dir.path().join("c.toml");
+    let scratch_of = |listener: &str| {
+        std::fs::write(&config, format!("[buffer]\nmemory = \"64MiB\"\n[listener.d]\naddress = \"{listener}\""))
+            .unwrap();
+        let out = logweir(&["check", "-c", config.to_str().unwrap()]);
+        let text = String::from_utf8(out.stdout).unwrap();
+        let (before, _) = text.split_once(" for what is taken apart").unwrap_or_else(|| panic!("{text}"));
+        before.rsplit(" x ").next().unwrap().to_string()
+    };
+    let socket = format!("unixgram://{}", dir.path().join("d").display());
+    let kib = |text: String| text.trim_end_matches(" KiB").parse::<f64>().ok();
+    assert!(kib(scratch_of("tcp://127.0.0.1:1")).unwrap() < 300.0);
+    assert_eq!(scratch_of(&socket), "1.1 MiB");
+}
+
+#[test]
+fn one_sender_of_datagrams_does_not_close_the_socket_of_the_others() {
+    let dir = scratch();
+    let (socket, data) = (dir.path().join("d"), dir.path().join("data"));
+    let address = format!("address = \"unixgram://{}\"", socket.display());
+    let config = format!("[listener.d]\n{address}\nmax_line_bytes = \"128B\"\ntoo_long = \"close\"");
+    let mut server = Server::with_config(&data, &config);
+    let sender = UnixDatagram::unbound().unwrap();
+    let long = "x".repeat(1000);
+    for datagram in ["first", &long, "a\n", &format!("b\n{long}\nc\n"), "last"] {
+        sender.send_to(datagram.as_bytes(), &socket).unwrap();
+    }
+    await_that("what is short enough", || common::cat(&data) == b"first\na\nb\nc\nlast\n");
+    assert!(server.stop().success());
+}
+
 #[test]
 fn standard_input_is_a_listener_and_its_end_the_end() {
     let dir = scratch();

@@ -51,6 +51,16 @@ fn inside(path: &Path) -> String {
     inside.to_str().unwrap().to_string()
 }
 
+/// The folders of the protocols, which know nothing of each other.
+fn protocols() -> Vec<String> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/protocol");
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+    let names: Vec<String> =
+        entries.filter(|e| e.path().is_dir()).map(|e| e.file_name().into_string().unwrap()).collect();
+    assert!(names.len() > 1, "{names:?}");
+    names
+}
+
 /// The modules that a line of code names, from the crate's root.
 fn named(line: &str) -> impl Iterator<Item = &str> {
     line.match_indices("crate::").map(|(at, prefix)| &line[at + prefix.len()..])
@@ -63,6 +73,7 @@ fn begins_with(path: &str, module: &str) -> bool {
 #[test]
 fn floors_use_only_those_beneath_them() {
     let mut wrong = Vec::new();
+    let protocols = protocols();
     for (path, text) in sources("src") {
         let inside = inside(&path);
         let floor = inside.split('/').next().unwrap();
@@ -76,6 +87,13 @@ fn floors_use_only_those_beneath_them() {
         for (line, text) in code(&text) {
             for path in named(text) {
                 let above = FLOORS[height + 1..].iter().chain(["cli"].iter()).find(|f| begins_with(path, f));
+                let protocol = path.strip_prefix("protocol::").filter(|_| floor == "protocol");
+                let another = protocols.iter().find(|name| {
+                    protocol.is_some_and(|path| begins_with(path, name)) && inside.split('/').nth(1) != Some(name)
+                });
+                wrong.extend(
+                    another.filter(|_| inside != "protocol/mod.rs").map(|name| format!("{inside}:{line} uses {name}")),
+                );
                 let other = above.copied().or(apart.iter().find(|other| begins_with(path, other)).map(|o| **o));
                 wrong.extend(other.map(|other| format!("{inside}:{line} uses {other}")));
             }
@@ -265,4 +283,23 @@ fn what_a_client_or_a_disk_can_reach_does_not_unwrap() {
             assert!(!text.contains(".unwrap()"), "{}:{line}: say what happens instead", path.display());
         }
     }
+}
+
+/// The documents link to what there is.
+#[test]
+fn documents_link_to_what_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut links = 0;
+    for dir in [root.to_path_buf(), root.join("docs"), root.join("fuzz")] {
+        let files = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
+        for file in files.filter(|file| file.extension().is_some_and(|e| e == "md")) {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let targets = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+            for target in targets.filter(|target| !target.is_empty() && !target.contains("://")) {
+                assert!(dir.join(target).exists(), "{}: {target} is not there", file.display());
+                links += 1;
+            }
+        }
+    }
+    assert!(links > 30, "only {links} links");
 }

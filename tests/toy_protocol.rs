@@ -2,7 +2,7 @@
 //! the server. It is what a new protocol takes.
 //!
 //! Messages are netstrings, `LENGTH:BYTES,`; each is answered `WORD NUMBER` when it is durable. One that begins with `@NAME ` goes
-//! to the stream of that name, if it is listed.
+//! to the stream of that name, if it is listed. A datagram is one message, and nobody is answered.
 
 mod common;
 
@@ -29,6 +29,7 @@ use logweir::settings::section::Section;
 use logweir::{section, words};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
@@ -41,7 +42,7 @@ words!(/// `listener.NAME.escape`
 static TOY: Entry = Entry {
     name: "toy",
     port: 7000,
-    runs_on: &[Family::Tcp],
+    runs_on: &[Family::Tcp, Family::UnixDatagram],
     format: Format::Raw,
     leases: false,
     keys: Keys::KEYS,
@@ -75,7 +76,7 @@ fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, 
     let (most, format) = (about.max_line_bytes, about.routes.own().format);
     let profile = Profile {
         schemes: ["toy", "toys"],
-        answers: true,
+        answers: about.can_answer(),
         scratch: most + PREFIX + SCRATCH_LANDING,
         bytes_per_connection: size_of::<Talk>(),
         patience: Patience { line: std::time::Duration::from_secs(5), ..Patience::default() },
@@ -130,13 +131,28 @@ fn message(bytes: &[u8], most: usize) -> Result<Option<(&[u8], usize)>, ()> {
     }
 }
 
+impl Talk {
+    fn datagram(&mut self, bytes: &[u8], window: &mut Window<'_>) -> Step {
+        let Ok(Some((text, _))) = message(bytes, self.most) else {
+            window.sink.drop_record(Reason::TooLong, bytes.len() as u64);
+            return Step::Close;
+        };
+        let record = Record { message: text, wall_ns: window.around.wall_ns, ..Record::default() };
+        if self.form.write(&record, &mut window.sink) { Step::Continue } else { Step::Full(0) }
+    }
+}
+
 impl Session for Talk {
     fn landing(&self, tail_len: usize) -> Landing {
         Landing::Scratch { gap: tail_len, most: SCRATCH_LANDING }
     }
 
     fn input(&mut self, input: Input<'_>, window: &mut Window<'_>) -> Step {
-        let Input::Scratch { space, start, len } = input else { return Step::Close };
+        let (space, start, len) = match input {
+            Input::Scratch { space, start, len } => (space, start, len),
+            Input::Datagram { bytes, .. } => return self.datagram(bytes, window),
+            Input::Chunk { .. } => unreachable!("it lands in the scratch buffer"),
+        };
         let before = window.tail.len();
         window.tail.copy_to(&mut space[start - before..]);
         let bytes = &space[start - before..start + len];
@@ -291,6 +307,34 @@ fn its_configuration_is_checked_as_that_of_the_others() {
     }
     let options = load("[listener.t]\nprotocol = \"toy\"", dir.path(), None).unwrap();
     assert_eq!(options.listeners[0].address.to_string(), "tcp://127.0.0.1:7000");
+}
+
+/// The socket is everybody's: a datagram that breaks the protocol is dropped and counted, and the next one is taken.
+#[test]
+fn a_datagram_that_breaks_its_rules_ends_nothing_but_itself() {
+    let dir = scratch();
+    let (data, socket) = (dir.path().join("data"), dir.path().join("d"));
+    let text = format!("[listener.d]\nprotocol = \"toy\"\naddress = \"unixgram://{}\"", socket.display());
+    let options = load(&text, &data, None).unwrap();
+    let (notices, receiver) = channel();
+    let (disk, clock) = (Arc::new(RealDisk::new()), Arc::new(SystemClock::new()));
+    let server = server::start_on(&options, (notices.clone(), receiver), disk, clock).unwrap();
+    let metrics = server.metrics();
+    let thread = std::thread::spawn(move || server.run(|running| load(&text, &data, Some(running))));
+    let sender = UnixDatagram::unbound().unwrap();
+    for datagram in ["3:one,", "no netstring at all", "3:two,", "9:cut off", "5:three,"] {
+        sender.send_to(datagram.as_bytes(), &socket).unwrap();
+    }
+    let scrape = || {
+        let metrics = Metrics::parse(&metrics.render());
+        metrics.check_accounts();
+        metrics
+    };
+    await_that("accounts", || scrape().sum("logweir_durable_lines_total", "listener=\"d\"") == 3.0);
+    assert_eq!(scrape().sum("logweir_dropped_lines_total", "reason=\"too_long\""), 2.0);
+    notices.send(Notice::Signal(signal_hook::consts::SIGTERM)).unwrap();
+    assert!(thread.join().unwrap(), "everything is durable");
+    assert_eq!(lines_in(&dir.path().join("data"), "default"), ["one", "two", "three"]);
 }
 
 #[test]

@@ -6,14 +6,14 @@ use super::memory::{MemoryPlan, Needs};
 use super::raw::{self, Compress, Count, EngineChoice, Io, LogFormat, LogLevel, Pin, PinWord};
 use crate::host::address::Address;
 use crate::host::topology::{Live, Machine, Pinning, Plan, Wanted};
-use crate::intake::listener::{DATAGRAM_MAX, ListenerOptions, WhenFull};
+use crate::intake::listener::{ListenerOptions, WhenFull};
 use crate::log::names::is_stream_name;
 use crate::pipeline::chunk::{Class, Level};
 use crate::protocol::Protocols;
 use crate::protocol::http::PAGES_SCRATCH;
 use crate::session::memory::room::Room;
 use crate::session::write::Format;
-use crate::settings::units::{Size, Time};
+use crate::settings::units::Size;
 use crate::settings::{ConfigError, Places};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -187,22 +187,22 @@ pub fn check(
     let sealed_dir = check.sealed_dir(raw.storage.sealed_dir.as_deref(), &data_dir)?;
     Ok(Options {
         data_dir,
-        shutdown_timeout: check.time("shutdown_timeout", raw.shutdown_timeout, "10s", "0s", "1h")?,
-        drain_delay: check.time("drain_delay", raw.drain_delay, "0s", "0s", "1h")?,
-        tls_handshakes_per_second: check.number(
+        shutdown_timeout: places.time("shutdown_timeout", raw.shutdown_timeout, "10s", "0s", "1h")?,
+        drain_delay: places.time("drain_delay", raw.drain_delay, "0s", "0s", "1h")?,
+        tls_handshakes_per_second: places.number(
             "limits.tls_handshakes_per_second",
             raw.limits.tls_handshakes_per_second,
             200,
             1,
             1_000_000,
         )?,
-        ipv6_prefix: check.number("limits.ipv6_prefix", raw.limits.ipv6_prefix, 64, 0, 128)? as u8,
+        ipv6_prefix: places.number("limits.ipv6_prefix", raw.limits.ipv6_prefix, 64, 0, 128)? as u8,
         room,
         engine,
         placement,
         buffer_bytes: buffer.0,
         memory,
-        linger: check.time("buffer.linger", raw.buffer.linger, "5ms", "0s", "1s")?,
+        linger: places.time("buffer.linger", raw.buffer.linger, "5ms", "0s", "1s")?,
         strict: raw.storage.strict.unwrap_or(false),
         sealed_dir,
         admin,
@@ -210,7 +210,7 @@ pub fn check(
             level: raw.log.level.unwrap_or(LogLevel::Info),
             format: raw.log.format.unwrap_or(LogFormat::Auto),
         },
-        max_connections: check.number("limits.max_connections", raw.limits.max_connections, 16_384, 1, 1_000_000)?,
+        max_connections: places.number("limits.max_connections", raw.limits.max_connections, 16_384, 1, 1_000_000)?,
         streams,
         listeners,
     })
@@ -262,16 +262,15 @@ fn needs(
             lanes.push((class, levels.len()));
         }
     }
-    let longest = listeners.iter().map(ListenerOptions::longest_tail).max().unwrap_or(0);
-    // What passes through the tail whatever the others hold: a datagram (a listener for them may come with a reload), and the end
-    // of what was received when no chunk was free for it.
-    let passing = 2 * longest.min(DATAGRAM_MAX);
+    let mut rests: Vec<_> = listeners.iter().filter(|l| l.leaves_rests()).map(|l| (l.class, l.level)).collect();
+    rests.sort();
+    rests.dedup();
     Needs {
         memory: buffer.0 as usize,
         shards: placement.shards,
         reactors_per_shard: placement.reactors_per_shard,
         lanes,
-        max_line_bytes: longest + passing,
+        longest_tail: listeners.iter().map(ListenerOptions::longest_tail).max().unwrap_or(0),
         least_chunk_bytes: listeners.iter().map(ListenerOptions::least_chunk_bytes).max().unwrap_or(0),
         has_ring: engine != EngineChoice::Epoll,
         direct_streams: streams.iter().filter(|s| s.io == Io::Direct).count(),
@@ -280,6 +279,8 @@ fn needs(
             let admin = if has_admin { PAGES_SCRATCH } else { 0 };
             listeners.iter().map(ListenerOptions::scratch_bytes).max().unwrap_or(0).max(admin)
         },
+        datagrams: listeners.iter().any(ListenerOptions::is_datagram),
+        rests: rests.len(),
         leased: if listeners.iter().any(|l| l.profile().leases) { room.bytes() } else { 0 },
     }
 }
@@ -296,39 +297,6 @@ pub(super) struct Check<'a> {
 }
 
 impl Check<'_> {
-    pub fn time(
-        &self,
-        key: &str,
-        value: Option<Time>,
-        default: &str,
-        least: &str,
-        most: &str,
-    ) -> Result<Duration, ConfigError> {
-        self.places.time(key, value, default, least, most)
-    }
-
-    pub fn size(
-        &self,
-        key: &str,
-        value: Option<Size>,
-        default: u64,
-        least: u64,
-        most: u64,
-    ) -> Result<u64, ConfigError> {
-        self.places.size(key, value, default, least, most)
-    }
-
-    pub fn number(
-        &self,
-        key: &str,
-        value: Option<usize>,
-        default: usize,
-        least: usize,
-        most: usize,
-    ) -> Result<usize, ConfigError> {
-        self.places.number(key, value, default, least, most)
-    }
-
     pub fn name(&self, key: &str, name: &str) -> Result<(), ConfigError> {
         if is_stream_name(name) {
             return Ok(());
@@ -349,7 +317,7 @@ impl Check<'_> {
         let bytes = raw.max_bytes.or(defaults.retention.max_bytes).filter(|s| s.0 > 0);
         let free = raw.min_free.or(defaults.retention.min_free).filter(|s| s.0 > 0);
         if let Some(age) = age {
-            self.time(&key(raw.max_age.is_some(), "max_age"), Some(age), "1s", "1s", "36500days")?;
+            self.places.time(&key(raw.max_age.is_some(), "max_age"), Some(age), "1s", "1s", "36500days")?;
         }
         // What is being written is not deleted, and as much again is needed for what is sealed.
         let least = segment_bytes.saturating_mul(defaults.shards).saturating_mul(2);
@@ -381,7 +349,7 @@ impl Check<'_> {
 
     fn placement(&self, raw: &raw::Placement) -> Result<Placement, ConfigError> {
         let count = |key: &str, value: Option<Count>| match value {
-            Some(Count::Number(n)) => self.number(key, Some(n), n, 1, 64).map(Some),
+            Some(Count::Number(n)) => self.places.number(key, Some(n), n, 1, 64).map(Some),
             _ => Ok(None),
         };
         let pinning = match &raw.pin {
@@ -451,18 +419,18 @@ impl Check<'_> {
         let io = raw.io.or(storage.io).unwrap_or(Io::Auto);
         let compress = raw.compress.or(storage.compress).unwrap_or(Compress::None);
         let level = value!(compress_level);
-        let level = self.number(&level.0, level.1, 3, 1, 19)?;
-        let segment_bytes = self.size(&segment_size.0, segment_size.1, 256 << 20, 64 << 10, 1 << 40)?;
+        let level = self.places.number(&level.0, level.1, 3, 1, 19)?;
+        let segment_bytes = self.places.size(&segment_size.0, segment_size.1, 256 << 20, 64 << 10, 1 << 40)?;
         let retention = self.retention(name, raw, defaults, segment_bytes)?;
         Ok(StreamSettings {
             name: name.to_string(),
             format: raw.format.map(Format::from),
             io,
             segment_bytes,
-            segment_age: self.time(&segment_age.0, segment_age.1, "1h", "1s", "365days")?,
-            reserve_step: self.size(&reserve_step.0, reserve_step.1, 64 << 20, 0, 1 << 34)?,
-            sync_interval: self.time(&sync_interval.0, sync_interval.1, "500ms", "1ms", "1h")?,
-            sync_bytes: self.size(&sync_bytes.0, sync_bytes.1, 64 << 20, 64 << 10, 1 << 34)?,
+            segment_age: self.places.time(&segment_age.0, segment_age.1, "1h", "1s", "365days")?,
+            reserve_step: self.places.size(&reserve_step.0, reserve_step.1, 64 << 20, 0, 1 << 34)?,
+            sync_interval: self.places.time(&sync_interval.0, sync_interval.1, "500ms", "1ms", "1h")?,
+            sync_bytes: self.places.size(&sync_bytes.0, sync_bytes.1, 64 << 20, 64 << 10, 1 << 34)?,
             compress: (compress == Compress::Zstd).then_some(level as i32),
             retention,
         })

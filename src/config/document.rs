@@ -130,7 +130,7 @@ impl<'a> Document<'a> {
             }
         }
         let beside: Vec<&str> = protocols.iter().flat_map(|p| p.keys).copied().collect();
-        let raw = places.typed(table, &beside)?;
+        let raw = places.typed(table, ("listener.", &beside))?;
         Ok((Written { raw, own }, places))
     }
 }

@@ -103,12 +103,13 @@ impl Check<'_> {
         };
         self.keys_fit(written, entry, &address, around.protocols)?;
         let when_full = raw.when_full.unwrap_or(WhenFull::Block);
-        let max_line_bytes = self.size(&key("max_line_bytes"), raw.max_line_bytes, 1 << 20, 128, 256 << 20)? as usize;
+        let max_line_bytes =
+            self.places.size(&key("max_line_bytes"), raw.max_line_bytes, 1 << 20, 128, 256 << 20)? as usize;
         let mode = raw.socket_mode.as_deref().unwrap_or("0660");
         let socket_mode = u32::from_str_radix(mode, 8).ok().filter(|m| *m <= 0o777).ok_or_else(|| {
             self.places.error(&key("socket_mode"), format!("expected a mode such as \"0660\", not \"{mode}\""))
         })?;
-        let header_timeout = self.time(&key("header_timeout"), raw.header_timeout, "10s", "100ms", "1h")?;
+        let header_timeout = self.places.time(&key("header_timeout"), raw.header_timeout, "10s", "100ms", "1h")?;
         let routes = Arc::new(self.routes(written, entry, around)?);
         let about = About {
             listener: name,
@@ -120,7 +121,7 @@ impl Check<'_> {
             tokens: around.tokens,
             room: around.room,
         };
-        let section = Section::new(format!("listener.{name}"), written.own.clone(), self.places, known(entry));
+        let section = Section::new(format!("listener.{name}"), written.own.clone(), self.places);
         let protocol = (entry.build)(&section, &about)?;
         let answers = protocol.profile().answers;
         let ack = raw.ack.unwrap_or(Ack::Durable);
@@ -148,14 +149,14 @@ impl Check<'_> {
             ack_on_receipt: answers && ack == Ack::Received,
             max_line_bytes,
             protocol: Spoken(protocol),
-            max_connections_per_address: self.number(
+            max_connections_per_address: self.places.number(
                 &key("max_connections_per_address"),
                 raw.max_connections_per_address,
                 4096,
                 0,
                 1_000_000,
             )?,
-            idle_timeout: self.time(&key("idle_timeout"), raw.idle_timeout, idle, "0s", "365days")?,
+            idle_timeout: self.places.time(&key("idle_timeout"), raw.idle_timeout, idle, "0s", "365days")?,
             proxy: raw.proxy_protocol == Some(ProxyWord::Required),
             tls: self.tls(name, raw)?,
             socket_mode,
@@ -300,11 +301,6 @@ impl Check<'_> {
             only_13: raw.tls_min_version == Some(TlsVersion::V13),
         }))
     }
-}
-
-/// The keys that may stand in a section of this protocol.
-fn known(entry: &Entry) -> Vec<&'static str> {
-    entry.keys.iter().chain(raw::Listener::KEYS).copied().collect()
 }
 
 fn hash(hex: &str) -> Option<[u8; 32]> {

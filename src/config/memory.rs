@@ -1,6 +1,7 @@
 //! The written sum of memory: what `buffer.memory` is divided into, derived and never guessed.
 
-use crate::intake::net::BUFFER_BYTES;
+use crate::intake::listener::DATAGRAM_MAX;
+use crate::intake::net::{BATCH, BUFFER_BYTES};
 use crate::log::direct::STAGING_BYTES;
 use crate::pipeline::chunk::{Class, memory_of_chunk};
 use crate::session::memory::tail;
@@ -18,8 +19,8 @@ pub struct Needs {
     pub reactors_per_shard: usize,
     /// Open chunks that a reactor may have in each class in use: one per acknowledgement level.
     pub lanes: Vec<(Class, usize)>,
-    /// Longest line of any listener.
-    pub max_line_bytes: usize,
+    /// Longest tail of any listener's connections.
+    pub longest_tail: usize,
     /// Least chunk that every listener's longest line fits in.
     pub least_chunk_bytes: usize,
     /// The engine may be io_uring, which receives small reads into buffers of its own.
@@ -28,8 +29,12 @@ pub struct Needs {
     pub direct_streams: usize,
     /// Some listener drops or refuses what arrives when full, and reads it into a buffer first.
     pub discards: bool,
-    /// The scratch buffer of each reactor, in bytes.
+    /// The scratch buffer of each reactor at least, in bytes.
     pub scratch: usize,
+    /// Some listener receives datagrams, and several at once where there is room.
+    pub datagrams: bool,
+    /// Lanes of each reactor in which what was received may wait for a chunk.
+    pub rests: usize,
     /// Memory that is leased: for decoders and documents, in bytes.
     pub leased: usize,
 }
@@ -43,7 +48,7 @@ pub struct MemoryPlan {
     pub chunks: Vec<(Class, usize)>,
     /// Budget for partial lines, per reactor.
     pub tail_budget: usize,
-    /// The reserved lane, per reactor: one line of the greatest length.
+    /// Beside it, per reactor: one line of the greatest length, for the connection that may go on, and what each rest may end in.
     pub tail_reserve: usize,
     /// Reactors in all.
     pub reactors: usize,
@@ -57,6 +62,8 @@ pub struct MemoryPlan {
     pub discards: bool,
     /// The scratch buffer of each reactor, in bytes.
     pub scratch: usize,
+    /// Rests of what was received that each reactor has room for: none is larger than the scratch buffer, from which it comes.
+    pub rests: usize,
     /// Memory that is leased, in bytes.
     pub leased: usize,
 }
@@ -68,9 +75,17 @@ const CHUNK_LEAST: usize = 64 << 10;
 /// Chunks that a class has at least besides one for each lane of each reactor: two at the writer, one in the ring.
 const CHUNKS_BESIDES: usize = 3;
 
+/// Lanes that a reactor may have: both classes at three levels.
+const LANES_MOST: usize = 6;
+
 /// Memory of a scratch buffer of so many bytes.
 const fn memory_of_scratch(bytes: usize) -> usize {
     if bytes == 0 { 0 } else { memory_of_chunk(bytes) }
+}
+
+/// What partial lines may take beyond their budget. No room for them is set aside while a rest waits for a chunk, and it may end in one.
+fn tail_reserve(longest: usize, scratch: usize, rests: usize) -> usize {
+    longest + rests * longest.min(scratch)
 }
 
 /// Aligned copies: the active segment of each stream and shard has one, and the one being sealed.
@@ -92,14 +107,21 @@ impl MemoryPlan {
         let wanted = (needs.memory / (4 * least_sum * needs.shards)).clamp(CHUNK_LEAST, CHUNK_WANTED);
         let chunk_bytes = wanted.max(needs.least_chunk_bytes).next_multiple_of(4096);
         let tail_budget = (needs.memory / 8 / reactors).clamp(16 << 10, 64 << 20);
-        let tail_reserve = needs.max_line_bytes;
+        let share = needs.memory / 64 / reactors;
+        // Each datagram of a batch has room for the largest.
+        let batch = if needs.datagrams { (share / DATAGRAM_MAX).min(BATCH) * DATAGRAM_MAX } else { 0 };
+        let scratch_bytes = needs.scratch.max(batch);
+        // A reload may bring other lanes: where there is much memory there is room for what they leave too.
+        let spare_rests = share / memory_of_scratch(scratch_bytes).max(1);
+        let rests = spare_rests.min(LANES_MOST).max(needs.rests);
+        let tail_reserve = tail_reserve(needs.longest_tail, scratch_bytes, rests);
         let tails = reactors * tail::memory_of_store(tail_budget, tail_reserve);
         let discard = if needs.discards { reactors * memory_of_chunk(chunk_bytes) } else { 0 };
         // Few enough to stay in the cache: what a turn of the ring brings is copied out before the next.
-        let share = needs.memory / 64 / reactors / BUFFER_BYTES;
-        let ring_buffers = if needs.has_ring { 1 << share.clamp(16, 512).ilog2() } else { 0 };
+        let buffers = (share / BUFFER_BYTES).clamp(16, 512);
+        let ring_buffers = if needs.has_ring { 1 << buffers.ilog2() } else { 0 };
         let copies = copies(needs.direct_streams, needs.shards) * STAGING_BYTES;
-        let scratch = reactors * memory_of_scratch(needs.scratch);
+        let scratch = reactors * (1 + rests) * memory_of_scratch(scratch_bytes);
         let rings = reactors * usize::from(ring_buffers) * BUFFER_BYTES;
         let fixed = needs.leased + tails + scratch + discard + copies + rings;
         let per_chunk = memory_of_chunk(chunk_bytes);
@@ -128,7 +150,8 @@ impl MemoryPlan {
             ring_buffers,
             direct_streams: needs.direct_streams,
             discards: needs.discards,
-            scratch: needs.scratch,
+            scratch: scratch_bytes,
+            rests,
             leased: needs.leased,
         })
     }
@@ -146,13 +169,14 @@ impl MemoryPlan {
                 return Err("buffer.memory has too few chunks for another kind of acknowledgement");
             }
         }
-        if needs.least_chunk_bytes > self.chunk_bytes || needs.max_line_bytes > self.tail_reserve {
+        let reserve = tail_reserve(needs.longest_tail, self.scratch, self.rests);
+        if needs.least_chunk_bytes > self.chunk_bytes || reserve > self.tail_reserve {
             return Err("buffer.memory was divided for shorter lines");
         }
         if needs.discards && !self.discards {
             return Err("buffer.memory was divided without room to read what is refused or dropped");
         }
-        if needs.scratch > self.scratch {
+        if needs.scratch > self.scratch || needs.rests > self.rests {
             return Err("buffer.memory was divided without room for what this protocol or format takes apart");
         }
         if needs.leased > 0 && self.leased == 0 {
@@ -175,7 +199,7 @@ impl MemoryPlan {
             + self.reactors * tail::memory_of_store(self.tail_budget, self.tail_reserve)
             + self.reactors * usize::from(self.ring_buffers) * BUFFER_BYTES
             + copies(self.direct_streams, self.shards) * STAGING_BYTES
-            + self.reactors * memory_of_scratch(self.scratch)
+            + self.reactors * (1 + self.rests) * memory_of_scratch(self.scratch)
             + self.leased
     }
 }
@@ -201,7 +225,8 @@ impl fmt::Display for MemoryPlan {
         }
         if self.scratch > 0 {
             let scratch = memory_of_scratch(self.scratch);
-            write!(f, " + {} x {} for what is taken apart", self.reactors, size(scratch))?;
+            let buffers = self.reactors * (1 + self.rests);
+            write!(f, " + {buffers} x {} for what is taken apart or waits for a chunk", size(scratch))?;
         }
         if self.leased > 0 {
             write!(f, " + {} to decode bodies and gather documents", size(self.leased))?;
@@ -224,9 +249,9 @@ mod tests {
             let mut all = vec![(Class::Lossless, lanes)];
             if lossy { all.push((Class::Lossy, 1)); }
             let needs = Needs {
-                memory, shards, reactors_per_shard, lanes: all, max_line_bytes: line,
+                memory, shards, reactors_per_shard, lanes: all, longest_tail: line,
                 least_chunk_bytes: line + 16384, has_ring: discards, direct_streams: lanes - 1, discards,
-                scratch: if lossy { 100_000 } else { 0 }, leased: if discards { memory / 4 } else { 0 },
+                scratch: if lossy { 100_000 } else { 0 }, datagrams: discards, rests: lanes - 1, leased: if discards { memory / 4 } else { 0 },
             };
             match MemoryPlan::new(&needs) {
                 Ok(plan) => {

@@ -19,6 +19,22 @@ fn an_empty_file_starts_the_lines_listener() {
 }
 
 #[test]
+fn the_known_keys_that_are_named_are_those_of_the_section_each_once() {
+    let keys = |text: &str| {
+        let message = error(text);
+        let (_, keys) = message.split_once("known are ").unwrap_or_else(|| panic!("{message}"));
+        keys.split(", ").map(String::from).collect::<Vec<_>>()
+    };
+    assert_eq!(keys("[storage]\nwhatever_that_may_be = 1"), raw::Storage::KEYS);
+    let listener = keys("[listener.a]\nwhatever_that_may_be = 1");
+    assert!(listener.iter().any(|key| key == "address") && listener.iter().any(|key| key == "max_body_bytes"));
+    let mut each_once = listener.clone();
+    each_once.sort();
+    each_once.dedup();
+    assert_eq!(each_once.len(), listener.len(), "{listener:?}");
+}
+
+#[test]
 fn errors_name_key_line_and_what_was_expected() {
     let cases = [
         (

@@ -94,7 +94,7 @@ impl ListenerOptions {
         matches!(self.address, Address::Tcp(_) | Address::Unix(_))
     }
 
-    /// One receive is one datagram.
+    /// It receives datagrams.
     #[must_use]
     pub fn is_datagram(&self) -> bool {
         matches!(self.address, Address::UnixDatagram(_))
@@ -119,9 +119,9 @@ impl ListenerOptions {
         (self.profile().scratch + 2 * WIRE_ROOM).max(DATAGRAM_MAX)
     }
 
-    /// What it receives may wait in the lane for want of a chunk.
+    /// What it receives may wait in the lane for want of a chunk. Where the newest is dropped nothing waits.
     #[must_use]
     pub fn leaves_rests(&self) -> bool {
-        self.profile().scratch > 0 || self.is_datagram()
+        (self.profile().scratch > 0 || self.is_datagram()) && self.when_full != WhenFull::DropNewest
     }
 }

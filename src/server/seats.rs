@@ -8,7 +8,9 @@ use crate::config::Options;
 use crate::host::clock::Clock;
 use crate::host::peer::ListenerId;
 use crate::intake::net::Engine;
-use crate::intake::reactor::{AddressLimit, Changes, ConnectionLimit, ListenerRun, MOST_APART, Reactor, Setup};
+use crate::intake::reactor::{
+    AddressLimit, Books, Changes, ConnectionLimit, ListenerRun, MOST_APART, Reactor, Seat, Setup,
+};
 use crate::intake::spread::Spread;
 use crate::metrics::accounting::Ledger;
 use crate::pipeline::chunk::Chunk;
@@ -77,27 +79,30 @@ impl Seats<'_> {
             0 => None,
             bytes => Some(Box::new(Chunk::new(bytes).map_err(resource("map a buffer"))?)),
         };
-        Ok(Setup {
-            engine,
+        let seat = Seat {
             index,
+            number,
+            spread: Arc::clone(self.spread),
             shard: Arc::clone(&self.shards[shard]),
             control: Arc::clone(self.control),
             clock: Arc::clone(self.clock),
-            listeners: self.listeners.to_vec(),
+            notices: self.notices.clone(),
             changes: Arc::clone(&self.changes[number]),
+        };
+        let (upstream, evictions) = (Arc::clone(&self.upstream[number]), Arc::clone(&self.evictions[number]));
+        Ok(Setup {
+            engine,
+            seat,
+            books: Books { upstream, evictions },
+            listeners: self.listeners.to_vec(),
             handshakes_per_second: self.options.tls_handshakes_per_second,
-            upstream: Arc::clone(&self.upstream[number]),
-            evictions: Arc::clone(&self.evictions[number]),
             connections: Arc::clone(self.connections),
-            spread: Arc::clone(self.spread),
-            number,
             tails: TailStore::new(memory.tail_budget, memory.tail_reserve, self.connections.most() + MOST_APART)
                 .map_err(resource("map tails"))?,
             room: Arc::clone(&self.options.room),
             scratch,
             discard,
             linger: self.options.linger,
-            notices: self.notices.clone(),
         })
     }
 }

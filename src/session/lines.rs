@@ -8,10 +8,12 @@ use super::write::{Form, MARKER_ROOM, Record};
 use super::{End, Landing, Step, Window};
 use crate::metrics::accounting::Reason;
 use memchr::{memchr, memchr_iter, memrchr};
+use serde::Deserialize;
 use std::io::Write;
 
 /// What becomes of a line longer than `max_line_bytes`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum TooLong {
     /// Its beginning is kept, marked ` [truncated N bytes]`.
     Truncate,

@@ -214,7 +214,7 @@ pub enum Step {
     /// So many bytes of the input were gone through, and what comes next needs a fresh chunk: the rest comes again with one.
     /// Where all of the input was, the session holds the rest itself, and its turn is [`Turn::GoOn`].
     Full(usize),
-    /// The peer broke a rule; close once what it has coming was sent.
+    /// The peer broke a rule; close once what it has coming was sent. Of a datagram: nothing more of it is taken.
     Close,
 }
 

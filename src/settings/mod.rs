@@ -74,18 +74,25 @@ impl Places {
         self.places.contains_key(key)
     }
 
-    /// The typed content of a table of the document. `more`: keys that may stand beside those of the type.
+    /// The typed content of a table of the document. `more`: keys that may stand beside those of the type in sections whose names
+    /// begin so.
     ///
     /// # Errors
     /// An unknown key, a value of the wrong type, a size or time without unit.
-    pub fn typed<T: DeserializeOwned>(&self, table: DeTable<'_>, more: &[&str]) -> Result<T, ConfigError> {
+    pub fn typed<T: DeserializeOwned>(
+        &self,
+        table: DeTable<'_>,
+        (within, more): (&str, &[&str]),
+    ) -> Result<T, ConfigError> {
         T::deserialize(toml::de::Deserializer::from(Spanned::new(0..0, table))).map_err(|error| {
             let message = error.message().trim_end();
             let span = error.span().unwrap_or(0..0);
             let holds = |s: &Range<usize>| s.start <= span.start && span.start < s.end.max(s.start + 1);
             let spot = self.spans.iter().rev().filter(|spot| holds(&spot.span)).max_by_key(|spot| spot.key.len());
             let (key, place) = spot.map_or((None, self.default.clone()), |s| (Some(s.key.clone()), s.place.clone()));
-            ConfigError { place, message: friendlier(message, key.as_deref(), more, &self.known), key }
+            let section = key.as_deref().and_then(|key| key.rsplit_once('.')).map_or("", |(section, _)| section);
+            let more = if section.starts_with(within) { more } else { &[] };
+            ConfigError { place, message: friendlier(message, section, more, &self.known), key }
         })
     }
 
@@ -149,15 +156,19 @@ impl Places {
 }
 
 /// Serde's words for an unknown key, with the nearest known one instead of them all.
-fn friendlier(message: &str, key: Option<&str>, more: &[&str], elsewhere: &[String]) -> String {
+fn friendlier(message: &str, section: &str, more: &[&str], elsewhere: &[String]) -> String {
     if !message.starts_with("unknown field") {
         return message.replace("unknown variant", "unknown value");
     }
     let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     let Some((unknown, known)) = names.split_first() else { return message.to_string() };
-    let section = key.and_then(|k| k.rsplit_once('.')).map(|(s, _)| format!(" in [{s}]")).unwrap_or_default();
-    let mut known: Vec<&str> = known.iter().chain(more).copied().collect();
-    known.dedup();
+    let section = if section.is_empty() { String::new() } else { format!(" in [{section}]") };
+    let mut known = known.to_vec();
+    for name in more {
+        if !known.contains(name) {
+            known.push(name);
+        }
+    }
     let mut nearest: Vec<(usize, String)> = known
         .iter()
         .map(|name| (strsim::damerau_levenshtein(unknown, name), (*name).to_string()))

@@ -12,15 +12,13 @@ pub struct Section<'a> {
     pub name: String,
     keys: DeTable<'a>,
     places: &'a Places,
-    /// All keys that may stand in it, also those of others: for hints.
-    known: Vec<&'static str>,
 }
 
 impl<'a> Section<'a> {
-    /// Those keys of a section. `known`: all that may stand in it.
+    /// Those keys of a section.
     #[must_use]
-    pub fn new(name: String, keys: DeTable<'a>, places: &'a Places, known: Vec<&'static str>) -> Self {
-        Section { name, keys, places, known }
+    pub fn new(name: String, keys: DeTable<'a>, places: &'a Places) -> Self {
+        Section { name, keys, places }
     }
 
     /// The keys, typed.
@@ -28,7 +26,7 @@ impl<'a> Section<'a> {
     /// # Errors
     /// A key that is not known, or a value of another type.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
-        self.places.typed(self.keys.clone(), &self.known)
+        self.places.typed(self.keys.clone(), (&self.name, &[]))
     }
 
     /// An error about one of its keys.

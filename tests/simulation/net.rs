@@ -173,7 +173,7 @@ fn receive(wire: &mut Wire, lease: &mut Lease, place: &mut Place, conn: ConnId, 
     } else if !more {
         place.armed = true;
     }
-    Outcome::Bytes { len, more, cut: 0 }
+    Outcome::Bytes { len, more }
 }
 
 fn transmit(wire: &mut Wire, buffer: &[u8], done: usize) -> io::Result<usize> {

@@ -9,7 +9,7 @@ use crossbeam_queue::ArrayQueue;
 use logweir::config::{Options, Overrides, load_text};
 use logweir::host::clock::Clock;
 use logweir::intake::listener::ListenerOptions;
-use logweir::intake::reactor::{AddressLimit, ConnectionLimit, ListenerRun, Reactor, Setup};
+use logweir::intake::reactor::{AddressLimit, Books, ConnectionLimit, ListenerRun, Reactor, Seat, Setup};
 use logweir::intake::spread::Spread;
 use logweir::log::LogError;
 use logweir::log::disk::{Caching, Disk};
@@ -294,15 +294,18 @@ pub fn start(disk: &SimDisk, sizes: Sizes) -> Result<Serving, LogError> {
         // Boxed: what a coroutine takes along must be small.
         let reactor = Box::new(Reactor::new(Setup {
             engine: SimEngine { net: Rc::clone(&net), number },
-            index: number % sizes.reactors,
-            number,
-            spread: Arc::clone(&spread),
-            shard: Arc::clone(&shards[number / sizes.reactors]),
-            control: Arc::clone(&control),
-            clock: Arc::clone(&clock),
+            seat: Seat {
+                index: number % sizes.reactors,
+                number,
+                spread: Arc::clone(&spread),
+                shard: Arc::clone(&shards[number / sizes.reactors]),
+                control: Arc::clone(&control),
+                clock: Arc::clone(&clock),
+                notices: notices.clone(),
+                changes: Arc::new(ArrayQueue::new(1)),
+            },
+            books: Books { upstream, evictions },
             listeners: options.listeners.iter().map(run).collect(),
-            upstream,
-            evictions,
             connections: Arc::clone(&connections),
             tails: TailStore::new(sizes.tail_budget, tail, 1000).unwrap(),
             room: Arc::clone(&options.room),
@@ -310,8 +313,6 @@ pub fn start(disk: &SimDisk, sizes: Sizes) -> Result<Serving, LogError> {
             discard: Some(Box::new(Chunk::new(size.chunk_bytes).unwrap())),
             handshakes_per_second: 100,
             linger: Duration::from_millis(5),
-            notices: notices.clone(),
-            changes: Arc::new(ArrayQueue::new(1)),
         }));
         let over = Rc::clone(&reactors_over);
         fibers.push(Fiber::new("reactor", Arc::clone(flag), move || {

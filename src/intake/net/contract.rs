@@ -17,7 +17,7 @@ use std::time::Duration;
 pub enum Kind {
     /// Bytes in order; ends.
     Stream,
-    /// One receive is one datagram; never ends.
+    /// Each message for itself, whoever sent it; never ends.
     Datagram,
 }
 
@@ -70,15 +70,12 @@ pub struct Datagram {
 /// How a receive ended.
 #[derive(Debug)]
 pub enum Outcome {
-    /// `len` bytes are in the lease. `more`: ask again, without waiting for an event. `cut`: bytes of a datagram that did
-    /// not fit and are gone.
+    /// `len` bytes are there. `more`: ask again, without waiting for an event.
     Bytes {
         /// Bytes received.
         len: usize,
         /// More input may wait already.
         more: bool,
-        /// Bytes of the datagram that were cut off.
-        cut: usize,
     },
     /// Nothing there now; an event will follow.
     Empty,
@@ -163,7 +160,7 @@ pub trait Engine {
     fn detach(&mut self, conn: ConnId) -> Option<Socket>;
     /// Takes an [`Engine::detach`] back that is not over: the connection stays.
     fn retain(&mut self, conn: ConnId);
-    /// Receives into the lease; one receive at a time per connection. `None`: an event will bring the lease back. Both engines
+    /// Receives from a stream into the lease; one receive at a time per connection. `None`: an event will bring the lease back. Both engines
     /// finish at once, and the reactor leans on that: room for partial lines is not set aside while a receive is out.
     fn recv(&mut self, conn: ConnId, lease: Lease) -> Option<Received>;
     /// Receives what waits of a datagram socket, as far as there is room, and adds it to `batch`; never waits. The bytes of the outcome

@@ -68,20 +68,13 @@ pub fn send(socket: &Socket, bytes: &[u8], from: usize) -> (usize, io::Result<()
     (done, Ok(()))
 }
 
-/// `recv(2)`. `hung_up`: the peer is known to have ended its side, so that a short read is not the last.
+/// `recv(2)` from a stream. `hung_up`: the peer is known to have ended its side, so that a short read is not the last.
 pub fn receive(socket: &Socket, space: &mut [u8], hung_up: bool) -> Outcome {
     let room = space.len();
-    let flags = match socket.kind {
-        Kind::Stream => MsgFlags::empty(),
-        Kind::Datagram => MsgFlags::MSG_TRUNC, // answers the datagram's real length
-    };
     loop {
-        return match nix::sys::socket::recv(socket.fd.as_raw_fd(), space, flags) {
-            Ok(0) if socket.kind == Kind::Stream => Outcome::End,
-            Ok(n) => {
-                let more = socket.kind == Kind::Datagram || n == room || hung_up;
-                Outcome::Bytes { len: n.min(room), more, cut: n.saturating_sub(room) }
-            }
+        return match nix::sys::socket::recv(socket.fd.as_raw_fd(), space, MsgFlags::empty()) {
+            Ok(0) => Outcome::End,
+            Ok(len) => Outcome::Bytes { len, more: len == room || hung_up },
             Err(nix::Error::EINTR) => continue,
             Err(nix::Error::EAGAIN) => Outcome::Empty,
             Err(e) => Outcome::Failed(e.into()),
@@ -116,9 +109,9 @@ pub fn receive_batch(socket: &Socket, space: &mut [u8], batch: &mut Vec<Datagram
                     Datagram { start: i * slot, len, cut: message.bytes - len, sender }
                 }));
                 let len = batch[before..].iter().map(|d| d.len).sum();
-                Outcome::Bytes { len, more: batch.len() - before == slots, cut: 0 }
+                Outcome::Bytes { len, more: batch.len() - before == slots }
             }
-            Err(nix::Error::EINTR) => Outcome::Bytes { len: 0, more: true, cut: 0 },
+            Err(nix::Error::EINTR) => Outcome::Bytes { len: 0, more: true },
             Err(nix::Error::EAGAIN) => Outcome::Empty,
             Err(error) => Outcome::Failed(error.into()),
         }

@@ -11,7 +11,7 @@ use crate::metrics::accounting::{Reason, Term};
 use crate::metrics::stats::Refused;
 use crate::pipeline::chunk::{Chunk, ConnId};
 use crate::session::memory::tail::TailHandle;
-use crate::session::{AckLevel, Around, End, Found, Input, Owner, Refusal, Step, Turn, Window};
+use crate::session::{AckLevel, Around, End, Found, Input, Owner, Refusal, Sink, Step, Turn, Window};
 
 /// Bytes of a decoder after which others have their turn.
 const TURN_BYTES: usize = 1 << 20;
@@ -108,7 +108,7 @@ impl<E: Engine> Reactor<E> {
     pub(super) fn took(&mut self, received: Received, between: Option<u64>) -> Served {
         let Received { conn: id, lease, outcome } = received;
         let Lease { mut chunk, start, len: leased, mark } = lease;
-        let Outcome::Bytes { len, more, .. } = outcome else {
+        let Outcome::Bytes { len, more } = outcome else {
             self.put_back(chunk, mark);
             return self.without_input(id, &outcome).unwrap_or(Served::Done(0));
         };
@@ -271,12 +271,13 @@ impl<E: Engine> Reactor<E> {
 
     /// Receives datagrams, as many at once as there is room for, and lets the session have them one by one.
     pub(super) fn serve_datagrams(&mut self, id: ConnId, listener: usize) -> Served {
-        let Some((chunk, mark)) = self.space(listener, None) else { return Served::NoChunk };
-        self.put_back(chunk, mark);
+        if self.has_space(listener, None).is_none() {
+            return Served::NoChunk;
+        }
         let Some(mut scratch) = self.between.scratch.take() else { return Served::NoChunk };
         self.between.batch.clear();
         let outcome = self.engine.recv_batch(id, scratch.free(), &mut self.between.batch);
-        let Outcome::Bytes { len, more, .. } = outcome else {
+        let Outcome::Bytes { len, more } = outcome else {
             self.put_back(scratch, LeaseMark::Scratch);
             return self.without_input(id, &outcome).unwrap_or(Served::Done(0));
         };
@@ -317,9 +318,15 @@ impl<E: Engine> Reactor<E> {
                 }
                 step => {
                     place += 1;
+                    if let Step::Full(_) = step {
+                        // Were a chunk too small for its longest record, waiting would not help.
+                        let mut sink = Sink::new(&mut []);
+                        sink.drop_record(Reason::TooLong, len as u64);
+                        self.book(id, &mut chunk, &sink.found(), mark);
+                    }
                     self.put_back(chunk, mark);
-                    let step = if matches!(step, Step::Full(_)) { Step::Continue } else { step };
-                    served = self.entered(id, step, mark, &entered, received, more);
+                    // A rule that one sender broke ends his datagram. The socket is everybody's.
+                    served = self.entered(id, Step::Continue, mark, &entered, received, more);
                 }
             }
         }

@@ -20,7 +20,7 @@ pub use parts::changes::{Change, Changes};
 pub use parts::conns::bytes_per_connection;
 pub use parts::limits::{AddressLimit, ConnectionLimit};
 pub use parts::listeners::ListenerRun;
-pub use state::{Reactor, Setup};
+pub use state::{Books, Reactor, Seat, Setup};
 
 use crate::host::peer::ListenerId;
 use crate::intake::net::{Engine, Event, Sent};

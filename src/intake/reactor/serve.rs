@@ -122,7 +122,7 @@ impl<E: Engine> Reactor<E> {
             return true; // it needs no chunk
         }
         // A rest waits in the lane: whoever could leave another one comes after it.
-        if self.lanes.has_rest(listener) && options.leaves_rests() && !self.refuses(listener, since) {
+        if self.leaves_another_rest(listener) && !self.refuses(listener, since) {
             return false;
         }
         !self.lanes.is_blocked(listener) || options.when_full == WhenFull::DropNewest || self.refuses(listener, since)
@@ -226,12 +226,25 @@ impl<E: Engine> Reactor<E> {
             Landing::Scratch { .. } => {
                 // There must be a chunk for what becomes of them: else they stay where they are.
                 if self.listeners[listener].options.profile().makes_records {
-                    let (chunk, mark) = self.space(listener, between)?;
-                    self.put_back(chunk, mark);
+                    self.has_space(listener, between)?;
                 }
                 self.between.scratch.take().map(|scratch| (scratch, LeaseMark::Scratch))
             }
         }
+    }
+
+    /// Looks whether there is a chunk, or the buffer for what is dropped or refused, for what is received elsewhere. Where it would go
+    /// into a chunk, and a rest waits for one, that goes first: a lane keeps one rest.
+    pub(super) fn has_space(&mut self, listener: usize, between: Option<u64>) -> Option<()> {
+        let (chunk, mark) = self.space(listener, between)?;
+        self.put_back(chunk, mark);
+        let waits = mark != LeaseMark::Discard && self.leaves_another_rest(listener);
+        (!waits).then_some(())
+    }
+
+    /// True where a rest waits in the listener's lane, and what it receives now could leave another.
+    fn leaves_another_rest(&self, listener: usize) -> bool {
+        self.lanes.has_rest(listener) && self.listeners[listener].options.leaves_rests()
     }
 
     /// A chunk with room for this connection's next bytes behind a gap: the open one, a fresh one, or the one for what is dropped or

@@ -32,24 +32,12 @@ use std::time::Duration;
 pub struct Setup<E: Engine> {
     /// The engine.
     pub engine: E,
-    /// Place in the shard.
-    pub index: usize,
-    /// Place among all reactors of the server.
-    pub number: usize,
-    /// Where connections go.
-    pub spread: Arc<Spread>,
-    /// The shard.
-    pub shard: Arc<Shard>,
-    /// Flags.
-    pub control: Arc<Control>,
-    /// Time.
-    pub clock: Arc<dyn Clock>,
+    /// Where it sits.
+    pub seat: Seat,
+    /// What it counts.
+    pub books: Books,
     /// All listeners of the server, by index.
     pub listeners: Vec<ListenerRun>,
-    /// What it counts of lines coming in.
-    pub upstream: Arc<Ledger>,
-    /// What it counts of lines evicted from rings.
-    pub evictions: Arc<Ledger>,
     /// Connections over all reactors.
     pub connections: Arc<ConnectionLimit>,
     /// Partial lines.
@@ -64,10 +52,6 @@ pub struct Setup<E: Engine> {
     pub handshakes_per_second: usize,
     /// How long an open chunk may wait.
     pub linger: Duration,
-    /// Hears when standard input ends.
-    pub notices: Sender<Notice>,
-    /// What a reload of the configuration changes.
-    pub changes: Changes,
 }
 
 /// Where a reactor sits, and whom it deals with.
@@ -76,17 +60,25 @@ pub struct Seat {
     pub index: usize,
     /// Place among all reactors of the server.
     pub number: usize,
+    /// Where connections go.
     pub spread: Arc<Spread>,
+    /// The shard.
     pub shard: Arc<Shard>,
+    /// Flags.
     pub control: Arc<Control>,
+    /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Hears when standard input ends.
     pub notices: Sender<Notice>,
+    /// What a reload of the configuration changes.
     pub changes: Changes,
 }
 
-/// What it counts: of lines coming in, and of those evicted from rings.
+/// What a reactor counts.
 pub struct Books {
+    /// Of lines coming in.
     pub upstream: Arc<Ledger>,
+    /// Of lines evicted from rings.
     pub evictions: Arc<Ledger>,
 }
 
@@ -135,8 +127,8 @@ impl<E: Engine> Reactor<E> {
     #[must_use]
     pub fn new(setup: Setup<E>) -> Self {
         // Set once: a port belongs to one reactor.
-        let _ = setup.shard.reactors[setup.index].wake.set(Wake::new(setup.engine.waker()));
-        let now = setup.clock.mono_ns();
+        let _ = setup.seat.shard.reactors[setup.seat.index].wake.set(Wake::new(setup.engine.waker()));
+        let now = setup.seat.clock.mono_ns();
         let linger_ns = setup.linger.as_nanos() as u64;
         let mut apart = Apart::default();
         setup.listeners.iter().filter_map(|l| l.options.profile().news.as_ref()).for_each(|news| apart.listen(news));
@@ -156,17 +148,8 @@ impl<E: Engine> Reactor<E> {
             now,
             wall: 0,
             engine: setup.engine,
-            seat: Seat {
-                index: setup.index,
-                number: setup.number,
-                spread: setup.spread,
-                shard: setup.shard,
-                control: setup.control,
-                clock: setup.clock,
-                notices: setup.notices,
-                changes: setup.changes,
-            },
-            books: Books { upstream: setup.upstream, evictions: setup.evictions },
+            seat: setup.seat,
+            books: setup.books,
             listeners: setup.listeners,
             connections: setup.connections,
         }

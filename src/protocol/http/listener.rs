@@ -6,7 +6,6 @@ use super::pages::Site;
 use super::session::{BYTES_PER_CONNECTION, HEAD_LANDING, Http};
 use crate::host::address::{Address, Family};
 use crate::host::peer::Peer;
-use crate::protocol::lines::TooLongWord;
 use crate::protocol::{About, Entry};
 use crate::section;
 use crate::session::lines::{LineOptions, TooLong, least_chunk};
@@ -23,7 +22,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 section!(/// The keys of an HTTP listener.
-    Keys { streams: Vec<String>, tokens: Vec<String>, too_long: TooLongWord, strip_cr: bool, max_header_bytes: Size,
+    Keys { streams: Vec<String>, tokens: Vec<String>, too_long: TooLong, strip_cr: bool, max_header_bytes: Size,
            max_headers: usize, max_body_bytes: Size, max_decoded_bytes: Size, max_requests: usize, body_timeout: Time,
            queue_timeout: Time, max_connection_age: Time });
 
@@ -63,7 +62,7 @@ fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, 
         listener: about.listener.to_string(),
         framing: LineOptions {
             max_line_bytes: about.max_line_bytes,
-            too_long: keys.too_long.map_or(TooLong::Truncate, TooLong::from),
+            too_long: keys.too_long.unwrap_or(TooLong::Truncate),
             strip_cr: keys.strip_cr.unwrap_or(false),
             keep_unterminated: true,
         },

@@ -19,10 +19,6 @@ use std::io::Write;
 use std::sync::Arc;
 
 words!(
-    /// `listener.NAME.too_long`
-    TooLongWord { Truncate = "truncate", Drop = "drop", Close = "close" }
-);
-words!(
     /// `listener.NAME.unterminated`
     UnterminatedWord { Keep = "keep", Drop = "drop" }
 );
@@ -31,7 +27,7 @@ words!(
     ReplyWord { None = "none", Count = "count" }
 );
 section!(/// The keys of a lines listener.
-    Keys { reply: ReplyWord, too_long: TooLongWord, strip_cr: bool, unterminated: UnterminatedWord, line_timeout: Time });
+    Keys { reply: ReplyWord, too_long: TooLong, strip_cr: bool, unterminated: UnterminatedWord, line_timeout: Time });
 
 /// See the module.
 pub static ENTRY: Entry = Entry {
@@ -43,16 +39,6 @@ pub static ENTRY: Entry = Entry {
     keys: Keys::KEYS,
     build,
 };
-
-impl From<TooLongWord> for TooLong {
-    fn from(word: TooLongWord) -> Self {
-        match word {
-            TooLongWord::Truncate => TooLong::Truncate,
-            TooLongWord::Drop => TooLong::Drop,
-            TooLongWord::Close => TooLong::Close,
-        }
-    }
-}
 
 /// The options of a listener, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,15 +66,20 @@ fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, 
     if reply_count && !about.can_answer() {
         return Err(section.error("reply", format!("nothing can be sent back over {}", about.address)));
     }
-    if reply_count && keys.too_long == Some(TooLongWord::Drop) {
+    if reply_count && keys.too_long == Some(TooLong::Drop) {
         let message = "with reply = \"count\" a line dropped in between would be taken for one that is there; expected \"truncate\" or \"close\"";
         return Err(section.error("too_long", message));
     }
+    let too_long = match keys.too_long.unwrap_or(TooLong::Truncate) {
+        // There is no connection to close: the socket is everybody's.
+        TooLong::Close if about.address.family() == Family::UnixDatagram => TooLong::Drop,
+        too_long => too_long,
+    };
     let options = LinesOptions {
         listener: about.listener.to_string(),
         framing: LineOptions {
             max_line_bytes: about.max_line_bytes,
-            too_long: keys.too_long.map_or(TooLong::Truncate, TooLong::from),
+            too_long,
             strip_cr: keys.strip_cr.unwrap_or(false),
             keep_unterminated: keys.unterminated != Some(UnterminatedWord::Drop),
         },

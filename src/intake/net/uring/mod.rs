@@ -281,7 +281,7 @@ impl UringEngine {
         }
         // Where nothing is being received for us, more is there or must be looked for.
         let more = conn.held.count > 0 || conn.ended.is_some() || conn.armed != Armed::Multishot;
-        Outcome::Bytes { len, more, cut: 0 }
+        Outcome::Bytes { len, more }
     }
 
     /// `recv(2)`, and what follows from what it found.

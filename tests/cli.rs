@@ -9,7 +9,7 @@ fn check(config: &str) -> (Option<i32>, String, String) {
     let dir = scratch();
     let path = dir.path().join("logweir.toml");
     std::fs::write(&path, config).unwrap();
-    let output = logweir(&["check", "--config", path.to_str().unwrap()]);
+    let output = logweir(&["check", "--config-only", "--config", path.to_str().unwrap()]);
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
@@ -69,7 +69,7 @@ fn every_shipped_configuration_is_fine() {
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|e| e == "toml") {
-            let output = logweir(&["check", "--config", path.to_str().unwrap()]);
+            let output = logweir(&["check", "--config-only", "--config", path.to_str().unwrap()]);
             assert!(output.status.success(), "{}: {}", path.display(), String::from_utf8_lossy(&output.stderr));
             seen += 1;
         }
@@ -176,4 +176,108 @@ fn threads_go_to_the_cores_that_are_given() {
     });
     common::send_all(server.address("lines"), b"pinned\n");
     common::await_that("the line", || server.cat() == b"pinned\n");
+}
+
+/// What would keep a server from starting here is said by `check` and `doctor`, with the exit code that `serve` would have.
+#[test]
+fn check_says_what_would_keep_a_server_from_starting() {
+    let dir = scratch();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let data = dir.path().join("data");
+    let data_dir = data.to_str().unwrap().to_string();
+    let free = ["--data-dir", &data_dir, "--admin", "off", "--listen", "tcp://127.0.0.1:0"];
+    let run = |command: &str, args: &[&str]| {
+        let output = logweir(&[&[command], args].concat());
+        (
+            output.status.code(),
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)),
+        )
+    };
+    let (code, text) = run("check", &free);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(!data.exists(), "check makes nothing");
+
+    // A port in use may be free again: 1. All that is wrong is said at once.
+    let address = format!("tcp://127.0.0.1:{port}");
+    let nowhere = format!("unix://{}/nowhere/s", dir.path().display());
+    let (code, text) =
+        run("check", &["--data-dir", &data_dir, "--admin", &format!("127.0.0.1:{port}"), "--listen", &address]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(
+        text.contains("listener.lines: cannot listen on tcp://") && text.contains("admin: cannot listen on"),
+        "{text}"
+    );
+    assert_eq!(run("check", &["--data-dir", &data_dir, "--listen", &address, "--config-only"]).0, Some(0));
+    let (_, text) = run("doctor", &["--data-dir", &data_dir, "--admin", "off", "--listen", &address]);
+    assert!(text.contains("another program listens there"), "{text}");
+
+    // What only a change mends: 78, by `serve` as well, and in words that tell the cause.
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    let file = dir.path().join("file");
+    for (args, said) in [
+        (vec!["--data-dir", &data_dir, "--listen", &nowhere], "is not there: make it"),
+        (vec!["--data-dir", file.to_str().unwrap(), "--listen", "tcp://127.0.0.1:0"], "is not a directory"),
+        (vec!["--data-dir", &data_dir, "--listen", &format!("unix://{}", file.display())], "not a socket"),
+    ] {
+        for command in ["check", "serve"] {
+            let (code, text) = run(command, &[args.clone(), vec!["--admin", "off"]].concat());
+            assert_eq!(code, Some(78), "{command} {args:?}: {text}");
+            assert!(text.contains(said), "{command} {args:?}: {text}");
+        }
+    }
+
+    let server = Server::start(&data, &[]);
+    let (code, text) = run("check", &free);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("is in use by another logweir"), "{text}");
+    drop(server);
+}
+
+/// `serve` ends with 78, which service managers do not try again, where `check` does: certificates are read by both.
+#[test]
+fn an_unreadable_certificate_is_a_wrong_configuration_for_serve_too() {
+    let dir = scratch();
+    let config = dir.path().join("c.toml");
+    let text = "[admin]\naddress = \"off\"\n[listener.a]\naddress = \"tcp://127.0.0.1:0\"\ntls_cert = \"/nowhere/c\"\ntls_key = \"/nowhere/k\"\n\
+                [listener.b]\naddress = \"tcp://127.0.0.1:0\"\ntls_cert = \"/nowhere/d\"\ntls_key = \"/nowhere/k\"\n";
+    std::fs::write(&config, text).unwrap();
+    let data = dir.path().join("data");
+    for command in ["check", "serve"] {
+        let output = logweir(&[command, "--config", config.to_str().unwrap(), "--data-dir", data.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(78), "{command}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("listener.a") && said.contains("/nowhere/c"), "{command}: {said}");
+        assert!(command == "serve" || said.contains("listener.b"), "{command}: {said}");
+    }
+}
+
+/// `check --print` is a configuration that says the same; the memory that it names is a sum.
+#[test]
+fn check_prints_what_is_in_force() {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    let base = ["check", "--print", "--config-only", "--data-dir", data.to_str().unwrap()];
+    let first = logweir(&[&base[..], &["--set", "buffer.linger=7ms"]].concat());
+    assert!(first.status.success());
+    let text = String::from_utf8(first.stdout).unwrap();
+    assert!(text.contains("linger = \"7ms\"  # --set buffer.linger"), "{text}");
+    let file = dir.path().join("printed.toml");
+    std::fs::write(&file, &text).unwrap();
+    let second = logweir(&["check", "--print", "--config-only", "--config", file.to_str().unwrap()]);
+    assert!(second.status.success(), "{}", String::from_utf8_lossy(&second.stderr));
+    let bare = |text: &str| text.lines().map(|l| l.split("  # ").next().unwrap().to_string()).collect::<Vec<_>>();
+    assert_eq!(bare(&text), bare(&String::from_utf8(second.stdout).unwrap()));
+    let (_, plan, _) = check("[limits]\nmax_connections = 1000000");
+    assert!(plan.contains("of memory, and a few MiB for the program"), "{plan}");
+}
+
+/// A variable that is nearly one of ours is not passed over in silence.
+#[test]
+fn a_mistyped_variable_is_warned_of() {
+    let output =
+        Command::new(common::BINARY).args(["check", "--config-only"]).env("LOGWEIR_LISTN", "x").output().unwrap();
+    assert!(output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("LOGWEIR_LISTN does nothing; did you mean LOGWEIR_LISTEN?"), "{said}");
 }

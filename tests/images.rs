@@ -137,7 +137,7 @@ fn manifests_hold_together() {
         let text = map["data"]["logweir.toml"].as_str().unwrap();
         let file = dir.path().join("logweir.toml");
         std::fs::write(&file, text).unwrap();
-        let output = logweir(&["check", "--config", file.to_str().unwrap()]);
+        let output = logweir(&["check", "--config-only", "--config", file.to_str().unwrap()]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         configurations.insert(map["metadata"]["name"].as_str().unwrap(), text);
     }
@@ -184,6 +184,6 @@ fn manifests_hold_together() {
 
 #[test]
 fn the_configuration_of_the_image_passes_check() {
-    let output = logweir(&["check", "--config", config("docker/logweir.toml").to_str().unwrap()]);
+    let output = logweir(&["check", "--config-only", "--config", config("docker/logweir.toml").to_str().unwrap()]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

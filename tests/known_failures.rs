@@ -127,7 +127,7 @@ fn counts_never_go_past_a_dropped_line() {
     let config = "[listener.lines]\nreply = \"count\"\ntoo_long = \"drop\"";
     let path = dir.path().join("l.toml");
     std::fs::write(&path, config).unwrap();
-    let output = logweir(&["check", "--config", path.to_str().unwrap()]);
+    let output = logweir(&["check", "--config-only", "--config", path.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(78));
     let config = "[listener.lines]\naddress = \"tcp://127.0.0.1:0\"\nreply = \"count\"\ntoo_long = \"close\"\nmax_line_bytes = \"1KiB\"";
     let server = Server::with_config(&dir.path().join("data"), config);

@@ -93,7 +93,7 @@ fn datagrams_have_room_for_a_batch() {
     let scratch_of = |listener: &str| {
         std::fs::write(&config, format!("[buffer]\nmemory = \"64MiB\"\n[listener.d]\naddress = \"{listener}\""))
             .unwrap();
-        let out = logweir(&["check", "-c", config.to_str().unwrap()]);
+        let out = logweir(&["check", "--config-only", "-c", config.to_str().unwrap()]);
         let text = String::from_utf8(out.stdout).unwrap();
         let (before, _) = text.split_once(" for what is taken apart").unwrap_or_else(|| panic!("{text}"));
         before.rsplit(" x ").next().unwrap().to_string()

@@ -185,7 +185,7 @@ fn what_is_missing_is_said_before_the_start() {
     let dir = scratch();
     let config = dir.path().join("c.toml");
     std::fs::write(&config, format!("{WEB}tls_cert = \"/nowhere/a.pem\"\ntls_key = \"/nowhere/a.key\"\n")).unwrap();
-    let output = common::logweir(&["check", "--config", config.to_str().unwrap()]);
+    let output = common::logweir(&["check", "--config-only", "--config", config.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(78));
     let message = String::from_utf8(output.stderr).unwrap();
     assert!(message.contains("listener.web") && message.contains("/nowhere/a.pem"), "{message}");

@@ -24,8 +24,8 @@ use logweir::session::{
     AckLevel, End, Input, Landing, Owner, Patience, Profile, Protocol, Reply, Session, State, Step, Waiting, Window,
     downcast, same,
 };
-use logweir::settings::ConfigError;
 use logweir::settings::section::Section;
+use logweir::settings::{ConfigError, ConfigErrors};
 use logweir::{section, words};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -233,7 +233,7 @@ impl Session for Talk {
     }
 }
 
-fn load(text: &str, data: &Path, running: Option<&Options>) -> Result<Options, ConfigError> {
+fn load(text: &str, data: &Path, running: Option<&Options>) -> Result<Options, ConfigErrors> {
     let set = |key: &str, value: &str| (key.to_string(), value.to_string(), "test".to_string());
     let set = vec![set("data_dir", data.to_str().unwrap()), set("admin.address", "off")];
     let overrides = Overrides { set, protocols: Protocols(WITH_TOY), ..Overrides::default() };
@@ -282,7 +282,7 @@ fn its_configuration_is_checked_as_that_of_the_others() {
         ("[listener.t]\nprotocol = \"toy\"\nword = \"\"", "toy.toml:3: `listener.t.word`: expected something to say"),
         (
             "[listener.t]\nprotocol = \"toy\"\nword = 7",
-            "toy.toml:3: `listener.t.word`: invalid type: integer `7`, expected a string",
+            "toy.toml:3: `listener.t.word`: expected text in quotes, not the number `7`",
         ),
         (
             "[listener.t]\nprotocol = \"toy\"\nescape = \"some\"",

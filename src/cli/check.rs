@@ -1,25 +1,65 @@
 //! `logweir check`
 
-use super::{ConfigArgs, bad_configuration};
+use super::{BAD_CONFIGURATION, ConfigArgs, bad_configuration, cannot_start, warn_of_near_misses};
 use crate::config::Options;
 use crate::config::checked::StreamSettings;
-use crate::host::output::{complain, say};
+use crate::host::output::{self, complain, say};
 use crate::intake::listener::ListenerOptions;
+use crate::intake::reactor;
 use crate::log::seekable::MEMORY;
 use crate::pipeline::chunk::Class;
+use crate::server::{Certificates, StartError, rehearsal};
 use crate::settings::units::{Size, Time};
+use clap::Args;
 use std::process::ExitCode;
 
+/// What to check.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Print every key with the value that is in force, as a configuration file that says the same.
+    #[arg(long)]
+    print: bool,
+    /// Look at the configuration and its certificates only, not at ports and directories: for another host, or beside the server
+    /// that runs with it.
+    #[arg(long)]
+    config_only: bool,
+}
+
 /// Checks and explains.
-pub fn run(args: &ConfigArgs) -> ExitCode {
-    let options = match args.load() {
-        Ok(options) => options,
-        Err(error) => return bad_configuration(&error),
+pub fn run(args: &CheckArgs) -> ExitCode {
+    let (options, in_force) = match args.config.load_and_list() {
+        Ok(loaded) => loaded,
+        Err(errors) => return bad_configuration(&errors),
     };
-    if let Err(error) = crate::server::Certificates::load(&options.listeners) {
-        complain!("{error}");
-        return ExitCode::from(super::BAD_CONFIGURATION);
+    warn_of_near_misses();
+    let refused = match args.config_only {
+        true => Certificates::load_each(&options.listeners),
+        false => rehearsal::look(&options),
+    };
+    if args.print {
+        say!("# Every key with the value that is in force; behind it, where it is set. The others are defaults.");
+        output::write(in_force.to_string().as_bytes());
+    } else if !refused.iter().any(StartError::is_configuration) {
+        explain(&options);
     }
+    if refused.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    let code = cannot_start(&refused);
+    complain!(
+        "{}",
+        match code == ExitCode::from(BAD_CONFIGURATION) {
+            true => "a server cannot start with this configuration",
+            false => "a server could not start here now (beside one that runs, use --config-only)",
+        }
+    );
+    code
+}
+
+/// Says what a server would do.
+fn explain(options: &Options) {
     say!("The configuration is fine. A server would");
     for l in &options.listeners {
         let reply = describe(l);
@@ -42,7 +82,7 @@ pub fn run(args: &ConfigArgs) -> ExitCode {
             Time(s.sync_interval),
             Size(s.sync_bytes)
         );
-        say!("    and of what is sealed {}", kept(s, &options));
+        say!("    and of what is sealed {}", kept(s, options));
     }
     let placement = &options.placement;
     say!(
@@ -52,17 +92,20 @@ pub fn run(args: &ConfigArgs) -> ExitCode {
         options.engine
     );
     say!("  place them: {}", placement.plan);
-    say!("  use for lines, of {}: {}", Size(options.buffer_bytes), options.memory);
+    let for_connections = options.max_connections * reactor::bytes_per_connection(&options.listeners);
+    let for_all = options.memory.total() + for_connections;
+    say!("  use up to {} of memory, and a few MiB for the program:", Size(for_all as u64));
     say!(
-        "  and for up to {} connections: {}",
-        options.max_connections,
-        Size((options.max_connections * crate::intake::reactor::bytes_per_connection(&options.listeners)) as u64)
+        "    {} for lines, of buffer.memory = {}: {}",
+        Size(options.memory.total() as u64),
+        Size(options.buffer_bytes),
+        options.memory
     );
+    say!("    {} for {} connections, as far as they come", Size(for_connections as u64), options.max_connections);
     match options.admin {
         Some(address) => say!("  answer /metrics, /healthz and /readyz on http://{address}"),
         None => say!("  have no admin address"),
     }
-    ExitCode::SUCCESS
 }
 
 /// What becomes of a stream's sealed segments.

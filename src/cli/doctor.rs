@@ -2,7 +2,8 @@
 
 use super::{ConfigArgs, bad_configuration};
 use crate::host::output::complain;
-use crate::watch::doctor::{Host, LiveHost, Status, Subject, examine, probe, report, usage};
+use crate::server::{StartError, rehearsal};
+use crate::watch::doctor::{Host, LiveHost, Status, Subject, examine, probe, report, start, usage};
 use clap::Args;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -37,7 +38,10 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
     };
     let subject = Subject::new(&options);
     let host = LiveHost;
-    let checks = examine(&host, &subject);
+    let mut checks = examine(&host, &subject);
+    let refused = rehearsal::look(&options);
+    let runs = refused.iter().any(StartError::is_in_use);
+    checks.insert(0, start(runs, &refused.iter().map(ToString::to_string).collect::<Vec<_>>()));
     let measured = args.probe.then(|| {
         let dir = host.existing(&subject.data_dir);
         probe::probe(&dir, host.space(&dir).map(|s| s.free)).map_err(|e| format!("probe of {}: {e}", dir.display()))

@@ -11,8 +11,10 @@ mod tail;
 mod top;
 mod verify;
 
-use crate::config::{self, ConfigError, Options, Overrides};
+use crate::config::{self, ConfigError, ConfigErrors, InForce, Options, Overrides};
 use crate::host::output::{self, complain};
+use crate::protocol::Protocols;
+use crate::server::StartError;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -32,8 +34,8 @@ struct Cli {
 enum Command {
     /// Run the server. Works without a configuration: lines on tcp://127.0.0.1:5170 into ./logweir-data.
     Serve(serve::ServeArgs),
-    /// Check a configuration and say what the server would do.
-    Check(ConfigArgs),
+    /// Check a configuration, say what a server would do, and whether it could start here now.
+    Check(check::CheckArgs),
     /// Print the lines of a data directory, oldest first, also while a server runs on it.
     Cat(cat::CatArgs),
     /// Print the last lines of a data directory, and with -f those that follow; shards are merged by time.
@@ -86,12 +88,22 @@ impl ConfigArgs {
         self.config.as_deref()
     }
 
-    fn load(&self) -> Result<Options, ConfigError> {
+    fn load(&self) -> Result<Options, ConfigErrors> {
         self.load_for(None)
     }
 
     /// As it is now, for a server that runs with this one.
-    fn load_for(&self, running: Option<&Options>) -> Result<Options, ConfigError> {
+    fn load_for(&self, running: Option<&Options>) -> Result<Options, ConfigErrors> {
+        config::load_for(self.config.as_deref(), &self.overrides()?, running)
+    }
+
+    /// With every value that is in force.
+    fn load_and_list(&self) -> Result<(Options, InForce), ConfigErrors> {
+        config::load_and_list(self.config.as_deref(), &self.overrides()?)
+    }
+
+    /// What overrides the file. Says which variables were probably meant to.
+    fn overrides(&self) -> Result<Overrides, ConfigErrors> {
         let mut set = config::overrides_from_environment(std::env::vars());
         for text in &self.set {
             let (key, value) = text
@@ -105,8 +117,7 @@ impl ConfigArgs {
         if let Some(admin) = &self.admin {
             set.push(("admin.address".into(), admin.clone(), "--admin".into()));
         }
-        let overrides = Overrides { set, listen: self.listen.clone(), ..Overrides::default() };
-        config::load_for(self.config.as_deref(), &overrides, running)
+        Ok(Overrides { set, listen: self.listen.clone(), ..Overrides::default() })
     }
 }
 
@@ -142,10 +153,27 @@ fn run(command: Command) -> ExitCode {
     }
 }
 
-/// Says what is wrong with a configuration.
-fn bad_configuration(error: &ConfigError) -> ExitCode {
-    complain!("configuration: {error}");
+/// Says what is wrong with a configuration: a line for each error.
+fn bad_configuration(errors: &ConfigErrors) -> ExitCode {
+    errors.iter().for_each(|error| complain!("configuration: {error}"));
     ExitCode::from(BAD_CONFIGURATION)
+}
+
+/// Says what keeps a server from starting. The exit code is that of a wrong configuration where starting again would change nothing.
+fn cannot_start(errors: &[StartError]) -> ExitCode {
+    errors.iter().for_each(|error| complain!("{error}"));
+    match errors.iter().any(StartError::is_configuration) {
+        true => ExitCode::from(BAD_CONFIGURATION),
+        false => ExitCode::FAILURE,
+    }
+}
+
+/// Says which variables of the environment were probably meant for logweir, and do nothing.
+fn warn_of_near_misses() {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for (name, meant) in config::near_misses(names, &config::all_keys(Protocols::default())) {
+        complain!("warning: the environment variable {name} does nothing; did you mean {meant}?");
+    }
 }
 
 #[cfg(test)]

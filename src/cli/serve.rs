@@ -1,6 +1,6 @@
 //! `logweir serve`
 
-use super::{ConfigArgs, bad_configuration};
+use super::{ConfigArgs, bad_configuration, cannot_start, warn_of_near_misses};
 use crate::config::Options;
 use crate::host::address::Address;
 use crate::host::output::complain;
@@ -8,7 +8,7 @@ use crate::intake::listener::ListenerOptions;
 use crate::pipeline::control::Notice;
 use crate::server::sandbox::{self, Confinement, Paths};
 use crate::server::service::{self, Manager};
-use crate::server::{self, Started};
+use crate::server::{self, Started, rehearsal};
 use crate::settings::units::{Size, Time};
 use crate::watch::logging;
 use clap::Args;
@@ -42,6 +42,11 @@ fn serve(args: &ServeArgs) -> ExitCode {
         Ok(options) => options,
         Err(error) => return bad_configuration(&error),
     };
+    warn_of_near_misses();
+    let refused = rehearsal::directories(&options);
+    if !refused.is_empty() {
+        return cannot_start(&refused);
+    }
     logging::start(options.log);
     // Before there are threads: they inherit it.
     let mut confinement = Confinement::default();
@@ -70,7 +75,10 @@ fn serve(args: &ServeArgs) -> ExitCode {
     };
     let mut server = match server::start(&options, (sender, receiver), Manager::from_environment(), inherited) {
         Ok(server) => server,
-        Err(error) => return failed(&error.to_string()),
+        Err(error) => {
+            logging::finish(); // what was said before comes first
+            return cannot_start(&[error]);
+        }
     };
     if !no_sandbox {
         match sandbox::confine_calls(server.started.engine.starts_with("io_uring")) {

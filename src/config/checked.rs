@@ -13,8 +13,8 @@ use crate::protocol::Protocols;
 use crate::protocol::http::PAGES_SCRATCH;
 use crate::session::memory::room::Room;
 use crate::session::write::Format;
-use crate::settings::units::Size;
-use crate::settings::{ConfigError, Places};
+use crate::settings::units::{Size, Time};
+use crate::settings::{ConfigError, ConfigErrors, Places};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -127,13 +127,13 @@ const MOST: usize = 256;
 /// name their streams by number, and whose leased memory stays as it is.
 ///
 /// # Errors
-/// The first thing that is wrong.
+/// All that is wrong.
 pub fn check(
     read: Read<'_>,
     places: &Places,
     protocols: Protocols,
     running: Option<&Options>,
-) -> Result<Options, ConfigError> {
+) -> Result<Options, ConfigErrors> {
     let Read { mut raw, mut own } = read;
     let check = Check { places };
     if raw.listener.is_empty() {
@@ -144,32 +144,44 @@ pub fn check(
     }
     let written: Vec<Written<'_>> =
         raw.listener.iter().map(|(name, common)| Written { name, common, own: &own[name] }).collect();
-    let placement = check.placement(&raw.placement)?;
-    let defaults = StreamDefaults { storage: &raw.storage, retention: &raw.retention, shards: placement.shards as u64 };
-    let mut streams = check.streams(&raw.stream, &written, &defaults)?;
+    let placement = check.placement(&raw.placement);
+    let stored = check.storage(&raw.storage, &raw.retention, placement.shards as u64);
+    let mut streams = check.streams(&raw.stream, &written, &stored);
     if let Some(running) = running {
         streams = renumbered(streams, &running.streams);
     }
     let buffer = raw.buffer.memory.unwrap_or(Size(64 << 20));
-    let entries = written.iter().map(|l| check.entry(l, protocols)).collect::<Result<Vec<_>, _>>()?;
-    let leased = if entries.iter().any(|entry| entry.leases) { buffer.0 / LEASED_SHARE } else { 0 };
+    let entries: Vec<_> = written.iter().map(|l| check.entry(l, protocols).ok()).collect();
+    let leased = if entries.iter().flatten().any(|entry| entry.leases) { buffer.0 / LEASED_SHARE } else { 0 };
     let room = running.map_or_else(|| Room::new(leased as usize), |running| Arc::clone(&running.room));
-    check.tokens_are_used(&raw.token, &written)?;
-    let tokens = check.tokens(&raw.token, &streams)?;
+    check.tokens_are_used(&raw.token, &written);
+    let tokens = check.tokens(&raw.token, &streams);
     let around = Surroundings { only: written.len() == 1, protocols, streams: &streams, tokens: &tokens, room: &room };
-    let listeners = written.iter().map(|l| check.listener(l, &around)).collect::<Result<Vec<_>, _>>()?;
-    check.addresses_differ(&listeners)?;
-    let engine = raw.engine.unwrap_or(EngineChoice::Auto);
-    let admin = match raw.admin.address.as_deref() {
-        Some("off") => None,
-        Some(text) => Some(text.replace("localhost:", "127.0.0.1:").parse().map_err(|_| {
-            places.error(
-                "admin.address",
-                format!("expected IP:PORT such as \"127.0.0.1:9610\", or \"off\", not \"{text}\""),
-            )
-        })?),
-        None => Some(SocketAddr::from(([127, 0, 0, 1], 9610))),
+    let listeners: Vec<_> = written.iter().filter_map(|l| places.kept(check.listener(l, &around))).collect();
+    places.kept(check.addresses_differ(&listeners));
+    let engine = places.word("engine", raw.engine, EngineChoice::Auto);
+    let admin = check.admin(raw.admin.address.as_deref());
+    let log = LogOptions {
+        level: places.word("log.level", raw.log.level, LogLevel::Info),
+        format: places.word("log.format", raw.log.format, LogFormat::Auto),
     };
+    let limits = &raw.limits;
+    let shutdown_timeout = places.time("shutdown_timeout", raw.shutdown_timeout, "10s", "0s", "1h");
+    let drain_delay = places.time("drain_delay", raw.drain_delay, "0s", "0s", "1h");
+    let tls_handshakes_per_second =
+        places.number("limits.tls_handshakes_per_second", limits.tls_handshakes_per_second, 200, 1, 1_000_000);
+    let ipv6_prefix = places.number("limits.ipv6_prefix", limits.ipv6_prefix, 64, 0, 128) as u8;
+    let max_connections = places.number("limits.max_connections", limits.max_connections, 16_384, 1, 1_000_000);
+    let linger = places.time("buffer.linger", raw.buffer.linger, "5ms", "0s", "1s");
+    let strict = places.flag("storage.strict", raw.storage.strict, false);
+    let data_dir = PathBuf::from(places.word("data_dir", raw.data_dir, "./logweir-data".into()));
+    if data_dir.as_os_str().is_empty() {
+        places.note(places.error("data_dir", "expected a directory"));
+    }
+    places.in_force("buffer.memory", Some(format!("\"{}\"", buffer.exact())));
+    let sealed_dir = places.kept(check.sealed_dir(raw.storage.sealed_dir.as_deref(), &data_dir)).flatten();
+    places.verdict()?;
+    // What depends on everything else.
     let memory = MemoryPlan::new(&needs(buffer, &room, engine, &placement, &listeners, &streams, admin.is_some())).map_err(|least| {
         let longest = listeners.iter().map(|l| l.max_line_bytes).max().unwrap_or(0);
         places.error(
@@ -180,37 +192,23 @@ pub fn check(
             ),
         )
     })?;
-    let data_dir = PathBuf::from(raw.data_dir.as_deref().unwrap_or("./logweir-data"));
-    if data_dir.as_os_str().is_empty() {
-        return Err(places.error("data_dir", "expected a directory"));
-    }
-    let sealed_dir = check.sealed_dir(raw.storage.sealed_dir.as_deref(), &data_dir)?;
     Ok(Options {
         data_dir,
-        shutdown_timeout: places.time("shutdown_timeout", raw.shutdown_timeout, "10s", "0s", "1h")?,
-        drain_delay: places.time("drain_delay", raw.drain_delay, "0s", "0s", "1h")?,
-        tls_handshakes_per_second: places.number(
-            "limits.tls_handshakes_per_second",
-            raw.limits.tls_handshakes_per_second,
-            200,
-            1,
-            1_000_000,
-        )?,
-        ipv6_prefix: places.number("limits.ipv6_prefix", raw.limits.ipv6_prefix, 64, 0, 128)? as u8,
+        shutdown_timeout,
+        drain_delay,
+        tls_handshakes_per_second,
+        ipv6_prefix,
         room,
         engine,
         placement,
         buffer_bytes: buffer.0,
         memory,
-        linger: places.time("buffer.linger", raw.buffer.linger, "5ms", "0s", "1s")?,
-        strict: raw.storage.strict.unwrap_or(false),
+        linger,
+        strict,
         sealed_dir,
         admin,
-        log: LogOptions {
-            level: raw.log.level.unwrap_or(LogLevel::Info),
-            format: raw.log.format.unwrap_or(LogFormat::Auto),
-        },
-        max_connections: places.number("limits.max_connections", raw.limits.max_connections, 16_384, 1, 1_000_000)?,
+        log,
+        max_connections,
         streams,
         listeners,
     })
@@ -285,9 +283,11 @@ fn needs(
     }
 }
 
-/// What a stream takes that has no keys of its own.
-struct StreamDefaults<'a> {
-    storage: &'a raw::Storage,
+/// What a stream takes that has no keys of its own: `[storage]` and `[retention]`, checked.
+struct Stored<'a> {
+    defaults: StreamSettings,
+    compress: Compress,
+    compress_level: usize,
     retention: &'a raw::Retention,
     shards: u64,
 }
@@ -309,31 +309,56 @@ impl Check<'_> {
         &self,
         name: &str,
         raw: &raw::Stream,
-        defaults: &StreamDefaults<'_>,
+        stored: &Stored<'_>,
         segment_bytes: u64,
     ) -> Result<RetentionOptions, ConfigError> {
         let key = |own: bool, key: &str| if own { format!("stream.{name}.{key}") } else { format!("retention.{key}") };
-        let age = raw.max_age.or(defaults.retention.max_age).filter(|t| !t.0.is_zero());
-        let bytes = raw.max_bytes.or(defaults.retention.max_bytes).filter(|s| s.0 > 0);
-        let free = raw.min_free.or(defaults.retention.min_free).filter(|s| s.0 > 0);
-        if let Some(age) = age {
-            self.places.time(&key(raw.max_age.is_some(), "max_age"), Some(age), "1s", "1s", "36500days")?;
+        let (age, bytes) = (raw.max_age.or(stored.retention.max_age), raw.max_bytes.or(stored.retention.max_bytes));
+        let free = raw.min_free.or(stored.retention.min_free);
+        let own = |key: &str| format!("stream.{name}.{key}");
+        self.places.optional(&own("max_age"), age.as_ref());
+        self.places.optional(&own("max_bytes"), bytes.map(Size::exact).as_ref());
+        self.places.optional(&own("min_free"), free.map(Size::exact).as_ref());
+        let (age, bytes) = (age.filter(|t| !t.0.is_zero()), bytes.filter(|s| s.0 > 0));
+        if let Some(age) =
+            age.filter(|age| age.0 < Duration::from_secs(1) || age.0 > Duration::from_secs(36_500 * 86_400))
+        {
+            let message = format!("expected 1s to 36500days, not {age}");
+            return Err(self.places.error(&key(raw.max_age.is_some(), "max_age"), message));
         }
         // What is being written is not deleted, and as much again is needed for what is sealed.
-        let least = segment_bytes.saturating_mul(defaults.shards).saturating_mul(2);
+        let least = segment_bytes.saturating_mul(stored.shards).saturating_mul(2);
         if let Some(most) = bytes.filter(|most| most.0 < least) {
             let message = format!(
                 "{most} is too little: {} shard(s) with segments of {} need {} at least; lower segment_size or raise it",
-                defaults.shards,
+                stored.shards,
                 Size(segment_bytes),
                 Size(least)
             );
             return Err(self.places.error(&key(raw.max_bytes.is_some(), "max_bytes"), message));
         }
+        let free = free.filter(|s| s.0 > 0);
         Ok(RetentionOptions { max_age: age.map(|t| t.0), max_bytes: bytes.map(|s| s.0), min_free: free.map(|s| s.0) })
     }
 
+    fn admin(&self, text: Option<&str>) -> Option<SocketAddr> {
+        let text = text.unwrap_or("127.0.0.1:9610");
+        self.places.in_force("admin.address", Some(format!("\"{text}\"")));
+        if text == "off" {
+            return None;
+        }
+        let address = text.replace("localhost:", "127.0.0.1:").parse().map_err(|_| {
+            let message = format!("expected IP:PORT such as \"127.0.0.1:9610\", or \"off\", not \"{text}\"");
+            self.places.error("admin.address", message)
+        });
+        self.places.kept(address)
+    }
+
     fn sealed_dir(&self, text: Option<&str>, data_dir: &Path) -> Result<Option<PathBuf>, ConfigError> {
+        self.places.in_force(
+            "storage.sealed_dir",
+            Some(toml::Value::String(text.unwrap_or("").replace('$', "$$")).to_string()),
+        );
         let Some(text) = text.filter(|t| !t.is_empty()) else { return Ok(None) };
         let path = PathBuf::from(text);
         if !path.is_absolute() {
@@ -347,93 +372,116 @@ impl Check<'_> {
         Ok(Some(path))
     }
 
-    fn placement(&self, raw: &raw::Placement) -> Result<Placement, ConfigError> {
+    fn placement(&self, raw: &raw::Placement) -> Placement {
         let count = |key: &str, value: Option<Count>| match value {
-            Some(Count::Number(n)) => self.places.number(key, Some(n), n, 1, 64).map(Some),
-            _ => Ok(None),
+            Some(Count::Number(n)) => Some(self.places.number(key, Some(n), 1, 1, 64)),
+            _ => {
+                self.places.in_force(key, Some("\"auto\"".into()));
+                None
+            }
+        };
+        let shown = match &raw.pin {
+            Some(Pin::Cores(list)) => format!("{list:?}"),
+            Some(Pin::Word(PinWord::None)) => "\"none\"".into(),
+            _ => "\"auto\"".into(),
+        };
+        self.places.in_force("placement.pin", Some(shown));
+        let wrong = |message: String| {
+            self.places.note(self.places.error("placement.pin", message));
+            Pinning::None
         };
         let pinning = match &raw.pin {
             Some(Pin::Cores(list)) if list.is_empty() => {
-                return Err(self.places.error("placement.pin", "expected at least one core, \"auto\" or \"none\""));
+                wrong("expected at least one core, \"auto\" or \"none\"".into())
             }
-            Some(Pin::Cores(list)) => Pinning::Cpus(list.clone()),
+            Some(Pin::Cores(list)) => match list.iter().find(|core| **core >= nix::sched::CpuSet::count()) {
+                Some(core) => wrong(format!("there is no core {core}")),
+                None => Pinning::Cpus(list.clone()),
+            },
             Some(Pin::Word(PinWord::None)) => Pinning::None,
             Some(Pin::Word(PinWord::Auto)) | None => Pinning::Auto,
         };
-        if let Pinning::Cpus(list) = &pinning
-            && let Some(core) = list.iter().find(|core| **core >= nix::sched::CpuSet::count())
-        {
-            return Err(self.places.error("placement.pin", format!("there is no core {core}")));
-        }
         let wanted = Wanted {
-            shards: count("placement.shards", raw.shards)?,
-            reactors_per_shard: count("placement.reactors_per_shard", raw.reactors_per_shard)?,
+            shards: count("placement.shards", raw.shards),
+            reactors_per_shard: count("placement.reactors_per_shard", raw.reactors_per_shard),
             pinning,
         };
         let plan = Plan::new(&Machine::read(&Live), &wanted);
-        Ok(Placement { shards: plan.shards.len(), reactors_per_shard: plan.reactors_per_shard(), plan })
+        Placement { shards: plan.shards.len(), reactors_per_shard: plan.reactors_per_shard(), plan }
+    }
+
+    /// `[storage]` and `[retention]`, which are the defaults of all streams.
+    fn storage<'a>(&self, raw: &raw::Storage, retention: &'a raw::Retention, shards: u64) -> Stored<'a> {
+        let places = self.places;
+        places.optional("retention.max_age", retention.max_age.as_ref());
+        places.optional("retention.max_bytes", retention.max_bytes.map(Size::exact).as_ref());
+        places.optional("retention.min_free", retention.min_free.map(Size::exact).as_ref());
+        let defaults = StreamSettings {
+            name: String::new(),
+            format: None,
+            io: places.word("storage.io", raw.io, Io::Auto),
+            segment_bytes: places.size("storage.segment_size", raw.segment_size, 256 << 20, 64 << 10, 1 << 40),
+            segment_age: places.time("storage.segment_age", raw.segment_age, "1h", "1s", "365days"),
+            reserve_step: places.size("storage.reserve_step", raw.reserve_step, 64 << 20, 0, 1 << 34),
+            sync_interval: places.time("storage.sync_interval", raw.sync_interval, "500ms", "1ms", "1h"),
+            sync_bytes: places.size("storage.sync_bytes", raw.sync_bytes, 64 << 20, 64 << 10, 1 << 34),
+            compress: None,
+            retention: RetentionOptions::default(),
+        };
+        let compress = places.word("storage.compress", raw.compress, Compress::None);
+        let compress_level = places.number("storage.compress_level", raw.compress_level, 3, 1, 19);
+        Stored { defaults, compress, compress_level, retention, shards }
     }
 
     fn streams(
         &self,
         raw: &std::collections::BTreeMap<String, raw::Stream>,
         listeners: &[Written<'_>],
-        defaults: &StreamDefaults<'_>,
-    ) -> Result<Vec<StreamSettings>, ConfigError> {
+        stored: &Stored<'_>,
+    ) -> Vec<StreamSettings> {
         for name in raw.keys() {
-            self.name(&format!("stream.{name}"), name)?;
+            self.places.kept(self.name(&format!("stream.{name}"), name));
         }
         let mut names: Vec<(&str, String)> = listeners.iter().flat_map(Written::streams).collect();
         names.sort();
         names.dedup_by(|a, b| a.0 == b.0);
         if names.len() > MOST {
-            return Err(self.places.error("listener", format!("expected at most {MOST} streams, not {}", names.len())));
+            let message = format!("expected at most {MOST} streams, not {}", names.len());
+            self.places.note(self.places.error("listener", message));
+            names.truncate(MOST);
         }
         let none = raw::Stream::default();
-        names
-            .into_iter()
-            .map(|(name, key)| {
-                self.name(&key, name)?;
-                self.stream(name, raw.get(name).unwrap_or(&none), defaults)
-            })
-            .collect()
+        let mut streams = Vec::new();
+        for (name, key) in names {
+            self.places.kept(self.name(&key, name));
+            streams.push(self.stream(name, raw.get(name).unwrap_or(&none), stored));
+        }
+        streams
     }
 
-    fn stream(
-        &self,
-        name: &str,
-        raw: &raw::Stream,
-        defaults: &StreamDefaults<'_>,
-    ) -> Result<StreamSettings, ConfigError> {
-        let storage = defaults.storage;
-        // Errors name the section in which the value stands.
-        let key = |own: bool, key: &str| if own { format!("stream.{name}.{key}") } else { format!("storage.{key}") };
-        macro_rules! value {
-            ($key:ident) => {
-                (key(raw.$key.is_some(), stringify!($key)), raw.$key.or(storage.$key))
-            };
-        }
-        let (segment_size, segment_age) = (value!(segment_size), value!(segment_age));
-        let (reserve_step, sync_interval, sync_bytes) =
-            (value!(reserve_step), value!(sync_interval), value!(sync_bytes));
-        let io = raw.io.or(storage.io).unwrap_or(Io::Auto);
-        let compress = raw.compress.or(storage.compress).unwrap_or(Compress::None);
-        let level = value!(compress_level);
-        let level = self.places.number(&level.0, level.1, 3, 1, 19)?;
-        let segment_bytes = self.places.size(&segment_size.0, segment_size.1, 256 << 20, 64 << 10, 1 << 40)?;
-        let retention = self.retention(name, raw, defaults, segment_bytes)?;
-        Ok(StreamSettings {
+    fn stream(&self, name: &str, raw: &raw::Stream, stored: &Stored<'_>) -> StreamSettings {
+        let (places, defaults) = (self.places, &stored.defaults);
+        let key = |key: &str| format!("stream.{name}.{key}");
+        let time = |k: &str, own: Option<Time>, default: Duration, least: &str, most: &str| {
+            places.time(&key(k), own, &Time(default).to_string(), least, most)
+        };
+        places.optional(&key("format"), raw.format.as_ref());
+        let compress = places.word(&key("compress"), raw.compress, stored.compress);
+        let level = places.number(&key("compress_level"), raw.compress_level, stored.compress_level, 1, 19);
+        let segment_bytes =
+            places.size(&key("segment_size"), raw.segment_size, defaults.segment_bytes, 64 << 10, 1 << 40);
+        StreamSettings {
             name: name.to_string(),
             format: raw.format.map(Format::from),
-            io,
+            io: places.word(&key("io"), raw.io, defaults.io),
             segment_bytes,
-            segment_age: self.places.time(&segment_age.0, segment_age.1, "1h", "1s", "365days")?,
-            reserve_step: self.places.size(&reserve_step.0, reserve_step.1, 64 << 20, 0, 1 << 34)?,
-            sync_interval: self.places.time(&sync_interval.0, sync_interval.1, "500ms", "1ms", "1h")?,
-            sync_bytes: self.places.size(&sync_bytes.0, sync_bytes.1, 64 << 20, 64 << 10, 1 << 34)?,
+            segment_age: time("segment_age", raw.segment_age, defaults.segment_age, "1s", "365days"),
+            reserve_step: places.size(&key("reserve_step"), raw.reserve_step, defaults.reserve_step, 0, 1 << 34),
+            sync_interval: time("sync_interval", raw.sync_interval, defaults.sync_interval, "1ms", "1h"),
+            sync_bytes: places.size(&key("sync_bytes"), raw.sync_bytes, defaults.sync_bytes, 64 << 10, 1 << 34),
             compress: (compress == Compress::Zstd).then_some(level as i32),
-            retention,
-        })
+            retention: places.kept(self.retention(name, raw, stored, segment_bytes)).unwrap_or_default(),
+        }
     }
 
     fn addresses_differ(&self, listeners: &[ListenerOptions]) -> Result<(), ConfigError> {

@@ -2,7 +2,7 @@
 
 use super::raw::{self, Raw};
 use crate::protocol::Entry;
-use crate::settings::{ConfigError, Places, Spot};
+use crate::settings::{ConfigError, ConfigErrors, Places, Spot};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use toml::Spanned;
@@ -30,14 +30,19 @@ impl<'a> Document<'a> {
     ///
     /// # Errors
     /// It is not TOML.
-    pub fn parse(text: &'a str, name: &str) -> Result<Self, ConfigError> {
-        match DeTable::parse(text) {
-            Ok(table) => Ok(Document { table, text: text.to_string(), name: name.to_string(), origins: Vec::new() }),
-            Err(error) => {
-                let place = error.span().map_or(name.to_string(), |s| format!("{name}:{}", line_of(text, s.start)));
-                Err(ConfigError { place, key: None, message: error.message().trim_end().to_string() })
-            }
+    pub fn parse(text: &'a str, name: &str) -> Result<Self, ConfigErrors> {
+        let (table, errors) = DeTable::parse_recoverable(text);
+        let error = |error: toml::de::Error| {
+            let place = error.span().map_or(name.to_string(), |s| format!("{name}:{}", line_of(text, s.start)));
+            ConfigError { place, key: None, message: error.message().trim_end().to_string() }
+        };
+        let mut errors: Vec<ConfigError> = errors.into_iter().map(error).collect();
+        // The first of a line says what is wrong, the others what became of it.
+        errors.dedup_by(|later, first| later.place == first.place);
+        if !errors.is_empty() {
+            return Err(ConfigErrors::new(errors.remove(0), errors));
         }
+        Ok(Document { table, text: text.to_string(), name: name.to_string(), origins: Vec::new() })
     }
 
     fn place(&self, span: &Range<usize>) -> String {
@@ -54,17 +59,19 @@ impl<'a> Document<'a> {
     /// Replaces `${VAR}` and `${VAR:-default}` in strings; `$$` is a dollar sign.
     ///
     /// # Errors
-    /// A variable that is not set and has no default, or a brace that is not closed.
-    pub fn expand(&mut self, environment: impl Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
-        let mut failed = None;
+    /// Variables that are not set and have no default, or braces that are not closed.
+    pub fn expand(&mut self, environment: impl Fn(&str) -> Option<String>) -> Result<(), ConfigErrors> {
+        let mut failed = Vec::new();
         visit(self.table.get_mut(), String::new(), &mut |key, value| {
             if let Err((span, message)) = expand_value(value, &environment) {
-                failed.get_or_insert((key.to_string(), span, message));
+                failed.push((key.to_string(), span, message));
             }
         });
-        match failed {
-            Some((key, span, message)) => Err(ConfigError { place: self.place(&span), key: Some(key), message }),
-            None => Ok(()),
+        let error = |(key, span, message)| ConfigError { place: self.place(&span), key: Some(key), message };
+        let mut errors: Vec<ConfigError> = failed.into_iter().map(error).collect();
+        match errors.is_empty() {
+            true => Ok(()),
+            false => Err(ConfigErrors::new(errors.remove(0), errors)),
         }
     }
 
@@ -110,7 +117,7 @@ impl<'a> Document<'a> {
     ///
     /// # Errors
     /// An unknown key, a value of the wrong type, a size or time without unit.
-    pub fn into_raw(mut self, protocols: &[&Entry]) -> Result<(Written<'a>, Places), ConfigError> {
+    pub fn into_raw(mut self, protocols: &[&Entry]) -> Result<(Written<'a>, Places), ConfigErrors> {
         let mut values: Vec<(String, Range<usize>)> = Vec::new();
         visit(self.table.get_mut(), String::new(), &mut |key, value| values.push((key.to_string(), value.span())));
         let mut keys: Vec<(String, Range<usize>)> = Vec::new();
@@ -130,8 +137,16 @@ impl<'a> Document<'a> {
             }
         }
         let beside: Vec<&str> = protocols.iter().flat_map(|p| p.keys).copied().collect();
-        let raw = places.typed(table, ("listener.", &beside))?;
-        Ok((Written { raw, own }, places))
+        match places.typed(table, "", ("listener.", &beside)) {
+            Ok(raw) => Ok((Written { raw, own }, places)),
+            Err(error) => {
+                places.note(error);
+                Err(places
+                    .verdict()
+                    .err()
+                    .unwrap_or_else(|| ConfigError::unplaced("configuration", "cannot be read".into()).into()))
+            }
+        }
     }
 }
 

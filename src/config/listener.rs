@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -92,24 +93,29 @@ impl Check<'_> {
 
     /// One `[listener.NAME]`.
     pub fn listener(&self, written: &Written<'_>, around: &Surroundings<'_>) -> Result<ListenerOptions, ConfigError> {
-        let (name, raw) = (written.name, written.common);
+        let (name, raw, places) = (written.name, written.common, self.places);
         let key = |k: &str| format!("listener.{name}.{k}");
         self.name(&format!("listener.{name}"), name)?;
         let entry = self.entry(written, around.protocols)?;
+        places.in_force(&key("protocol"), Some(format!("\"{}\"", entry.name)));
         let address = match &raw.address {
             Some(text) => text.parse::<Address>().map_err(|message| self.places.error(&key("address"), message))?,
             None if around.only => Address::Tcp(SocketAddr::from(([127, 0, 0, 1], entry.port))),
             None => return Err(self.places.error(&format!("listener.{name}"), "expected an `address` here")),
         };
+        places.word(&key("address"), None, &address);
         self.keys_fit(written, entry, &address, around.protocols)?;
-        let when_full = raw.when_full.unwrap_or(WhenFull::Block);
-        let max_line_bytes =
-            self.places.size(&key("max_line_bytes"), raw.max_line_bytes, 1 << 20, 128, 256 << 20)? as usize;
-        let mode = raw.socket_mode.as_deref().unwrap_or("0660");
-        let socket_mode = u32::from_str_radix(mode, 8).ok().filter(|m| *m <= 0o777).ok_or_else(|| {
-            self.places.error(&key("socket_mode"), format!("expected a mode such as \"0660\", not \"{mode}\""))
-        })?;
-        let header_timeout = self.places.time(&key("header_timeout"), raw.header_timeout, "10s", "100ms", "1h")?;
+        let when_full = places.word(&key("when_full"), raw.when_full, WhenFull::Block);
+        let max_line_bytes = places.size(&key("max_line_bytes"), raw.max_line_bytes, 1 << 20, 128, 256 << 20) as usize;
+        let socket_mode = self.mode(&key("socket_mode"), raw.socket_mode.as_deref(), "0660");
+        let header_timeout = match raw.header_timeout.is_some() || self.begins(raw, entry) {
+            true => places.time(&key("header_timeout"), raw.header_timeout, "10s", "100ms", "1h"),
+            // Nothing of it begins with a header, so the key may not stand there.
+            false => {
+                places.in_force(&key("header_timeout"), None);
+                Duration::from_secs(10)
+            }
+        };
         let routes = Arc::new(self.routes(written, entry, around)?);
         let about = About {
             listener: name,
@@ -125,6 +131,8 @@ impl Check<'_> {
         let protocol = (entry.build)(&section, &about)?;
         let answers = protocol.profile().answers;
         let ack = raw.ack.unwrap_or(Ack::Durable);
+        // Where nothing is answered it is worth nothing, and may contradict `when_full`.
+        places.optional(&key("ack"), Some(&ack).filter(|_| answers || raw.ack.is_some()));
         // Also where nothing is ever answered: who wrote `ack` believes in it. Where it is only the default, `check` says what it is worth.
         let is_asked = answers || raw.ack.is_some();
         if when_full == WhenFull::DropOldest && is_asked && ack != Ack::Received {
@@ -149,17 +157,33 @@ impl Check<'_> {
             ack_on_receipt: answers && ack == Ack::Received,
             max_line_bytes,
             protocol: Spoken(protocol),
-            max_connections_per_address: self.places.number(
+            max_connections_per_address: places.number(
                 &key("max_connections_per_address"),
                 raw.max_connections_per_address,
                 4096,
                 0,
                 1_000_000,
-            )?,
-            idle_timeout: self.places.time(&key("idle_timeout"), raw.idle_timeout, idle, "0s", "365days")?,
-            proxy: raw.proxy_protocol == Some(ProxyWord::Required),
+            ),
+            idle_timeout: places.time(&key("idle_timeout"), raw.idle_timeout, idle, "0s", "365days"),
+            proxy: places.word(&key("proxy_protocol"), raw.proxy_protocol, ProxyWord::Off) == ProxyWord::Required,
             tls: self.tls(name, raw)?,
             socket_mode,
+        })
+    }
+
+    /// Connections begin with something that has its own time.
+    fn begins(&self, raw: &raw::Listener, entry: &Entry) -> bool {
+        raw.tls_cert.is_some() || raw.proxy_protocol == Some(ProxyWord::Required) || entry.leases
+    }
+
+    /// A mode of a file: octal digits.
+    pub fn mode(&self, key: &str, text: Option<&str>, default: &str) -> u32 {
+        let of = |text: &str| u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+        let text = text.unwrap_or(default);
+        self.places.word(key, None, text);
+        of(text).unwrap_or_else(|| {
+            self.places.note(self.places.error(key, format!("expected a mode such as \"{default}\", not \"{text}\"")));
+            of(default).unwrap_or(0)
         })
     }
 
@@ -180,8 +204,7 @@ impl Check<'_> {
                 return refuse(key, belongs(owners.collect()));
             }
         }
-        let begins = raw.tls_cert.is_some() || raw.proxy_protocol.is_some() || entry.leases;
-        if raw.header_timeout.is_some() && !begins {
+        if raw.header_timeout.is_some() && !self.begins(raw, entry) {
             return refuse(
                 "header_timeout",
                 belongs(protocols.0.iter().filter(|p| p.leases).map(|p| p.name).collect()),
@@ -212,6 +235,9 @@ impl Check<'_> {
             let format = format.or(around.streams[index].format).unwrap_or(entry.format);
             Ok(Route { name: name.to_string(), index: index as u16, format })
         };
+        let key = |k: &str| format!("listener.{}.{k}", written.name);
+        self.places.word(&key("stream"), None, written.common.stream.as_deref().unwrap_or("default"));
+        self.places.optional(&key("format"), written.common.format.as_ref());
         let mut all = written.streams().map(route).collect::<Result<Vec<Route>, _>>()?;
         let own = all.remove(0);
         Ok(Routes::new(own, all))
@@ -223,17 +249,19 @@ impl Check<'_> {
     }
 
     /// The `[token.NAME]`s.
-    pub fn tokens(
-        &self,
-        raw: &BTreeMap<String, raw::Token>,
-        streams: &[StreamSettings],
-    ) -> Result<BTreeMap<String, Token>, ConfigError> {
-        let token = |(name, raw): (&String, &raw::Token)| Ok((name.clone(), self.token(name, raw, streams)?));
+    pub fn tokens(&self, raw: &BTreeMap<String, raw::Token>, streams: &[StreamSettings]) -> BTreeMap<String, Token> {
+        let token = |(name, raw): (&String, &raw::Token)| {
+            // One that is wrong is there all the same, for those who name it.
+            let none = Token { sha256: [0; 32], streams: Some(Vec::new()) };
+            (name.clone(), self.places.kept(self.token(name, raw, streams)).unwrap_or(none))
+        };
         raw.iter().map(token).collect()
     }
 
     fn token(&self, name: &str, raw: &raw::Token, streams: &[StreamSettings]) -> Result<Token, ConfigError> {
         let own = |k: &str| format!("token.{name}.{k}");
+        self.places.optional(&own("sha256"), raw.sha256.as_ref());
+        self.places.list(&own("streams"), raw.streams.as_deref());
         let Some(hex) = &raw.sha256 else {
             let message = "expected `sha256` here: printf %s \"$TOKEN\" | sha256sum";
             return Err(self.places.error(&format!("token.{name}"), message));
@@ -253,21 +281,23 @@ impl Check<'_> {
     }
 
     /// A token that no listener asks for protects nothing, whatever its owner thinks.
-    pub fn tokens_are_used(
-        &self,
-        tokens: &BTreeMap<String, raw::Token>,
-        listeners: &[Written<'_>],
-    ) -> Result<(), ConfigError> {
+    pub fn tokens_are_used(&self, tokens: &BTreeMap<String, raw::Token>, listeners: &[Written<'_>]) {
         for name in tokens.keys() {
             if !listeners.iter().any(|l| l.words("tokens").contains(&name.as_str())) {
                 let message = format!("no listener has it in its `tokens`; add tokens = [\"{name}\"], or remove it");
-                return Err(self.places.error(&format!("token.{name}"), message));
+                self.places.broken(self.places.error(&format!("token.{name}"), message));
             }
         }
-        Ok(())
     }
 
     fn tls(&self, name: &str, raw: &raw::Listener) -> Result<Option<TlsSettings>, ConfigError> {
+        let own = |k: &str| format!("listener.{name}.{k}");
+        self.places.optional(&own("tls_cert"), raw.tls_cert.as_ref());
+        self.places.optional(&own("tls_key"), raw.tls_key.as_ref());
+        self.places.optional(&own("tls_client_ca"), raw.tls_client_ca.as_ref());
+        self.places.list(&own("tls_client_subjects"), raw.tls_client_subjects.as_deref());
+        let least = raw.tls_cert.as_ref().map(|_| raw.tls_min_version.unwrap_or(TlsVersion::V12));
+        self.places.optional(&own("tls_min_version"), least.as_ref());
         let missing = |key: &str, other: &str| {
             Err(self.places.error(&format!("listener.{name}.{key}"), format!("this needs `{other}` too")))
         };

@@ -3,15 +3,21 @@
 
 pub mod checked;
 mod document;
+mod in_force;
+mod listen;
 pub mod listener;
 pub mod memory;
 pub mod raw;
+mod variables;
 
-pub use crate::settings::ConfigError;
+pub use crate::settings::{ConfigError, ConfigErrors};
 pub use checked::Options;
 pub use document::Document;
+pub use in_force::InForce;
+pub use variables::{near_misses, overrides_from_environment};
 
 use crate::protocol::Protocols;
+use listen::Listen;
 use std::path::Path;
 
 /// What overrides the file, from the command line and the environment.
@@ -28,8 +34,8 @@ pub struct Overrides {
 /// Reads, overrides and checks a configuration; `None`: the defaults.
 ///
 /// # Errors
-/// The first thing that is wrong, with key, place and what was expected.
-pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Options, ConfigError> {
+/// All that is wrong, with key, place and what was expected.
+pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Options, ConfigErrors> {
     load_for(path, overrides, None)
 }
 
@@ -37,7 +43,27 @@ pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Options, Confi
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_for(path: Option<&Path>, overrides: &Overrides, running: Option<&Options>) -> Result<Options, ConfigError> {
+pub fn load_for(
+    path: Option<&Path>,
+    overrides: &Overrides,
+    running: Option<&Options>,
+) -> Result<Options, ConfigErrors> {
+    Ok(read(path, overrides, running)?.0)
+}
+
+/// As [`load`], with every value that is in force.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_and_list(path: Option<&Path>, overrides: &Overrides) -> Result<(Options, InForce), ConfigErrors> {
+    read(path, overrides, None)
+}
+
+fn read(
+    path: Option<&Path>,
+    overrides: &Overrides,
+    running: Option<&Options>,
+) -> Result<(Options, InForce), ConfigErrors> {
     let (text, name) = match path {
         None => (String::new(), "built-in defaults".to_string()),
         Some(path) => {
@@ -47,7 +73,7 @@ pub fn load_for(path: Option<&Path>, overrides: &Overrides, running: Option<&Opt
             (text, path.display().to_string())
         }
     };
-    load_text_for(&text, &name, overrides, |name| std::env::var(name).ok(), running)
+    read_text(&text, &name, overrides, |name| std::env::var(name).ok(), running)
 }
 
 /// As [`load`], from text, with an environment for `${VAR}`.
@@ -59,7 +85,7 @@ pub fn load_text(
     name: &str,
     overrides: &Overrides,
     environment: impl Fn(&str) -> Option<String>,
-) -> Result<Options, ConfigError> {
+) -> Result<Options, ConfigErrors> {
     load_text_for(text, name, overrides, environment, None)
 }
 
@@ -73,16 +99,26 @@ pub fn load_text_for(
     overrides: &Overrides,
     environment: impl Fn(&str) -> Option<String>,
     running: Option<&Options>,
-) -> Result<Options, ConfigError> {
+) -> Result<Options, ConfigErrors> {
+    Ok(read_text(text, name, overrides, environment, running)?.0)
+}
+
+fn read_text(
+    text: &str,
+    name: &str,
+    overrides: &Overrides,
+    environment: impl Fn(&str) -> Option<String>,
+    running: Option<&Options>,
+) -> Result<(Options, InForce), ConfigErrors> {
     let protocols = overrides.protocols;
-    let as_listener = |(i, address): (usize, &String)| as_listener(i, address, protocols);
-    let listeners: Vec<(String, &str, String)> = overrides.listen.iter().enumerate().map(as_listener).collect();
     let mut document = Document::parse(text, name)?;
     document.expand(environment)?;
-    if !listeners.is_empty() {
+    if !overrides.listen.is_empty() {
         document.remove("listener");
     }
-    for (listener, protocol, address) in &listeners {
+    let listeners: Vec<Listen> =
+        overrides.listen.iter().enumerate().map(|(i, address)| listen::read(i, address, protocols)).collect();
+    for Listen { listener, protocol, address } in &listeners {
         document.set(&format!("listener.{listener}.address"), address, "--listen")?;
         document.set(&format!("listener.{listener}.protocol"), protocol, "--listen")?;
     }
@@ -90,37 +126,14 @@ pub fn load_text_for(
         document.set(key, value, origin)?;
     }
     let (written, places) = document.into_raw(protocols.0)?;
-    checked::check(written, &places, protocols, running)
-}
-
-/// Name, protocol and address of the listener that a `--listen` means.
-fn as_listener(i: usize, address: &str, protocols: Protocols) -> (String, &'static str, String) {
-    let scheme = address.split_once("://").and_then(|(scheme, rest)| Some((protocols.find(scheme)?, rest)));
-    let protocol = scheme.map_or("lines", |(entry, _)| entry.name);
-    let listener = if i == 0 { protocol.to_string() } else { format!("{protocol}-{}", i + 1) };
-    let address = scheme.map_or(address.to_string(), |(_, rest)| format!("tcp://{}", rest.trim_end_matches('/')));
-    (listener, protocol, address)
+    let options = checked::check(written, &places, protocols, running)?;
+    Ok((options, InForce::of(&places)))
 }
 
 /// Every key there is, as `section.key`, with `NAME` where a name stands.
 #[must_use]
 pub fn all_keys(protocols: Protocols) -> Vec<String> {
     raw::all_keys().into_iter().chain(document::protocol_keys(protocols.0)).collect()
-}
-
-/// Overrides from the environment: `LOGWEIR_STORAGE__SYNC_INTERVAL=1s` is `storage.sync_interval`. Only names with a
-/// double underscore count: a container platform sets others that begin alike.
-#[must_use]
-pub fn overrides_from_environment(variables: impl Iterator<Item = (String, String)>) -> Vec<(String, String, String)> {
-    let mut found: Vec<_> = variables
-        .filter_map(|(name, value)| {
-            let key = name.strip_prefix("LOGWEIR_")?;
-            key.contains("__")
-                .then(|| (key.to_lowercase().replace("__", "."), value, format!("environment variable {name}")))
-        })
-        .collect();
-    found.sort();
-    found
 }
 
 #[cfg(test)]

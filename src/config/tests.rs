@@ -1,7 +1,7 @@
 use super::*;
 use std::sync::Arc;
 
-fn load_str(text: &str) -> Result<Options, ConfigError> {
+fn load_str(text: &str) -> Result<Options, ConfigErrors> {
     load_text(text, "t.toml", &Overrides::default(), |_| None)
 }
 
@@ -44,7 +44,7 @@ fn errors_name_key_line_and_what_was_expected() {
         ("enigne = \"auto\"", "t.toml:1: `enigne`: unknown key; did you mean `engine`?"),
         (
             "[storage]\nsync_interval = 5",
-            "t.toml:2: `storage.sync_interval`: invalid type: integer `5`, expected a time with its unit in quotes",
+            "t.toml:2: `storage.sync_interval`: expected a time with its unit in quotes, such as \"500ms\", not the number `5`",
         ),
         ("[buffer]\nmemory = \"64\"", "t.toml:2: `buffer.memory`: expected a size with its unit"),
         ("engine = \"iouring\"", "t.toml:1: `engine`: unknown value `iouring`, expected one of"),
@@ -254,4 +254,70 @@ fn the_reference_file_documents_every_key_and_loads() {
         format!("{:?}", (spelt.memory, spelt.linger, spelt.admin)),
         format!("{:?}", (plain.memory, plain.linger, plain.admin))
     );
+}
+
+/// One reading tells everything that is wrong, in the order of the lines.
+#[test]
+fn all_that_is_wrong_is_told_at_once_in_the_order_of_the_lines() {
+    let text = "[listener.a]\naddress = \"5170\"\n[listener.b]\naddress = \"tcp://127.0.0.1:2\"\nmax_connections_per_address = \"4\"\n\
+                [limits]\nmax_connection = 4\nipv6_prefix = 129\n[storage]\nsync_interval = 5\nsegment_size = \"1B\"\n[admin]\naddress = \"x\"\n";
+    let errors = load_str(text).unwrap_err();
+    let found: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let expected = [
+        "t.toml:2: `listener.a.address`: \"5170\" is not an address",
+        "t.toml:5: `listener.b.max_connections_per_address`: expected a whole number without quotes, 0 or more, not the text \"4\"",
+        "t.toml:7: `limits.max_connection`: unknown key in [limits]; did you mean `max_connections`?",
+        "t.toml:8: `limits.ipv6_prefix`: expected 0 to 128, not 129",
+        "t.toml:10: `storage.sync_interval`: expected a time with its unit in quotes",
+        "t.toml:11: `storage.segment_size`: expected 64 KiB to 1 TiB, not 1 B",
+        "t.toml:13: `admin.address`: expected IP:PORT",
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "\n  found    {found}\n  expected {expected}");
+    }
+}
+
+/// A value that could not be read is not spoken of a second time by a rule.
+#[test]
+fn what_could_not_be_read_breaks_no_rules() {
+    let errors = load_str("[listener.a]\nprotocol = 5\ntokens = [\"x\"]\n[buffer]\nmemory = \"64\"\nlinger = \"1h\"")
+        .unwrap_err();
+    let found: Vec<&str> = errors.iter().filter_map(|e| e.key.as_deref()).collect();
+    assert_eq!(found, ["listener.a.protocol", "buffer.memory", "buffer.linger"], "{errors}");
+    let errors = load_str("a = \n[b\n[storage]\nx = 1").unwrap_err();
+    assert!(errors.iter().count() >= 2, "{errors}");
+    let errors = load_str("data_dir = \"${A}\"\nengine = \"${B}\"").unwrap_err();
+    assert_eq!(errors.iter().count(), 2, "{errors}");
+}
+
+/// `check --print`: every key there is, and a file that says the same.
+#[test]
+fn what_is_in_force_is_every_key_and_loads_to_the_same() {
+    let hash = "0".repeat(64);
+    let text = format!(
+        "data_dir = \"/a$$b\"\n[buffer]\nmemory = \"200000000B\"\n[listener.l]\naddress = \"tcp://127.0.0.1:1\"\nreply = \"count\"\n\
+         [listener.h]\naddress = \"tcp://127.0.0.1:2\"\nprotocol = \"http\"\ntokens = [\"t\"]\nstreams = [\"s\"]\nmax_body_bytes = \"1MiB\"\n\
+         tls_cert = \"c\"\ntls_key = \"k\"\n[token.t]\nsha256 = \"{hash}\"\n[stream.s]\nformat = \"json\"\nmax_age = \"2days\"\n[placement]\nshards = 2\npin = [0]\n"
+    );
+    let list = |text: &str| read_text(text, "t.toml", &Overrides::default(), |_| None, None).unwrap();
+    let (options, in_force) = list(&text);
+    let printed = in_force.to_string();
+    let (again, second) = list(&printed);
+    assert_eq!(format!("{options:?}"), format!("{again:?}"), "{printed}");
+    let without_places =
+        |text: &str| text.lines().map(|l| l.split("  # ").next().unwrap().to_string()).collect::<Vec<_>>();
+    assert_eq!(without_places(&printed), without_places(&second.to_string()));
+    assert!(printed.contains("memory = \"200000000B\"  # t.toml:3\n"), "{printed}");
+    let names = [
+        ("listener.l.", "listener.NAME."),
+        ("listener.h.", "listener.NAME."),
+        ("stream.s.", "stream.NAME."),
+        ("token.t.", "token.NAME."),
+    ];
+    let generic = |key: String| names.iter().fold(key, |key, (name, generic)| key.replacen(name, generic, 1));
+    let found: std::collections::BTreeSet<String> = in_force.keys().into_iter().map(generic).collect();
+    for key in all_keys(Protocols::default()) {
+        assert!(found.contains(&key), "{key} is not printed\n{printed}");
+    }
 }

@@ -91,15 +91,74 @@ impl FromStr for Address {
             Some(("tcp", rest)) => {
                 let rest = rest.replace("localhost:", "127.0.0.1:");
                 rest.parse().map(Address::Tcp).map_err(|_| {
-                    format!("\"{text}\" is not tcp://IP:PORT (such as tcp://127.0.0.1:5170 or tcp://[::]:5170)")
+                    let hint = match rest.rsplit_once(':') {
+                        Some(("" | "*", port)) if is_port(port) => {
+                            format!("; all addresses of this host are tcp://[::]:{port}")
+                        }
+                        Some((name, port)) if is_port(port) && name.contains(|c: char| c.is_alphabetic()) => {
+                            "; names are not looked up: write the IP".to_string()
+                        }
+                        _ => String::new(),
+                    };
+                    format!("\"{text}\" is not tcp://IP:PORT (such as tcp://127.0.0.1:5170 or tcp://[::]:5170){hint}")
                 })
             }
             Some(("unix", rest)) => path(rest).map(Address::Unix),
             Some(("unixgram", rest)) => path(rest).map(Address::UnixDatagram),
             Some(("udp", _)) => Err("udp:// is not an address of the lines protocol; use tcp:// or unixgram://".into()),
             _ => Err(format!(
-                "\"{text}\" is not an address: expected tcp://IP:PORT, unix://PATH, unixgram://PATH or stdin:"
+                "\"{text}\" is not an address: expected tcp://IP:PORT, unix://PATH, unixgram://PATH or stdin:{}",
+                meant(text).map(|hint| format!("; {hint}")).unwrap_or_default()
             )),
         }
+    }
+}
+
+fn is_port(text: &str) -> bool {
+    text.parse::<u16>().is_ok()
+}
+
+/// What somebody probably meant who wrote this for an address.
+fn meant(text: &str) -> Option<String> {
+    let did = |address: String| Some(format!("did you mean {address}?"));
+    match text.split_once("://") {
+        Some(("https" | "tls" | "tcps" | "ssl", _)) => Some(
+            "TLS needs a certificate: a listener in the configuration file, with tls_cert and tls_key, and protocol = \"http\" for HTTP"
+                .into(),
+        ),
+        Some(("http", rest)) => did(format!("tcp://{} with protocol = \"http\"", rest.trim_end_matches('/'))),
+        Some(_) => None,
+        None if text == "-" => did("stdin:".into()),
+        None if is_port(text) => did(format!("tcp://127.0.0.1:{text}")),
+        None if text.starts_with(':') && is_port(&text[1..]) => did(format!("tcp://[::]{text}")),
+        None if text.starts_with("localhost:") || text.parse::<SocketAddr>().is_ok() => did(format!("tcp://{text}")),
+        None if text.starts_with('/') || text.starts_with("./") => did(format!("unix://{text}")),
+        None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_probably_meant_is_said() {
+        let said = |text: &str| text.parse::<Address>().unwrap_err();
+        for (text, meant) in [
+            ("5170", "did you mean tcp://127.0.0.1:5170?"),
+            (":5170", "did you mean tcp://[::]:5170?"),
+            ("0.0.0.0:5170", "did you mean tcp://0.0.0.0:5170?"),
+            ("localhost:5170", "did you mean tcp://localhost:5170?"),
+            ("/run/x.sock", "did you mean unix:///run/x.sock?"),
+            ("-", "did you mean stdin:?"),
+            ("https://127.0.0.1:1", "TLS needs a certificate"),
+            ("tls://127.0.0.1:1", "TLS needs a certificate"),
+            ("http://127.0.0.1:80/", "did you mean tcp://127.0.0.1:80 with protocol = \"http\"?"),
+            ("tcp://example.com:5170", "names are not looked up"),
+            ("tcp://*:5170", "tcp://[::]:5170"),
+        ] {
+            assert!(said(text).contains(meant), "{text}: {}", said(text));
+        }
+        assert!(!said("ftp://x").contains("did you mean"));
     }
 }

@@ -42,6 +42,48 @@ pub fn lock(disk: &dyn Disk, data_dir: &Path) -> Result<Lock, LogError> {
     }
 }
 
+/// Whether a server could take a data directory: what keeps it from doing so, without making or changing anything.
+///
+/// # Errors
+/// It is no directory, not to be written to, or another server's.
+pub fn look(data_dir: &Path) -> Result<(), LogError> {
+    let existing = |path: &Path| std::fs::metadata(path);
+    if let Ok(meta) = existing(data_dir) {
+        if !meta.is_dir() {
+            return Err(LogError::NoDirectory { path: data_dir.to_path_buf() });
+        }
+        can_write(data_dir).context("write to directory", data_dir)?;
+        let lock = data_dir.join(STATE_DIR).join("lock");
+        for path in [lock.as_path(), data_dir] {
+            // Shared: what is held so for this moment keeps no other look from passing.
+            let held =
+                File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)));
+            if held {
+                return Err(LogError::InUse { dir: data_dir.to_path_buf(), lock: path.to_path_buf() });
+            }
+        }
+        return Ok(());
+    }
+    // It will be made, beneath the nearest directory that is there.
+    let absolute = std::path::absolute(data_dir).context("find directory", data_dir)?;
+    let parent = absolute.ancestors().skip(1).find_map(|dir| Some((dir, existing(dir).ok()?)));
+    match parent {
+        Some((path, meta)) if !meta.is_dir() => Err(LogError::NoDirectory { path: path.to_path_buf() }),
+        Some((path, _)) => can_write(path).context("make directory in", path),
+        None => Ok(()),
+    }
+}
+
+/// Whether this process may make files in a directory.
+///
+/// # Errors
+/// It may not, or there is none.
+pub fn can_write(dir: &Path) -> io::Result<()> {
+    use nix::unistd::AccessFlags;
+    // The ids of this process that count for files, not those of whoever started it (access(2)).
+    Ok(nix::unistd::eaccess(dir, AccessFlags::W_OK | AccessFlags::X_OK)?)
+}
+
 /// The node's identity, made at the first start and durable since.
 ///
 /// # Errors
@@ -95,6 +137,23 @@ mod tests {
         std::fs::remove_dir_all(dir.path().join(STATE_DIR)).unwrap();
         assert!(matches!(lock(&disk, dir.path()), Err(LogError::InUse { .. })), "though its file is gone");
         drop(first);
+        lock(&disk, dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_look_makes_nothing_and_finds_what_a_start_would() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("a/b");
+        look(&data).unwrap();
+        assert!(!dir.path().join("a").exists());
+        std::fs::write(dir.path().join("a"), "").unwrap();
+        assert!(matches!(look(&data), Err(LogError::NoDirectory { path }) if path.ends_with("a")));
+        assert!(matches!(look(&dir.path().join("a")), Err(LogError::NoDirectory { .. })));
+        let disk = RealDisk::new();
+        let held = lock(&disk, dir.path()).unwrap();
+        assert!(matches!(look(dir.path()), Err(LogError::InUse { .. })));
+        drop(held);
+        look(dir.path()).unwrap();
         lock(&disk, dir.path()).unwrap();
     }
 

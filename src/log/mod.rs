@@ -39,6 +39,12 @@ pub enum LogError {
         /// What the system answered.
         error: io::Error,
     },
+    /// Something else is where a directory should be.
+    #[error("{} is not a directory; move it away, or choose another --data-dir", path.display())]
+    NoDirectory {
+        /// What is there.
+        path: PathBuf,
+    },
     /// Another server has the data directory.
     #[error("data directory {} is in use by another logweir (it holds the lock on {}); stop that one or use another --data-dir", dir.display(), lock.display())]
     InUse {

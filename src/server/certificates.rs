@@ -53,6 +53,13 @@ impl Certificates {
         Ok(certificates)
     }
 
+    /// The errors of all listeners whose files do not do.
+    #[must_use]
+    pub fn load_each(listeners: &[ListenerOptions]) -> Vec<StartError> {
+        let none = Certificates::default();
+        listeners.iter().filter_map(|listener| none.of_options(listener).err()).collect()
+    }
+
     /// The certificate of a listener with these options: the one that there is, where nothing but its files may have changed.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! Why a server does not start.
 
+use crate::host::address::Address;
 use crate::log::LogError;
 use std::io;
 
@@ -10,12 +11,12 @@ pub enum StartError {
     #[error(transparent)]
     Log(#[from] LogError),
     /// A listener cannot listen.
-    #[error("listener.{name}: cannot listen on {address}: {error}{}", hint(error))]
+    #[error("listener.{name}: cannot listen on {address}: {error}{}", hint(address, error))]
     Listen {
         /// Its name.
         name: String,
         /// Its address.
-        address: String,
+        address: Address,
         /// Why not.
         error: io::Error,
     },
@@ -53,11 +54,59 @@ pub enum StartError {
     },
 }
 
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "; another program listens there: stop it, or choose another --listen",
-        io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher one",
-        _ => "",
+impl StartError {
+    /// True where another server has the data directory.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        matches!(self, StartError::Log(LogError::InUse { .. }))
+    }
+
+    /// True where starting again changes nothing: somebody has to change the configuration, or what it names.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        use io::ErrorKind::{
+            AlreadyExists, InvalidInput, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem,
+        };
+        let stays = |error: &io::Error| {
+            let kinds = [AlreadyExists, InvalidInput, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem];
+            kinds.contains(&error.kind())
+        };
+        match self {
+            StartError::Tls { .. } | StartError::IoUring { .. } | StartError::Log(LogError::NoDirectory { .. }) => true,
+            StartError::Listen { error, .. } | StartError::Admin { error, .. } => stays(error),
+            StartError::Log(LogError::Io { what, error, .. }) => is_of_the_start(what) && stays(error),
+            StartError::Log(_) | StartError::Resource { .. } => false,
+        }
+    }
+}
+
+/// True for what is done to the data directory itself, before there are segments.
+fn is_of_the_start(what: &str) -> bool {
+    ["write to directory", "make directory", "make directory in"].contains(&what)
+}
+
+fn hint(address: &Address, error: &io::Error) -> String {
+    let dir = match address {
+        Address::Unix(path) | Address::UnixDatagram(path) => path.parent().map(std::path::Path::display),
+        Address::Tcp(_) | Address::Stdin => None,
+    };
+    match (error.kind(), dir) {
+        (io::ErrorKind::AddrInUse, None) => {
+            "; another program listens there: stop it, or choose another --listen".into()
+        }
+        (io::ErrorKind::AddrNotAvailable, _) => {
+            "; this host has no such address (0.0.0.0 and [::] stand for all it has)".into()
+        }
+        (io::ErrorKind::PermissionDenied, None) => {
+            "; ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher one, or have the service manager open it (systemd/logweir.socket)".into()
+        }
+        (io::ErrorKind::PermissionDenied, Some(dir)) => {
+            format!("; this user may not make files in {dir}: change its owner or mode, or choose another path")
+        }
+        (io::ErrorKind::NotFound, Some(dir)) => {
+            format!("; the directory {dir} is not there: make it (RuntimeDirectory= in a systemd unit), or choose another path")
+        }
+        _ => String::new(),
     }
 }
 

@@ -9,6 +9,7 @@ mod file_modes;
 mod housekeeping;
 mod live;
 mod pin;
+pub mod rehearsal;
 mod reload;
 pub mod sandbox;
 mod seats;
@@ -18,7 +19,7 @@ mod started;
 mod threads;
 mod watchdog;
 
-use crate::config::{ConfigError, Options};
+use crate::config::{ConfigErrors, Options};
 use crate::host::clock::{Clock, SystemClock};
 use crate::log::disk::Disk;
 use crate::log::real_disk::RealDisk;
@@ -101,7 +102,7 @@ impl Server {
     /// Runs until a signal ends it (or standard input does, where that is the only listener). True: everything received
     /// is durable and sealed.
     /// `read_again` brings the configuration as it is now, for a server that runs with this one, when SIGHUP asks for it.
-    pub fn run(mut self, read_again: impl Fn(&Options) -> Result<Options, ConfigError>) -> bool {
+    pub fn run(mut self, read_again: impl Fn(&Options) -> Result<Options, ConfigErrors>) -> bool {
         self.live.manager.ready(&self.status());
         loop {
             match self.next_notice(None) {
@@ -142,7 +143,7 @@ impl Server {
     }
 
     /// Takes the configuration over as it is now, as far as it can change.
-    fn reload(&mut self, read: Result<Options, ConfigError>) {
+    fn reload(&mut self, read: Result<Options, ConfigErrors>) {
         self.live.manager.reloading();
         match read
             .map_err(|e| e.to_string())

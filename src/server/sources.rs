@@ -56,7 +56,7 @@ impl Source {
         inherited: &mut Vec<Inherited>,
     ) -> Result<Source, StartError> {
         let failed =
-            |error| StartError::Listen { name: listener.name.clone(), address: listener.address.to_string(), error };
+            |error| StartError::Listen { name: listener.name.clone(), address: listener.address.clone(), error };
         let taken = take_for(inherited, &listener.name, &listener.address);
         let kept_as: Vec<String> = taken.iter().map(|i| i.name.clone()).filter(|name| name.starts_with('@')).collect();
         let source = match taken.is_empty() {

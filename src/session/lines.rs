@@ -7,21 +7,15 @@
 use super::write::{Form, MARKER_ROOM, Record};
 use super::{End, Landing, Step, Window};
 use crate::metrics::accounting::Reason;
+use crate::words;
 use memchr::{memchr, memchr_iter, memrchr};
-use serde::Deserialize;
 use std::io::Write;
 
-/// What becomes of a line longer than `max_line_bytes`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TooLong {
-    /// Its beginning is kept, marked ` [truncated N bytes]`.
-    Truncate,
-    /// It is dropped and counted; the connection goes on.
-    Drop,
-    /// It is dropped and counted, and the connection closed.
-    Close,
-}
+words!(
+    /// What becomes of a line longer than `max_line_bytes`: its beginning is kept, marked ` [truncated N bytes]`; or it is dropped and
+    /// counted; or that, and the connection is closed.
+    TooLong { Truncate = "truncate", Drop = "drop", Close = "close" }
+);
 
 /// How lines are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

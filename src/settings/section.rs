@@ -3,6 +3,7 @@
 use super::units::{Size, Time};
 use super::{ConfigError, Places};
 use serde::de::DeserializeOwned;
+use std::fmt::Display;
 use std::time::Duration;
 use toml::de::DeTable;
 
@@ -26,7 +27,7 @@ impl<'a> Section<'a> {
     /// # Errors
     /// A key that is not known, or a value of another type.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
-        self.places.typed(self.keys.clone(), (&self.name, &[]))
+        self.places.typed(self.keys.clone(), &self.name, (&self.name, &[]))
     }
 
     /// An error about one of its keys.
@@ -35,49 +36,38 @@ impl<'a> Section<'a> {
         self.places.error(&format!("{}.{key}", self.name), message)
     }
 
-    /// A size within a range.
-    ///
-    /// # Errors
-    /// It is outside.
-    pub fn size(
-        &self,
-        key: &str,
-        value: Option<Size>,
-        default: u64,
-        least: u64,
-        most: u64,
-    ) -> Result<u64, ConfigError> {
-        self.places.size(&format!("{}.{key}", self.name), value, default, least, most)
+    fn key(&self, key: &str) -> String {
+        format!("{}.{key}", self.name)
     }
 
-    /// A time within a range.
-    ///
-    /// # Errors
-    /// It is outside.
-    pub fn time(
-        &self,
-        key: &str,
-        value: Option<Time>,
-        default: &str,
-        least: &str,
-        most: &str,
-    ) -> Result<Duration, ConfigError> {
-        self.places.time(&format!("{}.{key}", self.name), value, default, least, most)
+    /// A size within a range. Outside of it: noted, and the default.
+    pub fn size(&self, key: &str, value: Option<Size>, default: u64, least: u64, most: u64) -> u64 {
+        self.places.size(&self.key(key), value, default, least, most)
     }
 
-    /// A number within a range.
-    ///
-    /// # Errors
-    /// It is outside.
-    pub fn number(
-        &self,
-        key: &str,
-        value: Option<usize>,
-        default: usize,
-        least: usize,
-        most: usize,
-    ) -> Result<usize, ConfigError> {
-        self.places.number(&format!("{}.{key}", self.name), value, default, least, most)
+    /// A time within a range. Outside of it: noted, and the default.
+    pub fn time(&self, key: &str, value: Option<Time>, default: &str, least: &str, most: &str) -> Duration {
+        self.places.time(&self.key(key), value, default, least, most)
+    }
+
+    /// A number within a range. Outside of it: noted, and the default.
+    pub fn number(&self, key: &str, value: Option<usize>, default: usize, least: usize, most: usize) -> usize {
+        self.places.number(&self.key(key), value, default, least, most)
+    }
+
+    /// A word or text.
+    pub fn word<T: Display>(&self, key: &str, value: Option<T>, default: T) -> T {
+        self.places.word(&self.key(key), value, default)
+    }
+
+    /// Yes or no.
+    pub fn flag(&self, key: &str, value: Option<bool>, default: bool) -> bool {
+        self.places.flag(&self.key(key), value, default)
+    }
+
+    /// A list of texts that need not be set.
+    pub fn list(&self, key: &str, value: Option<&[String]>) {
+        self.places.list(&self.key(key), value);
     }
 }
 

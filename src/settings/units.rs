@@ -51,6 +51,15 @@ impl Size {
     }
 }
 
+impl Size {
+    /// With the largest binary unit that loses nothing, as it can be read again.
+    #[must_use]
+    pub fn exact(self) -> String {
+        let unit = UNITS[..4].iter().find(|(_, unit)| self.0 > 0 && self.0.is_multiple_of(*unit));
+        unit.map_or(format!("{}B", self.0), |(name, unit)| format!("{}{name}", self.0 / unit))
+    }
+}
+
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, unit) in &UNITS[..4] {

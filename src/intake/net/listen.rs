@@ -38,6 +38,17 @@ pub fn bind_tcp(address: SocketAddr, sockets: usize) -> io::Result<(Vec<Socket>,
     Ok((made, address))
 }
 
+/// A socket that is bound to an address, as a first one of [`bind_tcp`] is, and does not listen.
+///
+/// # Errors
+/// As [`bind_tcp`].
+pub fn bind_only(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
 /// A socket file that this process has made, and nobody else since.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SocketFile {
@@ -64,12 +75,26 @@ impl SocketFile {
     }
 }
 
-/// Removes a socket file that is proven dead: the kernel refuses connections since no socket has that name. Everything else is
-/// somebody's, whatever its type and whether or not we may use it.
-fn make_way(path: &Path, address: &SockAddr) -> io::Result<()> {
+/// Removes a socket file that is proven dead.
+fn make_way(path: &Path) -> io::Result<()> {
+    if is_dead(path)? { std::fs::remove_file(path) } else { Ok(()) }
+}
+
+/// Whether a path is free for a socket, or will be, since what is there is a dead socket's.
+///
+/// # Errors
+/// What is there instead.
+pub fn is_free(path: &Path) -> io::Result<()> {
+    is_dead(path).map(drop)
+}
+
+/// True for a socket file that is proven dead: the kernel refuses connections since no socket has that name. False: there is none.
+/// Everything else is somebody's, whatever its type and whether or not we may use it: an error.
+fn is_dead(path: &Path) -> io::Result<bool> {
+    let address = &SockAddr::unix(path)?;
     let taken = |kind, what: &str| Err(io::Error::new(kind, format!("{what}; choose another path, or remove it")));
     let meta = match std::fs::symlink_metadata(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
         meta => meta?,
     };
     if !meta.file_type().is_socket() {
@@ -85,9 +110,7 @@ fn make_way(path: &Path, address: &SockAddr) -> io::Result<()> {
         |result: &io::Result<()>| result.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
     let first = probe(Type::STREAM);
     match if refused(&first) { probe(Type::DGRAM) } else { first } {
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused || mutant!("living_socket_removed") => {
-            std::fs::remove_file(path)
-        }
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused || mutant!("living_socket_removed") => Ok(true),
         Ok(()) => taken(io::ErrorKind::AddrInUse, "another process serves this socket"),
         Err(e) if e.raw_os_error() == Some(libc::EPROTOTYPE) => {
             taken(io::ErrorKind::AddrInUse, "another process has a socket of another type there")
@@ -109,7 +132,7 @@ pub fn bind_unix(path: &Path, kind: super::Kind, mode: u32) -> io::Result<Socket
         super::Kind::Datagram => Type::DGRAM,
     };
     let address = SockAddr::unix(path)?;
-    make_way(path, &address)?;
+    make_way(path)?;
     let socket = Socket::new(Domain::UNIX, of, None)?;
     socket.bind(&address)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;

@@ -58,21 +58,23 @@ fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, 
         let token = about.tokens.get(name).cloned();
         token.ok_or_else(|| section.error("tokens", format!("there is no [token.{name}]")))
     };
+    section.list("streams", keys.streams.as_deref());
+    section.list("tokens", keys.tokens.as_deref());
     let options = HttpOptions {
         listener: about.listener.to_string(),
         framing: LineOptions {
             max_line_bytes: about.max_line_bytes,
-            too_long: keys.too_long.unwrap_or(TooLong::Truncate),
-            strip_cr: keys.strip_cr.unwrap_or(false),
+            too_long: section.word("too_long", keys.too_long, TooLong::Truncate),
+            strip_cr: section.flag("strip_cr", keys.strip_cr, false),
             keep_unterminated: true,
         },
         routes: Arc::clone(about.routes),
         ack: about.ack.unwrap_or(AckLevel::Durable),
-        max_headers: section.number("max_headers", keys.max_headers, 64, 1, MOST_HEADERS)?,
-        max_header_bytes: section.size("max_header_bytes", keys.max_header_bytes, 16 << 10, 256, 1 << 20)? as usize,
-        max_body_bytes: section.size("max_body_bytes", keys.max_body_bytes, 64 << 20, 1, 1 << 50)?,
-        max_decoded_bytes: section.size("max_decoded_bytes", keys.max_decoded_bytes, 1 << 30, 1, 1 << 50)?,
-        max_requests: section.number("max_requests", keys.max_requests, 0, 0, u32::MAX as usize)? as u32,
+        max_headers: section.number("max_headers", keys.max_headers, 64, 1, MOST_HEADERS),
+        max_header_bytes: section.size("max_header_bytes", keys.max_header_bytes, 16 << 10, 256, 1 << 20) as usize,
+        max_body_bytes: section.size("max_body_bytes", keys.max_body_bytes, 64 << 20, 1, 1 << 50),
+        max_decoded_bytes: section.size("max_decoded_bytes", keys.max_decoded_bytes, 1 << 30, 1, 1 << 50),
+        max_requests: section.number("max_requests", keys.max_requests, 0, 0, u32::MAX as usize) as u32,
         tokens: keys.tokens.iter().flatten().map(token).collect::<Result<_, _>>()?,
         room: Arc::clone(about.room),
         site: None,
@@ -80,10 +82,10 @@ fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, 
     let patience = Patience {
         line: Duration::from_secs(30),
         head: about.header_timeout,
-        body: section.time("body_timeout", keys.body_timeout, "30s", "100ms", "1h")?,
+        body: section.time("body_timeout", keys.body_timeout, "30s", "100ms", "1h"),
     };
-    let queue = section.time("queue_timeout", keys.queue_timeout, "1s", "0s", "1h")?;
-    let age = section.time("max_connection_age", keys.max_connection_age, "0s", "0s", "365days")?;
+    let queue = section.time("queue_timeout", keys.queue_timeout, "1s", "0s", "1h");
+    let age = section.time("max_connection_age", keys.max_connection_age, "0s", "0s", "365days");
     Ok(Arc::new(HttpProtocol::new(Arc::new(options), patience, queue, age)))
 }
 

@@ -62,7 +62,7 @@ pub struct LinesProtocol {
 
 fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, ConfigError> {
     let keys: Keys = section.read()?;
-    let reply_count = keys.reply == Some(ReplyWord::Count);
+    let reply_count = section.word("reply", keys.reply, ReplyWord::None) == ReplyWord::Count;
     if reply_count && !about.can_answer() {
         return Err(section.error("reply", format!("nothing can be sent back over {}", about.address)));
     }
@@ -70,7 +70,7 @@ fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, 
         let message = "with reply = \"count\" a line dropped in between would be taken for one that is there; expected \"truncate\" or \"close\"";
         return Err(section.error("too_long", message));
     }
-    let too_long = match keys.too_long.unwrap_or(TooLong::Truncate) {
+    let too_long = match section.word("too_long", keys.too_long, TooLong::Truncate) {
         // There is no connection to close: the socket is everybody's.
         TooLong::Close if about.address.family() == Family::UnixDatagram => TooLong::Drop,
         too_long => too_long,
@@ -80,13 +80,14 @@ fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, 
         framing: LineOptions {
             max_line_bytes: about.max_line_bytes,
             too_long,
-            strip_cr: keys.strip_cr.unwrap_or(false),
-            keep_unterminated: keys.unterminated != Some(UnterminatedWord::Drop),
+            strip_cr: section.flag("strip_cr", keys.strip_cr, false),
+            keep_unterminated: section.word("unterminated", keys.unterminated, UnterminatedWord::Keep)
+                == UnterminatedWord::Keep,
         },
         reply_count,
         format: about.routes.own().format,
     };
-    let line = section.time("line_timeout", keys.line_timeout, "30s", "0s", "1day")?;
+    let line = section.time("line_timeout", keys.line_timeout, "30s", "0s", "1day");
     let patience = Patience { line, head: about.header_timeout, ..Patience::default() };
     Ok(Arc::new(LinesProtocol::new(options, patience)))
 }

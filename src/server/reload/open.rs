@@ -63,7 +63,7 @@ impl Live {
             (source.copies, source.file) = (sockets()?, self.sources[from].file.clone());
             Ok(source)
         };
-        copy().map_err(|error| StartError::Listen { name: to.name.clone(), address: to.address.to_string(), error })
+        copy().map_err(|error| StartError::Listen { name: to.name.clone(), address: to.address.clone(), error })
     }
 
     pub(super) fn open_streams(&self, new: &Options, report: &mut Report) -> Result<Vec<NewStream>, StartError> {

@@ -15,6 +15,7 @@ mod platform;
 pub mod probe;
 mod show;
 mod space;
+mod start;
 mod storage;
 mod subject;
 pub mod usage;
@@ -22,6 +23,7 @@ mod writeback;
 
 pub use host::{Host, LiveHost, Space};
 pub use show::{Report, report};
+pub use start::start;
 pub use subject::{Retention, StreamNeeds, Subject};
 
 use serde::Serialize;

@@ -1,0 +1,70 @@
+//! Variables of the environment that are options.
+
+/// Those that have a name of their own.
+const NAMED: [&str; 5] =
+    ["LOGWEIR_CONFIG", "LOGWEIR_LISTEN", "LOGWEIR_DATA_DIR", "LOGWEIR_ADMIN", "LOGWEIR_NO_SANDBOX"];
+
+/// Overrides from the environment: `LOGWEIR_STORAGE__SYNC_INTERVAL=1s` is `storage.sync_interval`. Only names with a
+/// double underscore count: a container platform sets others that begin alike.
+#[must_use]
+pub fn overrides_from_environment(variables: impl Iterator<Item = (String, String)>) -> Vec<(String, String, String)> {
+    let mut found: Vec<_> = variables
+        .filter_map(|(name, value)| {
+            let key = name.strip_prefix("LOGWEIR_")?;
+            key.contains("__")
+                .then(|| (key.to_lowercase().replace("__", "."), value, format!("environment variable {name}")))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+/// Variables that look as if they were meant for logweir and are none of its own, each with the one that was probably meant. A
+/// container platform sets others that begin alike (`LOGWEIR_PORT_5170_TCP`): those resemble none.
+#[must_use]
+pub fn near_misses(names: impl Iterator<Item = String>, keys: &[String]) -> Vec<(String, String)> {
+    let variable = |key: &String| format!("LOGWEIR_{}", key.to_uppercase().replace('.', "__"));
+    let of_keys: Vec<String> = keys.iter().filter(|key| key.contains('.')).map(variable).collect();
+    let is_near = |name: &str, meant: &str| {
+        let distance = strsim::damerau_levenshtein(name, meant);
+        distance > 0 && (distance == 1 || (distance == 2 && name.len() > "LOGWEIR_".len() + 4))
+    };
+    let mut found: Vec<(String, String)> = names
+        .filter(|name| name.starts_with("LOGWEIR_") && !name.contains("__") && !NAMED.contains(&name.as_str()))
+        .filter_map(|name| {
+            let flat = of_keys.iter().find(|key| key.replace("__", "_") == name);
+            let named = || NAMED.iter().find(|known| is_near(&name, known)).map(|known| (*known).to_string());
+            Some((name.clone(), flat.cloned().or_else(named)?))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_misses_are_found_and_what_a_platform_sets_is_not() {
+        let names = [
+            "LOGWEIR_LISTN",
+            "LOGWEIR_DATADIR",
+            "LOGWEIR_STORAGE_SYNC_INTERVAL",
+            "LOGWEIR_LISTEN",
+            "LOGWEIR_PORT",
+            "LOGWEIR_SERVICE_HOST",
+            "LOGWEIR_PORT_5170_TCP_ADDR",
+            "LOGWEIR_BUFFER__MEMORY",
+            "OTHER_LISTEN",
+        ];
+        let keys = crate::config::all_keys(crate::protocol::Protocols::default());
+        let found = near_misses(names.iter().map(ToString::to_string), &keys);
+        let expected = [
+            ("LOGWEIR_DATADIR", "LOGWEIR_DATA_DIR"),
+            ("LOGWEIR_LISTN", "LOGWEIR_LISTEN"),
+            ("LOGWEIR_STORAGE_SYNC_INTERVAL", "LOGWEIR_STORAGE__SYNC_INTERVAL"),
+        ];
+        assert_eq!(found, expected.map(|(a, b)| (a.to_string(), b.to_string())));
+    }
+}

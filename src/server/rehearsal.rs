@@ -1,0 +1,74 @@
+//! Whether a server could start here, found out without starting one: what `check` and `doctor` say, and what `serve` says before it
+//! confines itself, since behind that every refusal looks alike.
+
+use super::certificates::Certificates;
+use super::error::StartError;
+use crate::config::Options;
+use crate::config::raw::EngineChoice;
+use crate::host::address::Address;
+use crate::intake::listener::ListenerOptions;
+use crate::intake::net::{self, listen};
+use crate::log::data_dir;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+
+/// All that would keep a server from starting with these options, here and now. Makes and removes nothing.
+#[must_use]
+pub fn look(options: &Options) -> Vec<StartError> {
+    let mut found = directories(options);
+    found.extend(Certificates::load_each(&options.listeners));
+    if let (EngineChoice::IoUring, Err(error)) = (options.engine, net::probe()) {
+        found.push(StartError::IoUring { error });
+    }
+    found.extend(options.listeners.iter().filter_map(|listener| address(listener).err()));
+    let admin = options.admin.map(|address| (address, bind(address)));
+    if let Some((address, Err(error))) = admin {
+        found.push(StartError::Admin { address: address.to_string(), error });
+    }
+    found
+}
+
+/// Those that concern directories: of the data, of sealed segments, and of sockets.
+#[must_use]
+pub fn directories(options: &Options) -> Vec<StartError> {
+    let dirs = std::iter::once(&options.data_dir).chain(&options.sealed_dir);
+    let mut found: Vec<StartError> = dirs.filter_map(|dir| data_dir::look(dir).err()).map(StartError::from).collect();
+    for listener in &options.listeners {
+        if let Address::Unix(path) | Address::UnixDatagram(path) = &listener.address
+            && let Err(error) = socket_directory(path)
+        {
+            found.push(refused(listener, error));
+        }
+    }
+    found
+}
+
+fn refused(listener: &ListenerOptions, error: io::Error) -> StartError {
+    StartError::Listen { name: listener.name.clone(), address: listener.address.clone(), error }
+}
+
+fn socket_directory(path: &Path) -> io::Result<()> {
+    let dir = match path.parent() {
+        Some(dir) if dir != Path::new("") => dir,
+        _ => Path::new("."),
+    };
+    data_dir::can_write(dir)
+}
+
+fn address(listener: &ListenerOptions) -> Result<(), StartError> {
+    let result = match &listener.address {
+        Address::Tcp(address) => bind(*address),
+        Address::Unix(path) | Address::UnixDatagram(path) if socket_directory(path).is_ok() => listen::is_free(path),
+        _ => Ok(()),
+    };
+    result.map_err(|error| refused(listener, error))
+}
+
+/// A socket that is bound and does not listen: nobody can connect to it, and it is gone at once.
+fn bind(address: SocketAddr) -> io::Result<()> {
+    match address.port() {
+        0 => Ok(()),
+        _ => listen::bind_only(address).map(drop),
+    }
+}

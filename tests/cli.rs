@@ -281,3 +281,23 @@ fn a_mistyped_variable_is_warned_of() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("LOGWEIR_LISTN does nothing; did you mean LOGWEIR_LISTEN?"), "{said}");
 }
+
+#[test]
+fn the_version_names_commit_and_target() {
+    let said = String::from_utf8(logweir(&["--version"]).stdout).unwrap();
+    let (version, built) = said.trim().strip_prefix("logweir ").unwrap().split_once(" (").unwrap();
+    assert_eq!(version, env!("CARGO_PKG_VERSION"));
+    let (commit, target) = built.strip_suffix(')').unwrap().split_once(", ").unwrap();
+    assert!(!commit.is_empty() && target.contains("-linux-"), "{said}");
+}
+
+/// What CI's step for the other engine relies on.
+#[test]
+fn the_environment_names_the_engine() {
+    let dir = scratch();
+    let server = Server::start_with(dir.path(), &[], std::process::Stdio::null(), |command| {
+        command.env("LOGWEIR_ENGINE", "epoll");
+    });
+    let text = server.get("/metrics").1;
+    assert!(text.contains("logweir_engine_info{engine=\"epoll\",reason=\"configured\"} 1"), "{text}");
+}

@@ -76,6 +76,30 @@ fn each_alert_says_what_it_is_and_what_to_do() {
     assert!(headings.clone().all(|h| alerts.contains_key(h)), "{:?}", headings.collect::<Vec<_>>());
 }
 
+/// Names, types and help of everything that a server shows, as Prometheus' own checker wants them.
+#[test]
+fn promtool_finds_nothing_wrong_with_a_live_scrape() {
+    let dir = scratch();
+    let config = "[listener.l]\naddress = \"tcp://127.0.0.1:0\"\nreply = \"count\"\n[listener.h]\naddress = \"tcp://127.0.0.1:0\"\nprotocol = \"http\"\n";
+    let server = Server::with_config(dir.path(), config);
+    send_all(server.address("l"), b"a line\n");
+    let request = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\na\n";
+    let mut client = std::net::TcpStream::connect(server.address("h")).unwrap();
+    std::io::Write::write_all(&mut client, request).unwrap();
+    std::io::Read::read_to_end(&mut client, &mut Vec::new()).unwrap(); // an answer, which is counted
+    let text = server.get("/metrics").1;
+    assert!(text.contains("logweir_build_info{") && text.contains("process_resident_memory_bytes"), "{text}");
+    for line in text.lines().filter(|line| line.starts_with("# HELP ")) {
+        let help = line.splitn(4, ' ').nth(3).unwrap_or("");
+        assert!(help.split_whitespace().count() >= 3 && !help.contains("heir bytes"), "means nothing alone: {line}");
+    }
+    let Some(promtool) = find("promtool") else {
+        return skipped("promtool_finds_nothing_wrong_with_a_live_scrape", "no promtool");
+    };
+    let said = run(Command::new(promtool).args(["check", "metrics"]), text.as_bytes());
+    assert!(said.is_empty(), "{said}\n{text}");
+}
+
 fn dashboard() -> Value {
     serde_json::from_str(&read(DASHBOARD)).unwrap()
 }

@@ -13,6 +13,7 @@ mod verify;
 
 use crate::config::{self, ConfigError, ConfigErrors, InForce, Options, Overrides};
 use crate::host::output::{self, complain};
+use crate::host::version;
 use crate::protocol::Protocols;
 use crate::server::StartError;
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -24,7 +25,7 @@ pub const BAD_CONFIGURATION: u8 = 78;
 
 /// Log lines in, durable plain text files out.
 #[derive(Debug, Parser)]
-#[command(version, about, max_term_width = 110)]
+#[command(version = version::LONG, about, max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -170,10 +170,15 @@ fn overrides_win_and_are_named() {
 
 #[test]
 fn the_environment_overrides_with_double_underscores() {
-    let variables = [("LOGWEIR_BUFFER__LINGER", "1ms"), ("LOGWEIR_PORT", "tcp://1"), ("OTHER__X", "1")];
+    let variables = [
+        ("LOGWEIR_BUFFER__LINGER", "1ms"),
+        ("LOGWEIR_PORT", "tcp://1"),
+        ("LOGWEIR_ENGINE", "epoll"),
+        ("OTHER__X", "1"),
+    ];
     let found = overrides_from_environment(variables.iter().map(|(a, b)| ((*a).to_string(), (*b).to_string())));
-    assert_eq!(found.len(), 1);
-    assert_eq!(found[0].0, "buffer.linger");
+    let keys: Vec<&str> = found.iter().map(|(key, ..)| key.as_str()).collect();
+    assert_eq!(keys, ["buffer.linger", "engine"]);
 }
 
 #[test]

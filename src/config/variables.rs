@@ -4,14 +4,17 @@
 const NAMED: [&str; 5] =
     ["LOGWEIR_CONFIG", "LOGWEIR_LISTEN", "LOGWEIR_DATA_DIR", "LOGWEIR_ADMIN", "LOGWEIR_NO_SANDBOX"];
 
-/// Overrides from the environment: `LOGWEIR_STORAGE__SYNC_INTERVAL=1s` is `storage.sync_interval`. Only names with a
-/// double underscore count: a container platform sets others that begin alike.
+/// Keys that stand in no section; `data_dir` has a flag of its own.
+const TOP: [&str; 3] = ["engine", "shutdown_timeout", "drain_delay"];
+
+/// Overrides from the environment: `LOGWEIR_STORAGE__SYNC_INTERVAL=1s` is `storage.sync_interval`, `LOGWEIR_ENGINE=epoll` is `engine`.
+/// Other names without a double underscore do not count: a container platform sets some that begin alike.
 #[must_use]
 pub fn overrides_from_environment(variables: impl Iterator<Item = (String, String)>) -> Vec<(String, String, String)> {
     let mut found: Vec<_> = variables
         .filter_map(|(name, value)| {
             let key = name.strip_prefix("LOGWEIR_")?;
-            key.contains("__")
+            (key.contains("__") || TOP.contains(&key.to_lowercase().as_str()))
                 .then(|| (key.to_lowercase().replace("__", "."), value, format!("environment variable {name}")))
         })
         .collect();
@@ -25,15 +28,17 @@ pub fn overrides_from_environment(variables: impl Iterator<Item = (String, Strin
 pub fn near_misses(names: impl Iterator<Item = String>, keys: &[String]) -> Vec<(String, String)> {
     let variable = |key: &String| format!("LOGWEIR_{}", key.to_uppercase().replace('.', "__"));
     let of_keys: Vec<String> = keys.iter().filter(|key| key.contains('.')).map(variable).collect();
+    let known: Vec<String> =
+        NAMED.iter().map(ToString::to_string).chain(TOP.iter().map(|key| variable(&key.to_string()))).collect();
     let is_near = |name: &str, meant: &str| {
         let distance = strsim::damerau_levenshtein(name, meant);
         distance > 0 && (distance == 1 || (distance == 2 && name.len() > "LOGWEIR_".len() + 4))
     };
     let mut found: Vec<(String, String)> = names
-        .filter(|name| name.starts_with("LOGWEIR_") && !name.contains("__") && !NAMED.contains(&name.as_str()))
+        .filter(|name| name.starts_with("LOGWEIR_") && !name.contains("__") && !known.contains(name))
         .filter_map(|name| {
             let flat = of_keys.iter().find(|key| key.replace("__", "_") == name);
-            let named = || NAMED.iter().find(|known| is_near(&name, known)).map(|known| (*known).to_string());
+            let named = || known.iter().find(|known| is_near(&name, known)).cloned();
             Some((name.clone(), flat.cloned().or_else(named)?))
         })
         .collect();
@@ -52,6 +57,7 @@ mod tests {
             "LOGWEIR_DATADIR",
             "LOGWEIR_STORAGE_SYNC_INTERVAL",
             "LOGWEIR_LISTEN",
+            "LOGWEIR_ENGINE",
             "LOGWEIR_PORT",
             "LOGWEIR_SERVICE_HOST",
             "LOGWEIR_PORT_5170_TCP_ADDR",

@@ -10,3 +10,4 @@ pub mod rate;
 pub mod sync;
 pub mod sys;
 pub mod topology;
+pub mod version;

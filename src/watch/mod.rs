@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod doctor;
 pub mod logging;
+mod process;
 pub mod render;
 pub mod scrape;
 pub mod top;

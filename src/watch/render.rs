@@ -2,6 +2,8 @@
 //!
 //! Latencies are our own fixed buckets, added as text: the exporter's histograms keep every sample until rendered.
 
+use super::process;
+use crate::host::version;
 use crate::log::disk::Disk;
 use crate::log::recover::Recovered;
 use crate::metrics::accounting::{Account, Accounting, REASONS, Tally};
@@ -98,12 +100,16 @@ impl Metrics {
         });
         let mut text = self.handle.render();
         self.latencies(&mut text);
+        self.backpressure(&mut text);
+        process::write(&mut text);
         text
     }
 
     fn publish_server(&self) {
         gauge!("logweir_ready").set(f64::from(u8::from(self.control.not_ready().is_none())));
         gauge!("logweir_intake_stopped").set(f64::from(u8::from(self.control.intake_stopped())));
+        let build = [("version", version::VERSION), ("commit", version::COMMIT), ("target", version::TARGET)];
+        gauge!("logweir_build_info", &build).set(1.0);
         if let Some((engine, reason)) = self.engine.get() {
             gauge!("logweir_engine_info", "engine" => *engine, "reason" => *reason).set(1.0);
         }
@@ -123,35 +129,49 @@ impl Metrics {
         }
     }
 
+    /// The exporter's counters are whole numbers; these are seconds.
+    fn backpressure(&self, text: &mut String) {
+        let name = "logweir_backpressure_seconds_total";
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "# HELP {name} Time in which reading stopped because no chunk was free.\n# TYPE {name} counter"
+        );
+        for shard in &self.shards {
+            let seconds = shard.reactors.iter().map(|r| r.stats.backpressure_ns.get()).sum::<u64>() as f64 / 1e9;
+            let _ = writeln!(text, "{name}{{shard=\"{}\"}} {seconds}", shard.index);
+        }
+    }
+
     fn latencies(&self, text: &mut String) {
         let write = self.shards.iter().map(|s| (s.index, &s.writer_stats.write_latency)).collect::<Vec<_>>();
-        histogram(text, "logweir_write_seconds", "Time of one append.", &write);
+        histogram(text, "logweir_write_seconds", "Time that one write to a segment took.", &write);
         let sync = self.shards.iter().map(|s| (s.index, &s.writer_stats.sync_latency)).collect::<Vec<_>>();
-        histogram(text, "logweir_sync_seconds", "Time of one fdatasync.", &sync);
+        histogram(text, "logweir_sync_seconds", "Time that one fdatasync of a segment took.", &sync);
         let acks = self
             .shards
             .iter()
             .flat_map(|s| s.reactors.iter().map(|r| (s.index, &r.stats.ack_latency)))
             .collect::<Vec<_>>();
-        histogram(text, "logweir_ack_seconds", "From receiving a line to its acknowledgement.", &acks);
+        histogram(text, "logweir_ack_seconds", "Time from receiving a line to its acknowledgement.", &acks);
     }
 }
 
 fn describe() {
     let counters = [
         ("logweir_received_lines_total", "Whole lines found in what was received."),
-        ("logweir_received_bytes_total", "Their bytes, as they stand in the file."),
-        ("logweir_durable_lines_total", "Lines whose fdatasync succeeded."),
-        ("logweir_durable_bytes_total", "Their bytes."),
+        ("logweir_received_bytes_total", "Bytes of the lines found in what was received, as they stand in the file."),
+        ("logweir_durable_lines_total", "Lines that are on disk: the fdatasync behind their write succeeded."),
+        ("logweir_durable_bytes_total", "Bytes of the lines that are on disk."),
         ("logweir_dropped_lines_total", "Lines dropped, by reason."),
-        ("logweir_dropped_bytes_total", "Their bytes."),
+        ("logweir_dropped_bytes_total", "Bytes of dropped lines, by reason."),
         ("logweir_at_risk_lines_total", "Lines written whose sync failed and that were not held any more."),
-        ("logweir_at_risk_bytes_total", "Their bytes."),
+        ("logweir_at_risk_bytes_total", "Bytes of lines written whose sync failed and that were not held any more."),
         ("logweir_truncated_lines_total", "Lines cut to max_line_bytes."),
-        ("logweir_truncated_bytes_total", "Bytes cut off."),
-        ("logweir_network_received_bytes_total", "Bytes received, whatever became of them."),
+        ("logweir_truncated_bytes_total", "Bytes cut off from lines longer than max_line_bytes."),
+        ("logweir_network_received_bytes_total", "Bytes received from all sockets, before TLS and decoding."),
         ("logweir_receives_total", "Receive calls that brought bytes."),
-        ("logweir_connections_accepted_total", "Connections taken in."),
+        ("logweir_connections_accepted_total", "Connections that a shard has accepted."),
         ("logweir_connections_moved_total", "Connections that moved to a reactor of their shard with less to do."),
         ("logweir_reactor_received_bytes_total", "Bytes received by one reactor."),
         ("logweir_connections_refused_total", "Connections refused or closed by the server, by reason."),
@@ -164,12 +184,12 @@ fn describe() {
             "Times that a connection was polled since every buffer for small reads was in use.",
         ),
         ("logweir_own_log_lines_dropped_total", "Lines of logweir's own log that were not written, by reason."),
-        ("logweir_appends_total", "Appends."),
-        ("logweir_appended_bytes_total", "Bytes appended."),
-        ("logweir_syncs_total", "Syncs that succeeded."),
-        ("logweir_sync_failures_total", "Syncs that failed."),
+        ("logweir_appends_total", "Writes that appended to a segment."),
+        ("logweir_appended_bytes_total", "Bytes appended to segments."),
+        ("logweir_syncs_total", "Calls of fdatasync on segments that succeeded."),
+        ("logweir_sync_failures_total", "Calls of fdatasync on segments that failed."),
         ("logweir_write_failures_total", "Appends that failed, other than for want of room."),
-        ("logweir_rotations_total", "Segments exchanged."),
+        ("logweir_rotations_total", "Segments that were ended and replaced by a new one."),
         ("logweir_rotation_failures_total", "Segments that could not be prepared or sealed at the first try."),
         (
             "logweir_foreign_changes_total",
@@ -177,40 +197,45 @@ fn describe() {
         ),
         ("logweir_disk_full_events_total", "Times that the disk turned out to be full."),
         ("logweir_deleted_segments_total", "Segments that retention has deleted, by reason."),
-        ("logweir_deleted_bytes_total", "Bytes of their files."),
-        ("logweir_compressed_segments_total", "Segments compressed."),
-        ("logweir_compressed_text_bytes_total", "Bytes of them before."),
-        ("logweir_compressed_file_bytes_total", "And after."),
+        ("logweir_deleted_bytes_total", "Bytes of segment files that retention has deleted."),
+        ("logweir_compressed_segments_total", "Sealed segments compressed."),
+        ("logweir_compressed_text_bytes_total", "Bytes of compressed segments before compression."),
+        ("logweir_compressed_file_bytes_total", "Bytes of compressed segments after compression."),
         ("logweir_moved_bytes_total", "Bytes moved to sealed_dir."),
         ("logweir_housekeeping_failures_total", "Times that deleting, compressing or moving failed; tried again."),
     ];
     counters.iter().for_each(|(name, text)| describe_counter!(*name, *text));
     let gauges = [
-        // The exporter's counters are whole numbers, so this ever-growing sum of seconds is typed as a gauge.
-        ("logweir_backpressure_seconds_total", "Time in which reading stopped because no chunk was free."),
+        ("logweir_build_info", "Always 1: version and commit of the program, and what it was built for."),
         ("logweir_written_lines", "Lines written and not synced yet."),
-        ("logweir_written_bytes", "Their bytes."),
-        ("logweir_in_flight_lines", "Lines in chunks: being filled, in rings, at the writers."),
-        ("logweir_in_flight_bytes", "Their bytes."),
-        ("logweir_unaccounted_lines", "Received less all other terms: 0, or a bug."),
-        ("logweir_unaccounted_bytes", "Their bytes."),
-        ("logweir_connections", "Connections open."),
+        ("logweir_written_bytes", "Bytes of lines written and not synced yet."),
+        ("logweir_in_flight_lines", "Lines received and not written yet."),
+        ("logweir_in_flight_bytes", "Bytes of lines received and not written yet."),
+        (
+            "logweir_unaccounted_lines",
+            "Lines received less those durable, written, in flight, dropped and at risk: 0, or a bug.",
+        ),
+        ("logweir_unaccounted_bytes", "Bytes of the lines that are unaccounted for: 0, or a bug."),
+        ("logweir_connections", "Connections that a shard has open."),
         ("logweir_reactor_connections", "Connections open at one reactor."),
         ("logweir_buffer_utilisation", "Share of a shard's chunks that are in use, 0 to 1."),
-        ("logweir_buffer_bytes", "Bytes of all chunks."),
-        ("logweir_partial_line_bytes", "Bytes of partial lines, in whole blocks."),
-        ("logweir_ring_chunks", "Chunks waiting in a ring."),
-        ("logweir_disk_full", "1 while a writer waits for room."),
+        ("logweir_buffer_bytes", "Bytes of all chunks of a shard, in use or not."),
+        ("logweir_partial_line_bytes", "Memory held for lines that have not ended yet, in bytes."),
+        ("logweir_ring_chunks", "Chunks that wait in the rings of a shard."),
+        ("logweir_disk_full", "1 while a writer waits for room on a full disk."),
         ("logweir_stored_bytes", "Bytes of the files of a stream, as of the last segment that was sealed."),
         ("logweir_stored_segments", "Sealed segments of a stream."),
         ("logweir_data_free_bytes", "Bytes free for the server in the file system of data_dir."),
-        ("logweir_data_size_bytes", "Bytes of that file system."),
+        ("logweir_data_size_bytes", "Size of the file system of data_dir, in bytes."),
         ("logweir_ready", "1 while the server takes lines."),
-        ("logweir_intake_stopped", "1 once the disk has failed for the second time."),
-        ("logweir_engine_info", "1: which engine runs, and why this one."),
-        ("logweir_recovered_segments", "Segments found active at start."),
-        ("logweir_recovered_lines", "Lines kept in them."),
-        ("logweir_recovered_torn_bytes", "Bytes moved to .torn at start."),
+        ("logweir_intake_stopped", "1 once a second failure of the disk has stopped intake."),
+        ("logweir_engine_info", "Always 1: the engine that runs, and why this one."),
+        ("logweir_recovered_segments", "Segments that the last run had left active, found at the start."),
+        ("logweir_recovered_lines", "Lines kept in the segments that the last run had left active."),
+        (
+            "logweir_recovered_torn_bytes",
+            "Bytes behind the last whole line of a segment, moved to .torn files at the start.",
+        ),
         ("logweir_recovered_damaged_segments", "Segments whose durable bytes did not match at start."),
     ];
     gauges.iter().for_each(|(name, text)| describe_gauge!(*name, Unit::Count, *text));
@@ -259,8 +284,6 @@ fn publish_shard(shard: &Shard) {
     count("logweir_backpressure_events_total", sum(&|r| r.backpressure_events.get()));
     count("logweir_partial_line_waits_total", sum(&|r| r.tail_waits.get()));
     count("logweir_polled_instead_total", sum(&|r| r.polled_instead.get()));
-    let backpressure = sum(&|r| r.backpressure_ns.get()) as f64 / 1e9;
-    gauge!("logweir_backpressure_seconds_total", "shard" => index.clone()).set(backpressure);
     for (refused, reason) in REFUSED {
         let value = sum(&|r| r.refused[refused as usize].get());
         counter!("logweir_connections_refused_total", "shard" => index.clone(), "reason" => reason).absolute(value);

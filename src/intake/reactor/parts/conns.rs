@@ -115,7 +115,7 @@ impl Conn {
 }
 
 /// Memory of a connection's state, for the printed sum: this table, the engine's, the session, two timers, its own blocks. Measured: see
-/// the README's performance section.
+/// docs/performance.md.
 const BYTES_PER_CONNECTION: usize = size_of::<Option<(u32, Conn)>>() + 64 + 112 + 64 + tail::BYTES_PER_CONNECTION;
 
 /// Memory of a connection to the dearest of these listeners at most, beside what is leased.

@@ -10,8 +10,8 @@ use logweir::log::real_disk::RealDisk;
 use logweir::log::segment::{AppendOptions, Segment, Stamp};
 use logweir::pipeline::chunk::Chunk;
 use logweir::pipeline::ring::Ring;
-use logweir::protocol::http::{HEAD_LANDING, Http, HttpOptions};
-use logweir::protocol::lines::{Lines, LinesOptions};
+use logweir::protocol::http::{Dialect, HEAD_LANDING, Http, HttpOptions};
+use logweir::protocol::lines::{Lines, LinesOptions, NulWord};
 use logweir::session::drive::{Drive, Sizes};
 use logweir::session::lines::{LineOptions, TooLong};
 use logweir::session::memory::room::{Owner, Room};
@@ -28,7 +28,13 @@ use zstd::stream::raw::{InBuffer, Operation, OutBuffer};
 const MIB: usize = 1 << 20;
 
 fn framing_of(max_line_bytes: usize) -> LineOptions {
-    LineOptions { max_line_bytes, too_long: TooLong::Truncate, strip_cr: false, keep_unterminated: true }
+    LineOptions {
+        max_line_bytes,
+        too_long: TooLong::Truncate,
+        strip_cr: false,
+        strip_nul: false,
+        keep_unterminated: true,
+    }
 }
 
 /// One MiB of lines of a length, as one receive brings it; with lines far below and just below the greatest length.
@@ -40,7 +46,13 @@ fn framing(c: &mut Criterion) {
         ("raw 250 B, max_line_bytes 1 KiB", 250, 1024, Format::Raw),
         ("raw 20 B", 20, MIB, Format::Raw),
     ] {
-        let options = LinesOptions { listener: "bench".into(), framing: framing_of(max), reply_count: false, format };
+        let options = LinesOptions {
+            listener: "bench".into(),
+            framing: framing_of(max),
+            reply_count: false,
+            format,
+            nul: NulWord::Keep,
+        };
         let mut memory: Vec<u8> = std::iter::repeat_n(b'x', MIB).collect();
         memory.iter_mut().skip(line - 1).step_by(line).for_each(|b| *b = b'\n');
         let mut store = TailStore::new(MIB, max, 1).unwrap();
@@ -134,6 +146,7 @@ fn http(c: &mut Criterion) {
         max_requests: 0,
         tokens: Vec::new(),
         room: Room::new(32 << 20),
+        dialect: Dialect::default(),
         site: None,
     });
     let text: String = (0..4 * MIB / 100)

@@ -164,7 +164,10 @@ fn curl_speaks_http_1_0_and_probes() {
     }
     for target in ["*", "/", "/ingest/default"] {
         let answer = curl(&["-i", "-X", "OPTIONS", "--request-target", target, &base], b"");
-        assert!(answer.starts_with("HTTP/1.1 204 ") && answer.contains("Allow: POST, GET, HEAD, OPTIONS"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 204 ") && answer.contains("Allow: POST, PUT, GET, HEAD, OPTIONS"),
+            "{answer}"
+        );
     }
     let put = curl(&[&STATUS[..], &["-o", "/dev/null", "-X", "DELETE", &base]].concat(), b"");
     assert_eq!(put, "405 ");
@@ -203,7 +206,7 @@ fn curl_shows_a_token() {
     let base = url(&server);
     assert_eq!(post(&base, &[], b"none\n"), "401 ");
     assert_eq!(post(&base, &["--oauth2-bearer", "wrong"], b"wrong\n"), "401 ");
-    assert_eq!(post(&base, &["--user", "app:0123456789abcdef0123456789abcdef"], b"basic\n"), "401 ");
+    assert_eq!(post(&base, &["--user", "0123456789abcdef0123456789abcdef:app"], b"basic\n"), "401 ");
     assert_eq!(post(&base, &["--oauth2-bearer", "narrow"], b"not there\n"), "403 ");
     assert_eq!(post(&base, &["--oauth2-bearer", token], b"app\n"), "204 ");
     let other = format!("{base}ingest/other");
@@ -414,4 +417,33 @@ fn wrk_gets_nothing_but_2xx() {
     assert_eq!(metrics.sum("logweir_http_responses_total", ""), answered, "only 204");
     assert!(answered >= single + pipelined);
     assert!(lines.len() as f64 >= answered, "{} lines for {answered} requests", lines.len());
+}
+
+/// What people do who have a file: `curl -T`, and by mistake `curl -F`.
+#[test]
+fn curl_uploads_a_file_and_a_form_is_refused() {
+    let dir = scratch();
+    let server = start(dir.path(), "streams = [\"app\"]\n");
+    let file = dir.path().join("app.log");
+    std::fs::write(&file, "one\ntwo\n").unwrap();
+    let name = file.to_str().unwrap();
+    let status = |args: &[&str]| curl(&[&STATUS[..], &["--output", "/dev/null"], args].concat(), b"three\n");
+    let base = url(&server);
+    assert_eq!(status(&["-T", name, &base]), "204 ");
+    assert_eq!(status(&["-T", "-", &format!("{base}ingest/app/")]), "204 ");
+    assert_eq!(status(&["-T", name, &format!("{base}ingest/app/")]), "204 ");
+    assert_eq!(status(&["--data-binary", "@-", &format!("{base}ingest/app/?status=200")]), "200 ");
+    assert_eq!(status(&["-F", &format!("file=@{name}"), &base]), "415 ");
+    check(&server, &[b"one\ntwo\n", b"three\n", b"one\ntwo\n", b"three\n"]);
+    assert_eq!(server.metrics().sum("logweir_unexpected_input_total", "kind=\"media_type\""), 1.0);
+}
+
+#[test]
+fn curl_sends_a_token_as_a_password() {
+    let dir = scratch();
+    let hash: String = Sha256::digest("s3cret").iter().map(|b| format!("{b:02x}")).collect();
+    let server = start(dir.path(), &format!("tokens = [\"t\"]\n[token.t]\nsha256 = \"{hash}\"\n"));
+    assert_eq!(post(&url(&server), &["--user", "device:s3cret"], b"a\n"), "204 ");
+    assert_eq!(post(&url(&server), &["--user", "device:wrong"], b"b\n"), "401 ");
+    check(&server, &[b"a\n"]);
 }

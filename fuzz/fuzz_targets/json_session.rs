@@ -2,6 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use logweir::metrics::stats::Unexpected;
 use logweir::session::write::Format;
 use logweir_fuzz::framing::{Feed, case, obvious, run, same_counts};
 use logweir_fuzz::{seed, text};
@@ -10,6 +11,9 @@ use serde_json::{Value, json};
 fuzz_target!(|data: &[u8]| {
     let Some((seed, rest)) = seed(data) else { return };
     let [choice, size, input @ ..] = rest else { return };
+    if logweir::session::beginnings::of(&input[..input.len().min(6)]) == Some(Unexpected::Tls) {
+        return; // it ends the connection
+    }
     let case = case(*choice, *size, Format::Json);
     let (expected, records) = obvious(&case, input);
     let whole = run(&case, &Feed::whole(&case.options), input);

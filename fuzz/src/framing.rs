@@ -2,7 +2,7 @@
 
 use logweir::host::peer::Peer;
 use logweir::metrics::accounting::{Reason, Tally};
-use logweir::protocol::lines::{Lines, LinesOptions, least_chunk_bytes};
+use logweir::protocol::lines::{Lines, LinesOptions, NulWord, least_chunk_bytes};
 use logweir::session::drive::{Drive, Sizes};
 use logweir::session::lines::{LineOptions, TooLong};
 use logweir::session::memory::tail::BLOCK;
@@ -47,10 +47,12 @@ pub fn case(choice: u8, size: u8, format: Format) -> Case {
             max_line_bytes: 128 + usize::from(size),
             too_long,
             strip_cr: choice & 4 != 0,
+            strip_nul: choice & 128 != 0,
             keep_unterminated: choice & 8 != 0,
         },
         reply_count: choice & 16 != 0,
         format,
+        nul: if choice & 128 != 0 { NulWord::Strip } else { NulWord::Keep },
     };
     let peer = if choice & 64 == 0 { Peer::Local } else { Peer::Ip(([127, 0, 0, 1], 9).into()) };
     Case { options, peer, end }
@@ -83,7 +85,7 @@ impl Feed {
 /// One connection from its first byte to its end.
 pub fn run(case: &Case, feed: &Feed, input: &[u8]) -> Framed {
     let framing = &case.options.framing;
-    let most = framing.max_line_bytes + usize::from(framing.strip_cr);
+    let most = framing.max_line_bytes + usize::from(framing.strips());
     let sizes =
         Sizes { chunk: feed.chunk, scratch: SCRATCH_LANDING, tails: feed.budget, longest: framing.max_line_bytes };
     let mut drive = Drive::new(Lines::new(&case.options, &case.peer), sizes).expect("memory");
@@ -161,8 +163,13 @@ pub fn obvious(case: &Case, input: &[u8]) -> (Framed, Vec<Expected>) {
             break;
         }
         // A byte more may still prove to be a CR before a newline.
-        let is_clearly_over = line.len() > max + usize::from(options.strip_cr);
-        let text = if options.strip_cr { line.strip_suffix(b"\r").unwrap_or(line) } else { line };
+        let is_clearly_over = line.len() > max + usize::from(options.strips());
+        let is_taken_off = match line.last() {
+            Some(b'\r') => options.strip_cr,
+            Some(0) => options.strip_nul,
+            _ => false,
+        };
+        let text = &line[..line.len() - usize::from(is_taken_off)];
         if options.too_long == TooLong::Close && (is_clearly_over || (has_end && text.len() > max)) {
             out.dropped.lines += 1;
             out.reason = Some(Reason::TooLong);

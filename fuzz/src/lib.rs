@@ -9,7 +9,7 @@ pub mod segments;
 
 use logweir::host::peer::Peer;
 use logweir::intake::transport::{Stage, StageError};
-use logweir::protocol::http::{HEAD_LANDING, Http, HttpOptions};
+use logweir::protocol::http::{Dialect, HEAD_LANDING, Http, HttpOptions};
 use logweir::session::drive::{Drive, Sizes};
 use logweir::session::lines::{LineOptions, TooLong};
 use logweir::session::memory::room::{Owner, Room};
@@ -82,8 +82,13 @@ const HEADER: usize = 2048;
 /// One connection from its first byte to its end.
 pub fn run(setup: &Setup, input: &[u8]) -> Output {
     let route = |name: &str, index| Route { name: name.into(), index, format: setup.format };
-    let framing =
-        LineOptions { max_line_bytes: MAX_LINE, too_long: setup.too_long, strip_cr: false, keep_unterminated: true };
+    let framing = LineOptions {
+        max_line_bytes: MAX_LINE,
+        too_long: setup.too_long,
+        strip_cr: false,
+        strip_nul: false,
+        keep_unterminated: true,
+    };
     let options = HttpOptions {
         listener: "t".into(),
         framing,
@@ -96,6 +101,7 @@ pub fn run(setup: &Setup, input: &[u8]) -> Output {
         max_requests: 0,
         tokens: Vec::new(),
         room: Room::new(32 << 20),
+        dialect: Dialect::default(),
         site: None,
     };
     let scratch = HEADER + HEAD_LANDING + SCRATCH_LANDING;

@@ -30,10 +30,12 @@ pub enum Reason {
     DiskFailed,
     /// `shutdown_timeout` ended before the disk took it.
     Shutdown,
+    /// The beginning of another protocol, whose client was closed.
+    Unexpected,
 }
 
 /// All reasons, in the order of their discriminants.
-pub const REASONS: [(Reason, &str); 9] = [
+pub const REASONS: [(Reason, &str); 10] = [
     (Reason::BufferFull, "buffer_full"),
     (Reason::Evicted, "evicted"),
     (Reason::TooLong, "too_long"),
@@ -43,6 +45,7 @@ pub const REASONS: [(Reason, &str); 9] = [
     (Reason::NoRoom, "no_room"),
     (Reason::DiskFailed, "disk_failed"),
     (Reason::Shutdown, "shutdown"),
+    (Reason::Unexpected, "unexpected"),
 ];
 
 /// What a ledger counts, in lines and in bytes, per listener.

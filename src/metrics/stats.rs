@@ -25,10 +25,12 @@ pub enum Refused {
     Transport,
     /// It held the most of the room for what is unfinished, and others needed it.
     NoRoom,
+    /// It speaks another protocol, and waits for an answer that it will not get.
+    Unexpected,
 }
 
 /// All of them, in the order of their discriminants.
-pub const REFUSED: [(Refused, &str); 9] = [
+pub const REFUSED: [(Refused, &str); 10] = [
     (Refused::MaxConnections, "max_connections"),
     (Refused::PerAddress, "max_connections_per_address"),
     (Refused::Descriptors, "descriptors"),
@@ -38,11 +40,93 @@ pub const REFUSED: [(Refused, &str); 9] = [
     (Refused::TooLong, "too_long"),
     (Refused::Transport, "transport"),
     (Refused::NoRoom, "no_room"),
+    (Refused::Unexpected, "unexpected"),
+];
+
+/// What clients send by mistake: the beginning of another protocol than their listener's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Unexpected {
+    /// A TLS handshake where there is no TLS.
+    Tls,
+    /// An HTTP request.
+    Http,
+    /// HTTP/2 without negotiation.
+    Http2,
+    /// Syslog with octet counting.
+    OctetCounting,
+    /// RELP.
+    Relp,
+    /// Fluent's Forward protocol.
+    Forward,
+    /// Lumberjack, which Beats speak.
+    Beats,
+    /// Python's pickles.
+    Pickle,
+    /// A PROXY header.
+    Proxy,
+    /// Compressed data.
+    Compressed,
+    /// SSH; mostly a port scan.
+    Ssh,
+    /// NUL between or behind lines.
+    Nul,
+    /// A form, an archive, or another body that is not lines.
+    Media,
+}
+
+/// All of them, in the order of their discriminants: a word for machines, and what it is and what helps, for people.
+pub const UNEXPECTED: [(Unexpected, &str, &str); 13] = [
+    (Unexpected::Tls, "tls", "a TLS handshake, and this listener has no tls_cert"),
+    (Unexpected::Http, "http", "an HTTP request; for HTTP a listener needs protocol = \"http\""),
+    (Unexpected::Http2, "http2", "HTTP/2 without negotiation; only HTTP/1.1 is spoken here"),
+    (
+        Unexpected::OctetCounting,
+        "octet_counting",
+        "syslog with octet counting (RFC 6587); set the sender to newlines (non-transparent framing)",
+    ),
+    (
+        Unexpected::Relp,
+        "relp",
+        "RELP, which this listener does not answer; set the sender to plain TCP (rsyslog: omfwd)",
+    ),
+    (
+        Unexpected::Forward,
+        "forward",
+        "Fluent's Forward protocol (MessagePack); set the sender to plain TCP or HTTP with lines",
+    ),
+    (Unexpected::Beats, "beats", "Lumberjack, the protocol of Beats; set the sender to plain TCP or HTTP with lines"),
+    (
+        Unexpected::Pickle,
+        "pickle",
+        "pickles of Python's SocketHandler; use a handler that sends text, such as SysLogHandler",
+    ),
+    (
+        Unexpected::Proxy,
+        "proxy_header",
+        "a PROXY header; set proxy_protocol = \"required\", or turn it off at the proxy",
+    ),
+    (
+        Unexpected::Compressed,
+        "compressed",
+        "compressed data; by HTTP, Content-Encoding says so, and elsewhere lines come plain",
+    ),
+    (Unexpected::Ssh, "ssh", "an SSH client, or somebody who looks for one"),
+    (
+        Unexpected::Nul,
+        "nul",
+        "NUL bytes at the end of messages; nul = \"strip\" removes them, nul = \"split\" ends lines there",
+    ),
+    (
+        Unexpected::Media,
+        "media_type",
+        "a body that is not lines, by its Content-Type (forms, archives, protobuf); with curl use --data-binary @FILE, not -F",
+    ),
 ];
 
 /// The codes that answers are counted by: the status codes of HTTP.
-pub const STATUSES: [u16; 18] =
-    [100, 200, 204, 400, 401, 403, 404, 405, 408, 411, 413, 415, 417, 429, 431, 501, 503, 505];
+pub const STATUSES: [u16; 20] =
+    [100, 200, 201, 202, 204, 400, 401, 403, 404, 405, 408, 411, 413, 415, 417, 429, 431, 501, 503, 505];
 
 /// How many answers of each code.
 #[derive(Debug, Default)]
@@ -73,6 +157,8 @@ pub struct ReactorCells {
     pub moved: Cell,
     /// Connections refused or closed by us, by reason.
     pub refused: [Cell; REFUSED.len()],
+    /// Times that a client sent what its listener does not expect, by kind.
+    pub unexpected: [Cell; UNEXPECTED.len()],
     /// Accept failures (descriptors used up).
     pub accept_failures: Cell,
     /// Bytes received from sockets, whatever became of them.
@@ -142,6 +228,9 @@ mod tests {
     fn reasons_are_listed_in_their_order() {
         for (i, (reason, _)) in REFUSED.iter().enumerate() {
             assert_eq!(*reason as usize, i);
+        }
+        for (i, (kind, ..)) in UNEXPECTED.iter().enumerate() {
+            assert_eq!(*kind as usize, i);
         }
     }
 }

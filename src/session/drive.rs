@@ -168,9 +168,9 @@ impl<S: Session> Drive<S> {
 
     /// One datagram.
     pub fn datagram(&mut self, bytes: &[u8], cut: usize, sender: &Peer) {
-        let mut at = 0;
+        let (mut at, mut bytes) = (0, bytes.to_vec());
         loop {
-            let input = Input::Datagram { bytes: &bytes[at..], cut, sender };
+            let input = Input::Datagram { bytes: &mut bytes[at..], cut, sender };
             let Step::Full(taken) = self.enter(|session, window, _| session.input(input, window)) else { return };
             (self.filled, at) = (0, at + taken);
             self.fresh += 1;

@@ -26,8 +26,23 @@ pub struct LineOptions {
     pub too_long: TooLong,
     /// Remove one CR before each newline.
     pub strip_cr: bool,
+    /// Remove one NUL from the end of each line.
+    pub strip_nul: bool,
     /// Keep a line that ends with the connection instead of a newline.
     pub keep_unterminated: bool,
+}
+
+impl LineOptions {
+    /// True where something may be taken off the end of lines.
+    #[must_use]
+    pub fn strips(&self) -> bool {
+        self.strip_cr || self.strip_nul
+    }
+
+    /// True for a last byte that is taken off.
+    fn takes_off(&self, last: Option<u8>) -> bool {
+        (self.strip_cr && last == Some(b'\r')) || (self.strip_nul && last == Some(0))
+    }
 }
 
 /// Bytes that a chunk must have at least where lines are received into it and up to `longest` are in the tail: something more can
@@ -75,15 +90,15 @@ pub struct Lines {
     options: LineOptions,
     /// Length so far of a line that is too long; its kept beginning is the tail. 0: the line is not too long so far.
     overlong: u64,
-    /// The last byte seen of a line that is too long was a CR.
-    ends_in_cr: bool,
+    /// The last byte seen of a line that is too long is one that is taken off where the line ends behind it.
+    may_be_stripped: bool,
 }
 
 impl Lines {
     /// Between lines.
     #[must_use]
     pub fn new(options: LineOptions) -> Self {
-        Lines { options, overlong: 0, ends_in_cr: false }
+        Lines { options, overlong: 0, may_be_stripped: false }
     }
 
     /// True where a line is begun, with so much in the tail.
@@ -121,12 +136,12 @@ impl Lines {
 
     /// Longest partial line that may still become a whole one.
     fn max_partial(&self) -> usize {
-        self.max() + usize::from(self.options.strip_cr)
+        self.max() + usize::from(self.options.strips())
     }
 
     /// What becomes of a line of `len` bytes, the last of which is `last`, behind which `cut` more are gone already.
     fn judge(&self, mut len: usize, last: Option<u8>, cut: u64) -> Verdict {
-        if self.options.strip_cr && cut == 0 && last == Some(b'\r') {
+        if cut == 0 && self.options.takes_off(last) {
             len -= 1;
         }
         if cut == 0 && len <= self.max() {
@@ -139,7 +154,7 @@ impl Lines {
         Verdict::Keep(kept, Marker::new(cut + (len - kept) as u64))
     }
 
-    /// Drops a line of so many bytes. Its newline counts as one more; a CR that is taken off does not count, as in a line that is kept.
+    /// Drops a line of so many bytes. Its newline counts as one more; what is taken off does not count, as in a line that is kept.
     fn drop_line(&self, bytes: u64, window: &mut Window<'_>) -> Step {
         window.sink.drop_record(Reason::TooLong, bytes + 1);
         if self.options.too_long == TooLong::Close { Step::Close } else { Step::Continue }
@@ -183,7 +198,7 @@ impl Lines {
     /// Turns the whole lines in `space[raw..end]`, which lie right behind what is committed, into records.
     fn take_whole_in_place(&mut self, mut raw: usize, end: usize, window: &mut Window<'_>) -> Step {
         let space = window.sink.space();
-        if !self.options.strip_cr && none_longer(&space[raw..end], self.max()) {
+        if !self.options.strips() && none_longer(&space[raw..end], self.max()) {
             let lines = memchr_iter(b'\n', &space[raw..end]).count();
             window.sink.commit(end - raw, lines as u32);
             return Step::Continue;
@@ -242,7 +257,7 @@ impl Lines {
                 self.lengthen(more);
                 self.gone(window.tail.len())
             } else {
-                more.len() as u64 - u64::from(self.options.strip_cr && more.last() == Some(&b'\r'))
+                more.len() as u64 - u64::from(self.options.takes_off(more.last().copied()))
             };
             if self.join(piece, form, (cut, more.is_empty()), window) == Step::Close {
                 return Step::Close;
@@ -261,7 +276,7 @@ impl Lines {
 
     /// Makes records of whole lines, as many as there is room for.
     fn take_whole_beside(&mut self, lines: &[u8], form: &Form, window: &mut Window<'_>) -> Step {
-        if form.is_plain() && !self.options.strip_cr && none_longer(lines, self.max()) {
+        if form.is_plain() && !self.options.strips() && none_longer(lines, self.max()) {
             let room = window.sink.room();
             let n = match lines.len() <= room {
                 true => lines.len(),
@@ -307,8 +322,7 @@ impl Lines {
 
     /// Bytes of a line that is too long which are gone already, beside those in the tail; it is over now.
     fn gone(&mut self, tail_len: usize) -> u64 {
-        let cr = u64::from(self.options.strip_cr && self.ends_in_cr);
-        std::mem::take(&mut self.overlong) - tail_len as u64 - cr
+        std::mem::take(&mut self.overlong) - tail_len as u64 - u64::from(self.may_be_stripped)
     }
 
     /// Ends the line of which the tail is all that is kept, or the beginning; `cut` more bytes of it are gone. The sink has room for it
@@ -379,7 +393,7 @@ impl Lines {
     fn lengthen(&mut self, bytes: &[u8]) {
         self.overlong += bytes.len() as u64;
         if let Some(last) = bytes.last() {
-            self.ends_in_cr = *last == b'\r';
+            self.may_be_stripped = self.options.takes_off(Some(*last));
         }
     }
 
@@ -395,7 +409,7 @@ impl Lines {
             return (Step::Continue, None);
         }
         self.overlong = len as u64;
-        self.ends_in_cr = bytes.last() == Some(&b'\r');
+        self.may_be_stripped = self.options.takes_off(bytes.last().copied());
         let keep = match self.options.too_long {
             TooLong::Truncate => self.max() - MARKER_ROOM,
             TooLong::Drop => 0,

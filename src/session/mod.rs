@@ -5,6 +5,7 @@
 //! What protocols share is here too: who may hold how much memory ([`memory`]), the framing of lines ([`lines`]), how records look on
 //! disk ([`mod@write`]), to which streams they may go ([`routes`]), and which answers are owed ([`owed`]).
 
+pub mod beginnings;
 pub mod drive;
 pub mod lines;
 pub mod memory;
@@ -137,7 +138,7 @@ pub enum Input<'a> {
     /// One datagram. No record goes on beyond it.
     Datagram {
         /// Its bytes, as far as they were received.
-        bytes: &'a [u8],
+        bytes: &'a mut [u8],
         /// Bytes of it that did not fit and are gone.
         cut: usize,
         /// Who sent it.

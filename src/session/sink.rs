@@ -2,6 +2,7 @@
 
 use super::AckLevel;
 use crate::metrics::accounting::{Reason, Tally};
+use crate::metrics::stats::Unexpected;
 
 /// What is acknowledged as a whole: a request, a message, a window. A session numbers its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,6 +43,7 @@ pub struct Sink<'a> {
     last: Part,
     dropped: Option<(Reason, Tally)>,
     truncated: Tally,
+    unexpected: Option<Unexpected>,
 }
 
 impl<'a> Sink<'a> {
@@ -49,7 +51,7 @@ impl<'a> Sink<'a> {
     #[must_use]
     pub fn new(space: &'a mut [u8]) -> Self {
         let (dropped, truncated) = (None, Tally::default());
-        Sink { space, filled: 0, before: Vec::new(), last: Part::default(), dropped, truncated }
+        Sink { space, filled: 0, before: Vec::new(), last: Part::default(), dropped, truncated, unexpected: None }
     }
 
     /// From here on records belong to this stream and frame.
@@ -117,10 +119,16 @@ impl<'a> Sink<'a> {
         self.truncated.add(Tally { lines: 1, bytes });
     }
 
+    /// Notes that the client sends what nobody expects here: it is told of in the log, and counted.
+    pub fn notice(&mut self, what: Unexpected) {
+        self.unexpected = Some(what);
+    }
+
     /// What was found.
     #[must_use]
     pub fn found(self) -> Found {
-        Found { before: self.before, last: self.last, dropped: self.dropped, truncated: self.truncated }
+        let Sink { before, last, dropped, truncated, unexpected, .. } = self;
+        Found { before, last, dropped, truncated, unexpected }
     }
 }
 
@@ -133,6 +141,8 @@ pub struct Found {
     pub dropped: Option<(Reason, Tally)>,
     /// Records that were cut, and the bytes cut off.
     pub truncated: Tally,
+    /// The client speaks another protocol.
+    pub unexpected: Option<Unexpected>,
 }
 
 impl Found {

@@ -8,7 +8,7 @@ use crate::log::disk::Disk;
 use crate::log::recover::Recovered;
 use crate::metrics::accounting::{Account, Accounting, REASONS, Tally};
 use crate::metrics::cells::{BUCKETS_US, Histogram};
-use crate::metrics::stats::{REFUSED, STATUSES};
+use crate::metrics::stats::{REFUSED, STATUSES, UNEXPECTED};
 use crate::pipeline::control::Control;
 use crate::pipeline::keeper::{Kept, KeptCounts};
 use crate::pipeline::shard::Shard;
@@ -175,6 +175,10 @@ fn describe() {
         ("logweir_connections_moved_total", "Connections that moved to a reactor of their shard with less to do."),
         ("logweir_reactor_received_bytes_total", "Bytes received by one reactor."),
         ("logweir_connections_refused_total", "Connections refused or closed by the server, by reason."),
+        (
+            "logweir_unexpected_input_total",
+            "Times that a client sent the beginning of another protocol than its listener speaks, by kind.",
+        ),
         ("logweir_http_responses_total", "Answers of HTTP listeners, by status."),
         ("logweir_accept_failures_total", "Accepts that failed for want of descriptors."),
         ("logweir_backpressure_events_total", "Times that reading stopped because no chunk was free."),
@@ -287,6 +291,10 @@ fn publish_shard(shard: &Shard) {
     for (refused, reason) in REFUSED {
         let value = sum(&|r| r.refused[refused as usize].get());
         counter!("logweir_connections_refused_total", "shard" => index.clone(), "reason" => reason).absolute(value);
+    }
+    for (kind, label, _) in UNEXPECTED {
+        let value = sum(&|r| r.unexpected[kind as usize].get());
+        counter!("logweir_unexpected_input_total", "shard" => index.clone(), "kind" => label).absolute(value);
     }
     for (place, status) in STATUSES.iter().enumerate() {
         let value = sum(&|r| r.answers.iter().nth(place).map_or(0, |(_, n)| n));

@@ -8,7 +8,7 @@ use crate::host::peer::Peer;
 use crate::intake::net::{Datagram, Engine, Lease, LeaseMark, Outcome, Received};
 use crate::intake::transport::Source;
 use crate::metrics::accounting::{Reason, Term};
-use crate::metrics::stats::Refused;
+use crate::metrics::stats::{Refused, Unexpected};
 use crate::pipeline::chunk::{Chunk, ConnId};
 use crate::session::memory::tail::TailHandle;
 use crate::session::{AckLevel, Around, End, Found, Input, Owner, Refusal, Sink, Step, Turn, Window};
@@ -39,6 +39,8 @@ struct Entered {
     is_found: bool,
     /// Bytes that a decoder made.
     worked: usize,
+    /// The client speaks another protocol.
+    is_unexpected: bool,
 }
 
 impl<E: Engine> Reactor<E> {
@@ -196,7 +198,7 @@ impl<E: Engine> Reactor<E> {
         let Landed { start, len, memory, mut received, more, between } = *landed;
         if self.conns.get(id).map(|c| c.listener).is_some_and(|listener| self.is_apart(listener)) {
             self.enter_apart(id, scratch, start, len, memory);
-            let nothing = Entered { step: Step::Continue, is_found: false, worked: 0 };
+            let nothing = Entered { step: Step::Continue, is_found: false, worked: 0, is_unexpected: false };
             return self.entered(id, Step::Continue, LeaseMark::Scratch, &nothing, received, more);
         }
         // Something is left that needs a fresh chunk, whether it lies here or in the session.
@@ -305,7 +307,7 @@ impl<E: Engine> Reactor<E> {
                 continue;
             }
             let Datagram { start, len, cut, sender } = batch[place];
-            let input = Input::Datagram { bytes: &scratch.free()[start..start + len], cut, sender: &sender };
+            let input = Input::Datagram { bytes: &mut scratch.free()[start..start + len], cut, sender: &sender };
             let Some(entered) = self.enter(id, &mut chunk, mark, input) else {
                 self.put_back(chunk, mark);
                 break;
@@ -356,8 +358,9 @@ impl<E: Engine> Reactor<E> {
         let step = conn.session.input(input, &mut window);
         let (found, worked) = window.close();
         let is_found = found.kept().lines > 0 || found.dropped.is_some();
+        let is_unexpected = found.unexpected.is_some();
         self.book(id, chunk, &found, mark);
-        Some(Entered { step, is_found, worked })
+        Some(Entered { step, is_found, worked, is_unexpected })
     }
 
     /// True where a record was dropped before one for which an answer would be taken for it.
@@ -393,8 +396,12 @@ impl<E: Engine> Reactor<E> {
         let said_goodbye = conn.stage.has_ended() && state.turn == Turn::Receive;
         let goes_on = state.turn == Turn::GoOn || (state.turn == Turn::Receive && conn.stage.pending());
         if step == Step::Close {
-            self.finish_input(id, End::Broken(Reason::TooLong));
-            self.stats().refused[Refused::TooLong as usize].add(1);
+            let (reason, why) = match entered.is_unexpected {
+                true => (Reason::Unexpected, Refused::Unexpected),
+                false => (Reason::TooLong, Refused::TooLong),
+            };
+            self.finish_input(id, End::Broken(reason));
+            self.count_closed(id, why);
             self.close_if_done(id);
             return Served::Done(received);
         }
@@ -455,10 +462,37 @@ impl<E: Engine> Reactor<E> {
                 self.answers.mark(conn, id);
             }
         }
+        let peer = conn.peer;
+        if let Some((reason, tally)) = found.dropped {
+            self.told.dropped(self.now, &options.name, &peer, reason, tally);
+        }
+        if discard {
+            self.told.dropped(self.now, &options.name, &peer, Reason::BufferFull, kept);
+        }
         if found.truncated.lines > 0 {
+            self.told.cut(self.now, &options.name, &peer, found.truncated);
             self.stats().truncated_lines.add(found.truncated.lines);
             self.stats().truncated_bytes.add(found.truncated.bytes);
         }
+        if let Some(what) = found.unexpected {
+            self.tell_unexpected(id, what);
+        }
+    }
+
+    /// Counts a connection that the server closes, and tells of it.
+    pub(super) fn count_closed(&mut self, id: ConnId, why: Refused) {
+        self.stats().refused[why as usize].add(1);
+        let Some(conn) = self.conns.get(id) else { return };
+        let name = &self.listeners[usize::from(conn.listener)].options.name;
+        self.told.closed(self.now, name, &conn.peer, why);
+    }
+
+    /// Counts a client that speaks another protocol, and tells of it.
+    fn tell_unexpected(&mut self, id: ConnId, what: Unexpected) {
+        self.stats().unexpected[what as usize].add(1);
+        let Some(conn) = self.conns.get(id) else { return };
+        let name = &self.listeners[usize::from(conn.listener)].options.name;
+        self.told.unexpected(self.now, name, &conn.peer, what);
     }
 
     /// Counts the lines of a rest that no chunk was found for, as dropped for this reason: its connection ends.
@@ -480,7 +514,7 @@ impl<E: Engine> Reactor<E> {
                 let mut window = Window::new(&mut memory, self.between.tails.tail(&mut conn.tail), around);
                 let input = match is_stream {
                     true => Input::Scratch { space: &mut space, start: gap, len: end - at },
-                    false => Input::Datagram { bytes: &space, cut: *cut, sender },
+                    false => Input::Datagram { bytes: &mut space, cut: *cut, sender },
                 };
                 let step = conn.session.input(input, &mut window);
                 let (found, _) = window.close();
@@ -488,6 +522,8 @@ impl<E: Engine> Reactor<E> {
                 for (reason, tally) in [(reason, found.kept())].into_iter().chain(found.dropped) {
                     entry.add(listener, Term::Received, tally);
                     entry.add(listener, Term::Dropped(reason), tally);
+                    let name = &self.listeners[usize::from(listener)].options.name;
+                    self.told.dropped(self.now, name, &conn.peer, reason, tally);
                 }
                 drop(entry);
                 match step {

@@ -149,6 +149,7 @@ impl<E: Engine> Reactor<E> {
             conn.session.finish(end, &mut window);
             let (found, _) = window.close();
             if let Some((reason, tally)) = found.dropped {
+                self.told.dropped(self.now, &self.listeners[listener].options.name, &conn.peer, reason, tally);
                 let mut entry = self.books.upstream.entry();
                 entry.add(listener as u16, Term::Received, tally);
                 entry.add(listener as u16, Term::Dropped(reason), tally);
@@ -176,7 +177,7 @@ impl<E: Engine> Reactor<E> {
             && conn.state().owes
         {
             if let Some(why) = why {
-                self.stats().refused[why as usize].add(1);
+                self.count_closed(id, why);
             }
             self.timers.idle.push(self.now + LINGER_NS, id);
             return; // closed behind its last answer, or when the client has long not read it

@@ -13,6 +13,7 @@ use super::parts::listeners::ListenerRun;
 use super::parts::meter::Meter;
 use super::parts::ready::ReadyQueue;
 use super::parts::timers::Timers;
+use super::parts::told::Told;
 use crate::host::clock::Clock;
 use crate::host::rate::RateLimit;
 use crate::intake::net::Engine;
@@ -117,6 +118,7 @@ pub struct Reactor<E: Engine> {
     pub(super) dawdler: Dawdler,
     pub(super) phase: Phase,
     pub(super) refused_log: RateLimit,
+    pub(super) told: Told,
     /// Time of this turn.
     pub(super) now: u64,
     pub(super) wall: u64,
@@ -145,6 +147,7 @@ impl<E: Engine> Reactor<E> {
             dawdler: Dawdler::new(&setup.listeners, setup.linger),
             phase: Phase::default(),
             refused_log: RateLimit::new(),
+            told: Told::default(),
             now,
             wall: 0,
             engine: setup.engine,

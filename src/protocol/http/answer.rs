@@ -1,17 +1,18 @@
 //! Answers as they go over the wire. When each is given is decided elsewhere ([`crate::session::owed`]).
 
 use super::pages::Page;
-use super::problem::Problem;
+use super::problem::{self, Problem};
 use crate::session::Reply;
 use std::cell::RefCell;
 use std::io::Write;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// What is answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
-    /// Every line of the request has reached its level: 204.
-    Accepted,
+    /// Every line of the request has reached its level: this status, commonly 204.
+    Accepted(u16),
     /// `100 Continue`.
     Continue,
     /// A probe: 200 and this text.
@@ -41,6 +42,8 @@ pub struct Answer {
     pub is_old: bool,
     /// The request was HEAD.
     pub head_only: bool,
+    /// The origin of a page whose scripts may read the answer; `*`: any.
+    pub origin: Option<Arc<str>>,
 }
 
 /// The time of day as HTTP writes it (RFC 9110 section 5.6.7), made once a second.
@@ -73,13 +76,17 @@ pub fn write(answer: &Answer, reply: &mut Reply<'_>) {
 }
 
 /// What a request to `OPTIONS` and one with a wrong method are told.
-const ALLOW: &str = "Allow: POST, GET, HEAD, OPTIONS\r\n";
+const ALLOW: &str = "Allow: POST, PUT, GET, HEAD, OPTIONS\r\n";
+/// What scripts of a page may send, as browsers ask before they do (the Fetch standard, "CORS-preflight request").
+const PREFLIGHT: &str = "Access-Control-Allow-Methods: POST, PUT\r\n\
+    Access-Control-Allow-Headers: Authorization, Content-Type, Content-Encoding, X-Logweir-Ack\r\nAccess-Control-Max-Age: 600\r\n";
 
 impl Answer {
     /// Its status code.
     pub fn status(&self) -> u16 {
         match &self.kind {
-            Kind::Accepted | Kind::Options => 204,
+            Kind::Accepted(status) => *status,
+            Kind::Options => 204,
             Kind::Continue => 100,
             Kind::Text(_) => 200,
             Kind::NotReady(_) | Kind::Made(_) => 503,
@@ -96,23 +103,37 @@ fn write_at(answer: &Answer, date: &str, out: &mut Vec<u8>) {
         (false, false) => "",
     };
     let status = answer.status();
+    let cors = match answer.origin.as_deref() {
+        None => String::new(),
+        Some("*") => "Access-Control-Allow-Origin: *\r\n".into(),
+        Some(origin) => format!("Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n"),
+    };
     // Writing to a Vec cannot fail.
     let _ = match &answer.kind {
-        Kind::Accepted => {
-            for part in ["HTTP/1.1 204 No Content\r\nDate: ", date, "\r\n", connection, "\r\n"] {
+        Kind::Accepted(_) => {
+            let line = match status {
+                200 => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nDate: ",
+                201 => "HTTP/1.1 201 Created\r\nContent-Length: 0\r\nDate: ",
+                202 => "HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\nDate: ",
+                _ => "HTTP/1.1 204 No Content\r\nDate: ",
+            };
+            for part in [line, date, "\r\n", &cors, connection, "\r\n"] {
                 out.extend_from_slice(part.as_bytes());
             }
             Ok(())
         }
         Kind::Continue => write!(out, "HTTP/1.1 100 Continue\r\n\r\n"),
-        Kind::Options => write!(out, "HTTP/1.1 204 No Content\r\nDate: {date}\r\n{ALLOW}{connection}\r\n"),
+        Kind::Options => {
+            let preflight = if cors.is_empty() { "" } else { PREFLIGHT };
+            write!(out, "HTTP/1.1 204 No Content\r\nDate: {date}\r\n{ALLOW}{cors}{preflight}{connection}\r\n")
+        }
         Kind::Text(text) | Kind::NotReady(text) => {
             let (line, retry) =
                 if status == 200 { ("200 OK", "") } else { ("503 Service Unavailable", "Retry-After: 5\r\n") };
             let body = if answer.head_only { "" } else { text };
             write!(
                 out,
-                "HTTP/1.1 {line}\r\nDate: {date}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nCache-Control: no-store\r\n{retry}{connection}\r\n{body}",
+                "HTTP/1.1 {line}\r\nDate: {date}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nCache-Control: no-store\r\n{retry}{cors}{connection}\r\n{body}",
                 text.len()
             )
         }
@@ -138,9 +159,9 @@ fn write_at(answer: &Answer, date: &str, out: &mut Vec<u8>) {
                 problem.code, problem.message, answer.lines
             );
             let extra = match problem.status {
-                401 => "WWW-Authenticate: Bearer realm=\"logweir\"\r\n",
+                401 => "WWW-Authenticate: Bearer realm=\"logweir\", Basic realm=\"logweir\"\r\n",
                 405 => ALLOW,
-                415 => "Accept-Encoding: gzip, zstd, deflate, snappy\r\n",
+                415 if *problem == &problem::UNSUPPORTED_CODING => "Accept-Encoding: gzip, zstd, deflate, snappy\r\n",
                 _ => "",
             };
             let retry = match problem.retry_after {
@@ -149,7 +170,7 @@ fn write_at(answer: &Answer, date: &str, out: &mut Vec<u8>) {
             };
             write!(
                 out,
-                "HTTP/1.1 {} {}\r\nDate: {date}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n{retry}{extra}{connection}\r\n{}",
+                "HTTP/1.1 {} {}\r\nDate: {date}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n{retry}{extra}{cors}{connection}\r\n{}",
                 problem.status,
                 phrase(problem.status),
                 body.len(),

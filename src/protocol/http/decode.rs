@@ -27,6 +27,8 @@ impl From<NoRoom> for &'static Problem {
 }
 
 enum Inner {
+    /// As it comes.
+    Plain,
     /// gzip, perhaps of several members; `true`: between two of them.
     Gzip(Box<Decompress>, bool),
     /// Not begun: with or without zlib's header.
@@ -64,7 +66,8 @@ impl Decoder {
                 lease.grow(INFLATE_BYTES)?;
                 Inner::Gzip(Box::new(Decompress::new_gzip(15)), false)
             }
-            Coding::Deflate | Coding::Identity => {
+            Coding::Identity => Inner::Plain,
+            Coding::Deflate => {
                 lease.grow(INFLATE_BYTES)?;
                 Inner::Deflate(None, false)
             }
@@ -80,6 +83,11 @@ impl Decoder {
     /// The input is malformed, or its output breaks a limit.
     pub fn step(&mut self, input: &[u8], output: &mut [u8], last: bool) -> Result<Progress, &'static Problem> {
         let progress = match &mut self.inner {
+            Inner::Plain => {
+                let n = input.len().min(output.len());
+                output[..n].copy_from_slice(&input[..n]);
+                Progress { taken: n, made: n }
+            }
             Inner::Gzip(inflate, between) => {
                 if *between && !input.is_empty() {
                     // RFC 1952 section 2.2: a file is a series of members.
@@ -126,6 +134,7 @@ impl Decoder {
     #[must_use]
     pub fn is_whole(&self) -> bool {
         match &self.inner {
+            Inner::Plain => true,
             Inner::Gzip(_, over) | Inner::Deflate(_, over) => *over || self.taken == 0,
             Inner::Zstd(zstd) => zstd.is_whole(),
             Inner::Snappy(snappy) => snappy.is_whole(),

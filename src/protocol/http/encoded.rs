@@ -1,9 +1,11 @@
-//! The body of one request that is encoded: what was received of it waits in leased memory, is decoded a piece at a time, and
+//! The body of one request that is encoded, or JSON: what was received of it waits in leased memory, is decoded a piece at a time, and
 //! the pieces are gone through as the chunk and the tail have room.
 
 use super::body::{Body, Part};
 use super::decode::Decoder;
+use super::dialect::Records;
 use super::head::Coding;
+use super::json::JsonRecords;
 use super::options::HttpOptions;
 use super::problem::{self, Problem};
 use super::request::problem_of;
@@ -20,6 +22,8 @@ const WORK_MOST: usize = 1 << 20;
 /// What waits of a body, and behind it.
 pub struct Encoded {
     decoder: Option<Decoder>,
+    /// What is decoded is JSON, of which records are made.
+    json: Option<JsonRecords>,
     /// Received, not decoded. All of it landed in one receive; its lease is for [`Encoded::rest`] too.
     input: Document,
     /// Decoded, not gone through.
@@ -39,7 +43,7 @@ pub const LEASED: usize = 2 * HEAD_LANDING + PIECE;
 impl Encoded {
     /// For one body.
     pub fn new(
-        coding: Coding,
+        (coding, records): (Coding, Records),
         options: &HttpOptions,
         owner: Owner,
         now_ns: u64,
@@ -47,26 +51,28 @@ impl Encoded {
         let lease = || Lease::new(&options.room, owner, now_ns);
         let mut encoded = Box::new(Encoded {
             decoder: None,
+            json: None,
             input: Document::with_room(lease(), 2 * HEAD_LANDING)?,
             output: Document::with_room(lease(), PIECE)?,
             is_last: false,
             more: false,
             rest: Vec::new(),
         });
-        encoded.begin(coding, options, owner, now_ns)?;
+        encoded.begin((coding, records), options, owner, now_ns)?;
         Ok(encoded)
     }
 
     /// For the next body. Where there is no memory for it, everything stays as it was.
     pub fn begin(
         &mut self,
-        coding: Coding,
+        (coding, records): (Coding, Records),
         options: &HttpOptions,
         owner: Owner,
         now_ns: u64,
     ) -> Result<(), &'static Problem> {
         let lease = Lease::new(&options.room, owner, now_ns);
         self.decoder = Some(Decoder::new(coding, lease, options.max_decoded_bytes)?);
+        self.json = (records == Records::Json).then(JsonRecords::default);
         (self.is_last, self.more) = (false, false);
         self.input.clear();
         self.output.clear();
@@ -164,26 +170,32 @@ impl Http {
             // Whatever comes of it may have to wait in the tail.
             let most = PIECE.min(window.tail.allowance(window.around.is_lane));
             let Some(encoded) = &mut self.encoded else { return false };
-            let Encoded { decoder: Some(decoder), input, output, is_last, .. } = &mut **encoded else { return false };
+            let Encoded { decoder: Some(decoder), json, input, output, is_last, .. } = &mut **encoded else {
+                return false;
+            };
             if most == 0 {
                 return false;
             }
-            let mut taken = 0;
-            let made = output.fill(most, |to| {
+            let (mut taken, mut made) = (0, 0);
+            let filled = output.fill(most, |to| {
                 let progress = decoder.step(input.rest(), to, *is_last)?;
-                taken = progress.taken;
-                Ok(progress.made)
+                (taken, made) = (progress.taken, progress.made);
+                match json {
+                    Some(json) => json.filter(&mut to[..made]),
+                    None => Ok(made),
+                }
             });
-            let made = match made {
-                Ok(made) => made,
+            match filled {
+                Ok(_) => {}
                 Err(problem) => {
                     self.fatal(problem, window);
                     return false;
                 }
-            };
+            }
             input.advance(taken);
             let all_taken = input.is_empty();
             let (is_last, is_whole) = (*is_last, decoder.is_whole());
+            let is_cut = json.as_ref().is_some_and(|json| !json.is_whole());
             encoded.more = made == most;
             window.worked += made;
             if made > 0 || (taken > 0 && !all_taken) {
@@ -198,6 +210,10 @@ impl Http {
             }
             if !is_whole {
                 self.fatal(&problem::BAD_CODING, window);
+                return false;
+            }
+            if is_cut {
+                self.fatal(&problem::BAD_JSON, window);
                 return false;
             }
             if let Some(encoded) = &mut self.encoded {

@@ -42,6 +42,8 @@ pub enum Method {
     Head,
     /// POST.
     Post,
+    /// PUT.
+    Put,
     /// OPTIONS.
     Options,
     /// Any other.
@@ -71,6 +73,10 @@ pub struct Head<'a> {
     pub authorization: Option<&'a [u8]>,
     /// `X-Logweir-Ack`.
     pub ack: Option<&'a [u8]>,
+    /// `Content-Type`.
+    pub content_type: Option<&'a [u8]>,
+    /// `Origin`.
+    pub origin: Option<&'a [u8]>,
     /// `Accept` has `text/html`: browsers ask for it; curl and probes do not.
     pub wants_html: bool,
 }
@@ -103,6 +109,7 @@ pub fn read(bytes: &[u8], max_headers: usize) -> Result<Head<'_>, &'static Probl
     let is_old = request.version == Some(0);
     let method = match request.method {
         Some("POST") => Method::Post,
+        Some("PUT") => Method::Put,
         Some("GET") => Method::Get,
         Some("HEAD") => Method::Head,
         Some("OPTIONS") => Method::Options,
@@ -120,9 +127,11 @@ pub fn read(bytes: &[u8], max_headers: usize) -> Result<Head<'_>, &'static Probl
         expects: Ok(false),
         authorization: None,
         ack: None,
+        content_type: None,
+        origin: None,
         wants_html: false,
     };
-    let (mut hosts, mut lengths, mut codings, mut encodings) = (0, 0, 0, 0);
+    let (mut hosts, mut lengths, mut codings) = (0, 0, 0);
     let (mut says_close, mut says_keep_alive) = (false, false);
     for header in request.headers.iter() {
         let (name, value) = (header.name, header.value);
@@ -145,8 +154,8 @@ pub fn read(bytes: &[u8], max_headers: usize) -> Result<Head<'_>, &'static Probl
                 says_keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
             }
         } else if name.eq_ignore_ascii_case("content-encoding") {
-            encodings += 1;
-            head.coding = if encodings == 1 { coding(value) } else { Err(&problem::UNSUPPORTED_CODING) };
+            let before = std::mem::replace(&mut head.coding, Ok(Coding::Identity));
+            head.coding = coding(value, before);
         } else if name.eq_ignore_ascii_case("expect") {
             let known = value.eq_ignore_ascii_case(b"100-continue");
             head.expects = if known { Ok(!is_old) } else { Err(&problem::EXPECTATION) };
@@ -157,6 +166,10 @@ pub fn read(bytes: &[u8], max_headers: usize) -> Result<Head<'_>, &'static Probl
             head.authorization = Some(value);
         } else if name.eq_ignore_ascii_case("x-logweir-ack") {
             head.ack = Some(value);
+        } else if name.eq_ignore_ascii_case("content-type") {
+            head.content_type = Some(value);
+        } else if name.eq_ignore_ascii_case("origin") {
+            head.origin = Some(value);
         } else if name.eq_ignore_ascii_case("accept") {
             head.wants_html |= value.to_ascii_lowercase().windows(9).any(|w| w == b"text/html");
         }
@@ -229,8 +242,19 @@ pub fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
 }
 
-/// One coding only: nobody sends logs compressed twice, and who does wants our memory.
-fn coding(value: &[u8]) -> Result<Coding, &'static Problem> {
+/// A list of codings behind those of an earlier field. One only, beside `identity`: nobody sends logs compressed twice, and who does wants
+/// our memory.
+fn coding(value: &[u8], before: Result<Coding, &'static Problem>) -> Result<Coding, &'static Problem> {
+    value.split(|b| *b == b',').map(<[u8]>::trim_ascii).try_fold(before?, |before, name| {
+        match (before, one_coding(name)?) {
+            (before, Coding::Identity) => Ok(before),
+            (Coding::Identity, coding) => Ok(coding),
+            _ => Err(&problem::UNSUPPORTED_CODING),
+        }
+    })
+}
+
+fn one_coding(value: &[u8]) -> Result<Coding, &'static Problem> {
     let known: [(&[u8], Coding); 6] = [
         (b"identity", Coding::Identity),
         (b"gzip", Coding::Gzip),
@@ -314,6 +338,20 @@ mod tests {
         }
         assert_eq!(status(&with("Transfer-Encoding: gzip, chunked\r\n")), 501);
         assert_eq!(status("PRI * HTTP/2.0\r\n\r\n"), 505);
+    }
+
+    #[test]
+    fn one_coding_beside_identity_is_known() {
+        let of = |lines: &str| {
+            let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+            read(head.as_bytes(), 64).unwrap().coding.map_err(|p| p.status)
+        };
+        assert_eq!(of("Content-Encoding: gzip, identity\r\n"), Ok(Coding::Gzip));
+        assert_eq!(of("Content-Encoding: identity\r\nContent-Encoding: zstd\r\n"), Ok(Coding::Zstd));
+        assert_eq!(of("Content-Encoding: identity, identity\r\n"), Ok(Coding::Identity));
+        for wrong in ["gzip, zstd", "br", "identity, br", "gzip,,", ""] {
+            assert_eq!(of(&format!("Content-Encoding: {wrong}\r\n")), Err(415), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! An HTTP listener: its keys in the configuration, and what a reactor must know of it.
 
+use super::dialect::{Dialect, Records, is_origin, is_success};
 use super::head::MOST_HEADERS;
 use super::options::HttpOptions;
 use super::pages::Site;
@@ -22,7 +23,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 section!(/// The keys of an HTTP listener.
-    Keys { streams: Vec<String>, tokens: Vec<String>, too_long: TooLong, strip_cr: bool, max_header_bytes: Size,
+    Keys { status: usize, records: Records, cors_origins: Vec<String>, streams: Vec<String>, tokens: Vec<String>, too_long: TooLong, strip_cr: bool, max_header_bytes: Size,
            max_headers: usize, max_body_bytes: Size, max_decoded_bytes: Size, max_requests: usize, body_timeout: Time,
            queue_timeout: Time, max_connection_age: Time });
 
@@ -58,6 +59,16 @@ fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, 
         let token = about.tokens.get(name).cloned();
         token.ok_or_else(|| section.error("tokens", format!("there is no [token.{name}]")))
     };
+    let status = section.number("status", keys.status, 204, 200, 299);
+    if !is_success(status) {
+        return Err(section.error("status", format!("expected 200, 201, 202 or 204, not {status}")));
+    }
+    section.list("cors_origins", keys.cors_origins.as_deref());
+    if let Some(wrong) = keys.cors_origins.iter().flatten().find(|origin| !is_origin(origin)) {
+        let message =
+            format!("expected \"*\" or origins such as \"https://app.example\", without a path, not \"{wrong}\"");
+        return Err(section.error("cors_origins", message));
+    }
     section.list("streams", keys.streams.as_deref());
     section.list("tokens", keys.tokens.as_deref());
     let options = HttpOptions {
@@ -66,6 +77,7 @@ fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, 
             max_line_bytes: about.max_line_bytes,
             too_long: section.word("too_long", keys.too_long, TooLong::Truncate),
             strip_cr: section.flag("strip_cr", keys.strip_cr, false),
+            strip_nul: false,
             keep_unterminated: true,
         },
         routes: Arc::clone(about.routes),
@@ -77,6 +89,11 @@ fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, 
         max_requests: section.number("max_requests", keys.max_requests, 0, 0, u32::MAX as usize) as u32,
         tokens: keys.tokens.iter().flatten().map(token).collect::<Result<_, _>>()?,
         room: Arc::clone(about.room),
+        dialect: Dialect {
+            status: status as u16,
+            records: section.word("records", keys.records, Records::Lines),
+            origins: keys.cors_origins.iter().flatten().map(|origin| origin.as_str().into()).collect(),
+        },
         site: None,
     };
     let patience = Patience {
@@ -124,6 +141,7 @@ impl HttpProtocol {
                 max_line_bytes: 128,
                 too_long: TooLong::Drop,
                 strip_cr: false,
+                strip_nul: false,
                 keep_unterminated: false,
             },
             routes: Arc::new(Routes::new(none, [])),
@@ -135,6 +153,7 @@ impl HttpProtocol {
             max_requests: 1,
             tokens: Vec::new(),
             room: Room::new(0),
+            dialect: Dialect::default(),
             site: Some(site),
         };
         let patience = Patience { head: Duration::from_secs(2), body: Duration::from_secs(2), ..Patience::default() };

@@ -8,8 +8,10 @@
 mod answer;
 mod body;
 mod decode;
+mod dialect;
 mod encoded;
 mod head;
+mod json;
 mod listener;
 mod options;
 pub mod pages;
@@ -19,6 +21,7 @@ mod session;
 mod snappy;
 mod zstandard;
 
+pub use dialect::{Dialect, Records};
 pub use head::MOST_HEADERS;
 pub use listener::{ENTRY, HttpProtocol, PAGES_SCRATCH};
 pub use options::HttpOptions;

@@ -1,13 +1,17 @@
 //! The options of an HTTP listener, checked; and who may write where.
 
-use super::head::Head;
+use super::dialect::Dialect;
+use super::head::{Head, Method};
 use super::pages::Site;
 use super::problem::{self, Problem};
 use crate::session::AckLevel;
 use crate::session::lines::LineOptions;
 use crate::session::memory::room::Room;
 use crate::session::routes::{Route, Routes, Token};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::sync::Arc;
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
@@ -36,20 +40,29 @@ pub struct HttpOptions {
     pub tokens: Vec<Token>,
     /// Memory for decoding bodies, shared by all connections.
     pub room: Arc<Room>,
+    /// What clients want otherwise.
+    pub dialect: Dialect,
     /// What is shown instead of taking lines.
     pub site: Option<Site>,
 }
 
 impl HttpOptions {
-    /// The stream that a path names.
+    /// The stream that a path names. A slash behind the name means nothing; nor does a file's name where one is PUT, which clients such as
+    /// `curl -T` add.
     ///
     /// # Errors
     /// It names none, or one that is not of this listener.
-    pub fn route(&self, path: &str) -> Result<&Route, &'static Problem> {
-        if path == "/" {
-            return Ok(self.routes.own());
-        }
-        let name = path.strip_prefix("/ingest/").ok_or(&problem::NOT_FOUND)?;
+    pub fn route(&self, path: &str, method: Method) -> Result<&Route, &'static Problem> {
+        let is_put = method == Method::Put;
+        let Some(name) = path.strip_prefix("/ingest/") else {
+            let is_own = path == "/" || (is_put && !path[1..].contains('/'));
+            return if is_own { Ok(self.routes.own()) } else { Err(&problem::NOT_FOUND) };
+        };
+        let name = match name.split_once('/') {
+            Some((name, "")) => name,
+            Some((name, file)) if is_put && !file.contains('/') => name,
+            _ => name,
+        };
         self.routes.find(name.as_bytes()).ok_or(&problem::NO_STREAM)
     }
 
@@ -61,7 +74,7 @@ impl HttpOptions {
         if self.tokens.is_empty() {
             return Ok(());
         }
-        let given = head.authorization.and_then(bearer).ok_or(&problem::UNAUTHORIZED)?;
+        let given = head.authorization.and_then(token_of).ok_or(&problem::UNAUTHORIZED)?;
         let hash: [u8; 32] = Sha256::digest(given).into();
         // Every token is looked at whole, whichever it is.
         let mut found = u32::MAX;
@@ -93,8 +106,37 @@ impl HttpOptions {
     }
 }
 
-/// RFC 6750 section 2.1.
-fn bearer(value: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = value.split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+/// The token that a request brings: as a bearer token (RFC 6750 section 2.1), or as the password of Basic (RFC 7617), which devices
+/// can do; whoever the user is.
+fn token_of(value: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let (scheme, given) = value.split_at_checked(value.iter().position(|b| *b == b' ')? + 1)?;
+    let given = given.trim_ascii();
+    if scheme.eq_ignore_ascii_case(b"bearer ") {
+        return Some(given.into());
+    }
+    if !scheme.eq_ignore_ascii_case(b"basic ") {
+        return None;
+    }
+    let mut decoded = BASE64.decode(given).ok()?;
+    let colon = decoded.iter().position(|b| *b == b':')?;
+    decoded.drain(..=colon);
+    Some(decoded.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_come_as_bearer_or_as_the_password_of_basic() {
+        let of = |value: &str| token_of(value.as_bytes()).map(|t| String::from_utf8(t.to_vec()).unwrap());
+        assert_eq!(of("Bearer abc"), Some("abc".into()));
+        assert_eq!(of("bearer  abc "), Some("abc".into()));
+        // RFC 7617 section 2: user-id Aladdin, password "open sesame".
+        assert_eq!(of("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="), Some("open sesame".into()));
+        assert_eq!(of("BASIC Ong6eQ=="), Some("x:y".into()), "a password may hold colons, a user may be nobody");
+        for none in ["", "Bearer", "Basic !", "Basic YWJj", "Digest x"] {
+            assert_eq!(of(none), None, "{none}");
+        }
+    }
 }

@@ -2,12 +2,15 @@
 
 use super::answer::Kind;
 use super::body::Body;
+use super::dialect::{self, Records};
 use super::encoded::Encoded;
 use super::head::{self, Coding, Framing, Head, Method};
 use super::options::HttpOptions;
 use super::pages::Shown;
 use super::problem::{self, Problem};
 use super::session::{Http, MAX_PIPELINED, Request, SKIP_MOST, State};
+use crate::metrics::stats::Unexpected;
+use crate::session::beginnings;
 use crate::session::routes::Route;
 use crate::session::{AckLevel, Refusal, Window};
 use memchr::{memchr_iter, memmem};
@@ -16,7 +19,7 @@ use std::sync::Arc;
 /// What a head comes to.
 enum Verdict<'a> {
     /// Lines follow.
-    Take { route: &'a Route, level: AckLevel, coding: Coding, expects: bool },
+    Take { route: &'a Route, level: AckLevel, coding: (Coding, Records), status: u16, expects: bool },
     /// An answer at once.
     Say(Kind),
 }
@@ -34,6 +37,15 @@ impl Http {
         }
         if bytes.starts_with(b"\r\n") {
             return Some(2); // RFC 9112 section 2.2
+        }
+        // What another protocol begins with is no request, however much more of it comes.
+        if self.requests == 0
+            && let Some(what) = beginnings::of(&bytes[..bytes.len().min(beginnings::LOOKED_AT)])
+            && what != Unexpected::Http
+        {
+            window.sink.notice(what);
+            self.fatal(if what == Unexpected::Http2 { &problem::VERSION } else { &problem::NOT_HTTP }, window);
+            return None;
         }
         let len = memmem::find(bytes, b"\r\n\r\n").map(|i| i + 4);
         let most = self.options.max_header_bytes;
@@ -60,6 +72,12 @@ impl Http {
             }
             Ok(head) => {
                 let verdict = decide(&options, &head, window).unwrap_or_else(|p| Verdict::Say(Kind::Problem(p)));
+                if let Verdict::Say(Kind::Problem(why)) = &verdict
+                    && *why == &problem::NOT_LINES
+                {
+                    window.sink.notice(Unexpected::Media);
+                }
+                let origin = options.dialect.allowed(&head);
                 let (framing, head_only) = (head.framing, head.method == Method::Head);
                 let expects = head.expects == Ok(true);
                 self.requests = self.requests.saturating_add(1);
@@ -68,6 +86,7 @@ impl Http {
                 self.request = Request {
                     closes: !head.keep_alive || is_last || window.around.closing,
                     is_old: head.is_old,
+                    origin,
                     ..Request::default()
                 };
                 self.begin(verdict, framing, head_only, expects, window);
@@ -87,20 +106,23 @@ impl Http {
         let body = Body::new(framing);
         let kind = match verdict {
             Verdict::Say(kind) => kind,
-            Verdict::Take { route, level, coding, expects } => match self.encoded_for(coding, window.around.now_ns) {
-                Err(problem) => Kind::Problem(problem),
-                Ok(()) => {
-                    self.set_format(route.format);
-                    if expects && body != Body::Over {
-                        self.answer(Kind::Continue, false, false);
+            Verdict::Take { route, level, coding, status, expects } => {
+                match self.encoded_for(coding, window.around.now_ns) {
+                    Err(problem) => Kind::Problem(problem),
+                    Ok(()) => {
+                        self.set_format(route.format);
+                        if expects && body != Body::Over {
+                            self.answer(Kind::Continue, false, false);
+                        }
+                        let frame = self.answers.open(level);
+                        (self.request.stream, self.request.frame) = (Some(route.index), Some(frame));
+                        self.request.status = status;
+                        window.sink.to(self.request.stream, frame);
+                        self.state = State::Body(body);
+                        return;
                     }
-                    let frame = self.answers.open(level);
-                    (self.request.stream, self.request.frame) = (Some(route.index), Some(frame));
-                    window.sink.to(self.request.stream, frame);
-                    self.state = State::Body(body);
-                    return;
                 }
-            },
+            }
         };
         // A client that waits for leave to send a body may send the next request instead: which, cannot be told.
         let closes = self.request.closes || (expects && body != Body::Over) || body.surely() > SKIP_MOST;
@@ -116,8 +138,8 @@ impl Http {
         };
     }
 
-    fn encoded_for(&mut self, coding: Coding, now_ns: u64) -> Result<(), &'static Problem> {
-        if coding != Coding::Identity {
+    fn encoded_for(&mut self, coding: (Coding, Records), now_ns: u64) -> Result<(), &'static Problem> {
+        if coding != (Coding::Identity, Records::Lines) {
             match &mut self.encoded {
                 Some(encoded) => encoded.begin(coding, &self.options, self.owner, now_ns)?,
                 none => *none = Some(Encoded::new(coding, &self.options, self.owner, now_ns)?),
@@ -151,8 +173,8 @@ fn decide<'a>(options: &'a HttpOptions, head: &Head<'_>, window: &Window<'_>) ->
         }
         _ => {}
     }
-    let route = options.route(head.path);
-    if head.method != Method::Post {
+    let route = options.route(head.path, head.method);
+    if !matches!(head.method, Method::Post | Method::Put) {
         // With tokens, who has none learns nothing of the names of streams.
         let is_known = route.is_ok() || (!options.tokens.is_empty() && head.path.starts_with("/ingest/"));
         return Err(if is_known { &problem::NOT_ALLOWED } else { &problem::NOT_FOUND });
@@ -161,6 +183,10 @@ fn decide<'a>(options: &'a HttpOptions, head: &Head<'_>, window: &Window<'_>) ->
     let route = route?;
     let coding = head.coding?;
     let level = options.level(head)?;
+    let (status, records) = (options.dialect.status(head)?, options.dialect.records(head)?);
+    if head.content_type.is_some_and(|kind| dialect::is_media(kind, coding != Coding::Identity)) {
+        return Err(&problem::NOT_LINES);
+    }
     match head.framing {
         Framing::None => return Err(&problem::LENGTH_REQUIRED),
         Framing::Length(n) if n > options.max_body_bytes => return Err(&problem::BODY_TOO_LARGE),
@@ -169,7 +195,7 @@ fn decide<'a>(options: &'a HttpOptions, head: &Head<'_>, window: &Window<'_>) ->
     let expects = head.expects?;
     match window.around.refuse {
         Some(refusal) => Err(problem_of(refusal)),
-        None => Ok(Verdict::Take { route, level, coding, expects }),
+        None => Ok(Verdict::Take { route, level, coding: (coding, records), status, expects }),
     }
 }
 

@@ -46,12 +46,16 @@ pub enum State {
 }
 
 /// The request whose body is being read.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Request {
     /// Where its lines go.
     pub stream: Option<u16>,
     /// What they are acknowledged as; `None`: no lines of it are taken, or its answer is owed already.
     pub frame: Option<Frame>,
+    /// What it is answered with where all goes well.
+    pub status: u16,
+    /// As in [`Answer`].
+    pub origin: Option<Arc<str>>,
     /// Its lines so far.
     pub lines: u64,
     /// Bytes of its body so far.
@@ -301,7 +305,11 @@ impl Http {
             self.fatal(&problem::LINE_TOO_LONG, window);
             return true;
         }
-        let kind = if self.request.dropped { Kind::Problem(&problem::LINE_TOO_LONG) } else { Kind::Accepted };
+        let kind = if self.request.dropped {
+            Kind::Problem(&problem::LINE_TOO_LONG)
+        } else {
+            Kind::Accepted(self.request.status)
+        };
         self.answer(kind, self.request.closes, false);
         self.state = if self.request.closes { State::Over } else { State::Head };
         self.mark = self.mark.wrapping_add(1);
@@ -363,8 +371,8 @@ impl Http {
     /// Owes an answer: to the request whose lines are being taken, if some are, else in its turn.
     pub(super) fn answer(&mut self, kind: Kind, closes: bool, head_only: bool) {
         let Request { lines, is_old, .. } = self.request;
-        let answer = Answer { kind, lines, closes, is_old, head_only };
-        let waits = matches!(answer.kind, Kind::Accepted | Kind::Made(_));
+        let answer = Answer { kind, lines, closes, is_old, head_only, origin: self.request.origin.clone() };
+        let waits = matches!(answer.kind, Kind::Accepted(_) | Kind::Made(_));
         match (self.request.frame.take(), waits) {
             (Some(_), true) => self.answers.close(answer),
             (Some(_), _) => self.answers.close_at_once(answer),
@@ -507,9 +515,9 @@ impl Session for Http {
         let Request { lines, is_old, .. } = self.request;
         let kind = Kind::Problem(&problem::DISK_FAILED);
         let inside = matches!(self.state, State::Body(_));
-        let open = Answer { kind, lines, closes: true, is_old, head_only: false };
+        let open = Answer { kind, lines, closes: true, is_old, head_only: false, origin: self.request.origin.clone() };
         let instead = |answer: &mut Answer| {
-            if answer.kind == Kind::Accepted {
+            if matches!(answer.kind, Kind::Accepted(_)) {
                 answer.kind = Kind::Problem(&problem::DISK_FAILED);
             }
         };

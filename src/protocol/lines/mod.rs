@@ -3,6 +3,9 @@
 use super::{About, Entry};
 use crate::host::address::{Address, Family};
 use crate::host::peer::Peer;
+use crate::metrics::accounting::Reason;
+use crate::metrics::stats::Unexpected;
+use crate::session::beginnings::Beginning;
 use crate::session::lines::{LineOptions, Lines as Framing, TooLong, least_chunk};
 use crate::session::owed::Count;
 use crate::session::profile::SCRATCH_LANDING;
@@ -15,6 +18,7 @@ use crate::settings::ConfigError;
 use crate::settings::section::Section;
 use crate::settings::units::Time;
 use crate::{section, words};
+use memchr::memchr;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -26,8 +30,12 @@ words!(
     /// `listener.NAME.reply`
     ReplyWord { None = "none", Count = "count" }
 );
+words!(
+    /// `listener.NAME.nul`
+    NulWord { Keep = "keep", Strip = "strip", Split = "split" }
+);
 section!(/// The keys of a lines listener.
-    Keys { reply: ReplyWord, too_long: TooLong, strip_cr: bool, unterminated: UnterminatedWord, line_timeout: Time });
+    Keys { reply: ReplyWord, too_long: TooLong, strip_cr: bool, nul: NulWord, unterminated: UnterminatedWord, line_timeout: Time });
 
 /// See the module.
 pub static ENTRY: Entry = Entry {
@@ -51,6 +59,8 @@ pub struct LinesOptions {
     pub reply_count: bool,
     /// How they are written.
     pub format: Format,
+    /// What becomes of NUL.
+    pub nul: NulWord,
 }
 
 /// The protocol of a lines listener.
@@ -75,17 +85,20 @@ fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, 
         TooLong::Close if about.address.family() == Family::UnixDatagram => TooLong::Drop,
         too_long => too_long,
     };
+    let nul = section.word("nul", keys.nul, NulWord::Keep);
     let options = LinesOptions {
         listener: about.listener.to_string(),
         framing: LineOptions {
             max_line_bytes: about.max_line_bytes,
             too_long,
             strip_cr: section.flag("strip_cr", keys.strip_cr, false),
+            strip_nul: nul == NulWord::Strip,
             keep_unterminated: section.word("unterminated", keys.unterminated, UnterminatedWord::Keep)
                 == UnterminatedWord::Keep,
         },
         reply_count,
         format: about.routes.own().format,
+        nul,
     };
     let line = section.time("line_timeout", keys.line_timeout, "30s", "0s", "1day");
     let patience = Patience { line, head: about.header_timeout, ..Patience::default() };
@@ -154,6 +167,10 @@ pub struct Lines {
     /// What the sender is told; `None`: nothing.
     count: Option<Count>,
     mark: u32,
+    beginning: Beginning,
+    nul: NulWord,
+    /// NUL was noticed, or is looked for no more.
+    has_looked_for_nul: bool,
 }
 
 impl Lines {
@@ -166,7 +183,52 @@ impl Lines {
             peer: *peer,
             count: options.reply_count.then(Count::default),
             mark: 0,
+            beginning: Beginning::default(),
+            nul: options.nul,
+            has_looked_for_nul: options.nul != NulWord::Keep,
         }
+    }
+
+    /// Looks at what comes first, and ends lines at NUL where that is wanted. False: what comes is certainly no line, and its sender waits for
+    /// an answer.
+    fn look(&mut self, input: &mut Input<'_>, window: &mut Window<'_>) -> bool {
+        let is_datagram = matches!(input, Input::Datagram { .. });
+        let bytes = match input {
+            Input::Chunk { start, len } => &mut window.sink.space()[*start..*start + *len],
+            Input::Scratch { space, start, len } => &mut space[*start..*start + *len],
+            Input::Datagram { bytes, .. } => &mut **bytes,
+        };
+        if self.nul == NulWord::Split {
+            end_at_nul(bytes);
+        }
+        let mut found = None;
+        if !self.has_looked_for_nul && !bytes.is_empty() {
+            // Of a stream the first bytes are looked at, of datagrams the last of each.
+            let has_nul = if is_datagram { bytes.ends_with(b"\0") } else { memchr(0, bytes).is_some() };
+            self.has_looked_for_nul = has_nul || !is_datagram;
+            found = has_nul.then_some(Unexpected::Nul);
+        }
+        let begins = if is_datagram { None } else { self.beginning.look(bytes) };
+        let len = bytes.len() as u64;
+        if let Some(what) = begins.or(found) {
+            window.sink.notice(what);
+        }
+        // All others are stored as they come: they may be lines after all.
+        if begins == Some(Unexpected::Tls) {
+            window.sink.drop_record(Reason::Unexpected, len + window.tail.len() as u64);
+            self.framing.abandon(window);
+            return false;
+        }
+        true
+    }
+}
+
+/// A NUL ends a line, as a newline does.
+fn end_at_nul(bytes: &mut [u8]) {
+    let mut at = 0;
+    while let Some(nul) = memchr(0, &bytes[at..]) {
+        bytes[at + nul] = b'\n';
+        at += nul + 1;
     }
 }
 
@@ -178,7 +240,10 @@ impl Session for Lines {
         }
     }
 
-    fn input(&mut self, input: Input<'_>, window: &mut Window<'_>) -> Step {
+    fn input(&mut self, mut input: Input<'_>, window: &mut Window<'_>) -> Step {
+        if !self.look(&mut input, window) {
+            return Step::Close;
+        }
         let step = match input {
             Input::Chunk { start, len } => self.framing.take_in_place(start, len, window),
             Input::Scratch { space, start, len } => {

@@ -9,9 +9,10 @@ const MAX: usize = 128;
 fn options(too_long: TooLong, strip_cr: bool, keep: bool, format: Format) -> LinesOptions {
     LinesOptions {
         listener: "t".into(),
-        framing: LineOptions { max_line_bytes: MAX, too_long, strip_cr, keep_unterminated: keep },
+        framing: LineOptions { max_line_bytes: MAX, too_long, strip_cr, strip_nul: false, keep_unterminated: keep },
         reply_count: false,
         format,
+        nul: NulWord::Keep,
     }
 }
 
@@ -53,19 +54,23 @@ fn output(drive: &Drive<Lines>) -> Output {
 /// The same, obviously: split the whole input at newlines.
 fn reference(options: &LinesOptions, input: &[u8]) -> Output {
     let mut out = Output::default();
+    let is_split = options.nul == NulWord::Split;
+    let input: Vec<u8> = input.iter().map(|b| if is_split && *b == 0 { b'\n' } else { *b }).collect();
+    let framing = &options.framing;
+    let is_taken_off = |last: &u8| (framing.strip_cr && *last == b'\r') || (framing.strip_nul && *last == 0);
     let mut lines: Vec<&[u8]> = input.split(|b| *b == b'\n').collect();
     let last = lines.pop().unwrap_or_default();
     let unterminated = (!last.is_empty()).then_some(last);
     for (line, ended) in lines.into_iter().map(|l| (l, true)).chain(unterminated.map(|l| (l, false))) {
         if !ended && !options.framing.keep_unterminated {
-            let over = line.len() > MAX + usize::from(options.framing.strip_cr);
+            let over = line.len() > MAX + usize::from(options.framing.strips());
             out.closed |= over && options.framing.too_long == TooLong::Close;
             out.dropped.add(Tally { lines: 1, bytes: line.len() as u64 });
             break;
         }
-        let held = MAX + usize::from(options.framing.strip_cr); // a last byte over the limit may still prove to be a CR
+        let held = MAX + usize::from(options.framing.strips()); // a last byte over the limit may still be taken off
         let ends_early = ended || line.len() > held; // at the end of the connection there is nothing left to close
-        let line = if options.framing.strip_cr { line.strip_suffix(b"\r").unwrap_or(line) } else { line };
+        let line = if line.last().is_some_and(is_taken_off) { &line[..line.len() - 1] } else { line };
         let mut record = line.to_vec();
         if line.len() > MAX {
             if options.framing.too_long != TooLong::Truncate {
@@ -99,13 +104,16 @@ fn line() -> impl Strategy<Value = Vec<u8>> {
     let near = (MAX - 3)..(MAX + MARKER_ROOM + 5);
     let length = prop_oneof![4 => 0usize..20, 2 => near, 1 => 200usize..900];
     let byte = prop_oneof![8 => Just(b'x'), 2 => Just(b'\r'), 1 => Just(0u8), 1 => Just(0xffu8), 1 => Just(b'"')];
-    (length, byte, any::<bool>()).prop_map(|(n, b, cr)| {
+    (length, byte, any::<bool>(), any::<bool>()).prop_map(|(n, b, cr, nul)| {
         let mut line = vec![b; n];
         if b == b'\n' {
             line.clear();
         }
         if cr {
             line.push(b'\r');
+        }
+        if nul {
+            line.push(0);
         }
         line
     })
@@ -119,10 +127,12 @@ proptest! {
         ended in any::<bool>(),
         pieces in proptest::collection::vec(prop_oneof![1usize..8, 1usize..400, Just(4000usize)], 1..6),
         which in 0usize..3, strip_cr in any::<bool>(), keep in any::<bool>(), json in any::<bool>(),
+        nul in prop_oneof![Just(NulWord::Keep), Just(NulWord::Strip), Just(NulWord::Split)],
     ) {
         let too_long = [TooLong::Truncate, TooLong::Drop, TooLong::Close][which];
         let format = if json { Format::Json } else { Format::Raw };
-        let options = options(too_long, strip_cr, keep, format);
+        let mut options = options(too_long, strip_cr, keep, format);
+        (options.nul, options.framing.strip_nul) = (nul, nul == NulWord::Strip);
         let mut input = lines.join(&b'\n');
         if ended { input.push(b'\n'); }
         let mut expected = reference(&options, &input);
@@ -265,4 +275,37 @@ proptest! {
         let expected = Output { fresh: out.fresh, ..reference(&options, &input) };
         prop_assert_eq!(out, expected);
     }
+}
+
+/// What is noticed of a connection's beginning changes nothing of what is stored, but for a TLS handshake, which ends it.
+#[test]
+fn the_beginning_of_another_protocol_is_stored_all_the_same_and_a_tls_handshake_is_not() {
+    let options = options(TooLong::Truncate, false, true, Format::Raw);
+    let request = b"POST / HTTP/1.1\r\nHost: x\r\n\r\n";
+    assert_eq!(run(&options, request, &[5], 1200).bytes, request);
+    for pieces in [vec![1], vec![3], vec![usize::MAX]] {
+        let out = run(&options, b"\x16\x03\x01\x00\x05\x01\x00\x00\x00\x00", &pieces, 1200);
+        assert!(out.closed && out.bytes.is_empty(), "{pieces:?}");
+        assert_eq!(out.dropped.lines, 1);
+    }
+}
+
+/// Python's SysLogHandler ends each message with NUL, and GELF over TCP separates them so.
+#[test]
+fn nul_may_be_kept_taken_off_or_end_lines() {
+    let with = |nul| {
+        let mut options = options(TooLong::Truncate, false, true, Format::Raw);
+        (options.nul, options.framing.strip_nul) = (nul, nul == NulWord::Strip);
+        options
+    };
+    let sizes = Sizes { chunk: 1200, scratch: 0, tails: 1 << 16, longest: MAX };
+    for (nul, expected) in [(NulWord::Keep, "a\0\nb\0\n"), (NulWord::Strip, "a\nb\n"), (NulWord::Split, "a\nb\n")] {
+        let mut drive = Drive::new(Lines::new(&with(nul), &Peer::Local), sizes).unwrap();
+        drive.datagram(b"a\0", 0, &Peer::Local);
+        drive.datagram(b"b\0", 0, &Peer::Local);
+        assert_eq!(drive.bytes(), expected.as_bytes(), "{nul}");
+        assert_eq!(drive.lines, 2);
+    }
+    assert_eq!(run(&with(NulWord::Split), b"{1}\0{2}\0{3}", &[2], 1200).bytes, b"{1}\n{2}\n{3}\n");
+    assert_eq!(run(&with(NulWord::Strip), b"a\0\nb\0\n", &[2], 1200).bytes, b"a\nb\n");
 }

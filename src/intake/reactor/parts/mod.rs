@@ -14,3 +14,4 @@ pub mod meter;
 pub mod ready;
 pub mod relief;
 pub mod timers;
+pub mod told;

@@ -1,0 +1,57 @@
+//! What is told of senders in the server's log: who was closed, what was dropped, what is not what its listener expects. A line of a
+//! kind in ten seconds at most, with how many were left out; the metrics count them all.
+
+use crate::host::peer::Peer;
+use crate::host::rate::RateLimit;
+use crate::metrics::accounting::{REASONS, Reason, Tally};
+use crate::metrics::stats::{REFUSED, Refused, UNEXPECTED, Unexpected};
+
+/// See the module.
+#[derive(Default)]
+pub struct Told {
+    closed: [RateLimit; REFUSED.len()],
+    dropped: [RateLimit; REASONS.len()],
+    cut: RateLimit,
+    unexpected: [RateLimit; UNEXPECTED.len()],
+}
+
+impl Told {
+    /// The server closes a connection.
+    pub fn closed(&mut self, now: u64, listener: &str, peer: &Peer, why: Refused) {
+        if let Some(missed) = self.closed[why as usize].allow(now) {
+            let reason = REFUSED[why as usize].1;
+            match why {
+                Refused::Idle => {
+                    tracing::info!(listener, %peer, reason, missed, "connection closed: nothing came for idle_timeout")
+                }
+                _ => tracing::warn!(listener, %peer, reason, missed, "connection closed by the server"),
+            }
+        }
+    }
+
+    /// Lines were dropped.
+    pub fn dropped(&mut self, now: u64, listener: &str, peer: &Peer, reason: Reason, tally: Tally) {
+        if tally.lines > 0
+            && let Some(missed) = self.dropped[reason as usize].allow(now)
+        {
+            let (reason, Tally { lines, bytes }) = (REASONS[reason as usize].1, tally);
+            tracing::warn!(listener, %peer, reason, lines, bytes, missed, "lines dropped");
+        }
+    }
+
+    /// Lines were cut to `max_line_bytes`.
+    pub fn cut(&mut self, now: u64, listener: &str, peer: &Peer, tally: Tally) {
+        if let Some(missed) = self.cut.allow(now) {
+            let Tally { lines, bytes } = tally;
+            tracing::warn!(listener, %peer, lines, bytes, missed, "lines cut to max_line_bytes");
+        }
+    }
+
+    /// A client sends what its listener does not expect.
+    pub fn unexpected(&mut self, now: u64, listener: &str, peer: &Peer, what: Unexpected) {
+        if let Some(missed) = self.unexpected[what as usize].allow(now) {
+            let (_, kind, advice) = UNEXPECTED[what as usize];
+            tracing::warn!(listener, %peer, kind, missed, "a client sends something else than this listener expects: {advice}");
+        }
+    }
+}

@@ -425,3 +425,27 @@ fn the_addresses_of_an_ipv6_network_are_one_client() {
         });
     }
 }
+
+/// A certificate that has expired does not keep a server from starting (clocks may be wrong), and is not passed over either.
+#[test]
+fn an_expired_certificate_is_warned_of_and_measured() {
+    let dir = scratch();
+    let mut params = CertificateParams::new(vec!["server.example".to_string()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2021, 3, 4);
+    params.not_before = rcgen::date_time_ymd(2020, 3, 4);
+    let key = KeyPair::generate().unwrap();
+    std::fs::write(dir.path().join("c.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+    std::fs::write(dir.path().join("k.pem"), key.serialize_pem()).unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let text = format!("{WEB}tls_cert = \"{}\"\ntls_key = \"{}\"\n", path("c.pem"), path("k.pem"));
+    let server = Server::with_config(&dir.path().join("d"), &text);
+    let expiry = server.metrics().sum("logweir_tls_expiry_timestamp_seconds", "listener=\"web\"");
+    assert_eq!(expiry, 1_614_816_000.0, "2021-03-04T00:00:00Z");
+    let output = common::logweir(&["check", "--config-only", "--config", &path("d.toml")]);
+    assert!(output.status.success());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("warning: listener.web: the certificate of") && said.contains("has expired at 2021-03-04"),
+        "{said}"
+    );
+}

@@ -8,7 +8,7 @@ use crate::intake::listener::ListenerOptions;
 use crate::intake::reactor;
 use crate::log::seekable::MEMORY;
 use crate::pipeline::chunk::Class;
-use crate::server::{Certificates, StartError, rehearsal};
+use crate::server::{self, Certificates, StartError, rehearsal};
 use crate::settings::units::{Size, Time};
 use clap::Args;
 use std::process::ExitCode;
@@ -38,6 +38,11 @@ pub fn run(args: &CheckArgs) -> ExitCode {
         true => Certificates::load_each(&options.listeners),
         false => rehearsal::look(&options),
     };
+    if let Ok(certificates) = Certificates::load(&options.listeners) {
+        for (listener, warning) in certificates.warnings(server::now()) {
+            complain!("warning: listener.{listener}: {warning}");
+        }
+    }
     if args.print {
         say!("# Every key with the value that is in force; behind it, where it is set. The others are defaults.");
         output::write(in_force.to_string().as_bytes());

@@ -295,6 +295,7 @@ impl Check<'_> {
         self.places.optional(&own("tls_cert"), raw.tls_cert.as_ref());
         self.places.optional(&own("tls_key"), raw.tls_key.as_ref());
         self.places.optional(&own("tls_client_ca"), raw.tls_client_ca.as_ref());
+        self.places.optional(&own("tls_client_crl"), raw.tls_client_crl.as_ref());
         self.places.list(&own("tls_client_subjects"), raw.tls_client_subjects.as_deref());
         let least = raw.tls_cert.as_ref().map(|_| raw.tls_min_version.unwrap_or(TlsVersion::V12));
         self.places.optional(&own("tls_min_version"), least.as_ref());
@@ -306,14 +307,19 @@ impl Check<'_> {
             (Some(_), None) => return missing("tls_cert", "tls_key"),
             (None, Some(_)) => return missing("tls_key", "tls_cert"),
             (None, None) => {
-                return match (&raw.tls_client_ca, &raw.tls_client_subjects, &raw.tls_min_version) {
-                    (Some(_), _, _) => missing("tls_client_ca", "tls_cert"),
-                    (_, Some(_), _) => missing("tls_client_subjects", "tls_cert"),
-                    (_, _, Some(_)) => missing("tls_min_version", "tls_cert"),
-                    _ => Ok(None),
-                };
+                let others = [
+                    ("tls_client_ca", raw.tls_client_ca.is_some()),
+                    ("tls_client_crl", raw.tls_client_crl.is_some()),
+                    ("tls_client_subjects", raw.tls_client_subjects.is_some()),
+                    ("tls_min_version", raw.tls_min_version.is_some()),
+                ];
+                let alone = others.iter().find(|(_, is_there)| *is_there);
+                return alone.map_or(Ok(None), |(key, _)| missing(key, "tls_cert"));
             }
         };
+        if let (None, Some(_)) = (&raw.tls_client_ca, &raw.tls_client_crl) {
+            return missing("tls_client_crl", "tls_client_ca");
+        }
         match (&raw.tls_client_ca, &raw.tls_client_subjects) {
             (None, Some(_)) => return missing("tls_client_subjects", "tls_client_ca"),
             (_, Some(subjects)) if subjects.is_empty() => {
@@ -327,6 +333,7 @@ impl Check<'_> {
             cert: cert.into(),
             key: key.into(),
             client_ca: raw.tls_client_ca.as_ref().map(PathBuf::from),
+            client_crl: raw.tls_client_crl.as_ref().map(PathBuf::from),
             client_subjects: raw.tls_client_subjects.clone().unwrap_or_default(),
             only_13: raw.tls_min_version == Some(TlsVersion::V13),
         }))

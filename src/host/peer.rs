@@ -49,7 +49,8 @@ impl Client {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Peer::Ip(address) => address.fmt(f),
+            // IPv4 over an IPv6 socket (`[::]`), or so in a PROXY header: people know it as IPv4 (RFC 4291 section 2.5.5.2).
+            Peer::Ip(address) => SocketAddr::new(address.ip().to_canonical(), address.port()).fmt(f),
             Peer::Local => f.write_str("local"),
         }
     }
@@ -58,6 +59,14 @@ impl fmt::Display for Peer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mapped_addresses_are_written_as_ipv4() {
+        let shown = |text: &str| Peer::Ip(text.parse().unwrap()).to_string();
+        assert_eq!(shown("[::ffff:192.0.2.1]:5170"), "192.0.2.1:5170");
+        assert_eq!(shown("192.0.2.1:5170"), "192.0.2.1:5170");
+        assert_eq!(shown("[2001:db8::1]:5170"), "[2001:db8::1]:5170");
+    }
 
     #[test]
     fn a_network_of_ipv6_is_one_client_and_an_address_of_ipv4_is() {

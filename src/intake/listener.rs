@@ -58,6 +58,8 @@ pub struct TlsSettings {
     pub key: PathBuf,
     /// Clients must have a certificate of one of these authorities, PEM.
     pub client_ca: Option<PathBuf>,
+    /// That is not on one of these revocation lists, PEM.
+    pub client_crl: Option<PathBuf>,
     /// And one of these subjects; empty: any.
     pub client_subjects: Vec<String>,
     /// Not older than TLS 1.3.

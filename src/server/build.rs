@@ -103,6 +103,8 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
     let names = options.listeners.iter().map(|l| l.name.clone()).collect();
     let metrics = Arc::new(Metrics::new(accounting, names, shards.clone(), Arc::clone(&control)));
 
+    let expiry = certificates.clone();
+    let _ = metrics.expiry.set(Box::new(move || expiry.expiry())); // set here only
     let spread = Arc::new(Spread::new(shards.clone()));
     let limit = Arc::new(ConnectionLimit::new(max_connections));
     let runs = listener_runs(options, &certificates);

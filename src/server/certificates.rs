@@ -6,11 +6,19 @@ use crate::intake::listener::{ListenerOptions, TlsSettings};
 use crate::intake::transport::tls::{MinVersion, TlsAcceptor, TlsOptions};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Time between two looks at the files. Looking is what works for files that are replaced by renaming a directory or a
 /// symlink, as Kubernetes does with secrets.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// Time between two warnings that a certificate expires.
+const WARN_AGAIN: Duration = Duration::from_secs(86_400);
+
+/// Seconds since 1970.
+pub fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() as i64)
+}
 
 /// The acceptors, by listener.
 #[derive(Clone, Default)]
@@ -35,6 +43,7 @@ fn tls_options(settings: &TlsSettings, alpn: Alpn) -> TlsOptions {
         cert: settings.cert.clone(),
         key: settings.key.clone(),
         client_ca: settings.client_ca.clone(),
+        client_crl: settings.client_crl.clone(),
         client_subjects: settings.client_subjects.clone(),
         alpn: alpn.iter().map(|name| name.to_vec()).collect(),
         min_version: if settings.only_13 { MinVersion::Tls13 } else { MinVersion::Tls12 },
@@ -87,12 +96,42 @@ impl Certificates {
         all.get(listener).and_then(|c| c.acceptor.clone())
     }
 
+    /// When the certificate of each listener that has one ceases to hold, in seconds since 1970: its chain's first to do so.
+    #[must_use]
+    pub fn expiry(&self) -> Vec<(String, i64)> {
+        let until = |c: &Certificate| {
+            let all = c.acceptor.as_ref()?.validity();
+            Some((c.listener.clone(), all.iter().map(|validity| validity.until).min()?))
+        };
+        self.all.read().unwrap_or_else(PoisonError::into_inner).iter().filter_map(until).collect()
+    }
+
+    /// What has expired or will soon, in words, with the listener.
+    #[must_use]
+    pub fn warnings(&self, now: i64) -> Vec<(String, String)> {
+        let of = |c: &Certificate| {
+            let all = c.acceptor.as_ref().map(|a| a.validity()).unwrap_or_default();
+            all.iter().filter_map(|v| Some((c.listener.clone(), v.warning(now)?))).collect::<Vec<_>>()
+        };
+        self.all.read().unwrap_or_else(PoisonError::into_inner).iter().flat_map(of).collect()
+    }
+
+    /// Says what has expired or will soon.
+    fn warn(&self) {
+        for (listener, warning) in self.warnings(now()) {
+            tracing::warn!(listener, "TLS: {warning}");
+        }
+    }
+
     /// Reads again what has changed.
     pub fn reload(&self) {
         let all = self.all.read().unwrap_or_else(PoisonError::into_inner).clone();
         for Certificate { listener, acceptor, .. } in &all {
             match acceptor.as_ref().map(|a| a.reload_if_changed()) {
-                Some(Ok(true)) => tracing::info!(listener, "new certificate: new connections get it"),
+                Some(Ok(true)) => {
+                    tracing::info!(listener, "new certificate: new connections get it");
+                    self.warn();
+                }
                 Some(Err(error)) => {
                     tracing::error!(listener, %error, "the certificate has changed and does not do; the old one stays");
                 }
@@ -112,9 +151,15 @@ impl Certificates {
         }
         let all = self.clone();
         let body = move || {
+            all.warn();
+            let mut warned = Instant::now();
             loop {
                 std::thread::park_timeout(LOOK_AGAIN);
                 all.reload();
+                if warned.elapsed() > WARN_AGAIN {
+                    all.warn();
+                    warned = Instant::now();
+                }
             }
         };
         std::thread::Builder::new().name("certificates".into()).spawn(body).map(drop)

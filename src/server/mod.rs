@@ -28,7 +28,7 @@ use crate::server::sandbox::Confinement;
 use crate::server::service::{Inherited, Manager};
 use crate::watch::render::Metrics;
 use build::Running;
-pub use certificates::Certificates;
+pub use certificates::{Certificates, now};
 pub use error::StartError;
 use live::Live;
 pub use started::{Around, Started};

@@ -41,6 +41,9 @@ impl RecoverySums {
     }
 }
 
+/// Tells by listener when its certificate ceases to hold, in seconds since 1970.
+pub type Expiry = Box<dyn Fn() -> Vec<(String, i64)> + Send + Sync>;
+
 /// Everything that is shown.
 pub struct Metrics {
     /// The lines' account.
@@ -57,6 +60,8 @@ pub struct Metrics {
     pub kept: OnceLock<(KeptCounts, Arc<dyn Disk>, PathBuf)>,
     /// Set when the engine is chosen: its name, and why it.
     pub engine: OnceLock<(&'static str, &'static str)>,
+    /// Set at the start: when the certificates of listeners cease to hold, in seconds since 1970.
+    pub expiry: OnceLock<Expiry>,
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
     /// One scrape at a time.
@@ -72,7 +77,8 @@ impl Metrics {
         metrics::with_local_recorder(&recorder, describe);
         let (recovery, engine, scrape, kept) = (OnceLock::new(), OnceLock::new(), Mutex::new(()), OnceLock::new());
         let listeners = RwLock::new(listeners);
-        Metrics { accounting, listeners, shards, control, recovery, kept, engine, recorder, handle, scrape }
+        let expiry = OnceLock::new();
+        Metrics { accounting, listeners, shards, control, recovery, kept, engine, expiry, recorder, handle, scrape }
     }
 
     /// Names of the listeners, in the order of their accounts.
@@ -112,6 +118,9 @@ impl Metrics {
         gauge!("logweir_build_info", &build).set(1.0);
         if let Some((engine, reason)) = self.engine.get() {
             gauge!("logweir_engine_info", "engine" => *engine, "reason" => *reason).set(1.0);
+        }
+        for (listener, until) in self.expiry.get().iter().flat_map(|expiry| expiry()) {
+            gauge!("logweir_tls_expiry_timestamp_seconds", "listener" => listener).set(until as f64);
         }
         let (not_read, flood) = crate::watch::logging::dropped();
         counter!("logweir_own_log_lines_dropped_total", "reason" => "not_read").absolute(not_read);
@@ -233,6 +242,10 @@ fn describe() {
         ("logweir_data_size_bytes", "Size of the file system of data_dir, in bytes."),
         ("logweir_ready", "1 while the server takes lines."),
         ("logweir_intake_stopped", "1 once a second failure of the disk has stopped intake."),
+        (
+            "logweir_tls_expiry_timestamp_seconds",
+            "When the first certificate or revocation list of a listener expires, in seconds since 1970.",
+        ),
         ("logweir_engine_info", "Always 1: the engine that runs, and why this one."),
         ("logweir_recovered_segments", "Segments that the last run had left active, found at the start."),
         ("logweir_recovered_lines", "Lines kept in the segments that the last run had left active."),

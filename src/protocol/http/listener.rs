@@ -23,7 +23,8 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 section!(/// The keys of an HTTP listener.
-    Keys { status: usize, records: Records, cors_origins: Vec<String>, streams: Vec<String>, tokens: Vec<String>, too_long: TooLong, strip_cr: bool, max_header_bytes: Size,
+    Keys { status: usize, records: Records, cors_origins: Vec<String>, streams: Vec<String>, tokens: Vec<String>,
+           too_long: TooLong, strip_cr: bool, max_header_bytes: Size,
            max_headers: usize, max_body_bytes: Size, max_decoded_bytes: Size, max_requests: usize, body_timeout: Time,
            queue_timeout: Time, max_connection_age: Time });
 

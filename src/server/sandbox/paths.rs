@@ -96,7 +96,10 @@ impl Paths {
 
 /// The files of a listener's TLS.
 pub fn certificate_files(listener: &crate::intake::listener::ListenerOptions) -> impl Iterator<Item = &Path> {
-    let files = listener.tls.iter().flat_map(|tls| [Some(&tls.cert), Some(&tls.key), tls.client_ca.as_ref()]);
+    let files = listener
+        .tls
+        .iter()
+        .flat_map(|tls| [Some(&tls.cert), Some(&tls.key), tls.client_ca.as_ref(), tls.client_crl.as_ref()]);
     files.flatten().map(PathBuf::as_path)
 }
 

@@ -2,14 +2,14 @@
 
 use super::stage::TlsStage;
 use super::subjects::Subjects;
-use super::{MinVersion, TlsError, TlsOptions};
+use super::{MinVersion, TlsError, TlsOptions, Validity, inspect};
 use rustls::crypto::ring;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::{self, PemObject};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -20,6 +20,7 @@ const FILE_MAX: u64 = 4 << 20;
 const CERT: &str = "certificate file";
 const KEY: &str = "key file";
 const CA: &str = "client CA file";
+const CRL: &str = "client CRL file";
 
 /// What the files contain. Compared to see whether they have changed.
 #[derive(PartialEq, Eq)]
@@ -27,6 +28,7 @@ pub(super) struct Files {
     cert: Vec<u8>,
     key: Vec<u8>,
     client_ca: Option<Vec<u8>>,
+    client_crl: Option<Vec<u8>>,
 }
 
 impl std::fmt::Debug for Files {
@@ -41,11 +43,23 @@ impl Files {
         if options.client_ca.is_none() && !options.client_subjects.is_empty() {
             return Err(TlsError::SubjectsWithoutCa);
         }
+        if options.client_ca.is_none() && options.client_crl.is_some() {
+            return Err(TlsError::CrlWithoutCa);
+        }
         Ok(Files {
             cert: read(CERT, &options.cert)?,
             key: read(KEY, &options.key)?,
             client_ca: options.client_ca.as_deref().map(|path| read(CA, path)).transpose()?,
+            client_crl: options.client_crl.as_deref().map(|path| read(CRL, path)).transpose()?,
         })
+    }
+
+    /// How long what is in them holds.
+    pub(super) fn validity(&self) -> Vec<Validity> {
+        let mut all = inspect::certificates(&self.cert);
+        all.extend(self.client_ca.iter().flat_map(|pem| inspect::certificates(pem)));
+        all.extend(self.client_crl.iter().flat_map(|pem| inspect::revocation_lists(pem)));
+        all
     }
 
     /// Checks them and makes the configuration, with new keys for session tickets.
@@ -60,7 +74,12 @@ impl Files {
         let builder = match (&options.client_ca, &self.client_ca) {
             (Some(path), Some(pem)) => {
                 let roots = Arc::new(roots(path, pem)?);
-                let clients = WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).build();
+                let mut clients = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
+                if let (Some(path), Some(pem)) = (&options.client_crl, &self.client_crl) {
+                    // Those of the CAs in between are rarely published with those of clients.
+                    clients = clients.with_crls(revocation_lists(path, pem)?).only_check_end_entity_revocation();
+                }
+                let clients = clients.build();
                 let clients = clients.map_err(|e| unusable(CA, path, &e))?;
                 builder.with_client_cert_verifier(allowed(clients, &options.client_subjects))
             }
@@ -68,6 +87,9 @@ impl Files {
         };
         let (cert, key) = (&options.cert, &options.key);
         let chain = certificates(CERT, cert, &self.cert)?;
+        if let Some(reason) = inspect::unusable_key(&self.key) {
+            return Err(TlsError::Form { what: KEY, path: key.clone(), reason });
+        }
         let private = PrivateKeyDer::from_pem_slice(&self.key).map_err(|e| match e {
             pem::Error::NoItemsFound => nothing(KEY, key, "private key", "-----BEGIN PRIVATE KEY-----"),
             other => not_pem(KEY, key, &other),
@@ -117,7 +139,19 @@ fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
     if bytes.len() as u64 > FILE_MAX {
         return Err(TlsError::TooLarge { what, path: path.to_path_buf(), most: FILE_MAX });
     }
-    Ok(bytes)
+    if let Some(reason) = inspect::other_form(&bytes) {
+        return Err(TlsError::Form { what, path: path.to_path_buf(), reason: reason.into() });
+    }
+    Ok(inspect::without_bom(bytes))
+}
+
+fn revocation_lists(path: &Path, pem: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let found = CertificateRevocationListDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+    let found = found.map_err(|e| not_pem(CRL, path, &e))?;
+    if found.is_empty() {
+        return Err(nothing(CRL, path, "revocation list", "-----BEGIN X509 CRL-----"));
+    }
+    Ok(found)
 }
 
 fn certificates(what: &'static str, path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -4,10 +4,12 @@
 //! a client whose certificate lost its permission has to show it again.
 
 mod hello;
+mod inspect;
 mod load;
 mod stage;
 mod subjects;
 
+pub use self::inspect::Validity;
 use self::load::Files;
 use self::stage::TlsStage;
 use super::{Stage, StageError};
@@ -43,6 +45,9 @@ pub struct TlsOptions {
     pub key: PathBuf,
     /// PEM file with the CAs of clients. With it every client must show a certificate.
     pub client_ca: Option<PathBuf>,
+    /// PEM file with the revocation lists of those CAs: a certificate of a client that is on one is refused, and so is one whose CA has none
+    /// there.
+    pub client_crl: Option<PathBuf>,
     /// Who of those may connect: common name, whole DN (RFC 4514), DNS name or URI of the certificate; empty: everybody.
     pub client_subjects: Vec<String>,
     /// Protocols to choose from (RFC 7301), the preferred one first. Clients without ALPN are taken; those with another one
@@ -115,6 +120,19 @@ pub enum TlsError {
         /// The key's file.
         key: PathBuf,
     },
+    /// A key that cannot be used as it is, with what helps.
+    #[error("the {what} {} cannot be used: {reason}", path.display())]
+    Form {
+        /// What the file is for.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What it is, and what to do.
+        reason: String,
+    },
+    /// Revocation lists without a CA.
+    #[error("client_crl needs client_ca: without it clients show no certificate")]
+    CrlWithoutCa,
     /// Subjects without a CA.
     #[error("client_subjects needs client_ca: without it clients show no certificate")]
     SubjectsWithoutCa,
@@ -152,6 +170,12 @@ impl TlsAcceptor {
     #[must_use]
     pub fn options(&self) -> &TlsOptions {
         &self.options
+    }
+
+    /// How long what is in use holds: the server's certificate first, then those behind it, and what clients are checked with.
+    #[must_use]
+    pub fn validity(&self) -> Vec<Validity> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).files.validity()
     }
 
     /// For a new connection, with the present configuration.

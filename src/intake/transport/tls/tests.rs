@@ -1,5 +1,7 @@
 //! The stage against rustls' own client, over a wire that is cut anywhere.
 
+mod files;
+
 use super::*;
 use crate::intake::transport::Source;
 use crate::intake::transport::proxy::Proxy;
@@ -500,43 +502,6 @@ fn a_reload_leaves_connections_alone_and_survives_bad_files() {
     assert!(acceptor.reload_if_changed().unwrap_err().to_string().contains("contains no certificate"));
     assert!(acceptor.reload_if_changed().is_err(), "tried again");
     assert_eq!(certificate().0, second);
-}
-
-#[test]
-fn errors_name_the_file_and_what_is_wrong() {
-    let site = Site::new();
-    let check = |change: &dyn Fn(&mut TlsOptions), words: &[&str]| {
-        let mut options = site.options();
-        change(&mut options);
-        let text = TlsAcceptor::load(options).unwrap_err().to_string();
-        for word in words {
-            assert!(text.contains(word), "{text}: no {word}");
-        }
-    };
-    let write = |name: &str, text: &str| {
-        std::fs::write(site.path(name), text).unwrap();
-        site.path(name)
-    };
-    let (other_cert, other_key) = leaf(&site.ca, "other", &[]);
-    let other_key = write("other.pem", &other_key);
-    let empty = write("empty.pem", "");
-    let broken = write("broken.pem", "-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n");
-    let no_der = write("no_der.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
-    let no_key = write("no_key.pem", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");
-    let only_cert = write("only_cert.pem", &other_cert);
-    let missing = site.path("missing.pem");
-    check(&|o| o.cert = missing.clone(), &["certificate file", "missing.pem", "No such file"]);
-    check(&|o| o.key = missing.clone(), &["key file", "missing.pem", "No such file"]);
-    check(&|o| o.key = site.dir.path().into(), &["key file", "directory"]);
-    check(&|o| o.cert = empty.clone(), &["empty.pem", "contains no certificate"]);
-    check(&|o| o.cert = broken.clone(), &["broken.pem", "not valid PEM"]);
-    check(&|o| o.cert = no_der.clone(), &["no_der.pem", "cannot be used"]);
-    check(&|o| o.key = only_cert.clone(), &["only_cert.pem", "contains no private key"]);
-    check(&|o| o.key = no_key.clone(), &["no_key.pem", "cannot be used"]);
-    check(&|o| o.key = other_key.clone(), &["other.pem", "does not belong to the certificate", "cert.pem"]);
-    check(&|o| o.client_ca = Some(empty.clone()), &["client CA file", "empty.pem", "contains no certificate"]);
-    check(&|o| o.client_ca = Some(no_der.clone()), &["client CA file", "no_der.pem", "cannot be used"]);
-    check(&|o| o.client_subjects = vec!["x".into()], &["client_subjects needs client_ca"]);
 }
 
 /// The beginning of a handshake takes nobody's turn, however it comes; a whole ClientHello waits for its own.

@@ -301,3 +301,75 @@ fn the_environment_names_the_engine() {
     let text = server.get("/metrics").1;
     assert!(text.contains("logweir_engine_info{engine=\"epoll\",reason=\"configured\"} 1"), "{text}");
 }
+
+/// What the first lines say to people is said to machines as events; and who wants no information gets none.
+#[test]
+fn the_start_is_told_in_the_format_and_at_the_level_of_the_log() {
+    let dir = scratch();
+    let run = |name: &str, log: &str| {
+        let (data, err) = (dir.path().join(name), dir.path().join(format!("{name}.err")));
+        std::fs::write(dir.path().join(format!("{name}.toml")), log).unwrap();
+        let mut child = Command::new(common::BINARY)
+            .args(["serve", "--admin", "off", "--listen", "tcp://127.0.0.1:0", "--data-dir"])
+            .arg(&data)
+            .arg("--config")
+            .arg(dir.path().join(format!("{name}.toml")))
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::fs::File::create(&err).unwrap())
+            .spawn()
+            .unwrap();
+        common::await_that("it runs", || data.join("default/current-0").exists());
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGTERM)
+            .unwrap();
+        assert!(child.wait().unwrap().success());
+        let mut out = String::new();
+        std::io::Read::read_to_string(&mut child.stdout.take().unwrap(), &mut out).unwrap();
+        (out, std::fs::read_to_string(err).unwrap())
+    };
+    let (out, err) = run("json", "[log]\nformat = \"json\"\n");
+    assert!(out.is_empty(), "{out}");
+    let events: Vec<serde_json::Value> =
+        err.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect();
+    let find = |message: &str| {
+        let found = events.iter().map(|event| &event["fields"]).find(|fields| fields["message"] == message);
+        found.unwrap_or_else(|| panic!("no event {message}: {err}")).clone()
+    };
+    let ready = find("ready");
+    assert_eq!(ready["version"], env!("CARGO_PKG_VERSION"));
+    assert!(
+        ready["config"].as_str().unwrap().ends_with("json.toml")
+            && ready["data_dir"].is_string()
+            && ready["engine"].is_string()
+    );
+    let listening = find("listening");
+    assert!(listening["listener"] == "lines" && listening["address"].as_str().unwrap().starts_with("tcp://127.0.0.1:"));
+    assert_eq!(run("quiet", "[log]\nlevel = \"warn\"\n"), (String::new(), String::new()));
+    let (out, _) = run("text", "");
+    assert!(out.contains("is ready") && out.contains("Read it back"), "{out}");
+}
+
+/// `cat` names what there is, and knows when a line came though the trail is written a little later.
+#[test]
+fn cat_names_the_streams_that_exist_and_knows_the_time_at_once() {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    let server = Server::start(&data, &["--set", "storage.sync_interval=1h"]);
+    common::send_all(server.address("lines"), b"just now\n");
+    common::await_that("the line", || server.cat() == b"just now\n");
+    let text = |args: &[&str]| {
+        let output = logweir(&[args, &["--data-dir", data.to_str().unwrap()]].concat());
+        (output.status.success(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (_, json, _) = text(&["cat", "--json"]);
+    let line: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert!(line["t"].as_str().is_some_and(|t| t.starts_with("20")), "{json}");
+    assert_eq!(text(&["cat", "--since", "-10m"]).1, "just now\n");
+    assert_eq!(text(&["cat", "--until", "yesterday"]).1, "");
+    for command in ["cat", "tail"] {
+        let (is_good, _, said) = text(&[command, "-s", "nope"]);
+        assert!(
+            !is_good && said.contains("there is no stream \"nope\"") && said.contains("there are: default"),
+            "{said}"
+        );
+    }
+}

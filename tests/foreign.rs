@@ -47,8 +47,10 @@ impl Client {
 }
 
 fn current(data: &Path) -> PathBuf {
-    let dir = data.join("default");
-    dir.join(fs::read_link(dir.join("current-0")).unwrap())
+    // A rotation may be under way.
+    let found = || common::current(data).filter(|path| path.extension().is_some_and(|e| e == "active"));
+    await_that("an active segment", || found().is_some());
+    found().unwrap()
 }
 
 /// As `echo mark >> current-0` does.

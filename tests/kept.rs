@@ -84,7 +84,7 @@ fn a_stream_never_has_more_than_it_may() {
     verified(&data);
     send_all(server.address("lines"), b"after all\n");
     await_that("the line", || server.cat() == b"after all\n");
-    let name = std::fs::read_link(data.join("default/current-0")).unwrap();
+    let name = common::current(&data).unwrap().file_name().unwrap().to_os_string();
     assert!(name.to_str().unwrap() > "000-0000000015", "{name:?}");
     verified(&data);
 }
@@ -219,7 +219,7 @@ fn lines_are_found_by_the_time_they_came() {
     assert_eq!((lines[0]["stream"].as_str(), lines[0]["segment"].as_str()), (Some("default"), Some("000-0000000001")));
     assert_eq!((lines[2]["offset"].as_u64(), lines[2]["lossy"].as_bool()), (Some(5), Some(true)));
     assert!(lines[0]["t"].as_str().unwrap() < lines[1]["t"].as_str().unwrap(), "{json}");
-    let bad = logweir(&["cat", "--since", "yesterday"]);
+    let bad = logweir(&["cat", "--since", "tomorrow"]);
     assert!(!bad.status.success() && String::from_utf8(bad.stderr).unwrap().contains("expected how long ago"));
 }
 

@@ -78,7 +78,7 @@ fn one_fat_connection_and_lines_of_every_length() {
 }
 
 #[test]
-fn sigusr1_rotates_under_load_and_tail_follows_the_symlink() {
+fn sigusr1_rotates_under_load_and_current_follows() {
     let dir = scratch();
     let data = dir.path().join("data");
     let mut server = Server::start(&data, &["--set", "storage.sync_interval=10ms"]);
@@ -88,9 +88,7 @@ fn sigusr1_rotates_under_load_and_tail_follows_the_symlink() {
     while load.try_wait().unwrap().is_none() {
         server.signal(Signal::SIGUSR1);
         server.metrics().check_accounts(); // and so not a signal every microsecond
-        if let Ok(target) = std::fs::read_link(&current) {
-            targets.insert(target);
-        }
+        targets.extend(common::current(&data));
     }
     assert!(load.wait().unwrap().success());
     assert!(server.stop().success());
@@ -244,4 +242,38 @@ fn requests_go_on_beside_senders_that_fill_every_chunk() {
     let metrics = server.metrics();
     metrics.check_accounts();
     assert_eq!(metrics.sum("logweir_durable_lines_total", "listener=\"web\""), 24_000.0);
+}
+
+/// The README's advice, with GNU tail: no line is missing though segments are exchanged, and all come in their order.
+#[test]
+fn tail_with_f_shows_every_line_over_rotations() {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    let mut server = Server::start(&data, &["--set", "storage.sync_interval=5ms"]);
+    let current = data.join("default/current-0");
+    let out = dir.path().join("out");
+    let mut tail = std::process::Command::new("tail");
+    tail.args(["-n", "+1", "-F"]).arg(&current).stdout(std::fs::File::create(&out).unwrap());
+    let mut tail = tail.stderr(std::process::Stdio::null()).spawn().unwrap();
+    let shown = || std::fs::read_to_string(&out).unwrap();
+    let mut client = server.connect();
+    let mut sent = String::new();
+    for round in 0..12 {
+        let mut lines = String::new();
+        (0..200).for_each(|i| lines += &format!("round {round} line {i}\n"));
+        client.write_all(lines.as_bytes()).unwrap();
+        sent += &lines;
+        let durable = || server.metrics().sum("logweir_durable_lines_total", "");
+        await_that("they are on disk", || durable() == (round + 1) as f64 * 200.0);
+        // tail looks at one file at a time: two exchanges before it looks would hide a whole segment.
+        await_that("tail has caught up", || shown().len() == sent.len());
+        server.signal(Signal::SIGUSR1);
+        let rotations = || server.metrics().sum("logweir_rotations_total", "");
+        await_that("a rotation", || rotations() == (round + 1) as f64);
+    }
+    await_that("everything is shown", || shown().len() >= sent.len());
+    assert!(shown() == sent, "lines are missing, or in another order");
+    let _ = tail.kill();
+    let _ = tail.wait();
+    assert!(server.stop().success());
 }

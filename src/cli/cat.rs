@@ -1,6 +1,7 @@
 //! `logweir cat`
 
-use super::select::{Out, Select, each_line, moment, named};
+use super::moment::moment;
+use super::select::{Out, Select, each_line, named};
 use crate::host::output::complain;
 use crate::log::cat::{copy_lines, copy_range, segments};
 use crate::log::content::{ContentReader, OnDisk, open_text};
@@ -16,11 +17,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub struct CatArgs {
     #[command(flatten)]
     select: Select,
-    /// Only lines written since then: how long ago (15m, 2h, 3days) or a time in UTC (2026-11-21T10:00:00Z).
-    #[arg(long, value_name = "TIME", value_parser = moment)]
+    /// Only lines written since then: how long ago (15m, -2h, "3 days ago"), a time (2026-11-21T10:00:00Z, "2026-11-21 10:00", 10:00), a day
+    /// (2026-11-21, today, yesterday) or @SECONDS. Without a zone it is local time.
+    #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true)]
     since: Option<u64>,
     /// Only lines written until then.
-    #[arg(long, value_name = "TIME", value_parser = moment)]
+    #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true)]
     until: Option<u64>,
 }
 

@@ -5,6 +5,7 @@ mod check;
 mod doctor;
 mod follow;
 mod man;
+mod moment;
 mod select;
 mod serve;
 mod tail;
@@ -17,6 +18,8 @@ use crate::host::version;
 use crate::protocol::Protocols;
 use crate::server::StartError;
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use signal_hook::iterator::Signals;
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -125,18 +128,20 @@ impl ConfigArgs {
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
+    // A server takes its signals from the first moment on: by default they would end it, SIGHUP too.
+    let signals = std::env::args_os().nth(1).filter(|word| word == "serve").map(|_| serve::signals());
     let command = Cli::parse().command;
     // Of `verify` and `doctor` 1 means something else.
     let could_not_print = match command {
         Command::Verify(_) | Command::Doctor(_) => ExitCode::from(2),
         _ => ExitCode::FAILURE,
     };
-    output::exit(run(command), could_not_print)
+    output::exit(run(command, signals), could_not_print)
 }
 
-fn run(command: Command) -> ExitCode {
+fn run(command: Command, signals: Option<io::Result<Signals>>) -> ExitCode {
     match command {
-        Command::Serve(args) => serve::run(&args),
+        Command::Serve(args) => serve::run(&args, signals.unwrap_or_else(serve::signals)),
         Command::Check(args) => check::run(&args),
         Command::Cat(args) => cat::run(&args),
         Command::Tail(args) => tail::run(&args),

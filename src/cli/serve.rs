@@ -2,8 +2,10 @@
 
 use super::{ConfigArgs, bad_configuration, cannot_start, warn_of_near_misses};
 use crate::config::Options;
+use crate::config::raw::{LogFormat, LogLevel};
 use crate::host::address::Address;
 use crate::host::output::complain;
+use crate::host::version;
 use crate::intake::listener::ListenerOptions;
 use crate::pipeline::control::Notice;
 use crate::server::sandbox::{self, Confinement, Paths};
@@ -14,7 +16,7 @@ use crate::watch::logging;
 use clap::Args;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::mpsc::channel;
 
@@ -29,21 +31,26 @@ pub struct ServeArgs {
     no_sandbox: bool,
 }
 
+/// The signals that a server understands, caught from now on.
+pub fn signals() -> io::Result<Signals> {
+    Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP])
+}
+
 /// Runs the server until a signal.
-pub fn run(args: &ServeArgs) -> ExitCode {
-    let code = serve(args);
+pub fn run(args: &ServeArgs, signals: io::Result<Signals>) -> ExitCode {
+    let code = serve(args, signals);
     logging::finish();
     code
 }
 
-fn serve(args: &ServeArgs) -> ExitCode {
+fn serve(args: &ServeArgs, signals: io::Result<Signals>) -> ExitCode {
     let ServeArgs { config: args, no_sandbox } = args;
     let options = match args.load() {
         Ok(options) => options,
         Err(error) => return bad_configuration(&error),
     };
     warn_of_near_misses();
-    let refused = rehearsal::directories(&options);
+    let refused = rehearsal::data_directories(&options);
     if !refused.is_empty() {
         return cannot_start(&refused);
     }
@@ -57,7 +64,7 @@ fn serve(args: &ServeArgs) -> ExitCode {
         return failed(&format!("cannot start a thread for the log: {error}"));
     }
     let (sender, receiver) = channel();
-    let mut signals = match Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP]) {
+    let mut signals = match signals {
         Ok(signals) => signals,
         Err(error) => return failed(&format!("cannot take signals: {error}")),
     };
@@ -87,13 +94,12 @@ fn serve(args: &ServeArgs) -> ExitCode {
         }
     }
     server.confined(confinement.clone());
-    // Neither a closed standard output nor one that nobody reads must stop a server.
-    let introduction = introduce(&options, &server.started, &confinement);
-    let hello = move || {
-        let mut out = std::io::stdout().lock();
-        let _ = out.write_all(introduction.as_bytes()).and_then(|()| out.flush());
-    };
-    let _ = std::thread::Builder::new().name("hello".into()).spawn(hello);
+    if options.log.level >= LogLevel::Info {
+        match options.log.format {
+            LogFormat::Json => introduce_to_machines(&options, args, &server.started, &confinement),
+            _ => say_hello(introduce(&options, &server.started, &confinement)),
+        }
+    }
     let clean = server.run(|running| args.load_for(Some(running)));
     if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -123,9 +129,44 @@ fn shown(address: &str, listener: &ListenerOptions) -> String {
     address.strip_prefix("tcp://").map_or(address.to_string(), |rest| format!("{scheme}://{rest}"))
 }
 
+/// Prints it. Neither a closed standard output nor one that nobody reads must stop a server.
+fn say_hello(introduction: String) {
+    let hello = move || {
+        let mut out = io::stdout().lock();
+        let _ = out.write_all(introduction.as_bytes()).and_then(|()| out.flush());
+    };
+    let _ = std::thread::Builder::new().name("hello".into()).spawn(hello);
+}
+
+/// The same as events of the log, for those who read that by machine.
+fn introduce_to_machines(options: &Options, args: &ConfigArgs, started: &Started, confinement: &Confinement) {
+    for ((name, address), listener) in started.listeners.iter().zip(&options.listeners) {
+        tracing::info!(listener = name, address = shown(address, listener), "listening");
+    }
+    let config = args.file().map_or("built-in defaults".into(), |file| file.display().to_string());
+    tracing::info!(
+        version = version::VERSION,
+        commit = version::COMMIT,
+        target = version::TARGET,
+        config,
+        data_dir = %started.data_dir.display(),
+        file_mode = started.io,
+        engine = started.engine,
+        shards = options.placement.shards,
+        reactors_per_shard = options.placement.reactors_per_shard,
+        placement = %options.placement.plan,
+        memory_for_lines = options.memory.total(),
+        memory_for_connections = started.connection_bytes,
+        max_connections = started.max_connections,
+        sandbox = %confinement,
+        admin = started.admin.as_deref().unwrap_or("off"),
+        "ready"
+    );
+}
+
 /// What a person wants to know first.
 fn introduce(options: &Options, started: &Started, confinement: &Confinement) -> String {
-    let mut text = format!("logweir {} is ready\n", env!("CARGO_PKG_VERSION"));
+    let mut text = format!("logweir {} is ready\n", version::VERSION);
     for ((name, address), listener) in started.listeners.iter().zip(&options.listeners) {
         text += &format!("  lines from   {}  (listener {name})\n", shown(address, listener));
     }

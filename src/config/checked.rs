@@ -8,6 +8,7 @@ use crate::host::address::Address;
 use crate::host::topology::{Live, Machine, Pinning, Plan, Wanted};
 use crate::intake::listener::{ListenerOptions, WhenFull};
 use crate::log::names::is_stream_name;
+use crate::log::real_disk::FileAccess;
 use crate::pipeline::chunk::{Class, Level};
 use crate::protocol::Protocols;
 use crate::protocol::http::PAGES_SCRATCH;
@@ -48,6 +49,8 @@ pub struct Options {
     pub linger: Duration,
     /// Damage found at start refuses the start.
     pub strict: bool,
+    /// Who may read the files.
+    pub files: FileAccess,
     /// Sealed segments move there; `None`: they stay where they were written.
     pub sealed_dir: Option<PathBuf>,
     /// Metrics and health; `None`: off.
@@ -173,6 +176,7 @@ pub fn check(
     let ipv6_prefix = places.number("limits.ipv6_prefix", limits.ipv6_prefix, 64, 0, 128) as u8;
     let max_connections = places.number("limits.max_connections", limits.max_connections, 16_384, 1, 1_000_000);
     let linger = places.time("buffer.linger", raw.buffer.linger, "5ms", "0s", "1s");
+    let files = check.file_access(&raw.storage);
     let strict = places.flag("storage.strict", raw.storage.strict, false);
     let data_dir = PathBuf::from(places.word("data_dir", raw.data_dir, "./logweir-data".into()));
     if data_dir.as_os_str().is_empty() {
@@ -205,6 +209,7 @@ pub fn check(
         memory,
         linger,
         strict,
+        files,
         sealed_dir,
         admin,
         log,

@@ -107,7 +107,7 @@ impl Check<'_> {
         self.keys_fit(written, entry, &address, around.protocols)?;
         let when_full = places.word(&key("when_full"), raw.when_full, WhenFull::Block);
         let max_line_bytes = places.size(&key("max_line_bytes"), raw.max_line_bytes, 1 << 20, 128, 256 << 20) as usize;
-        let socket_mode = self.mode(&key("socket_mode"), raw.socket_mode.as_deref(), "0660");
+        let socket = self.socket_access(name, raw);
         let header_timeout = match raw.header_timeout.is_some() || self.begins(raw, entry) {
             true => places.time(&key("header_timeout"), raw.header_timeout, "10s", "100ms", "1h"),
             // Nothing of it begins with a header, so the key may not stand there.
@@ -167,24 +167,13 @@ impl Check<'_> {
             idle_timeout: places.time(&key("idle_timeout"), raw.idle_timeout, idle, "0s", "365days"),
             proxy: places.word(&key("proxy_protocol"), raw.proxy_protocol, ProxyWord::Off) == ProxyWord::Required,
             tls: self.tls(name, raw)?,
-            socket_mode,
+            socket,
         })
     }
 
     /// Connections begin with something that has its own time.
     fn begins(&self, raw: &raw::Listener, entry: &Entry) -> bool {
         raw.tls_cert.is_some() || raw.proxy_protocol == Some(ProxyWord::Required) || entry.leases
-    }
-
-    /// A mode of a file: octal digits.
-    pub fn mode(&self, key: &str, text: Option<&str>, default: &str) -> u32 {
-        let of = |text: &str| u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
-        let text = text.unwrap_or(default);
-        self.places.word(key, None, text);
-        of(text).unwrap_or_else(|| {
-            self.places.note(self.places.error(key, format!("expected a mode such as \"{default}\", not \"{text}\"")));
-            of(default).unwrap_or(0)
-        })
     }
 
     /// Keys that mean nothing where they stand are refused: whoever wrote them expects something of them.

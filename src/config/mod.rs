@@ -1,6 +1,7 @@
 //! Configuration in two stages: what was written ([`raw`], typed, unknown keys refused), then what is meant ([`checked`],
 //! one struct of options per module). Everything that can be wrong is found here, with key and line.
 
+mod access;
 pub mod checked;
 mod document;
 mod in_force;

@@ -87,7 +87,7 @@ section!(/// `[buffer]`
     Buffer { memory: Size, linger: Time });
 section!(/// `[storage]`
     Storage { io: Io, segment_size: Size, segment_age: Time, reserve_step: Size, sync_interval: Time, sync_bytes: Size, strict: bool,
-              compress: Compress, compress_level: usize, sealed_dir: String });
+              compress: Compress, compress_level: usize, sealed_dir: String, file_mode: String, file_group: String });
 section!(/// `[retention]`
     Retention { max_age: Time, max_bytes: Size, min_free: Size });
 section!(/// `[admin]`
@@ -102,7 +102,7 @@ section!(/// `[stream.NAME]`
 section!(/// The keys of `[listener.NAME]` that any protocol has; the others are the protocol's own.
     Listener { protocol: String, address: String, stream: String, format: FormatWord, when_full: WhenFull, ack: Ack,
                max_line_bytes: Size, max_connections_per_address: usize, idle_timeout: Time, header_timeout: Time,
-               socket_mode: String, proxy_protocol: ProxyWord, tls_cert: String, tls_key: String, tls_client_ca: String,
+               socket_mode: String, socket_owner: String, socket_group: String, proxy_protocol: ProxyWord, tls_cert: String, tls_key: String, tls_client_ca: String,
                tls_client_crl: String,
                tls_client_subjects: Vec<String>, tls_min_version: TlsVersion });
 section!(/// `[token.NAME]`

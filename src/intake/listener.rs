@@ -45,8 +45,19 @@ pub struct ListenerOptions {
     pub max_connections_per_address: usize,
     /// A connection that sends nothing for so long is closed; zero: never.
     pub idle_timeout: Duration,
-    /// Mode of the socket file.
-    pub socket_mode: u32,
+    /// Who may use the socket file.
+    pub socket: SocketAccess,
+}
+
+/// Who may use a socket file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SocketAccess {
+    /// Its mode.
+    pub mode: u32,
+    /// Its owner; `None`: this user.
+    pub owner: Option<u32>,
+    /// Its group; `None`: this user's.
+    pub group: Option<u32>,
 }
 
 /// TLS of one listener.

@@ -34,6 +34,10 @@ pub trait Content {
     /// # Errors
     /// It cannot be read.
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// When it was written to last, in nanoseconds since 1970; `None`: nobody knows.
+    fn modified_ns(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// The files of this machine, opened for reading only.
@@ -56,6 +60,10 @@ impl Content for File {
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
         FileExt::read_at(self, into, offset)
     }
+    fn modified_ns(&self) -> Option<u64> {
+        let since = self.metadata().ok()?.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+        u64::try_from(since.as_nanos()).ok()
+    }
 }
 
 /// A file of a [`super::disk::Disk`].
@@ -76,6 +84,9 @@ impl Content for Box<dyn Content> {
     }
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
         (**self).read_at(into, offset)
+    }
+    fn modified_ns(&self) -> Option<u64> {
+        (**self).modified_ns()
     }
 }
 

@@ -33,6 +33,14 @@ pub trait Disk: Send + Sync + 'static {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes a symlink with this (relative) target; `AlreadyExists` where the name is taken.
     fn symlink(&self, target: &str, link: &Path) -> io::Result<()>;
+    /// Gives a file a second name (link(2)); `AlreadyExists` where that is taken, `Unsupported` where the file system has no such links.
+    fn link(&self, _file: &Path, _name: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// How many names a file has, and its number in the file system.
+    fn names_of(&self, _file: &Path) -> io::Result<(u64, u64)> {
+        Ok((1, 0))
+    }
     /// Where a symlink points; `None`: it is none. `NotFound` where nothing has that name.
     fn link_target(&self, path: &Path) -> io::Result<Option<PathBuf>>;
     /// Makes the directory's entries durable.

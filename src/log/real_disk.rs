@@ -7,7 +7,7 @@ use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, PosixFadviseAdvice, fcntl};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,6 +15,39 @@ use std::sync::{Arc, Mutex};
 /// Descriptors kept open on `/dev/null` and closed when an `open` meets `EMFILE` or `ENFILE`, so that rotation goes on
 /// when connections have used the table up: two for a new segment and its trail, two for the directory and the state.
 const SPARE_DESCRIPTORS: usize = 4;
+
+/// Who may read what is made, beside this user.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FileAccess {
+    /// Mode of files; directories have `x` too wherever it has `r`. `None`: as the umask leaves it.
+    pub mode: Option<u32>,
+    /// Group of files and directories. `None`: the process's.
+    pub group: Option<u32>,
+}
+
+impl FileAccess {
+    /// Mode of directories.
+    #[must_use]
+    pub fn dir_mode(&self) -> Option<u32> {
+        self.mode.map(|mode| mode | (mode & 0o444) >> 2)
+    }
+
+    /// Gives a file or directory to them that was just made.
+    fn give(&self, file: &File, mode: Option<u32>) -> io::Result<()> {
+        if let Some(group) = self.group {
+            std::os::unix::fs::fchown(file, None, Some(group)).map_err(|error| {
+                let advice = format!(
+                    "its group cannot be {group} (storage.file_group): {error}; this user is not in that group"
+                );
+                io::Error::new(error.kind(), advice)
+            })?;
+        }
+        match mode {
+            Some(mode) => file.set_permissions(fs::Permissions::from_mode(mode)),
+            None => Ok(()),
+        }
+    }
+}
 
 /// Files and directories of this machine. One instance serves all shards.
 pub struct RealDisk {
@@ -24,14 +57,21 @@ pub struct RealDisk {
     direct_works: Arc<AtomicBool>,
     /// `None`: for work that can wait.
     spare: Option<Mutex<Vec<File>>>,
+    access: FileAccess,
 }
 
 impl RealDisk {
     /// A disk with its spare descriptors.
     #[must_use]
     pub fn new() -> Self {
+        RealDisk::for_others(FileAccess::default())
+    }
+
+    /// The same; what is made on it is for others too.
+    #[must_use]
+    pub fn for_others(access: FileAccess) -> Self {
         let works = || Arc::new(AtomicBool::new(true));
-        let disk = RealDisk { dont_cache_works: works(), direct_works: works(), spare: Some(Mutex::default()) };
+        let disk = RealDisk { dont_cache_works: works(), direct_works: works(), spare: Some(Mutex::default()), access };
         disk.refill_spare();
         disk
     }
@@ -102,13 +142,19 @@ impl Disk for RealDisk {
         self.create_dir_all(parent)?;
         match fs::create_dir(dir) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            other => other?,
+            Err(e) => return Err(e),
+            Ok(()) if self.access == FileAccess::default() => {}
+            Ok(()) => self.access.give(&File::open(dir)?, self.access.dir_mode())?,
         }
         self.sync_dir(parent)
     }
 
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let file = self.with_spare(|| OpenOptions::new().read(true).append(true).create_new(true).open(path))?;
+        if let Err(error) = self.access.give(&file, self.access.mode) {
+            let _ = fs::remove_file(path); // nobody is to find it as it is
+            return Err(error);
+        }
         Ok(self.file(file))
     }
 
@@ -146,6 +192,15 @@ impl Disk for RealDisk {
         std::os::unix::fs::symlink(target, link)
     }
 
+    fn link(&self, file: &Path, name: &Path) -> io::Result<()> {
+        fs::hard_link(file, name)
+    }
+
+    fn names_of(&self, file: &Path) -> io::Result<(u64, u64)> {
+        let meta = fs::symlink_metadata(file)?;
+        Ok((meta.nlink(), meta.ino()))
+    }
+
     fn link_target(&self, path: &Path) -> io::Result<Option<PathBuf>> {
         match fs::read_link(path) {
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(None), // readlink(2): not a symlink
@@ -167,7 +222,7 @@ impl Disk for RealDisk {
 
     fn that_can_wait(&self) -> Option<Arc<dyn Disk>> {
         let (dont_cache_works, direct_works) = (Arc::clone(&self.dont_cache_works), Arc::clone(&self.direct_works));
-        Some(Arc::new(RealDisk { dont_cache_works, direct_works, spare: None }))
+        Some(Arc::new(RealDisk { dont_cache_works, direct_works, spare: None, access: self.access }))
     }
 
     fn size_bytes(&self, dir: &Path) -> io::Result<u64> {

@@ -28,6 +28,8 @@ pub struct StreamDir {
     /// Sequence of the segment that was begun last; 0: none yet. Goes into the next one's trail.
     begun: AtomicU64,
     reserve_step: AtomicU64,
+    /// Number of the file that `current` is a name of; 0: none that is known.
+    pointed_at: AtomicU64,
 }
 
 impl StreamDir {
@@ -73,7 +75,20 @@ impl StreamDir {
         }
         let (highest, begun) = (AtomicU64::new(known.max(seen).max(retired)), AtomicU64::new(seen));
         let reserve_step = AtomicU64::new(reserve_step);
-        Ok(StreamDir { disk, clock, dir, state, second_state: None, node, shard, highest, begun, reserve_step })
+        let pointed_at = AtomicU64::new(0);
+        Ok(StreamDir {
+            disk,
+            clock,
+            dir,
+            state,
+            second_state: None,
+            node,
+            shard,
+            highest,
+            begun,
+            reserve_step,
+            pointed_at,
+        })
     }
 
     /// Keeps the highest sequence beneath this directory too: one that stays where the stream's own may be in memory.
@@ -209,27 +224,42 @@ impl StreamDir {
         self.disk.sync_dir(&self.dir).context("sync directory", &self.dir)
     }
 
-    /// Points `current-SHARD` at the active segment, by rename, so that `tail -F` never misses it.
+    /// Points `current-SHARD` at the active segment, by rename. It is a hard link, since GNU tail hears at once that a file has
+    /// another name's place, and looks at symlinks only now and then; a symlink where the file system has no hard links.
     ///
     /// # Errors
-    /// The symlink cannot be made; nothing but `tail -F` depends on it.
+    /// It cannot be made; nothing but `tail -F` depends on it.
     pub fn point_current(&self, id: SegmentId) -> Result<(), LogError> {
         let link = self.dir.join(current_link(self.shard));
         self.is_ours_to_point(&link)?;
         let temp = link.with_extension("tmp");
-        let target = id.file_name(Kind::Active);
-        match self.disk.symlink(&target, &temp) {
+        let (target, active) = (id.file_name(Kind::Active), self.file(id, Kind::Active));
+        let make = || match self.disk.link(&active, &temp) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists || e.kind() == io::ErrorKind::NotFound => Err(e),
+            // As many reasons as file systems: no such links, too many of them, not allowed.
+            Err(_) => self.disk.symlink(&target, &temp),
+            Ok(()) => Ok(()),
+        };
+        match make() {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 self.disk.remove(&temp).context("remove", &temp)?;
-                self.disk.symlink(&target, &temp)
+                make()
             }
             other => other,
         }
         .context("link", &temp)?;
-        self.disk.rename_over(&temp, &link).context("rename", &temp)
+        self.disk.rename_over(&temp, &link).context("rename", &temp)?;
+        if let Ok((names, number)) = self.disk.names_of(&link) {
+            self.pointed_at.store(if names > 1 { number } else { 0 }, Ordering::Relaxed);
+        }
+        // Where both are names of one file, rename(2) does nothing.
+        match self.disk.remove(&temp) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).context("remove", &temp),
+            _ => Ok(()),
+        }
     }
 
-    /// Removes the symlink, at an orderly end.
+    /// Removes the link, at an orderly end.
     pub fn drop_current(&self) {
         let link = self.dir.join(current_link(self.shard));
         if self.is_ours_to_point(&link).is_ok() {
@@ -237,12 +267,20 @@ impl StreamDir {
         }
     }
 
-    /// logrotate and the like make a file of that name, and somebody may have written lines into it.
+    /// logrotate and the like make a file of that name, and somebody may have written lines into it. Ours is a symlink, or one of several
+    /// names of a segment.
     fn is_ours_to_point(&self, link: &Path) -> Result<(), LogError> {
         match self.disk.link_target(link) {
-            Ok(None) => {
-                Err(LogError::State { path: link.to_path_buf(), expected: "a symlink", way_out: "move it away" })
-            }
+            Ok(None) => match self.disk.names_of(link).context("look at", link)? {
+                (names, number) if names > 1 || (number > 0 && number == self.pointed_at.load(Ordering::Relaxed)) => {
+                    Ok(())
+                }
+                _ => Err(LogError::State {
+                    path: link.to_path_buf(),
+                    expected: "the segment that is being written",
+                    way_out: "move it away",
+                }),
+            },
             Ok(Some(_)) => Ok(()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(LogError::Io { what: "look at", path: link.to_path_buf(), error }),

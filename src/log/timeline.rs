@@ -14,8 +14,8 @@ pub struct Span {
     pub from: u64,
     /// Byte behind the last.
     pub to: u64,
-    /// Nanoseconds since 1970; `None`: after everything that the trail knows (it is written a little later), or the trail is not
-    /// there.
+    /// Nanoseconds since 1970. Of what came after everything that the trail knows (it is written a little later), the time of the last write to
+    /// the text. `None`: the trail is not there, or nobody knows that either.
     pub wall_ns: Option<u64>,
 }
 
@@ -57,10 +57,11 @@ impl Period {
 /// A file cannot be read.
 pub fn open(files: &dyn Files, dir: &Path, id: SegmentId) -> io::Result<Option<Timed>> {
     // The trail first: what it names was in the text by then.
-    let mut spans = Spans::default();
+    let (mut spans, mut has_trail) = (Spans::default(), false);
     if let Some(file) = open_kind(files, dir, id, Kind::Trail)?
         && trail::header(&*file)?.is_some()
     {
+        has_trail = true;
         let mut records = Records::of(&*file);
         while let Some(record) = records.read()?
             && spans.add(&record)
@@ -68,7 +69,8 @@ pub fn open(files: &dyn Files, dir: &Path, id: SegmentId) -> io::Result<Option<T
     }
     let Some((content, kind)) = open_text(files, dir, id)? else { return Ok(None) };
     let len = content.size()?;
-    Ok(Some(Timed { id, content, kind, spans: spans.up_to(len) }))
+    let modified_ns = content.modified_ns().filter(|_| has_trail);
+    Ok(Some(Timed { id, content, kind, spans: spans.up_to(len, modified_ns) }))
 }
 
 /// Writes, as they are read.
@@ -92,15 +94,15 @@ impl Spans {
         true
     }
 
-    /// For a text of that length.
-    fn up_to(mut self, len: u64) -> Vec<Span> {
+    /// For a text of that length, which was written to last at that time.
+    fn up_to(mut self, len: u64, modified_ns: Option<u64>) -> Vec<Span> {
         self.0.truncate(self.0.partition_point(|span| span.from < len));
         if let Some(last) = self.0.last_mut() {
             last.to = last.to.min(len);
         }
         let at = self.0.last().map_or(0, |last| last.to);
         if at < len {
-            self.0.push(Span { from: at, to: len, wall_ns: None });
+            self.0.push(Span { from: at, to: len, wall_ns: modified_ns });
         }
         self.0
     }
@@ -122,7 +124,7 @@ mod tests {
         let spans = |records: &[Record], len| {
             let mut spans = Spans::default();
             assert!(records.iter().all(|r| spans.add(r)));
-            spans.up_to(len)
+            spans.up_to(len, None)
         };
         let span = |from, to, wall_ns| Span { from, to, wall_ns };
         assert_eq!(spans(&trail, 20), [span(0, 15, Some(5)), span(15, 20, Some(7))]);

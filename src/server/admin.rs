@@ -4,7 +4,7 @@ use super::error::StartError;
 use super::error::resource;
 use crate::host::address::Address;
 use crate::host::peer::ListenerId;
-use crate::intake::listener::{ListenerOptions, WhenFull};
+use crate::intake::listener::{ListenerOptions, SocketAccess, WhenFull};
 use crate::intake::net::listen;
 use crate::intake::reactor::{AddressLimit, ListenerRun};
 use crate::intake::spread::Spread;
@@ -75,7 +75,7 @@ impl AdminAddress {
             tls: None,
             max_connections_per_address: 0,
             idle_timeout: IDLE,
-            socket_mode: 0,
+            socket: SocketAccess::default(),
         };
         let addresses = Arc::new(AddressLimit::new(0, 128));
         Ok(AdminAddress { address, socket, run: ListenerRun { options, addresses, tls: None, is_gone: false } })

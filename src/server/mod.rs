@@ -63,7 +63,7 @@ pub fn start(
     manager: Manager,
     inherited: Vec<Inherited>,
 ) -> Result<Server, StartError> {
-    let (disk, clock) = (Arc::new(RealDisk::new()), Arc::new(SystemClock::new()));
+    let (disk, clock) = (Arc::new(RealDisk::for_others(options.files)), Arc::new(SystemClock::new()));
     start_around(options, notices, Around { disk, clock, manager, inherited })
 }
 

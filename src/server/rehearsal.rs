@@ -16,7 +16,15 @@ use std::path::Path;
 /// All that would keep a server from starting with these options, here and now. Makes and removes nothing.
 #[must_use]
 pub fn look(options: &Options) -> Vec<StartError> {
-    let mut found = directories(options);
+    let mut found = data_directories(options);
+    for listener in &options.listeners {
+        if let Address::Unix(path) | Address::UnixDatagram(path) = &listener.address
+            && !path.starts_with(&options.data_dir) // which a start makes
+            && let Err(error) = socket_directory(path)
+        {
+            found.push(refused(listener, error));
+        }
+    }
     found.extend(Certificates::load_each(&options.listeners));
     if let (EngineChoice::IoUring, Err(error)) = (options.engine, net::probe()) {
         found.push(StartError::IoUring { error });
@@ -29,19 +37,11 @@ pub fn look(options: &Options) -> Vec<StartError> {
     found
 }
 
-/// Those that concern directories: of the data, of sealed segments, and of sockets.
+/// Those that concern the directories of the data and of sealed segments.
 #[must_use]
-pub fn directories(options: &Options) -> Vec<StartError> {
+pub fn data_directories(options: &Options) -> Vec<StartError> {
     let dirs = std::iter::once(&options.data_dir).chain(&options.sealed_dir);
-    let mut found: Vec<StartError> = dirs.filter_map(|dir| data_dir::look(dir).err()).map(StartError::from).collect();
-    for listener in &options.listeners {
-        if let Address::Unix(path) | Address::UnixDatagram(path) = &listener.address
-            && let Err(error) = socket_directory(path)
-        {
-            found.push(refused(listener, error));
-        }
-    }
-    found
+    dirs.filter_map(|dir| data_dir::look(dir).err()).map(StartError::from).collect()
 }
 
 fn refused(listener: &ListenerOptions, error: io::Error) -> StartError {

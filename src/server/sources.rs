@@ -3,7 +3,7 @@
 use super::error::StartError;
 use crate::host::address::Address;
 use crate::host::peer::{ListenerId, Peer};
-use crate::intake::listener::ListenerOptions;
+use crate::intake::listener::{ListenerOptions, SocketAccess};
 use crate::intake::net::listen::{self, SocketFile};
 use crate::intake::net::{Kind, Socket, stdin};
 use crate::intake::spread::Handed;
@@ -60,7 +60,7 @@ impl Source {
         let taken = take_for(inherited, &listener.name, &listener.address);
         let kept_as: Vec<String> = taken.iter().map(|i| i.name.clone()).filter(|name| name.starts_with('@')).collect();
         let source = match taken.is_empty() {
-            true => Source::bind(&listener.address, listener.socket_mode, reactors),
+            true => Source::bind(&listener.address, listener.socket, reactors),
             false => Source::take_over(&listener.address, taken.into_iter().map(|i| i.socket).collect()),
         };
         let source = source.map(|source| Source { kept_as, ..source }).map(|mut source| {
@@ -68,7 +68,7 @@ impl Source {
             if let (false, Address::Unix(path) | Address::UnixDatagram(path)) =
                 (source.kept_as.is_empty(), &listener.address)
             {
-                let _ = listen::set_mode(&listener.address, listener.socket_mode);
+                let _ = listen::give(&listener.address, access(listener.socket));
                 source.file = SocketFile::at(path).ok();
             }
             source
@@ -76,7 +76,7 @@ impl Source {
         source.and_then(Source::copied).map_err(failed)
     }
 
-    fn bind(address: &Address, mode: u32, reactors: usize) -> io::Result<Source> {
+    fn bind(address: &Address, socket: SocketAccess, reactors: usize) -> io::Result<Source> {
         let mut source = Source::new(address.clone());
         match address {
             Address::Tcp(tcp) => {
@@ -84,11 +84,11 @@ impl Source {
                 (source.per_reactor, source.address) = (sockets, Address::Tcp(real));
             }
             Address::Unix(path) => {
-                source.shared = vec![listen::bind_unix(path, Kind::Stream, mode)?];
+                source.shared = vec![listen::bind_unix(path, Kind::Stream, access(socket))?];
                 source.file = Some(SocketFile::at(path)?);
             }
             Address::UnixDatagram(path) => {
-                let fd = listen::bind_unix(path, Kind::Datagram, mode)?;
+                let fd = listen::bind_unix(path, Kind::Datagram, access(socket))?;
                 source.single = Some(Socket { fd, kind: Kind::Datagram });
                 source.file = Some(SocketFile::at(path)?);
             }
@@ -144,10 +144,21 @@ impl Source {
         self.kept_as = vec![name];
     }
 
+    /// True where the socket file that was made is gone, or another's.
+    pub fn is_lost(&self) -> bool {
+        self.file.as_ref().is_some_and(|file| !file.is_there())
+    }
+
     /// Removes the socket file that was made.
     pub fn remove_file(&self) {
         self.file.iter().for_each(SocketFile::remove);
     }
+}
+
+/// As the system calls have it.
+pub fn access(socket: SocketAccess) -> listen::Access {
+    let SocketAccess { mode, owner, group } = socket;
+    listen::Access { mode, owner, group }
 }
 
 /// Opens the sockets of all listeners, or of none.

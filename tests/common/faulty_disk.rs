@@ -147,6 +147,12 @@ impl Disk for FaultyDisk {
     fn symlink(&self, target: &str, link: &Path) -> io::Result<()> {
         self.real.symlink(target, link)
     }
+    fn link(&self, file: &Path, name: &Path) -> io::Result<()> {
+        self.real.link(file, name)
+    }
+    fn names_of(&self, file: &Path) -> io::Result<(u64, u64)> {
+        self.real.names_of(file)
+    }
     fn link_target(&self, path: &Path) -> io::Result<Option<PathBuf>> {
         self.real.link_target(path)
     }

@@ -228,6 +228,18 @@ impl Metrics {
 }
 
 /// Sends `lines` in one connection and ends it cleanly; returns when the server has read everything.
+/// The active segment of shard 0 of the stream `default`: the file that `current-0` is another name of.
+pub fn current(data_dir: &Path) -> Option<PathBuf> {
+    use std::os::unix::fs::MetadataExt;
+    let dir = data_dir.join("default");
+    let link = std::fs::metadata(dir.join("current-0")).ok()?;
+    let is_it = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        !name.starts_with("current-") && std::fs::symlink_metadata(path).is_ok_and(|m| m.ino() == link.ino())
+    };
+    std::fs::read_dir(&dir).ok()?.filter_map(Result::ok).map(|entry| entry.path()).find(is_it)
+}
+
 pub fn send_all(address: SocketAddr, bytes: &[u8]) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(bytes).unwrap();

@@ -67,9 +67,15 @@ impl SocketFile {
         Ok(SocketFile { path: path.to_path_buf(), id: (meta.dev(), meta.ino()) })
     }
 
+    /// True while it has its name.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        SocketFile::at(&self.path).is_ok_and(|now| now == *self)
+    }
+
     /// Removes it, unless something else has its name by now.
     pub fn remove(&self) {
-        if SocketFile::at(&self.path).is_ok_and(|now| now == *self) {
+        if self.is_there() {
             let _ = std::fs::remove_file(&self.path); // its directory may be read-only by now; it is dead either way
         }
     }
@@ -122,11 +128,22 @@ fn is_dead(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// A Unix socket of the given type, with the file's mode. A socket file that nobody serves any more is replaced.
+/// Who may use a socket file.
+#[derive(Debug, Clone, Copy)]
+pub struct Access {
+    /// Its mode.
+    pub mode: u32,
+    /// Its owner; `None`: this user.
+    pub owner: Option<u32>,
+    /// Its group; `None`: this user's.
+    pub group: Option<u32>,
+}
+
+/// A Unix socket of the given type, with the file's mode, owner and group. A socket file that nobody serves any more is replaced.
 ///
 /// # Errors
 /// The path is taken by something else or by a running server, or cannot be made.
-pub fn bind_unix(path: &Path, kind: super::Kind, mode: u32) -> io::Result<Socket> {
+pub fn bind_unix(path: &Path, kind: super::Kind, access: Access) -> io::Result<Socket> {
     let of = match kind {
         super::Kind::Stream => Type::STREAM,
         super::Kind::Datagram => Type::DGRAM,
@@ -135,7 +152,10 @@ pub fn bind_unix(path: &Path, kind: super::Kind, mode: u32) -> io::Result<Socket
     make_way(path)?;
     let socket = Socket::new(Domain::UNIX, of, None)?;
     socket.bind(&address)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    if let Err(error) = give_file(path, access) {
+        let _ = std::fs::remove_file(path); // nobody is to use it as it is
+        return Err(error);
+    }
     if kind == super::Kind::Stream {
         socket.listen(BACKLOG)?;
     }
@@ -143,15 +163,25 @@ pub fn bind_unix(path: &Path, kind: super::Kind, mode: u32) -> io::Result<Socket
     Ok(socket)
 }
 
-/// Gives the file of a Unix socket its mode; other addresses have none.
+fn give_file(path: &Path, access: Access) -> io::Result<()> {
+    let Access { mode, owner, group } = access;
+    if owner.is_some() || group.is_some() {
+        std::os::unix::fs::chown(path, owner, group).map_err(|error| {
+            let advice = "socket_owner needs root, socket_group a group that this user is in";
+            io::Error::new(error.kind(), format!("owner or group cannot be set ({error}): {advice}"))
+        })?;
+    }
+    // Behind chown(2), which takes some bits away.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+}
+
+/// Gives the file of a Unix socket its mode, owner and group; other addresses have none.
 ///
 /// # Errors
 /// The file is not there, or not ours.
-pub fn set_mode(address: &Address, mode: u32) -> io::Result<()> {
+pub fn give(address: &Address, access: Access) -> io::Result<()> {
     match address {
-        Address::Unix(path) | Address::UnixDatagram(path) => {
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
-        }
+        Address::Unix(path) | Address::UnixDatagram(path) => give_file(path, access),
         Address::Tcp(_) | Address::Stdin => Ok(()),
     }
 }
@@ -159,6 +189,8 @@ pub fn set_mode(address: &Address, mode: u32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ONLY_US: Access = Access { mode: 0o600, owner: None, group: None };
 
     #[test]
     fn addresses_are_read_and_shown_alike() {
@@ -192,48 +224,48 @@ mod tests {
     fn a_dead_socket_file_is_replaced_and_a_living_one_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
-        drop(bind_unix(&path, crate::intake::net::Kind::Stream, 0o600).unwrap());
-        let _living = bind_unix(&path, crate::intake::net::Kind::Stream, 0o600).unwrap();
+        drop(bind_unix(&path, crate::intake::net::Kind::Stream, ONLY_US).unwrap());
+        let _living = bind_unix(&path, crate::intake::net::Kind::Stream, ONLY_US).unwrap();
         assert_eq!(
-            bind_unix(&path, crate::intake::net::Kind::Stream, 0o600).unwrap_err().kind(),
+            bind_unix(&path, crate::intake::net::Kind::Stream, ONLY_US).unwrap_err().kind(),
             io::ErrorKind::AddrInUse
         );
         let gram = dir.path().join("g");
         let held = std::os::unix::net::UnixDatagram::bind(&gram).unwrap();
         for kind in [crate::intake::net::Kind::Stream, crate::intake::net::Kind::Datagram] {
-            assert_eq!(bind_unix(&gram, kind, 0o600).unwrap_err().kind(), io::ErrorKind::AddrInUse, "{kind:?}");
+            assert_eq!(bind_unix(&gram, kind, ONLY_US).unwrap_err().kind(), io::ErrorKind::AddrInUse, "{kind:?}");
         }
         assert!(held.local_addr().unwrap().as_pathname().is_some_and(Path::exists), "it is still there");
         drop(held);
-        drop(bind_unix(&gram, crate::intake::net::Kind::Stream, 0o600).unwrap());
+        drop(bind_unix(&gram, crate::intake::net::Kind::Stream, ONLY_US).unwrap());
         // A queue that is full, and a link to a socket that lives.
         let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
         let full = dir.path().join("full");
         listener.bind(&SockAddr::unix(&full).unwrap()).unwrap();
         listener.listen(0).unwrap();
         let _waiting = std::os::unix::net::UnixStream::connect(&full).unwrap();
-        assert!(bind_unix(&full, crate::intake::net::Kind::Stream, 0o600).is_err());
+        assert!(bind_unix(&full, crate::intake::net::Kind::Stream, ONLY_US).is_err());
         std::os::unix::fs::symlink(&full, dir.path().join("link")).unwrap();
-        assert!(bind_unix(&dir.path().join("link"), crate::intake::net::Kind::Stream, 0o600).is_err());
+        assert!(bind_unix(&dir.path().join("link"), crate::intake::net::Kind::Stream, ONLY_US).is_err());
         let early = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
         early.bind(&SockAddr::unix(dir.path().join("early")).unwrap()).unwrap();
         assert!(
-            bind_unix(&dir.path().join("early"), crate::intake::net::Kind::Stream, 0o600).is_err(),
+            bind_unix(&dir.path().join("early"), crate::intake::net::Kind::Stream, ONLY_US).is_err(),
             "bound, not listening yet"
         );
         assert!(full.exists() && dir.path().join("link").exists());
         std::fs::write(dir.path().join("f"), "x").unwrap();
-        assert!(bind_unix(&dir.path().join("f"), crate::intake::net::Kind::Stream, 0o600).is_err());
+        assert!(bind_unix(&dir.path().join("f"), crate::intake::net::Kind::Stream, ONLY_US).is_err());
     }
 
     #[test]
     fn a_socket_file_that_is_another_ones_by_now_is_not_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
-        let _ours = bind_unix(&path, crate::intake::net::Kind::Stream, 0o600).unwrap();
+        let _ours = bind_unix(&path, crate::intake::net::Kind::Stream, ONLY_US).unwrap();
         let file = SocketFile::at(&path).unwrap();
         std::fs::rename(&path, dir.path().join("moved")).unwrap();
-        let _theirs = bind_unix(&path, crate::intake::net::Kind::Stream, 0o600).unwrap();
+        let _theirs = bind_unix(&path, crate::intake::net::Kind::Stream, ONLY_US).unwrap();
         file.remove();
         assert!(path.exists(), "it is theirs");
         SocketFile::at(&path).unwrap().remove();

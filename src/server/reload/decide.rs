@@ -20,6 +20,7 @@ impl Live {
             ("buffer.memory", new.buffer_bytes != old.buffer_bytes),
             ("admin.address", new.admin != old.admin),
             ("storage.sealed_dir", new.sealed_dir != old.sealed_dir),
+            ("storage.file_mode or file_group", new.files != old.files),
             ("[log]", new.log != old.log),
             (
                 "limits.max_connections (more than at the start)",
@@ -49,7 +50,9 @@ impl Live {
                 continue;
             }
             accepted.push(listener.clone());
-            if running.is_some_and(|r| !r.is_gone && r.options == *listener) {
+            // A socket file that somebody has removed is made again.
+            let is_lost = place.is_some_and(|p| self.sources[p].is_lost());
+            if !is_lost && running.is_some_and(|r| !r.is_gone && r.options == *listener) {
                 continue;
             }
             let place = place.unwrap_or_else(|| {

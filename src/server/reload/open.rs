@@ -7,6 +7,7 @@ use super::super::sources::Source;
 use super::{NewStream, Proposal, Report};
 use crate::config::Options;
 use crate::intake::listener::ListenerOptions;
+use crate::intake::reactor::ListenerRun;
 use crate::log::segment::Segment;
 use crate::log::stream_dir::StreamDir;
 use std::sync::Arc;
@@ -27,11 +28,14 @@ impl Live {
     /// the places of those.
     pub(super) fn open_sources(&self, proposals: &mut [Proposal], gone: &[usize]) -> Result<Vec<usize>, StartError> {
         let moves = |p: &Proposal| {
-            self.runs.get(p.place).is_none_or(|run| run.is_gone || run.options.address != p.options.address)
+            let is_same = |run: &ListenerRun| !run.is_gone && run.options.address == p.options.address;
+            !self.runs.get(p.place).is_some_and(is_same) || self.sources[p.place].is_lost()
         };
         let moving = proposals.iter().filter(|p| moves(p)).map(|p| p.place).filter(|p| *p < self.runs.len());
-        let given_up: Vec<usize> =
-            moving.chain(gone.iter().copied()).filter(|p| !self.sources[*p].copies.is_empty()).collect();
+        let given_up: Vec<usize> = moving
+            .chain(gone.iter().copied())
+            .filter(|p| !self.sources[*p].copies.is_empty() && !self.sources[*p].is_lost())
+            .collect();
         let mut handed_on = Vec::new();
         let mut opened: Vec<usize> = Vec::new();
         for index in 0..proposals.len() {

@@ -2,6 +2,7 @@
 
 use super::super::build::stored;
 use super::super::live::Live;
+use super::super::sources::access;
 use super::super::threads::Threads;
 use super::{NewStream, Proposal, Report};
 use crate::config::Options;
@@ -96,9 +97,8 @@ impl Live {
             let (name, limit) = (options.name.clone(), options.max_connections_per_address);
             let tls = self.certificates.of(place);
             let is_known = place < self.runs.len();
-            let old_mode = self.runs.get(place).map(|r| r.options.socket_mode);
-            let mode = old_mode.filter(|old| *old != options.socket_mode);
-            let mode = mode.map(|_| (options.address.clone(), options.socket_mode));
+            let old = self.runs.get(place).map(|r| r.options.socket).filter(|old| *old != options.socket);
+            let socket = old.map(|_| (options.address.clone(), access(options.socket)));
             let addresses = match is_known {
                 true => Arc::clone(&self.runs[place].addresses),
                 false => Arc::new(AddressLimit::new(limit, self.options.ipv6_prefix)),
@@ -113,8 +113,8 @@ impl Live {
             }
             changed.push(place);
             let Some(mut source) = source else {
-                if let Some(error) = mode.and_then(|(address, mode)| listen::set_mode(&address, mode).err()) {
-                    report.restart.push(format!("listener.{name}.socket_mode ({error})"));
+                if let Some(error) = socket.and_then(|(address, access)| listen::give(&address, access).err()) {
+                    report.restart.push(format!("listener.{name}.socket_mode, socket_owner or socket_group ({error})"));
                 }
                 report.changed.push(format!("listener {name} has other options"));
                 continue;

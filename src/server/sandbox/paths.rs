@@ -2,6 +2,7 @@
 
 use crate::config::Options;
 use crate::host::address::Address;
+use crate::intake::listener::ListenerOptions;
 use crate::log::disk::Disk;
 use crate::log::names::is_stream_name;
 use crate::log::real_disk::RealDisk;
@@ -27,9 +28,14 @@ impl Paths {
     /// What a configuration names. Directories for files are made (durably), since only what exists can be allowed.
     #[must_use]
     pub fn of(options: &Options, config: Option<&Path>) -> Paths {
-        let (mut paths, disk) = (Paths::default(), RealDisk::new());
+        let (mut paths, disk) = (Paths::default(), RealDisk::for_others(options.files));
         // Topology, memory, boot id; and how the machine is limited, which a reload reads again.
         paths.read.extend(["/proc", "/sys"].map(PathBuf::from));
+        let names_somebody = |l: &ListenerOptions| l.socket.owner.is_some() || l.socket.group.is_some();
+        if options.files.group.is_some() || options.listeners.iter().any(names_somebody) {
+            // Users and groups have names, which a reload looks up again.
+            paths.read.extend(["/etc/passwd", "/etc/group", "/etc/nsswitch.conf"].map(PathBuf::from));
+        }
         paths.read.extend(config.iter().flat_map(|file| directories(file)));
         for dir in options.sealed_dir.iter().chain([&options.data_dir]) {
             // Whatever keeps it from being made says the server itself, with the reason.
@@ -95,7 +101,7 @@ impl Paths {
 }
 
 /// The files of a listener's TLS.
-pub fn certificate_files(listener: &crate::intake::listener::ListenerOptions) -> impl Iterator<Item = &Path> {
+pub fn certificate_files(listener: &ListenerOptions) -> impl Iterator<Item = &Path> {
     let files = listener
         .tls
         .iter()

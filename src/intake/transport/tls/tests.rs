@@ -1,6 +1,6 @@
 //! The stage against rustls' own client, over a wire that is cut anywhere.
 
-mod files;
+mod file_tests;
 
 use super::*;
 use crate::intake::transport::Source;

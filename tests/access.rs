@@ -164,7 +164,7 @@ fn a_signal_in_the_first_moments_does_not_end_the_server() {
             assert!(child.try_wait().unwrap().is_none());
             std::thread::yield_now();
         }
-        (0..50).for_each(|_| drop(nix::sys::signal::kill(pid, signal)));
+        (0..50).for_each(|_| nix::sys::signal::kill(pid, signal).unwrap());
         let mut said = String::new();
         let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
         while !said.contains("Read it back") {

@@ -290,6 +290,13 @@ fn what_could_not_be_read_breaks_no_rules() {
         .unwrap_err();
     let found: Vec<&str> = errors.iter().filter_map(|e| e.key.as_deref()).collect();
     assert_eq!(found, ["listener.a.protocol", "buffer.memory", "buffer.linger"], "{errors}");
+    let set = |key: &str, value: &str| (key.to_string(), value.to_string(), format!("--set {key}"));
+    let wrong = [("placement.shards", "x"), ("foo.bar", "1"), ("buffer.memory", "64"), ("limits.max_connections", "4x")];
+    let overrides = Overrides { set: wrong.map(|(key, value)| set(key, value)).to_vec(), ..Overrides::default() };
+    let errors = load_text("", "t", &overrides, |_| None).unwrap_err();
+    let places: Vec<&str> = errors.iter().map(|e| e.place.as_str()).collect();
+    assert_eq!(places.len(), 4, "{errors}");
+    assert!(errors.to_string().contains("--set foo.bar: `foo`: unknown key"), "{errors}");
     let errors = load_str("a = \n[b\n[storage]\nx = 1").unwrap_err();
     assert!(errors.iter().count() >= 2, "{errors}");
     let errors = load_str("data_dir = \"${A}\"\nengine = \"${B}\"").unwrap_err();

@@ -108,7 +108,7 @@ impl FromStr for Address {
             Some(("udp", _)) => Err("udp:// is not an address of the lines protocol; use tcp:// or unixgram://".into()),
             _ => Err(format!(
                 "\"{text}\" is not an address: expected tcp://IP:PORT, unix://PATH, unixgram://PATH or stdin:{}",
-                meant(text).map(|hint| format!("; {hint}")).unwrap_or_default()
+                meant(text).map(|hint| format!(" ({hint})")).unwrap_or_default()
             )),
         }
     }

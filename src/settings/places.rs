@@ -144,7 +144,11 @@ impl Places {
         let message = error.message().trim_end();
         let span = error.span().unwrap_or(0..0);
         let holds = |s: &Range<usize>| s.start <= span.start && span.start < s.end.max(s.start + 1);
-        let spot = self.spans.iter().rev().filter(|spot| holds(&spot.span)).max_by_key(|spot| spot.key.len());
+        // Where keys have one place (those of a flag), an unknown one is the one that is named.
+        let unknown = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
+        let is_named = |spot: &Spot| unknown.is_some_and(|name| spot.key.rsplit('.').next() == Some(name));
+        let spots = self.spans.iter().rev().filter(|spot| holds(&spot.span));
+        let spot = spots.max_by_key(|spot| (is_named(spot), spot.key.len()));
         let (key, place) = spot.map_or((None, self.default.clone()), |s| (Some(s.key.clone()), s.place.clone()));
         let section = key.as_deref().map_or("", section_of);
         let more = if section.starts_with(within) { more } else { &[] };

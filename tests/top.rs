@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ratatui::style::Modifier;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::process::{Command, ExitStatus, Stdio};
@@ -215,6 +216,10 @@ fn which_server_it_is_stands_in_the_first_line_where_there_is_room() {
     state.take(Answer { at: start, result: Err("gone".into()) });
     let gone = frame(&state, 120, 24);
     assert!(gone.contains("web-1") && !gone.contains("up 2 h"), "{gone}");
+    let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
+    terminal.draw(|frame| draw(frame, &state, Instant::now())).unwrap();
+    let cells = terminal.backend().buffer().content.iter().skip(80).filter(|cell| cell.symbol() != " ");
+    assert!(cells.clone().count() > 100 && cells.clone().all(|cell| cell.modifier == Modifier::DIM), "{gone}");
 }
 
 #[test]

@@ -46,6 +46,11 @@ pub fn draw(frame: &mut Frame<'_>, state: &State, now: Instant) {
     frame.render_widget(Paragraph::new(lines), figures);
     draw_listeners(frame, view, state.scroll, listener);
     draw_shards(frame, view, state.scroll, shard);
+    if state.gone.is_some() {
+        // What is not of now looks so; the first line says since when.
+        let below = area.intersection(Rect { y: area.y.saturating_add(1), ..area });
+        frame.buffer_mut().set_style(below, Style::reset().add_modifier(Modifier::DIM));
+    }
     let paused = if state.is_paused { "PAUSED, p goes on" } else { "p pause" };
     let keys = cut(&format!("q quit  {paused}  arrows or 1-9 scroll"), usize::from(foot.width));
     frame.render_widget(Paragraph::new(keys).style(soft()), foot);

@@ -246,19 +246,21 @@ fn names_and_numbers_of_a_hostile_server_stay_text() {
     assert_eq!(browser.text("balance"), "The account does not balance: a bug. Please report it with /metrics.");
 }
 
-/// Writes down what is shown, whenever anything changes: polls so far, whether it is of the past, and three texts.
+/// Writes down what is shown, whenever anything changes: polls so far, whether it is of the past, three texts, and more rates.
 const RECORDER: &str = r"
     window.seen = [];
     const text = (id) => (document.getElementById(id) || { textContent: '' }).textContent;
     new MutationObserver(() => {
         if (!document.getElementById('balance')) return;
         const { dataset, classList } = document.body;
-        seen.push([dataset.polls || '0', String(classList.contains('stale')), text('when'), text('now-lines'), text('balance')]);
+        const rates = '#now-bytes, #now-drops, #now-sync, #listeners td:nth-child(2), #listeners td:nth-child(3), #shards td:nth-child(4)';
+        const more = [...document.querySelectorAll(rates)].map((e) => e.textContent).join(' ');
+        seen.push([dataset.polls || '0', String(classList.contains('stale')), text('when'), text('now-lines'), text('balance'), more]);
     }).observe(document, { subtree: true, childList: true, characterData: true, attributes: true });
 ";
 
 /// What was written down.
-fn seen(browser: &Browser) -> Vec<[String; 5]> {
+fn seen(browser: &Browser) -> Vec<[String; 6]> {
     serde_json::from_value(browser.run("return seen")).unwrap()
 }
 
@@ -293,7 +295,7 @@ fn what_is_shown_is_of_now_or_says_of_when_it_is() {
         first.iter().any(|s| s[0] == "1" && s[2] == MEASURING && s[4] == "Every line is accounted for."),
         "{first:?}"
     );
-    assert!(first.iter().all(|s| s[3] == "–"), "{first:?}");
+    assert!(first.iter().all(|s| s[3] == "–" && s[5].split(' ').all(|rate| rate == "–")), "{first:?}");
     assert_eq!((browser.text("when"), browser.text("now-lines")), ("Now".into(), "0".into()));
     let received = "return document.querySelector('#account td').textContent";
     let before = number(browser.run(received).as_str().unwrap());

@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ratatui::style::Modifier;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::process::{Command, ExitStatus, Stdio};
@@ -78,6 +79,147 @@ fn a_frame_of_eighty_columns_shows_it_all() {
         assert!(text.contains(part), "{part}\n{text}");
     }
     assert!(text.lines().all(|l| l.chars().count() <= 80));
+}
+
+/// The place behind the last letter of a text in a line, in columns.
+fn end_of(line: &str, text: &str) -> Option<usize> {
+    line.find(text).map(|at| line[..at].chars().count() + text.chars().count())
+}
+
+/// Headers whose column is there. Each ends where every figure beneath it ends, and nothing else is in that line.
+fn headers<'a>(text: &str, title: &str, all: &[&'a str], rows: &[&str]) -> Vec<&'a str> {
+    let lines: Vec<&str> = text.lines().collect();
+    let at = lines.iter().position(|l| l.starts_with(title)).unwrap_or_else(|| panic!("{title}\n{text}"));
+    let mut rest = lines[at].replacen(title, "", 1);
+    let found: Vec<&str> = all.iter().copied().filter(|head| lines[at].contains(head)).collect();
+    found.iter().for_each(|head| rest = rest.replacen(head, "", 1));
+    assert_eq!(rest.trim(), "", "part of a header\n{text}");
+    for (line, name) in lines[at + 1..].iter().zip(rows) {
+        assert!(line.starts_with(name), "{name}\n{text}");
+        for head in &found {
+            let end = end_of(lines[at], head).unwrap();
+            let cell: Vec<char> = line.chars().skip(end - 1).take(2).collect();
+            assert!(cell[0] != ' ' && cell.get(1).is_none_or(|c| *c == ' '), "{head} over {name}\n{text}");
+        }
+    }
+    found
+}
+
+const LISTENER: [&str; 7] = ["lines/s", "bytes/s", "received", "durable", "in flight", "dropped", "at risk"];
+const SHARD: [&str; 8] = ["conns", "buffer", "written/s", "write p99", "syncs/s", "sync p50", "sync p99", "waits"];
+
+#[test]
+fn headers_stand_over_their_columns_at_every_width() {
+    let few = [(40, 4, 4), (60, 6, 6), (80, 7, 8), (120, 7, 8)];
+    for (width, listeners, shards) in few {
+        let text = frame(&state(2, 2), width, 24);
+        let found = headers(&text, "listener", &LISTENER, &["app-00 ", "app-01 "]);
+        assert_eq!(found.len(), listeners, "{found:?}\n{text}");
+        assert!(found.contains(&"lines/s") && found.contains(&"dropped"), "{found:?}");
+        let found = headers(&text, "shard", &SHARD, &["0 ", "1 "]);
+        assert_eq!(found.len(), shards, "{found:?}\n{text}");
+        assert!(found.contains(&"buffer") && found.contains(&"sync p99"), "{found:?}");
+        for part in ["lines/s ", "bytes/s ", "400 kB", "42.0 %", "1.00 ms / 1.98 ms", "160 buffer_full", "left over"] {
+            assert!(text.contains(part), "{width}: {part}\n{text}");
+        }
+    }
+    for width in 1..200 {
+        let text = frame(&state(2, 2), width, 40);
+        let whole = text.lines().any(|l| l.starts_with("listener"));
+        assert_eq!(whole, width >= 8, "{text}");
+        if whole {
+            headers(&text, "listener", &LISTENER, &["app-00", "app-01"]);
+            headers(&text, "shard", &SHARD, &["0", "1"]);
+        }
+    }
+}
+
+#[test]
+fn the_end_of_a_name_that_is_too_long_is_cut() {
+    let scrape = |n: u32| {
+        let text = |name| format!("logweir_received_lines_total{{listener=\"{name}\"}} {n}\n");
+        let names = ["a-listener-for-the-whole-of-the-second-floor", "short"];
+        Scrape::parse(
+            &("logweir_ready 1\nlogweir_disk_full{shard=\"12\"} 1\nlogweir_buffer_utilisation{shard=\"12\"} 1\n"
+                .to_string()
+                + &names.map(text).concat()),
+        )
+    };
+    let mut state = State::new("127.0.0.1:9610");
+    let start = Instant::now();
+    for n in [0, 5] {
+        let at = start + Duration::from_secs(u64::from(n));
+        state.take(Answer { at, result: Ok((scrape(n), None)) });
+    }
+    for (width, name) in [
+        (40, "a-listener-fo"),
+        (60, "a-listener-for-"),
+        (80, "a-listener-for-the-"),
+        (120, "a-listener-for-the-whole-of-the-second-floor "),
+    ] {
+        let text = frame(&state, width, 24);
+        let line = text.lines().find(|l| l.starts_with(name)).unwrap_or_else(|| panic!("{width}\n{text}"));
+        assert_eq!(line.contains('…'), width < 120, "{text}");
+        headers(&text, "listener", &LISTENER, &[name, "short "]);
+        assert!(text.lines().any(|l| l.starts_with("12 FULL ")), "{text}");
+    }
+}
+
+#[test]
+fn the_first_answer_tells_of_no_rate_and_a_restart_neither() {
+    let mut state = State::new("a");
+    let start = Instant::now();
+    let scrape = |lines: u32, run: u32| {
+        Scrape::parse(&format!(
+            "logweir_ready 1\nlogweir_received_lines_total{{listener=\"l\"}} {lines}\nprocess_start_time_seconds {run}\n"
+        ))
+    };
+    let mut rates = Vec::new();
+    for (second, (lines, run)) in [(500, 100), (600, 100), (7, 200), (9, 200)].into_iter().enumerate() {
+        let at = start + Duration::from_secs(second as u64);
+        state.take(Answer { at, result: Ok((scrape(lines, run), None)) });
+        let text = frame(&state, 80, 24);
+        let line = text.lines().find(|l| l.starts_with("l ")).unwrap();
+        rates.push(line.split_whitespace().nth(1).unwrap().to_string());
+    }
+    assert_eq!(rates, ["-", "100", "-", "2"]);
+}
+
+#[test]
+fn which_server_it_is_stands_in_the_first_line_where_there_is_room() {
+    let mut scrape = Scrape::parse(
+        "logweir_ready 1\nlogweir_engine_info{engine=\"epoll\"} 1\nlogweir_build_info{version=\"0.1.0\",commit=\"abc\"} 1\n\
+         logweir_server_info{host=\"web-1\",data_dir=\"/srv/logs\"} 1\nprocess_start_time_seconds 1000\n",
+    );
+    scrape.time = Some(8300.0);
+    let mut state = State::new("127.0.0.1:9610");
+    let start = Instant::now();
+    state.take(Answer { at: start, result: Ok((scrape, None)) });
+    let first = |width| frame(&state, width, 24).lines().next().unwrap().to_string();
+    let all = "logweir 127.0.0.1:9610  ready  web-1  up 2 h 1 min  0.1.0 (abc)  engine epoll  data in /srv/logs";
+    assert_eq!(first(120), all);
+    assert_eq!(
+        first(80),
+        all.strip_suffix("  engine epoll  data in /srv/logs").unwrap().to_string() + "  engine epoll"
+    );
+    assert_eq!(first(60), "logweir 127.0.0.1:9610  ready  web-1  up 2 h 1 min");
+    assert_eq!(first(40), "logweir 127.0.0.1:9610  ready  web-1");
+    let text = plain("a", state.view.as_ref().unwrap(), None);
+    for part in [
+        "host          web-1\n",
+        "version       0.1.0 (abc)\n",
+        "data          /srv/logs\n",
+        "uptime        2 h 1 min\n",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+    state.take(Answer { at: start, result: Err("gone".into()) });
+    let gone = frame(&state, 120, 24);
+    assert!(gone.contains("web-1") && !gone.contains("up 2 h"), "{gone}");
+    let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
+    terminal.draw(|frame| draw(frame, &state, Instant::now())).unwrap();
+    let cells = terminal.backend().buffer().content.iter().skip(80).filter(|cell| cell.symbol() != " ");
+    assert!(cells.clone().count() > 100 && cells.clone().all(|cell| cell.modifier == Modifier::DIM), "{gone}");
 }
 
 #[test]

@@ -237,13 +237,13 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
     let kept_streams = options.streams.iter().map(|s| housekeeping::kept(s, options)).collect();
     let kept: KeptStreams = Arc::new(RwLock::new(kept_streams));
     let counts = KeptCounts::default();
-    let _ = metrics.kept.set((Arc::clone(&counts), Arc::clone(disk), options.data_dir.clone())); // set here only
+    let data_dir = std::fs::canonicalize(&options.data_dir).unwrap_or_else(|_| options.data_dir.clone());
+    let _ = metrics.kept.set((Arc::clone(&counts), Arc::clone(disk), data_dir.clone())); // set here only
     let work = (Arc::clone(&kept), counts);
     threads.keeper = Some(housekeeping::start(disk, clock, &control, &options.data_dir, work, keeper_sleeper)?);
     begun.done();
     control.start();
     fault_in(&shards, plan).map_err(resource("start a thread"))?;
-    let data_dir = std::fs::canonicalize(&options.data_dir).unwrap_or_else(|_| options.data_dir.clone());
     Ok(Running {
         started: Started {
             listeners: options

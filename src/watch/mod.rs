@@ -6,4 +6,5 @@ pub mod logging;
 mod process;
 pub mod render;
 pub mod scrape;
+mod server_info;
 pub mod top;

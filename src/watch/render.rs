@@ -2,7 +2,7 @@
 //!
 //! Latencies are our own fixed buckets, added as text: the exporter's histograms keep every sample until rendered.
 
-use super::process;
+use super::{process, server_info};
 use crate::host::version;
 use crate::log::disk::Disk;
 use crate::log::recover::Recovered;
@@ -56,7 +56,7 @@ pub struct Metrics {
     pub control: Arc<Control>,
     /// Set when recovery is over.
     pub recovery: OnceLock<RecoverySums>,
-    /// Set at the start: what housekeeping has done, and where the files are.
+    /// Set at the start: what housekeeping has done, and where the files are, as an absolute path.
     pub kept: OnceLock<(KeptCounts, Arc<dyn Disk>, PathBuf)>,
     /// Set when the engine is chosen: its name, and why it.
     pub engine: OnceLock<(&'static str, &'static str)>,
@@ -108,6 +108,9 @@ impl Metrics {
         self.latencies(&mut text);
         self.backpressure(&mut text);
         process::write(&mut text);
+        if let Some((_, _, dir)) = self.kept.get() {
+            server_info::write(&mut text, dir);
+        }
         text
     }
 

@@ -53,6 +53,11 @@ impl Browser {
         self.post("url", &json!({ "url": url }));
     }
 
+    /// Runs a script in each document that is opened from now on, before its own.
+    pub fn before(&self, script: &str) {
+        self.devtools("Page.addScriptToEvaluateOnNewDocument", json!({ "source": script }));
+    }
+
     /// The value of a piece of script that returns one.
     pub fn run(&self, script: &str) -> Value {
         self.post("execute/sync", &json!({ "script": script, "args": [] }))

@@ -3,8 +3,21 @@
 use sha2::{Digest, Sha256};
 use std::sync::OnceLock;
 
+/// The script: one module, whose parts use those before them.
+macro_rules! script {
+    () => {
+        concat!(
+            include_str!("script/scrape.js"),
+            include_str!("script/words.js"),
+            include_str!("script/plots.js"),
+            include_str!("script/tables.js"),
+            include_str!("script/poll.js")
+        )
+    };
+}
+
 const STYLE: &str = include_str!("style.css");
-const SCRIPT: &str = include_str!("script.js");
+const SCRIPT: &str = script!();
 
 /// The whole page.
 pub const PAGE: &str = concat!(
@@ -13,8 +26,8 @@ pub const PAGE: &str = concat!(
     include_str!("style.css"),
     "</style>\n</head>\n<body>\n",
     include_str!("body.html"),
-    "<script>",
-    include_str!("script.js"),
+    "<script type=\"module\">",
+    script!(),
     "</script>\n</body>\n</html>\n"
 );
 

@@ -2,16 +2,25 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 /// Most bytes of an answer.
 const MOST: usize = 32 << 20;
 
-/// The body of a `200` or `503` (which is what "not ready" is), and which of them.
+/// An answer.
+#[derive(Debug)]
+pub struct Fetched {
+    /// Its body.
+    pub body: String,
+    /// The time of day by the server's clock, in seconds since 1970.
+    pub time: Option<f64>,
+}
+
+/// A `200` or a `503`, which is what "not ready" is.
 ///
 /// # Errors
 /// Nobody answers in time, or with something else.
-pub fn fetch(address: SocketAddr, path: &str, patience: Duration) -> io::Result<(u16, String)> {
+pub fn fetch(address: SocketAddr, path: &str, patience: Duration) -> io::Result<Fetched> {
     let start = Instant::now();
     let left = || {
         let left = patience.saturating_sub(start.elapsed());
@@ -39,8 +48,27 @@ pub fn fetch(address: SocketAddr, path: &str, patience: Duration) -> io::Result<
     let (head, body) = text.split_once("\r\n\r\n").ok_or_else(|| io::Error::other("the answer is no HTTP"))?;
     let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse::<u16>().ok());
     match status {
-        Some(status @ (200 | 503)) => Ok((status, body.to_string())),
+        Some(200 | 503) => Ok(Fetched { body: body.to_string(), time: time(head) }),
         Some(status) => Err(io::Error::other(format!("the answer is {status}"))),
         None => Err(io::Error::other("the answer is no HTTP")),
+    }
+}
+
+/// What the header `Date` says.
+fn time(head: &str) -> Option<f64> {
+    let fields = head.lines().filter_map(|line| line.split_once(':'));
+    let (_, date) = fields.into_iter().find(|(name, _)| name.eq_ignore_ascii_case("date"))?;
+    let date = httpdate::parse_http_date(date.trim()).ok()?;
+    Some(date.duration_since(UNIX_EPOCH).ok()?.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_time_is_that_of_the_server() {
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\ndate: Thu, 01 Jan 1970 00:01:40 GMT";
+        assert_eq!(super::time(head), Some(100.0));
+        assert_eq!(super::time("HTTP/1.1 200 OK\r\nDate: today"), None);
+        assert_eq!(super::time("HTTP/1.1 200 OK"), None);
     }
 }

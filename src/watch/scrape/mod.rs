@@ -1,10 +1,12 @@
 //! Watching a server by its `/metrics`: what `top` and `doctor --use` share. Reads any text; knows no server.
 
+pub mod about;
 pub mod fetch;
 pub mod text;
 pub mod view;
 pub mod window;
 
+pub use about::About;
 pub use fetch::fetch;
 pub use text::{Sample, Scrape};
 pub use view::View;
@@ -46,11 +48,21 @@ pub fn short(value: f64) -> String {
     format!("{scaled:.digits$}{unit}")
 }
 
+/// A share as people read it: `42.0 %`.
+#[must_use]
+pub fn short_share(share: f64, digits: usize) -> String {
+    if share.is_finite() { format!("{:.digits$} %", share * 100.0) } else { "-".into() }
+}
+
 /// Bytes as people read them, in powers of ten: `950 B`, `12.3 kB`.
 #[must_use]
 pub fn short_bytes(value: f64) -> String {
     let text = short(value);
-    if text.ends_with(|c: char| c.is_ascii_digit()) { text + " B" } else { text + "B" }
+    match text.chars().last() {
+        Some('-') => text,
+        Some(last) if last.is_ascii_digit() => text + " B",
+        _ => text + "B",
+    }
 }
 
 /// A time as people read it: `87 us`, `1.2 ms`, `3.4 s`.
@@ -66,6 +78,19 @@ pub fn short_time(seconds: f64) -> String {
     }
 }
 
+/// A span of time as people read it, in its two largest units: `45 s`, `12 min`, `3 h 4 min`, `12 d 3 h`.
+#[must_use]
+pub fn short_span(seconds: f64) -> String {
+    // `as` saturates, and makes 0 of what is no number.
+    let (seconds, minutes) = (seconds as u64, seconds as u64 / 60);
+    match minutes {
+        0 => format!("{seconds} s"),
+        1..60 => format!("{minutes} min"),
+        60..1440 => format!("{} h {} min", minutes / 60, minutes % 60),
+        _ => format!("{} d {} h", minutes / 1440, minutes % 1440 / 60),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,7 +100,12 @@ mod tests {
     fn numbers_are_short() {
         let shown = [0.0, 7.0, 0.5, 950.4, 9999.0, 12_345.0, 4_560_000.0, 2.5e9, 1e15, f64::NAN].map(short);
         assert_eq!(shown, ["0", "7", "0.50", "950", "9999", "12.3 k", "4.56 M", "2.50 G", "1000 T", "-"]);
-        assert_eq!([0.0, 12_345.0].map(short_bytes), ["0 B", "12.3 kB"]);
+        assert_eq!([0.0, 12_345.0, f64::NAN].map(short_bytes), ["0 B", "12.3 kB", "-"]);
+        assert_eq!([0.421, f64::NAN].map(|share| short_share(share, 1)), ["42.1 %", "-"]);
+        assert_eq!(
+            [-1.0, 59.9, 60.0, 11_040.0, 97_200.0].map(short_span),
+            ["0 s", "59 s", "1 min", "3 h 4 min", "1 d 3 h"]
+        );
         assert_eq!([87e-6, 1.2e-3, 0.25, 3.4].map(short_time), ["87 us", "1.20 ms", "250 ms", "3.40 s"]);
     }
 

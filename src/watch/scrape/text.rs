@@ -30,6 +30,8 @@ impl Sample {
 /// One scrape.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Scrape {
+    /// When it was taken by the server's clock, in seconds since 1970, where that is known.
+    pub time: Option<f64>,
     samples: Vec<Sample>,
 }
 
@@ -40,7 +42,7 @@ impl Scrape {
     /// Reads a text.
     #[must_use]
     pub fn parse(text: &str) -> Scrape {
-        Scrape { samples: text.lines().filter_map(sample).take(MOST_SAMPLES).collect() }
+        Scrape { time: None, samples: text.lines().filter_map(sample).take(MOST_SAMPLES).collect() }
     }
 
     /// The samples of one name with these labels.

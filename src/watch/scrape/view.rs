@@ -1,5 +1,6 @@
 //! A server at a glance: the figures that a person wants, computed from two scrapes.
 
+use super::about::About;
 use super::window::Window;
 
 /// Median and 99th percentile, in seconds; `None`: nothing was counted.
@@ -79,6 +80,8 @@ pub struct Terms {
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct View {
+    /// Which server this is.
+    pub about: About,
     /// Takes lines.
     pub is_ready: bool,
     /// The disk has failed for the second time.
@@ -138,6 +141,7 @@ impl View {
             counted.filter(|(_, n)| *n > 0.0).collect::<Vec<_>>()
         };
         View {
+            about: About::new(now),
             is_ready: now.sum("logweir_ready", &[]) > 0.0,
             has_stopped: now.sum("logweir_intake_stopped", &[]) > 0.0,
             engine: now.label("logweir_engine_info", "engine").unwrap_or("").to_string(),

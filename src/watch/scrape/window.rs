@@ -43,10 +43,18 @@ impl Window {
         self.growths(name, filter).fold(0.0, |a, (_, n)| a + n)
     }
 
-    /// The same a second.
+    /// The same a second. No number (NaN) where there is no time between the two: one scrape alone tells of no rate.
     #[must_use]
     pub fn rate(&self, name: &str, filter: &[(&str, &str)]) -> f64 {
-        if self.seconds > 0.0 { self.growth(name, filter) / self.seconds } else { 0.0 }
+        if self.seconds > 0.0 { self.growth(name, filter) / self.seconds } else { f64::NAN }
+    }
+
+    /// False if the server has started anew between the two: what happened in between cannot be told.
+    #[must_use]
+    pub fn is_of_one_run(&self) -> bool {
+        let start = |scrape: &Scrape| scrape.max("process_start_time_seconds", &[]);
+        // The kernel's start of the machine, which is in it, may jump by a second.
+        start(&self.before).zip(start(&self.after)).is_none_or(|(before, after)| (before - after).abs() < 2.0)
     }
 
     /// A quantile of a histogram (`name` without `_bucket`), in its unit, as `histogram_quantile` estimates it: evenly spread
@@ -101,8 +109,18 @@ mod tests {
     #[test]
     fn a_restart_is_no_negative_rate() {
         assert_eq!(window("a 1000\n", "a 6\n").rate("a", &[]), 3.0);
-        assert_eq!(Window { seconds: 0.0, ..window("a 1\n", "a 2\n") }.rate("a", &[]), 0.0);
+        assert!(Window { seconds: 0.0, ..window("a 1\n", "a 2\n") }.rate("a", &[]).is_nan());
         assert_eq!(window("a NaN\n", "a 5\n").rate("a", &[]), 0.0);
+    }
+
+    #[test]
+    fn another_start_is_another_run() {
+        let runs = |before, after| {
+            let text = |start| format!("process_start_time_seconds {start}\n");
+            window(&text(before), &text(after)).is_of_one_run()
+        };
+        assert!(runs(1000.0, 1000.0) && runs(1000.0, 1001.0) && !runs(1000.0, 1007.5));
+        assert!(window("", "process_start_time_seconds 5\n").is_of_one_run(), "who does not say is one");
     }
 
     #[test]

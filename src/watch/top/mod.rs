@@ -1,9 +1,13 @@
 //! `logweir top`: a running server in a terminal, from its `/metrics`.
 
 mod draw;
+mod figures;
+mod fit;
+mod head;
 mod once;
 mod screen;
 mod state;
+mod tables;
 
 pub use draw::draw;
 pub use once::plain;
@@ -28,14 +32,15 @@ pub struct Answer {
 /// Asks once.
 #[must_use]
 pub fn ask(admin: SocketAddr) -> Answer {
-    let result = fetch(admin, "/metrics", PATIENCE).map_err(|e| e.to_string()).and_then(|(_, text)| {
-        let scrape = Scrape::parse(&text);
+    let result = fetch(admin, "/metrics", PATIENCE).map_err(|e| e.to_string()).and_then(|fetched| {
+        let mut scrape = Scrape::parse(&fetched.body);
+        scrape.time = fetched.time;
         if !scrape.has("logweir_ready") {
             return Err("that is no logweir".into());
         }
         let is_ready = scrape.sum("logweir_ready", &[]) > 0.0;
         let why =
-            if is_ready { None } else { fetch(admin, "/readyz", PATIENCE).ok().map(|(_, why)| why.trim().to_string()) };
+            if is_ready { None } else { fetch(admin, "/readyz", PATIENCE).ok().map(|why| why.body.trim().to_string()) };
         Ok((scrape, why))
     });
     Answer { at: Instant::now(), result }

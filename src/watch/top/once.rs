@@ -1,7 +1,7 @@
 //! `--once`: the same figures as plain text, for scripts and for those who want no screen.
 
 use crate::watch::scrape::view::Latency;
-use crate::watch::scrape::{View, printable, short, short_bytes, short_time};
+use crate::watch::scrape::{About, View, printable, short, short_bytes, short_share, short_time};
 use std::fmt::Write;
 
 pub(super) fn time(seconds: Option<f64>) -> String {
@@ -18,18 +18,27 @@ pub(super) fn reasons(counts: &[(String, f64)]) -> String {
     if parts.is_empty() { "none".into() } else { parts.join(", ") }
 }
 
+/// Which server, as far as it says so.
+fn about(about: &About) -> String {
+    let parts = [("host", &about.host), ("version", &about.version), ("data", &about.data_dir)];
+    let said = parts.iter().filter_map(|(name, value)| Some((*name, printable(value.as_ref()?))));
+    let uptime = about.uptime_text().map(|text| ("uptime", text.trim_start_matches("up ").to_string()));
+    said.chain(uptime).map(|(name, value)| format!("{name:<13} {value}\n")).collect()
+}
+
 /// One frame.
 #[must_use]
 pub fn plain(admin: &str, view: &View, why: Option<&str>) -> String {
     let ready =
         if view.is_ready { "ready".to_string() } else { format!("NOT READY: {}", printable(why.unwrap_or("?"))) };
     let mut out = format!("logweir at {admin}: {ready}, engine {}\n", printable(&view.engine));
+    out += &about(&view.about);
     let t = &view.terms;
     // Writing to a String cannot fail.
     let _ = writeln!(out, "lines/s       {}", short(view.lines));
     let _ = writeln!(out, "bytes/s       {}", short_bytes(view.bytes));
-    let _ = writeln!(out, "buffer        {:.1} %", view.buffer * 100.0);
-    let _ = writeln!(out, "backpressure  {:.1} % of the time, {}/s", view.backpressure * 100.0, short(view.pauses));
+    let _ = writeln!(out, "buffer        {}", short_share(view.buffer, 1));
+    let _ = writeln!(out, "backpressure  {} of the time, {}/s", short_share(view.backpressure, 1), short(view.pauses));
     let _ = writeln!(out, "disk free     {}", view.room_text());
     let _ = writeln!(out, "connections   {}, {} accepted/s", short(view.connections), short(view.accepted));
     out += &latency("write", view.write);

@@ -66,12 +66,18 @@ impl State {
                 // Across a gap rates would be means over it; they begin anew.
                 let before = if self.gone.take().is_some() { None } else { self.last.take() };
                 let (then, before) = before.unwrap_or_else(|| (answer.at, scrape.clone()));
-                let window = Window { before, after: scrape, seconds: answer.at.duration_since(then).as_secs_f64() };
+                let seconds = answer.at.duration_since(then).as_secs_f64();
+                let mut window = Window { before, after: scrape, seconds };
+                if !window.is_of_one_run() {
+                    window = Window { before: window.after.clone(), after: window.after, seconds: 0.0 };
+                }
                 let view = View::new(&window);
-                push(&mut self.lines, view.lines);
-                push(&mut self.bytes, view.bytes);
-                push(&mut self.buffer, view.buffer * 1000.0);
-                push(&mut self.sync, view.sync.p99.unwrap_or(0.0) * 1e6);
+                if window.seconds > 0.0 {
+                    push(&mut self.lines, view.lines);
+                    push(&mut self.bytes, view.bytes);
+                    push(&mut self.buffer, view.buffer * 1000.0);
+                    push(&mut self.sync, view.sync.p99.unwrap_or(0.0) * 1e6);
+                }
                 self.view = Some(view);
                 self.why = why;
                 self.last = Some((answer.at, window.after));

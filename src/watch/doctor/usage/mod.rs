@@ -90,7 +90,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Looks twice and says what there is.
 #[must_use]
 pub fn observe(host: &dyn Host, data_dir: &Path, admin: Option<SocketAddr>) -> Vec<Row> {
-    let scrape = || Some((Scrape::parse(&fetch(admin?, "/metrics", PATIENCE).ok()?.1), Instant::now()));
+    let scrape = || Some((Scrape::parse(&fetch(admin?, "/metrics", PATIENCE).ok()?.body), Instant::now()));
     let first = scrape();
     let before = Look::take(&super::machine::Files(host));
     let start = Instant::now();

@@ -102,7 +102,18 @@ fn an_http_listener_answers_others_at_once() {
         let _ = send(&server, "h", bytes).read_to_string(&mut answer);
         assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     }
-    await_that("it is said", || said(&log).contains("kind=\"tls\"") && said(&log).contains("kind=\"octet_counting\""));
+    let gelf = b"{\"version\":\"1.1\",\"short_message\":\"x\"}\0";
+    for bytes in [&b"plain lines\nof a log\n"[..], gelf] {
+        let mut answer = String::new();
+        let _ = send(&server, "h", bytes).read_to_string(&mut answer);
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    }
+    await_that("all are counted", || {
+        server.metrics().sum("logweir_unexpected_input_total", "kind=\"not_http\"") == 2.0
+    });
+    for kind in ["tls", "octet_counting", "not_http"] {
+        await_that("it is said", || said(&log).contains(&format!("kind=\"{kind}\"")));
+    }
 }
 
 /// As Python's SysLogHandler sends them, over a datagram socket and over TCP; and GELF.

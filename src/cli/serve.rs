@@ -50,7 +50,12 @@ fn serve(args: &ServeArgs, signals: io::Result<Signals>) -> ExitCode {
         Err(error) => return bad_configuration(&error),
     };
     warn_of_near_misses();
-    let refused = rehearsal::data_directories(&options);
+    // All that is wrong is said at once, and before the server confines itself: behind that every refusal looks alike. Sockets from a manager
+    // are held already, so that addresses cannot be tried.
+    let refused = match service::inherits() {
+        true => rehearsal::data_directories(&options),
+        false => rehearsal::look(&options),
+    };
     if !refused.is_empty() {
         return cannot_start(&refused);
     }

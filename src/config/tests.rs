@@ -291,7 +291,8 @@ fn what_could_not_be_read_breaks_no_rules() {
     let found: Vec<&str> = errors.iter().filter_map(|e| e.key.as_deref()).collect();
     assert_eq!(found, ["listener.a.protocol", "buffer.memory", "buffer.linger"], "{errors}");
     let set = |key: &str, value: &str| (key.to_string(), value.to_string(), format!("--set {key}"));
-    let wrong = [("placement.shards", "x"), ("foo.bar", "1"), ("buffer.memory", "64"), ("limits.max_connections", "4x")];
+    let wrong =
+        [("placement.shards", "x"), ("foo.bar", "1"), ("buffer.memory", "64"), ("limits.max_connections", "4x")];
     let overrides = Overrides { set: wrong.map(|(key, value)| set(key, value)).to_vec(), ..Overrides::default() };
     let errors = load_text("", "t", &overrides, |_| None).unwrap_err();
     let places: Vec<&str> = errors.iter().map(|e| e.place.as_str()).collect();

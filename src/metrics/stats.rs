@@ -73,10 +73,12 @@ pub enum Unexpected {
     Nul,
     /// A form, an archive, or another body that is not lines.
     Media,
+    /// Plain lines, or anything else that is no HTTP, where HTTP is spoken.
+    NotHttp,
 }
 
 /// All of them, in the order of their discriminants: a word for machines, and what it is and what helps, for people.
-pub const UNEXPECTED: [(Unexpected, &str, &str); 13] = [
+pub const UNEXPECTED: [(Unexpected, &str, &str); 14] = [
     (Unexpected::Tls, "tls", "a TLS handshake, and this listener has no tls_cert"),
     (Unexpected::Http, "http", "an HTTP request; for HTTP a listener needs protocol = \"http\""),
     (Unexpected::Http2, "http2", "HTTP/2 without negotiation; only HTTP/1.1 is spoken here"),
@@ -122,6 +124,7 @@ pub const UNEXPECTED: [(Unexpected, &str, &str); 13] = [
         "media_type",
         "a body that is not lines, by its Content-Type (forms, archives, protobuf); with curl use --data-binary @FILE, not -F",
     ),
+    (Unexpected::NotHttp, "not_http", "no HTTP request; plain lines belong to a listener with protocol = \"lines\""),
 ];
 
 /// The codes that answers are counted by: the status codes of HTTP.

@@ -116,6 +116,12 @@ pub fn inherited() -> io::Result<Vec<Inherited>> {
     Ok(inherited_sockets()?.into_iter().map(|(name, socket)| Inherited { name, socket }).collect())
 }
 
+/// True where the manager has passed sockets: what listens there already is ours.
+#[must_use]
+pub fn inherits() -> bool {
+    std::env::var_os("LISTEN_FDS").is_some()
+}
+
 /// Under which name the sockets of a listener are kept. No unit of the manager's has such a name.
 #[must_use]
 pub fn kept_name(listener: &str) -> String {

@@ -36,11 +36,11 @@ impl<E: Engine> Reactor<E> {
             && self.listeners[usize::from(listener)].options.profile().refuses_after.is_none()
         {
             self.seat.spread.leave(self.seat.number);
-            return self.refuse(listener, Refused::DiskFailed);
+            return self.refuse(listener, &peer, Refused::DiskFailed);
         }
         if !self.connections.enter() {
             self.seat.spread.leave(self.seat.number);
-            return self.refuse(listener, Refused::MaxConnections);
+            return self.refuse(listener, &peer, Refused::MaxConnections);
         }
         let run = &self.listeners[usize::from(listener)];
         // Behind a proxy the client's address counts, once it is known, and never the proxy's.
@@ -48,7 +48,7 @@ impl<E: Engine> Reactor<E> {
         if counted.is_some_and(|client| !run.addresses.enter(client)) {
             self.connections.leave();
             self.seat.spread.leave(self.seat.number);
-            return self.refuse(listener, Refused::PerAddress);
+            return self.refuse(listener, &peer, Refused::PerAddress);
         }
         if (run.options.profile().answers || run.tls.is_some()) && peer.ip().is_some() {
             let _ = socket.fd.set_tcp_nodelay(true); // answers are small and awaited; without it they only come later
@@ -59,7 +59,7 @@ impl<E: Engine> Reactor<E> {
         let stage = self.stage_for(listener);
         let Ok(id) = self.engine.open(socket) else {
             self.forget(listener, counted);
-            return self.refuse(listener, Refused::Descriptors);
+            return self.refuse(listener, &peer, Refused::Descriptors);
         };
         let mut conn = Conn::new(kind, peer, owner, session, stage);
         conn.times.last_input = self.now;
@@ -121,12 +121,9 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    pub(super) fn refuse(&mut self, listener: ListenerId, why: Refused) {
+    pub(super) fn refuse(&mut self, listener: ListenerId, peer: &Peer, why: Refused) {
         self.stats().refused[why as usize].add(1);
-        if let Some(missed) = self.refused_log.allow(self.now) {
-            let name = &self.listeners[usize::from(listener)].options.name;
-            tracing::warn!(listener = name, reason = ?why, missed, "connection refused");
-        }
+        self.told.refused(self.now, &self.listeners[usize::from(listener)].options.name, peer, why);
     }
 
     /// Closes a connection; what it had begun must have been finished before.

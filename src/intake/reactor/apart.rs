@@ -31,7 +31,7 @@ impl<E: Engine> Reactor<E> {
         let (kind, owner) = (socket.kind, Owner { listener, client: None });
         let session = self.listeners[usize::from(listener)].options.protocol.session(&peer, owner);
         let stage = self.stage_for(listener);
-        let Ok(id) = self.engine.open(socket) else { return self.refuse(listener, Refused::Descriptors) };
+        let Ok(id) = self.engine.open(socket) else { return self.refuse(listener, &peer, Refused::Descriptors) };
         let mut conn = Conn::new(kind, peer, owner, session, stage);
         conn.times.last_input = self.now;
         self.conns.insert(id, conn);

@@ -196,10 +196,7 @@ impl<E: Engine> Reactor<E> {
                 let _ = self.engine.send(id, buffer); // closed in a moment, whether or not it was sent
             }
         }
-        if let Some(missed) = self.refused_log.allow(self.now) {
-            let name = &self.listeners[listener].options.name;
-            tracing::info!(listener = name, %error, missed, "connection closed");
-        }
+        self.told.failed(self.now, &self.listeners[listener].options.name, &conn.peer, error);
         self.close(id, Some(Refused::Transport));
     }
 

@@ -171,10 +171,8 @@ impl<E: Engine> Reactor<E> {
             Event::Accepted { listener, socket, peer } => self.place(listener, socket, peer),
             Event::AcceptFailed { listener, error } => {
                 self.stats().accept_failures.add(1);
-                if let Some(missed) = self.refused_log.allow(self.now) {
-                    let name = &self.listeners[usize::from(listener)].options.name;
-                    tracing::warn!(listener = name, %error, missed, "cannot accept; trying again shortly");
-                }
+                let name = &self.listeners[usize::from(listener)].options.name;
+                self.told.accept_failed(self.now, name, &error);
                 self.timers.accept_again(self.now + ACCEPT_AGAIN_NS, listener);
             }
             Event::Pending(id) => self.pending(id),

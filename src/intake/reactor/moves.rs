@@ -9,7 +9,7 @@ use super::parts::conns::Conn;
 use super::parts::meter::{MOST_MOVED, SATURATED, SETTLE, STAY, Step, WINDOW_NS, fitting};
 use super::state::Reactor;
 use crate::host::mutants::mutant;
-use crate::host::peer::{Client, ListenerId};
+use crate::host::peer::{Client, ListenerId, Peer};
 use crate::intake::net::{Engine, Kind};
 use crate::intake::spread::{Handed, Moved};
 use crate::metrics::accounting::{Reason, Tally, Term};
@@ -192,7 +192,7 @@ impl<E: Engine> Reactor<E> {
         let kind = handed.socket.kind;
         let Ok(id) = self.engine.open(handed.socket) else {
             let lost = moved.tail.len() as u64;
-            return self.lose(handed.listener, moved.client, lost);
+            return self.lose(handed.listener, &handed.peer, moved.client, lost);
         };
         let owner = Owner { listener: handed.listener, client: moved.client };
         let mut conn = Conn::new(kind, handed.peer, owner, moved.session, moved.stage);
@@ -212,7 +212,7 @@ impl<E: Engine> Reactor<E> {
     }
 
     /// A connection cannot be watched here: it is closed, and what it had begun is lost with it.
-    fn lose(&mut self, listener: ListenerId, client: Option<Client>, bytes: u64) {
+    fn lose(&mut self, listener: ListenerId, peer: &Peer, client: Option<Client>, bytes: u64) {
         if bytes > 0 {
             let tally = Tally { lines: 1, bytes };
             let mut entry = self.books.upstream.entry();
@@ -220,6 +220,6 @@ impl<E: Engine> Reactor<E> {
             entry.add(listener, Term::Dropped(Reason::Reset), tally);
         }
         self.forget(listener, client);
-        self.refuse(listener, Refused::Descriptors);
+        self.refuse(listener, peer, Refused::Descriptors);
     }
 }

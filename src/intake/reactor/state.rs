@@ -15,7 +15,6 @@ use super::parts::ready::ReadyQueue;
 use super::parts::timers::Timers;
 use super::parts::told::Told;
 use crate::host::clock::Clock;
-use crate::host::rate::RateLimit;
 use crate::intake::net::Engine;
 use crate::intake::spread::Spread;
 use crate::metrics::accounting::Ledger;
@@ -117,7 +116,6 @@ pub struct Reactor<E: Engine> {
     pub(super) meter: Meter,
     pub(super) dawdler: Dawdler,
     pub(super) phase: Phase,
-    pub(super) refused_log: RateLimit,
     pub(super) told: Told,
     /// Time of this turn.
     pub(super) now: u64,
@@ -146,7 +144,6 @@ impl<E: Engine> Reactor<E> {
             meter: Meter::default(),
             dawdler: Dawdler::new(&setup.listeners, setup.linger),
             phase: Phase::default(),
-            refused_log: RateLimit::new(),
             told: Told::default(),
             now,
             wall: 0,

@@ -52,10 +52,14 @@ impl Http {
         let Some(len) = len.filter(|len| *len <= most) else {
             // What can never become a head is not waited for.
             let begun = &bytes[..bytes.len().min(most)];
+            let is_no_request = !(head::is_token(&bytes[..1]) || bytes == b"\r");
             let is_bare = memchr_iter(b'\n', begun).any(|i| i == 0 || begun[i - 1] != b'\r');
+            if (is_bare || is_no_request) && self.requests == 0 {
+                window.sink.notice(Unexpected::NotHttp);
+            }
             if is_bare {
                 self.fatal(&problem::BARE_LINE_END, window);
-            } else if !(head::is_token(&bytes[..1]) || bytes == b"\r") {
+            } else if is_no_request {
                 self.fatal(&problem::NOT_HTTP, window);
             } else if bytes.len() > most {
                 self.fatal(&problem::HEAD_TOO_LARGE, window);
@@ -67,6 +71,9 @@ impl Http {
         let options = Arc::clone(&self.options);
         match head::read(&bytes[..len], options.max_headers) {
             Err(problem) => {
+                if self.requests == 0 && *problem == problem::NOT_HTTP {
+                    window.sink.notice(Unexpected::NotHttp);
+                }
                 self.fatal(problem, window);
                 None
             }

@@ -5,6 +5,7 @@ use crate::host::peer::Peer;
 use crate::host::rate::RateLimit;
 use crate::metrics::accounting::{REASONS, Reason, Tally};
 use crate::metrics::stats::{REFUSED, Refused, UNEXPECTED, Unexpected};
+use std::fmt::Display;
 
 /// See the module.
 #[derive(Default)]
@@ -13,6 +14,9 @@ pub struct Told {
     dropped: [RateLimit; REASONS.len()],
     cut: RateLimit,
     unexpected: [RateLimit; UNEXPECTED.len()],
+    refused: [RateLimit; REFUSED.len()],
+    failed: RateLimit,
+    accept: RateLimit,
 }
 
 impl Told {
@@ -26,6 +30,27 @@ impl Told {
                 }
                 _ => tracing::warn!(listener, %peer, reason, missed, "connection closed by the server"),
             }
+        }
+    }
+
+    /// A connection is not taken in.
+    pub fn refused(&mut self, now: u64, listener: &str, peer: &Peer, why: Refused) {
+        if let Some(missed) = self.refused[why as usize].allow(now) {
+            tracing::warn!(listener, %peer, reason = REFUSED[why as usize].1, missed, "connection refused");
+        }
+    }
+
+    /// A connection does not begin as its listener requires, or breaks the rules of TLS.
+    pub fn failed(&mut self, now: u64, listener: &str, peer: &Peer, error: &dyn Display) {
+        if let Some(missed) = self.failed.allow(now) {
+            tracing::warn!(listener, %peer, %error, missed, "connection closed");
+        }
+    }
+
+    /// The kernel gives no more connections.
+    pub fn accept_failed(&mut self, now: u64, listener: &str, error: &std::io::Error) {
+        if let Some(missed) = self.accept.allow(now) {
+            tracing::warn!(listener, %error, missed, "cannot accept; trying again shortly");
         }
     }
 

@@ -165,7 +165,7 @@ impl World {
             segment_age_ns: 40_000_000,
             sync: SyncPolicy { interval_ns: 5_000_000, bytes: 30_000 },
         };
-        let stream = StreamWriter::open(0, Arc::new(dir), options, 1, &mut *steward)?;
+        let stream = StreamWriter::open(0, Arc::new(dir), options, &mut *steward)?;
         let (upstream, downstream) = (Ledger::new(1), Ledger::new(1));
         let mut accounting = Accounting::new(1);
         accounting.upstream.push(Arc::clone(&upstream));
@@ -183,7 +183,6 @@ impl World {
             steward,
             sleeper,
             ledger: downstream,
-            listeners: 1,
             streams: vec![stream],
             changes: Arc::new(crossbeam_queue::ArrayQueue::new(1)),
         });

@@ -166,7 +166,7 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
         let (writer, sealed) = (Arc::clone(&shard.writer), Arc::clone(&keep));
         let start = || Threaded::start(shard.index, most, Arc::clone(clock), writer, sealed);
         let mut steward = placed(plan[i].writer_place(), start).map_err(resource("start a steward"))?;
-        let streams = open_streams(options, disk, clock, node, shard.index, modes, listeners, &mut steward)?;
+        let streams = open_streams(options, disk, clock, node, shard.index, modes, &mut steward)?;
         let writer = Writer::new(Parts {
             shard,
             control: Arc::clone(&control),
@@ -175,7 +175,6 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
             syncers: Box::new(Together::new(Arc::clone(clock), i as u16)),
             sleeper,
             ledger: Arc::clone(&writers[i]),
-            listeners,
             streams,
             changes: Arc::clone(&writer_changes[i]),
         });
@@ -376,7 +375,6 @@ fn open_streams(
     node: [u8; 16],
     shard: u16,
     modes: FileModes,
-    listeners: usize,
     steward: &mut Threaded,
 ) -> Result<Vec<StreamWriter>, StartError> {
     let mut streams = Vec::new();
@@ -394,7 +392,7 @@ fn open_streams(
             Some(sealed) => dir.with_state_in(sealed)?,
             None => dir,
         };
-        streams.push(StreamWriter::open(index, Arc::new(dir), stored(settings, modes), listeners, steward)?);
+        streams.push(StreamWriter::open(index, Arc::new(dir), stored(settings, modes), steward)?);
     }
     Ok(streams)
 }

@@ -250,7 +250,7 @@ pub fn start(disk: &SimDisk, sizes: Sizes) -> Result<Serving, LogError> {
                 segment_age_ns: sizes.segment_age_ns,
                 sync: SyncPolicy { interval_ns: sizes.sync_interval_ns, bytes: sizes.sync_bytes },
             };
-            streams.push(StreamWriter::open(i, Arc::new(dir), stream, listeners, &mut steward)?);
+            streams.push(StreamWriter::open(i, Arc::new(dir), stream, &mut steward)?);
         }
         let (body, woken) = (steward.clone(), Arc::clone(&flag));
         fibers.push(Fiber::new("steward", Arc::clone(&steward.flag), move || body.run(&woken)));
@@ -262,7 +262,6 @@ pub fn start(disk: &SimDisk, sizes: Sizes) -> Result<Serving, LogError> {
             syncers: Box::new(logweir::pipeline::writer::syncers::InTurn(Arc::clone(&clock))),
             sleeper: Box::new(SimSleep(Arc::clone(&flag))),
             ledger,
-            listeners,
             streams,
             changes: Arc::new(ArrayQueue::new(1)),
         });

@@ -3,7 +3,7 @@
 use super::unsynced::PerListener;
 use crate::host::mutants::mutant;
 use crate::metrics::accounting::Tally;
-use crate::pipeline::chunk::{Chunk, Class};
+use crate::pipeline::chunk::{Chunk, Class, Run};
 use crate::pipeline::shard::Shard;
 use std::io::IoSlice;
 
@@ -46,10 +46,15 @@ impl Gatherer {
     }
 }
 
+/// A run of a batch: its stream, the place of its chunk, and its place in that.
+type Place = (u16, u16, u32);
+
 /// Chunks on their way to disk.
 pub struct Batch {
     /// The chunks, each with its class.
     pub chunks: Vec<(Class, Box<Chunk>)>,
+    /// All their runs, by stream, and those of a stream in their order: a look at one stream costs what it has, whatever the others have.
+    places: Vec<Place>,
     /// Streams that still lack their part.
     pub pending: Vec<usize>,
     /// Streams that have theirs, with the number of the write.
@@ -84,18 +89,29 @@ impl Batch {
         if mutant!("batches_out_of_order") {
             chunks.reverse();
         }
-        let mut pending: Vec<usize> = Vec::new();
-        for run in chunks.iter().flat_map(|(_, c)| c.runs()) {
-            if !pending.contains(&usize::from(run.stream)) {
-                pending.push(usize::from(run.stream));
-            }
-        }
-        Some(Batch { chunks, pending, appended: Vec::new() })
+        let places = places_of(&chunks);
+        let mut pending: Vec<usize> = places.iter().map(|(stream, ..)| usize::from(*stream)).collect();
+        pending.dedup();
+        Some(Batch { chunks, places, pending, appended: Vec::new() })
+    }
+
+    /// The runs of one stream, each with its chunk.
+    fn runs_of(&self, stream: usize) -> impl Iterator<Item = (&Chunk, Run)> {
+        let from = self.places.partition_point(|(of, ..)| usize::from(*of) < stream);
+        let of_it = self.places[from..].iter().take_while(move |(of, ..)| usize::from(*of) == stream);
+        of_it.map(|(_, chunk, run)| {
+            let chunk = &*self.chunks[usize::from(*chunk)].1;
+            (chunk, chunk.runs()[*run as usize])
+        })
     }
 
     /// Notes that a stream has its part.
     pub fn done(&mut self, stream: usize, write: u64) {
-        self.pending.retain(|s| *s != stream);
+        // It is the last one: those are taken first.
+        match self.pending.last() {
+            Some(last) if *last == stream => drop(self.pending.pop()),
+            _ => self.pending.retain(|s| *s != stream),
+        }
         self.appended.push((stream, write));
     }
 
@@ -112,42 +128,65 @@ impl Batch {
 
     /// The bytes of one stream, in order.
     pub fn slices(&self, stream: usize) -> Vec<IoSlice<'_>> {
-        slices_of(self.chunks.iter().map(|(_, c)| &**c), stream)
+        joined(self.runs_of(stream))
     }
 
     /// What of the batch belongs to one stream, by listener.
-    pub fn tally(&self, stream: usize, listeners: usize) -> PerListener {
-        tally_of(self.chunks.iter().map(|(_, c)| &**c), stream, listeners)
+    pub fn tally(&self, stream: usize) -> PerListener {
+        counted(self.runs_of(stream))
     }
+}
+
+/// The runs of these chunks, sorted by stream.
+fn places_of(chunks: &[(Class, Box<Chunk>)]) -> Vec<Place> {
+    let of_chunk = |(place, (_, chunk)): (usize, &(Class, Box<Chunk>))| {
+        let runs = chunk.runs().iter().enumerate();
+        runs.map(|(run, of)| (of.stream, place as u16, run as u32)).collect::<Vec<_>>()
+    };
+    let mut places: Vec<Place> = chunks.iter().enumerate().flat_map(of_chunk).collect();
+    // With one stream, which is common, they are sorted already.
+    places.sort_unstable();
+    places
+}
+
+/// The bytes of these runs, neighbours joined.
+fn joined<'a>(runs: impl Iterator<Item = (&'a Chunk, Run)>) -> Vec<IoSlice<'a>> {
+    let mut slices = Vec::new();
+    let mut open: Option<(&Chunk, Run)> = None;
+    for (chunk, run) in runs {
+        match &mut open {
+            Some((of, before)) if std::ptr::eq(*of, chunk) && run.start == before.start + before.len => {
+                before.len += run.len
+            }
+            _ => {
+                slices.extend(open.replace((chunk, run)).map(|(chunk, run)| IoSlice::new(chunk.bytes_of(&run))));
+            }
+        }
+    }
+    slices.extend(open.map(|(chunk, run)| IoSlice::new(chunk.bytes_of(&run))));
+    slices
+}
+
+fn counted<'a>(runs: impl Iterator<Item = (&'a Chunk, Run)>) -> PerListener {
+    let mut tally = PerListener::default();
+    runs.for_each(|(_, run)| tally.add(run.listener, Tally { lines: u64::from(run.lines), bytes: u64::from(run.len) }));
+    tally
+}
+
+/// The runs of one stream in these chunks.
+fn of_stream<'a>(chunks: impl Iterator<Item = &'a Chunk>, stream: usize) -> impl Iterator<Item = (&'a Chunk, Run)> {
+    let runs = chunks.flat_map(|chunk| chunk.runs().iter().map(move |run| (chunk, *run)));
+    runs.filter(move |(_, run)| usize::from(run.stream) == stream)
 }
 
 /// The bytes of one stream in these chunks, neighbouring runs joined.
 pub fn slices_of<'a>(chunks: impl Iterator<Item = &'a Chunk>, stream: usize) -> Vec<IoSlice<'a>> {
-    let mut slices = Vec::new();
-    for chunk in chunks {
-        let mut runs = chunk.runs().iter().filter(|r| usize::from(r.stream) == stream);
-        let Some(first) = runs.next() else { continue };
-        let mut joined = *first;
-        for run in runs {
-            if run.start == joined.start + joined.len {
-                joined.len += run.len;
-            } else {
-                slices.push(IoSlice::new(chunk.bytes_of(&joined)));
-                joined = *run;
-            }
-        }
-        slices.push(IoSlice::new(chunk.bytes_of(&joined)));
-    }
-    slices
+    joined(of_stream(chunks, stream))
 }
 
 /// Lines and bytes of one stream in these chunks, by listener.
-pub fn tally_of<'a>(chunks: impl Iterator<Item = &'a Chunk>, stream: usize, listeners: usize) -> PerListener {
-    let mut tally = PerListener::new(listeners);
-    for run in chunks.flat_map(Chunk::runs).filter(|r| usize::from(r.stream) == stream) {
-        tally.add(run.listener, Tally { lines: u64::from(run.lines), bytes: u64::from(run.len) });
-    }
-    tally
+pub fn tally_of<'a>(chunks: impl Iterator<Item = &'a Chunk>, stream: usize) -> PerListener {
+    counted(of_stream(chunks, stream))
 }
 
 #[cfg(test)]
@@ -164,7 +203,17 @@ mod tests {
         chunk.commit(0, 0, None, 3, 1, 0);
         let slices = slices_of([&chunk].into_iter(), 0);
         assert_eq!(slices.iter().map(|s| &**s).collect::<Vec<_>>(), [b"aabb".as_slice(), b"dda".as_slice()]);
-        let tally = tally_of([&chunk].into_iter(), 0, 2);
-        assert_eq!((tally.0[0].bytes, tally.0[1].bytes), (5, 2));
+        let tally = tally_of([&chunk].into_iter(), 0);
+        let mut expected = PerListener::default();
+        expected.add(0, Tally { lines: 2, bytes: 5 });
+        expected.add(1, Tally { lines: 1, bytes: 2 });
+        assert_eq!(tally, expected);
+        let chunks = vec![(Class::Lossless, Box::new(chunk))];
+        let batch = Batch { places: places_of(&chunks), chunks, pending: Vec::new(), appended: Vec::new() };
+        let bytes = |stream| batch.slices(stream).iter().map(|s| s.to_vec()).collect::<Vec<_>>();
+        assert_eq!(bytes(0), [b"aabb".to_vec(), b"dda".to_vec()]);
+        assert_eq!(bytes(1), [b"cc".to_vec()]);
+        assert!(bytes(2).is_empty());
+        assert_eq!((batch.tally(0), batch.tally(2)), (expected, PerListener::default()));
     }
 }

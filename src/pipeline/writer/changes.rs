@@ -39,7 +39,7 @@ impl Writer {
             match change {
                 Change::Open { dir, active, options } => {
                     let index = self.streams.len();
-                    let stream = StreamWriter::begun(index, dir, options, *active, self.listeners, &mut *self.steward);
+                    let stream = StreamWriter::begun(index, dir, options, *active, &mut *self.steward);
                     self.streams.push(stream);
                 }
                 Change::Alter { stream, options } => {

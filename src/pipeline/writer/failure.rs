@@ -76,7 +76,7 @@ impl Writer {
             "the last sync of a finished segment failed: its unsynced end may be lost"
         );
         if self.failures >= 2 {
-            self.stop_intake(&error.to_string(), &PerListener::new(self.listeners));
+            self.stop_intake(&error.to_string(), &PerListener::default());
         }
     }
 
@@ -143,10 +143,10 @@ impl Writer {
     /// What of the lost writes of a stream is still held.
     fn held_lines_of(&self, index: usize, lost: &Unsynced) -> PerListener {
         if lost.is_none() {
-            return PerListener::new(self.listeners);
+            return PerListener::default();
         }
         let held = self.held.iter().filter(|h| h.write >= lost.first_write).map(|h| &*h.chunk);
-        tally_of(held, index, self.listeners)
+        tally_of(held, index)
     }
 
     /// What of the lost writes belongs to the batch in hand, which then has to be appended again.
@@ -155,9 +155,9 @@ impl Writer {
             && !lost.is_none()
             && batch.undo(index, lost.first_write)
         {
-            return batch.tally(index, self.listeners);
+            return batch.tally(index);
         }
-        PerListener::new(self.listeners)
+        PerListener::default()
     }
 
     /// Appends the held lines of the failed segment to the new one and syncs them there.

@@ -64,11 +64,12 @@ pub struct Writer {
     syncers: Box<dyn Syncers>,
     sleeper: Box<dyn Sleep>,
     ledger: Arc<Ledger>,
-    listeners: usize,
     streams: Vec<StreamWriter>,
     batch: Option<Batch>,
     held: VecDeque<Held>,
     held_bytes: u64,
+    /// Bytes of all streams that are written and not synced, as of this turn's batch.
+    unsynced: u64,
     /// Numbers the batches.
     writes: u64,
     gatherer: Gatherer,
@@ -107,8 +108,6 @@ pub struct Parts {
     pub sleeper: Box<dyn Sleep>,
     /// What it counts.
     pub ledger: Arc<Ledger>,
-    /// How many listeners there are.
-    pub listeners: usize,
     /// Its streams, open already.
     pub streams: Vec<StreamWriter>,
     /// What a reload of the configuration changes.
@@ -129,11 +128,11 @@ impl Writer {
             syncers: parts.syncers,
             sleeper: parts.sleeper,
             ledger: parts.ledger,
-            listeners: parts.listeners,
             streams: parts.streams,
             batch: None,
             held: VecDeque::new(),
             held_bytes: 0,
+            unsynced: 0,
             writes: 0,
             failures: 0,
             foreign_in_a_row: 0,
@@ -222,6 +221,7 @@ impl Writer {
     /// Appends what the batch holds for each stream. It stays in its place meanwhile: a failure must find it there.
     fn write_batch(&mut self, now: u64) -> Step {
         self.writes += 1;
+        self.unsynced = self.unsynced_bytes();
         while let Some(stream) = self.batch.as_ref().and_then(|b| b.pending.last().copied()) {
             match self.append(stream, now) {
                 Step::Done if self.control.intake_stopped() => return Step::Done,
@@ -237,12 +237,15 @@ impl Writer {
 
     /// Appends one stream's part of the batch, in a new segment where the present one is full.
     fn append(&mut self, index: usize, now: u64) -> Step {
-        let unsynced: u64 = self.streams.iter().map(StreamWriter::unsynced_bytes).sum();
-        if self.streams[index].options.sync.must_wait(unsynced) {
+        let policy = self.streams[index].options.sync;
+        if policy.must_wait(self.unsynced) {
+            self.unsynced = self.unsynced_bytes(); // a rotation may have synced since
+        }
+        if policy.must_wait(self.unsynced) {
             self.sync_in_background(now, true);
             return Step::Blocked(u64::MAX);
         }
-        let Some(tally) = self.batch.as_ref().map(|b| b.tally(index, self.listeners)) else { return Step::Done };
+        let Some(tally) = self.batch.as_ref().map(|b| b.tally(index)) else { return Step::Done };
         let total = tally.total();
         if self.streams[index].rotation_due(total.bytes, now) {
             match self.streams[index].rotation() {
@@ -270,6 +273,7 @@ impl Writer {
                 }
                 batch.done(index, self.writes);
                 stream.fresh.add(self.writes, stamp.mono_ns, total.bytes, &tally);
+                self.unsynced += total.bytes;
                 tally.book(&self.ledger, &[Term::Left, Term::Written], &[]);
                 self.count_append(total.bytes, stamp);
                 Step::Done
@@ -292,6 +296,10 @@ impl Writer {
         }
     }
 
+    fn unsynced_bytes(&self) -> u64 {
+        self.streams.iter().map(StreamWriter::unsynced_bytes).sum()
+    }
+
     fn count_append(&self, bytes: u64, stamp: Stamp) {
         let stats = &self.shard.writer_stats;
         stats.appends.add(1);
@@ -302,13 +310,16 @@ impl Writer {
 
     /// Everything of the batch is in files: chunks go where their level says.
     fn hand_on(&mut self, batch: Batch) {
+        // Once for all of them: nothing is written in between.
+        let wants = |(_, chunk): &(Class, Box<Chunk>)| chunk.level == Level::Written || chunk.announce;
+        let are_secure = batch.chunks.iter().any(wants) && self.trails_are_secure();
         for (class, chunk) in batch.chunks {
             match chunk.level {
                 Level::None => self.shard.release(class, chunk),
                 Level::Durable if mutant!("ack_before_sync") => self.shard.give_back(chunk),
-                Level::Written if self.trails_are_secure() => self.shard.give_back(chunk),
+                Level::Written if are_secure => self.shard.give_back(chunk),
                 Level::Written | Level::Durable => {
-                    if chunk.announce && self.trails_are_secure() {
+                    if chunk.announce && are_secure {
                         self.shard.announce_written(&chunk);
                     }
                     self.held_bytes += chunk.len() as u64;

@@ -87,11 +87,10 @@ impl StreamWriter {
         index: usize,
         dir: Arc<StreamDir>,
         options: StreamOptions,
-        listeners: usize,
         steward: &mut dyn Steward,
     ) -> Result<Self, LogError> {
         let active = dir.begin_first()?;
-        Ok(Self::begun(index, dir, options, active, listeners, steward))
+        Ok(Self::begun(index, dir, options, active, steward))
     }
 
     /// As [`StreamWriter::open`], with a first segment that has been begun elsewhere.
@@ -100,7 +99,6 @@ impl StreamWriter {
         dir: Arc<StreamDir>,
         options: StreamOptions,
         active: Segment,
-        listeners: usize,
         steward: &mut dyn Steward,
     ) -> Self {
         let mut stream = StreamWriter {
@@ -109,7 +107,7 @@ impl StreamWriter {
             options,
             active: Some(active),
             first_line_ns: 0,
-            fresh: Unsynced::none(listeners),
+            fresh: Unsynced::default(),
             lost_from: None,
             sync_not_before: 0,
             syncing: None,

@@ -2,57 +2,58 @@
 
 use crate::metrics::accounting::{Ledger, Tally, Term};
 
-/// Lines per listener.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PerListener(pub Vec<Tally>);
+/// Lines per listener: of those that have any, by number. Commonly that is one, however many there are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PerListener(Vec<(u16, Tally)>);
 
 impl PerListener {
-    /// None of any.
-    #[must_use]
-    pub fn new(listeners: usize) -> Self {
-        PerListener(vec![Tally::default(); listeners])
+    /// Of one listener, to be changed.
+    fn of(&mut self, listener: u16) -> &mut Tally {
+        let place = match self.0.binary_search_by_key(&listener, |(listener, _)| *listener) {
+            Ok(place) => place,
+            Err(place) => {
+                self.0.insert(place, (listener, Tally::default()));
+                place
+            }
+        };
+        &mut self.0[place].1
     }
 
     /// Adds to one listener.
     pub fn add(&mut self, listener: u16, tally: Tally) {
-        self.0[usize::from(listener)].add(tally);
+        self.of(listener).add(tally);
     }
 
     /// Adds all of another.
     pub fn add_all(&mut self, other: &PerListener) {
-        self.0.iter_mut().zip(&other.0).for_each(|(a, b)| a.add(*b));
+        other.0.iter().for_each(|(listener, tally)| self.of(*listener).add(*tally));
     }
 
     /// Takes all of another away.
     pub fn sub_all(&mut self, other: &PerListener) {
-        self.0.iter_mut().zip(&other.0).for_each(|(a, b)| a.sub(*b));
-    }
-
-    /// Empties it.
-    pub fn clear(&mut self) {
-        self.0.fill(Tally::default());
+        other.0.iter().for_each(|(listener, tally)| self.of(*listener).sub(*tally));
     }
 
     /// The sum over listeners.
     #[must_use]
     pub fn total(&self) -> Tally {
         let mut sum = Tally::default();
-        self.0.iter().for_each(|t| sum.add(*t));
+        self.0.iter().for_each(|(_, tally)| sum.add(*tally));
         sum
     }
 
     /// Books, in one entry, every listener's tally as additions to `add` and subtractions from `sub`.
     pub fn book(&self, ledger: &Ledger, add: &[Term], sub: &[Term]) {
         let mut entry = ledger.entry();
-        for (listener, tally) in self.0.iter().enumerate().filter(|(_, t)| !t.is_zero()) {
-            add.iter().for_each(|term| entry.add(listener as u16, *term, *tally));
-            sub.iter().for_each(|term| entry.sub(listener as u16, *term, *tally));
+        for (listener, tally) in self.0.iter().filter(|(_, tally)| !tally.is_zero()) {
+            add.iter().for_each(|term| entry.add(*listener, *term, *tally));
+            sub.iter().for_each(|term| entry.sub(*listener, *term, *tally));
         }
     }
 }
 
 /// Written and not synced.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unsynced {
     /// Number of the first write among it.
     pub first_write: u64,
@@ -65,12 +66,6 @@ pub struct Unsynced {
 }
 
 impl Unsynced {
-    /// Nothing.
-    #[must_use]
-    pub fn none(listeners: usize) -> Self {
-        Unsynced { first_write: 0, since_ns: 0, bytes: 0, tally: PerListener::new(listeners) }
-    }
-
     /// True where there is nothing.
     #[must_use]
     pub fn is_none(&self) -> bool {
@@ -89,8 +84,7 @@ impl Unsynced {
     /// Takes everything out.
     #[must_use]
     pub fn take(&mut self) -> Unsynced {
-        let listeners = self.tally.0.len();
-        std::mem::replace(self, Unsynced::none(listeners))
+        std::mem::take(self)
     }
 
     /// Puts what was taken out and turned out not to be synced back in front.
@@ -141,9 +135,9 @@ mod tests {
 
     #[test]
     fn what_comes_back_keeps_its_place_in_time() {
-        let mut tally = PerListener::new(1);
+        let mut tally = PerListener::default();
         tally.add(0, Tally { lines: 1, bytes: 5 });
-        let mut unsynced = Unsynced::none(1);
+        let mut unsynced = Unsynced::default();
         unsynced.add(3, 100, 5, &tally);
         let earlier = unsynced.take();
         assert!(unsynced.is_none());
@@ -156,12 +150,12 @@ mod tests {
     #[test]
     fn a_sync_is_due_by_time_or_bytes() {
         let policy = SyncPolicy { interval_ns: 50, bytes: 10 };
-        let mut unsynced = Unsynced::none(1);
+        let mut unsynced = Unsynced::default();
         assert!(!policy.is_due(&unsynced, u64::MAX));
-        unsynced.add(1, 100, 9, &PerListener::new(1));
+        unsynced.add(1, 100, 9, &PerListener::default());
         assert!(!policy.is_due(&unsynced, 149));
         assert!(policy.is_due(&unsynced, 150));
-        unsynced.add(2, 101, 1, &PerListener::new(1));
+        unsynced.add(2, 101, 1, &PerListener::default());
         assert!(policy.is_due(&unsynced, 102));
     }
 }

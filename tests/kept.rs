@@ -356,3 +356,26 @@ fn tail_goes_on_over_a_restart_of_the_server() {
     tail.kill().unwrap();
     tail.wait().unwrap();
 }
+
+/// What is acknowledged is marked as synced in the trail soon after, though no other line comes and nothing is sealed: recovery believes marks,
+/// and a kill takes what only the process knows.
+#[test]
+fn a_mark_of_a_sync_reaches_the_trail_though_nothing_else_comes() {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    let config =
+        "[listener.lines]\naddress = \"tcp://127.0.0.1:0\"\nreply = \"count\"\n[storage]\nsync_interval = \"1h\"\n";
+    let mut server = Server::with_config(&data, config);
+    let trail = data.join("default/000-0000000001.trail");
+    let before = std::fs::metadata(&trail).unwrap().len();
+    let mut client = server.connect();
+    std::io::Write::write_all(&mut client, b"a line\n").unwrap();
+    let mut answer = [0; 2];
+    std::io::Read::read_exact(&mut client, &mut answer).unwrap();
+    assert_eq!(&answer, b"1\n");
+    await_that("the mark", || std::fs::metadata(&trail).unwrap().len() > before);
+    server.kill();
+    let server = Server::start(&data, &[]);
+    assert_eq!(server.cat(), b"a line\n");
+    verified(&data);
+}

@@ -123,6 +123,12 @@ impl Segment {
         self.trail.size()
     }
 
+    /// When marks of its trail are to be flushed, in monotonic nanoseconds.
+    #[must_use]
+    pub fn flush_at(&self) -> Option<u64> {
+        self.trail.flush_at()
+    }
+
     /// The trail, for its header and for flushing.
     pub fn trail(&mut self) -> &mut TrailWriter {
         &mut self.trail

@@ -20,8 +20,10 @@ const PENDING_MOST: usize = 1 << 20;
 const JOIN_NS: u64 = 100_000_000;
 /// And up to so many bytes: so exactly `verify` says where damage is.
 const JOIN_BYTES: u64 = 1 << 20;
-/// What is synced waits no longer than this to be flushed, where marks go on coming.
-const FLUSH_NS: u64 = 500_000_000;
+/// A mark of a sync waits no longer than this to be flushed: a kill takes what only this process knows, and recovery believes marks.
+const FLUSH_NS: u64 = 100_000_000;
+/// Time between tries to flush after one that failed.
+const FLUSH_AGAIN_NS: u64 = 500_000_000;
 
 /// Some writes in one record.
 #[derive(Debug, Clone, Copy)]
@@ -62,8 +64,8 @@ pub struct TrailWriter {
     open: Option<Joined>,
     /// A sync is under way that covers the open writes and no later ones.
     is_cut: bool,
-    /// Monotonic time of the first record that is not flushed; 0: there is none.
-    waits_since_ns: u64,
+    /// When the marks that are not flushed are to be, in monotonic nanoseconds; `None`: there are none.
+    flush_at: Option<u64>,
     flushed: u64,
     broken: bool,
     /// Somebody else has changed it.
@@ -81,7 +83,7 @@ impl TrailWriter {
             synced: None,
             open: None,
             is_cut: false,
-            waits_since_ns: 0,
+            flush_at: None,
             flushed: 0,
             broken: false,
             foreign: false,
@@ -111,11 +113,25 @@ impl TrailWriter {
         self.is_cut = true;
     }
 
-    /// Adds a record; flushes by itself when the buffer is full, or old.
-    pub fn push(&mut self, record: &Record) {
-        if self.waits_since_ns == 0 {
-            self.waits_since_ns = record.mono_ns.max(1);
+    /// When [`TrailWriter::flush_if_due`] has something to do, in monotonic nanoseconds; `None`: not before another mark.
+    #[must_use]
+    pub fn flush_at(&self) -> Option<u64> {
+        self.flush_at.filter(|_| !self.broken)
+    }
+
+    /// Flushes marks that have waited for long enough. Not where somebody waits for an answer: nobody is answered sooner for it.
+    pub fn flush_if_due(&mut self, now_ns: u64) {
+        if self.flush_at().is_some_and(|at| at <= now_ns) {
+            self.settle();
+            self.make_room();
+            if !self.pending.is_empty() {
+                self.flush_at = Some(now_ns.saturating_add(FLUSH_AGAIN_NS));
+            }
         }
+    }
+
+    /// Adds a record; flushes by itself when the buffer is full.
+    pub fn push(&mut self, record: &Record) {
         match record.what {
             What::Write => self.write(Joined::of(*record)),
             What::Sync => self.mark(record),
@@ -155,10 +171,7 @@ impl TrailWriter {
                 self.keep(mark);
             }
         }
-        if mark.mono_ns.saturating_sub(self.waits_since_ns) >= FLUSH_NS {
-            self.settle();
-            self.make_room();
-        }
+        self.flush_at.get_or_insert(mark.mono_ns.saturating_add(FLUSH_NS));
     }
 
     /// Nothing joins any more what was joined so far.
@@ -214,7 +227,7 @@ impl TrailWriter {
         }
         self.flushed += self.pending.len() as u64;
         self.pending.clear();
-        self.waits_since_ns = 0;
+        self.flush_at = None;
         Ok(())
     }
 

@@ -187,6 +187,7 @@ impl Writer {
             self.sync_for_waiters();
         }
         self.sync_in_background(now, false);
+        self.streams.iter_mut().filter_map(|s| s.active.as_mut()).for_each(|active| active.trail().flush_if_due(now));
         self.rotate_idle(now);
         match step {
             Step::Blocked(_) if self.control.writers_abandoned() => self.give_up(),

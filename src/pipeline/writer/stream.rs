@@ -170,7 +170,8 @@ impl StreamWriter {
         let sync = sync.map(|at| at.max(self.sync_not_before));
         let age = self.has_lines().then(|| self.first_line_ns.saturating_add(self.options.segment_age_ns));
         let age = age.filter(|_| self.rotation() == Rotation::Ready);
-        [sync, age, self.prepare_again_at].into_iter().flatten().min()
+        let marks = self.active.as_ref().and_then(Segment::flush_at);
+        [sync, age, marks, self.prepare_again_at].into_iter().flatten().min()
     }
 
     /// True if the active segment holds lines.

@@ -64,11 +64,10 @@ impl StartError {
     /// True where starting again changes nothing: somebody has to change the configuration, or what it names.
     #[must_use]
     pub fn is_configuration(&self) -> bool {
-        use io::ErrorKind::{
-            AlreadyExists, InvalidInput, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem,
-        };
+        // Not a file system that is read-only: it may be mounted otherwise again.
+        use io::ErrorKind::{AlreadyExists, InvalidInput, NotADirectory, NotFound, PermissionDenied};
         let stays = |error: &io::Error| {
-            let kinds = [AlreadyExists, InvalidInput, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem];
+            let kinds = [AlreadyExists, InvalidInput, NotADirectory, NotFound, PermissionDenied];
             kinds.contains(&error.kind())
         };
         match self {

@@ -13,7 +13,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The disk.
 #[derive(Debug, Args)]
@@ -64,14 +64,20 @@ enum Group {
     Dsync,
     /// Over blocks that were written before: fast, and a reader sees NULs or old lines behind the end.
     Overwrite,
+    /// The same past the page cache: one write with `O_DIRECT` and `O_DSYNC`, which no journal has to hear of.
+    PastCache,
+    /// The same through io_uring: nothing blocks, and the time until it completes is what counts.
+    Ring,
 }
 
 const MODES: [(Mode, &str); 3] = [(Mode::Append, "append"), (Mode::DontCache, "dontcache"), (Mode::Direct, "direct")];
-const GROUPS: [(Group, &str); 4] = [
+const GROUPS: [(Group, &str); 6] = [
     (Group::Reserved, "reserved, fdatasync"),
     (Group::Unreserved, "no reserve, fdatasync"),
     (Group::Dsync, "reserved, RWF_DSYNC"),
     (Group::Overwrite, "overwritten, fdatasync"),
+    (Group::PastCache, "overwritten, O_DSYNC"),
+    (Group::Ring, "the same, io_uring"),
 ];
 
 /// Runs and reports.
@@ -85,7 +91,7 @@ pub fn run(args: &DiskArgs) -> io::Result<ExitCode> {
 
 fn measure(args: &DiskArgs, path: &Path) -> io::Result<()> {
     let mut large: Vec<Vec<(f64, f64)>> = vec![Vec::new(); MODES.len()];
-    let mut small: Vec<Vec<(f64, f64)>> = vec![Vec::new(); GROUPS.len()];
+    let mut small: Vec<Vec<(f64, f64, f64)>> = vec![Vec::new(); GROUPS.len()];
     let source = batch()?;
     for round in 0..=args.rounds {
         // The first round warms up.
@@ -97,10 +103,16 @@ fn measure(args: &DiskArgs, path: &Path) -> io::Result<()> {
                 Err(_) => {}
             }
         }
-        for (i, (group, _)) in GROUPS.iter().enumerate() {
-            let figures = groups(*group, path, &source, args.groups as usize)?;
-            if round > 0 {
-                small[i].push(figures);
+        for (i, (group, name)) in GROUPS.iter().enumerate() {
+            let figures = match group {
+                Group::PastCache | Group::Ring => overwritten(*group, path, &source, args.groups as usize),
+                _ => groups(*group, path, &source, args.groups as usize).map(|(p50, p99)| (p50, p99, 0.0)),
+            };
+            match figures {
+                Ok(figures) if round > 0 => small[i].push(figures),
+                Ok(_) => {}
+                Err(error) if round == 0 => say!("{name}: not here: {error}"),
+                Err(_) => {}
             }
         }
     }
@@ -113,13 +125,18 @@ fn measure(args: &DiskArgs, path: &Path) -> io::Result<()> {
         say!("  {name:<24} {:>6.2} GB/s  {:.3} machine CPU s/GB", median(figures, |f| f.0), median(figures, |f| f.1));
     }
     say!("small durable groups of {GROUP} bytes, one after the other");
-    for ((_, name), figures) in GROUPS.iter().zip(&small) {
-        say!("  {name:<24} p50 {:>4.0} us  p99 {:>5.0} us", median(figures, |f| f.0), median(figures, |f| f.1));
+    for ((group, name), figures) in GROUPS.iter().zip(&small).filter(|(_, f)| !f.is_empty()) {
+        let submitting = match group {
+            Group::Ring => format!("  of which submitting {:.0} us", median(figures, |f| f.2)),
+            _ => String::new(),
+        };
+        let (p50, p99) = (median(figures, |f| f.0), median(figures, |f| f.1));
+        say!("  {name:<24} p50 {p50:>4.0} us  p99 {p99:>5.0} us{submitting}");
     }
     Ok(())
 }
 
-fn median(figures: &[(f64, f64)], of: impl Fn(&(f64, f64)) -> f64) -> f64 {
+fn median<T>(figures: &[T], of: impl Fn(&T) -> f64) -> f64 {
     let mut values: Vec<f64> = figures.iter().map(of).collect();
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
@@ -192,7 +209,7 @@ fn groups(group: Group, path: &Path, source: &Piece, count: usize) -> io::Result
                 file.write_all_at(&source[..GROUP], (i * GROUP) as u64)?;
             }
         }
-        Group::Unreserved => {}
+        Group::Unreserved | Group::PastCache | Group::Ring => {}
     }
     file.sync_all()?;
     let mut times = Vec::with_capacity(count);
@@ -209,4 +226,48 @@ fn groups(group: Group, path: &Path, source: &Piece, count: usize) -> io::Result
     }
     times.sort_by(f64::total_cmp);
     Ok((times[count / 2], times[count * 99 / 100]))
+}
+
+/// Small groups over whole blocks that were written and synced before, past the page cache. Median, 99th percentile, and the median of what
+/// submitting took, in microseconds.
+fn overwritten(group: Group, path: &Path, source: &Piece, count: usize) -> io::Result<(f64, f64, f64)> {
+    let blocks = create(path, 0)?;
+    for i in 0..count {
+        blocks.write_all_at(&source[..BLOCK], (i * BLOCK) as u64)?;
+    }
+    blocks.sync_all()?;
+    let file = OpenOptions::new().write(true).custom_flags((OFlag::O_DIRECT | OFlag::O_DSYNC).bits()).open(path)?;
+    let mut memory = sys::pieces(1, BLOCK, false, None)?;
+    memory[0].copy_from_slice(&source[..BLOCK]);
+    let mut ring = match group {
+        Group::Ring => Some(sys::Ring::new(1, BLOCK)?),
+        _ => None,
+    };
+    let (mut times, mut submitting) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    for i in 0..count {
+        let (start, offset) = (Instant::now(), (i * BLOCK) as u64);
+        let Some(ring) = &mut ring else {
+            file.write_all_at(&memory[0], offset)?;
+            times.push(start.elapsed().as_secs_f64() * 1e6);
+            continue;
+        };
+        let piece = memory.pop().ok_or_else(|| io::Error::other("a write gave no memory back"))?;
+        ring.write(file.as_fd(), piece, BLOCK, offset, 0);
+        ring.wait(Some(Duration::ZERO), false)?;
+        submitting.push(start.elapsed().as_secs_f64() * 1e6);
+        let done = loop {
+            match ring.next_done() {
+                Some(done) => break done,
+                None => ring.wait(Some(Duration::from_secs(10)), false)?,
+            }
+        };
+        if usize::try_from(done.result) != Ok(BLOCK) {
+            return Err(io::Error::from_raw_os_error(-done.result.min(-1)));
+        }
+        memory.extend(done.written);
+        times.push(start.elapsed().as_secs_f64() * 1e6);
+    }
+    times.sort_by(f64::total_cmp);
+    submitting.sort_by(f64::total_cmp);
+    Ok((times[count / 2], times[count * 99 / 100], submitting.get(count / 2).copied().unwrap_or(0.0)))
 }

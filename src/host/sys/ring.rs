@@ -2,9 +2,10 @@
 //!
 //! The rule that makes it sound: memory is handed to the kernel by moving it in here, and nobody outside gets a reference
 //! to it before the operation's last completion. Provided buffers are readable only between the completion that names
-//! them and [`Ring::give_back`]; a send's bytes come back with its completion. When the ring is dropped, every operation is
+//! them and [`Ring::give_back`]; a send's bytes and a write's memory come back with its completion. When the ring is dropped, every operation is
 //! cancelled and waited for; should that fail, the memory is leaked rather than freed.
 
+use super::arena::Piece;
 use io_uring::squeue::Entry;
 use io_uring::types::{BufRingEntry, CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode};
@@ -45,9 +46,11 @@ pub enum Op {
     Send,
     /// [`Ring::cancel`]
     Cancel,
+    /// [`Ring::write`]
+    Write,
 }
 
-const OPS: [Op; 6] = [Op::Accept, Op::Recv, Op::Poll, Op::Wake, Op::Send, Op::Cancel];
+const OPS: [Op; 7] = [Op::Accept, Op::Recv, Op::Poll, Op::Wake, Op::Send, Op::Cancel, Op::Write];
 
 fn token(op: Op, index: u32) -> u64 {
     (op as u64) << 32 | u64::from(index)
@@ -70,6 +73,8 @@ pub struct Done {
     pub accepted: Option<OwnedFd>,
     /// The bytes of a send that is over, and whether all of them were sent.
     pub sent: Option<(Vec<u8>, bool)>,
+    /// The memory of a write that is over.
+    pub written: Option<Piece>,
 }
 
 /// See the module. All operations take effect with the next [`Ring::wait`]; descriptors must stay open until then.
@@ -78,6 +83,8 @@ pub struct Ring {
     buffers: ManuallyDrop<Buffers>,
     /// Bytes of sends that are under way, and where they begin, by index.
     sends: ManuallyDrop<HashMap<u32, (Vec<u8>, usize)>>,
+    /// Memory of writes that are under way, by index.
+    writes: ManuallyDrop<HashMap<u32, Piece>>,
     /// Operations whose last completion has not been seen.
     under_way: usize,
     /// What found no place in the submission queue.
@@ -116,6 +123,7 @@ impl Ring {
             ring: ManuallyDrop::new(ring),
             buffers: ManuallyDrop::new(buffers),
             sends: ManuallyDrop::default(),
+            writes: ManuallyDrop::default(),
             under_way: 0,
             backlog: VecDeque::new(),
             enabled: false,
@@ -164,6 +172,21 @@ impl Ring {
         self.push(entry.user_data(token(Op::Send, index)));
     }
 
+    /// Writes the first `len` bytes of a piece of memory to a file at an offset (pwrite(2)); its completion gives the memory back. With
+    /// `O_DIRECT` the memory is aligned to pages, and `len` and `offset` must be to the device's blocks.
+    ///
+    /// # Panics
+    /// If a write is under way for this index, or the piece is shorter: a bug of the caller.
+    pub fn write(&mut self, file: BorrowedFd<'_>, memory: Piece, len: usize, offset: u64, index: u32) {
+        let bytes = &memory[..len];
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        // The mapping stays where it is when its owner moves, and nobody touches it while that is in the map.
+        let entry = opcode::Write::new(Fd(file.as_raw_fd()), bytes.as_ptr(), len).offset(offset).build();
+        assert!(!self.writes.contains_key(&index), "one write at a time per index");
+        self.writes.insert(index, memory);
+        self.push(entry.user_data(token(Op::Write, index)));
+    }
+
     /// Ends an operation early; it completes all the same.
     pub fn cancel(&mut self, op: Op, index: u32) {
         let entry = opcode::AsyncCancel::new(token(op, index)).build();
@@ -180,7 +203,7 @@ impl Ring {
         let mut queue = self.ring.submission();
         while let Some(entry) = self.backlog.front() {
             // SAFETY: what the entry points to is owned by this struct until the operation's last completion: provided
-            // buffers, and the bytes of sends. Accept, poll and cancel point to nothing.
+            // buffers, the bytes of sends and the memory of writes. Accept, poll and cancel point to nothing.
             if unsafe { queue.push(entry) }.is_err() {
                 break;
             }
@@ -266,7 +289,8 @@ impl Ring {
             let is_whole = usize::try_from(result).is_ok_and(|n| from + n == bytes.len());
             (bytes, is_whole)
         });
-        Some(Done { op, index, result, more, buffer, accepted, sent })
+        let written = if op == Op::Write { self.writes.remove(&index) } else { None };
+        Some(Done { op, index, result, more, buffer, accepted, sent, written })
     }
 
     /// The first `len` bytes of a buffer that a completion named.
@@ -334,6 +358,7 @@ impl Drop for Ring {
         unsafe {
             ManuallyDrop::drop(&mut self.buffers);
             ManuallyDrop::drop(&mut self.sends);
+            ManuallyDrop::drop(&mut self.writes);
         }
     }
 }

@@ -113,3 +113,33 @@ fn more_operations_than_the_queue_holds_are_all_done() {
     ring.cancel_all();
     assert_eq!(ring.under_way, 0);
 }
+
+#[test]
+fn a_write_is_in_the_file_when_it_completes_and_gives_its_memory_back() {
+    let mut ring = Ring::new(2, 64).unwrap();
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&[b'.'; 8192]).unwrap();
+    let mut memory = crate::host::sys::pieces(2, 4096, false, None).unwrap();
+    let (mut first, mut second) = (memory.remove(0), memory.remove(0));
+    first.fill(b'a');
+    second.fill(b'b');
+    let place = first.as_ptr();
+    ring.write(file.as_fd(), first, 4096, 4096, 0);
+    ring.write(file.as_fd(), second, 100, 0, 1);
+    let mut done = [next(&mut ring), next(&mut ring)];
+    done.sort_by_key(|done| done.index);
+    let [first, second] = done;
+    assert_eq!((first.op, first.result, second.op, second.result), (Op::Write, 4096, Op::Write, 100));
+    assert_eq!(first.written.unwrap().as_ptr(), place);
+    let mut text = Vec::new();
+    std::io::Seek::rewind(&mut file).unwrap();
+    file.read_to_end(&mut text).unwrap();
+    assert!(text[..100].iter().all(|b| *b == b'b') && text[100..4096].iter().all(|b| *b == b'.'));
+    assert!(text[4096..].iter().all(|b| *b == b'a') && text.len() == 8192);
+    // What fails gives its memory back too; and a ring may end with writes under way.
+    let (pipe, _end) = nix::unistd::pipe().unwrap();
+    ring.write(pipe.as_fd(), second.written.unwrap(), 10, 0, 1);
+    let failed = next(&mut ring);
+    assert!(failed.result < 0 && failed.written.is_some(), "{failed:?}");
+    ring.write(file.as_fd(), failed.written.unwrap(), 10, 0, 1);
+}

@@ -111,7 +111,7 @@ impl UringEngine {
                 Op::Recv => self.filled(index, done, out),
                 Op::Poll => self.polled(index, done, out),
                 Op::Send => self.sent(index, done, out),
-                Op::Cancel => {}
+                Op::Cancel | Op::Write => {} // files are written elsewhere
             }
         }
     }

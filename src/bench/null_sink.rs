@@ -23,13 +23,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Where it listens and writes.
+/// The options of `bench null-sink`.
 #[derive(Debug, Args)]
 pub struct NullSinkArgs {
-    /// Address.
+    /// The address to listen on.
     #[arg(short, long, default_value = "127.0.0.1:5171", value_name = "IP:PORT")]
     listen: SocketAddr,
-    /// Directory of its one file, which it leaves there.
+    /// The directory for its one file, which stays there.
     #[arg(short, long, default_value = ".", value_name = "DIR")]
     dir: PathBuf,
     /// Write through the page cache, without RWF_DONTCACHE.

@@ -11,17 +11,17 @@ use std::io::{self, BufRead, BufReader, IsTerminal, Read, StdoutLock, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Which streams, and how.
+/// Options that `cat` and `tail` share: which streams, and in which form.
 #[derive(Debug, Args)]
 pub struct Select {
     /// The data directory.
     #[arg(short, long, env = "LOGWEIR_DATA_DIR", value_name = "DIR", default_value = "./logweir-data")]
     pub data_dir: PathBuf,
-    /// Only this stream; repeat for several. Without it, all streams.
+    /// Print only this stream. Repeat it for several. Without it, all streams.
     #[arg(short, long, value_name = "NAME")]
     pub stream: Vec<String>,
-    /// One JSON object a line: t (RFC 3339, when it was written), stream, segment, offset and line. Bytes that are not UTF-8
-    /// become U+FFFD, and `lossy` says so.
+    /// Print each line as a JSON object: t (when it was written, RFC 3339), stream, segment, offset and line. Bytes that are not UTF-8
+    /// become U+FFFD, and `lossy` is then true.
     #[arg(long)]
     pub json: bool,
 }
@@ -139,7 +139,7 @@ impl Line {
 /// Bytes that are read at once at most.
 const READ: usize = 256 << 10;
 
-/// Calls `show` with each whole line of a span; a line at its end that is not ended is not shown. Where the lines end.
+/// Calls `show` with each whole line of a span, and returns where the last one ends. A line without its newline is not shown.
 ///
 /// # Errors
 /// What reading or `show` answers.

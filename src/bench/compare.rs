@@ -1,5 +1,5 @@
-//! Server and null sink in turn, under the same load on the same machine, and what share of the limit the server reaches.
-//! Or two servers that differ in their settings.
+//! Runs the server and the null sink in turn, under the same load on the same machine, and prints the ratio. It can also
+//! compare two servers that differ in their settings.
 
 use super::generate::{self, SendArgs};
 use crate::host::output::say;

@@ -1,6 +1,6 @@
-//! What this directory's disk and file system can do: large appends in each file mode, and small durable groups in each way
-//! that keeps files plain, with the whole machine's CPU time. The figures behind `storage.io` and behind what logweir does not
-//! do (docs/decisions.md).
+//! Measures the disk and file system of a directory: large appends in each file mode, and small durable groups in each way that
+//! leaves files plain. It counts the CPU time of the whole machine. The choice of `storage.io` is based on these figures
+//! (docs/decisions.md).
 
 use super::compare::machine_cpu;
 use crate::host::output::say;

@@ -1,4 +1,4 @@
-//! The load generator: few threads, non-blocking sockets, each writing in turn.
+//! The load generator for lines. It has few threads and non-blocking sockets, and each socket writes in turn.
 
 use super::lines;
 use crate::host::address::Address;

@@ -1,8 +1,8 @@
-//! `logweir bench http`: POSTs at a constant rate over an open loop, or as fast as answers come.
+//! `logweir bench http`: sends POST requests at a constant rate, or as fast as answers come.
 //!
-//! At a rate, every request has the time at which it should be sent, and its latency counts from there: a server that
-//! stalls cannot hide it by keeping the generator from sending (coordinated omission). One thread a connection, so it is for
-//! tens of connections and tens of thousands of requests a second; for more, wrk.
+//! At a constant rate, every request has a time at which it is due, and its latency counts from that time. So a server that
+//! stalls cannot hide it by keeping the generator from sending (coordinated omission). It has one thread for each connection.
+//! That is enough for tens of connections and tens of thousands of requests a second; for more, use wrk.
 
 use super::lines;
 use crate::host::output::say;

@@ -1,4 +1,4 @@
-//! `logweir bench`: a load generator, a check of what arrived, the null sink that stands for this machine's limit, and a
+//! `logweir bench`: a load generator, a check of what arrived, the null sink, which shows this machine's limit, and a
 //! comparison of the server with it.
 
 mod compare;

@@ -1,7 +1,8 @@
-//! The null sink: what this machine can do at all. Two threads, receive into chunks, a ring, preallocated appends with the
-//! server's flags. No framing, no trail, no sync, no limits; what it writes is not worth reading.
+//! The null sink shows what this machine can do at all. It has two threads, which receive into chunks, pass them through a
+//! ring, and append them to a preallocated file with the server's flags. It has no framing, trail, sync or limits, and its file
+//! is of no use.
 //!
-//! It shares no code with the server's engine and writer, so that it does not become slower with them.
+//! It shares no code with the server's engine and writer, so that it does not get slower when they do.
 
 use crate::host::output::say;
 use crate::host::sys;

@@ -1,4 +1,4 @@
-//! Checks what is in a data directory against what `bench send --sequence` sent.
+//! Compares the lines in a data directory with what `bench send --sequence` sent.
 
 use super::lines::parse_numbered;
 use crate::host::output::say;

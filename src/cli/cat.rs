@@ -1,4 +1,4 @@
-//! `logweir cat`
+//! `logweir cat`: prints the lines in a data directory.
 
 use super::moment::moment;
 use super::select::{Out, Select, each_line, named};

@@ -1,4 +1,4 @@
-//! `logweir check`
+//! `logweir check`: checks a configuration, and says what a server would do with it.
 
 use super::{BAD_CONFIGURATION, ConfigArgs, bad_configuration, cannot_start, warn_of_near_misses};
 use crate::config::Options;
@@ -44,7 +44,9 @@ pub fn run(args: &CheckArgs) -> ExitCode {
         }
     }
     if args.print {
-        say!("# Every key with the value that is in force. A comment says where it is set; without one it is the default.");
+        say!(
+            "# Every key with the value that is in force. A comment says where it is set; without one it is the default."
+        );
         output::write(in_force.to_string().as_bytes());
     } else if !refused.iter().any(StartError::is_configuration) {
         explain(&options);

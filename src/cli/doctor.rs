@@ -1,4 +1,4 @@
-//! `logweir doctor`
+//! `logweir doctor`: examines the host for a configuration.
 
 use super::{ConfigArgs, bad_configuration};
 use crate::host::output::complain;

@@ -1,5 +1,7 @@
-//! Following one stream: the lines that come, shards merged by the time of writing, a piece at a time. What a look costs does not
-//! grow with what was written before, and what is held does not grow with what waits to be printed.
+//! Follows one stream for `tail`: reads new lines piece by piece, and merges the shards by the time of writing.
+//!
+//! Looking for new lines takes the same time however much was written before. The memory in use does not grow with the lines
+//! that wait to be printed.
 
 use super::select::{Line, each_line};
 use crate::log::cat::segments;

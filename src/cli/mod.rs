@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line: commands, options, and exit codes.
 
 mod cat;
 mod check;

@@ -1,4 +1,4 @@
-//! Moments, as people write them: `--since`, `--until`.
+//! Reads times as people write them, for `--since` and `--until`.
 
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;

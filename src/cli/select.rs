@@ -1,4 +1,4 @@
-//! What `cat` and `tail` have in common: which streams, and how a line is shown.
+//! What `cat` and `tail` share: which streams they read, and how they print a line.
 
 use crate::log::cat::Escaping;
 use crate::log::content::{Content, ContentReader};

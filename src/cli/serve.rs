@@ -1,4 +1,4 @@
-//! `logweir serve`
+//! `logweir serve`: runs the server.
 
 use super::{ConfigArgs, bad_configuration, cannot_start, warn_of_near_misses};
 use crate::config::Options;

@@ -1,4 +1,4 @@
-//! `logweir tail`
+//! `logweir tail`: prints the last lines, and follows new ones.
 
 use super::follow::{Follow, Listing};
 use super::select::{Out, Select, named};

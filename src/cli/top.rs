@@ -1,4 +1,4 @@
-//! `logweir top`
+//! `logweir top`: shows a running server in the terminal.
 
 use crate::host::output::complain;
 use crate::settings::units::Time;

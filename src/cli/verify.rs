@@ -1,4 +1,4 @@
-//! `logweir verify`
+//! `logweir verify`: compares the files with their checksums.
 
 use crate::host::output::complain;
 use crate::log::names::is_stream_name;

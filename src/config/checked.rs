@@ -1,4 +1,5 @@
-//! What is meant: defaults, ranges and rules, and one struct of options per module.
+//! The second stage of a configuration: applies defaults, checks ranges and rules, and makes one struct of options for each
+//! module.
 
 use super::document::Written as Read;
 use super::listener::{Surroundings, Written};

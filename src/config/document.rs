@@ -1,4 +1,4 @@
-//! A TOML document with the place of each key, variables expanded and overrides laid over it.
+//! A TOML document in which variables are expanded and overrides are applied. It knows the place of each key.
 
 use super::raw::{self, Raw};
 use crate::protocol::Entry;

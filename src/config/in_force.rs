@@ -1,4 +1,4 @@
-//! Every value of a configuration that is in force, as a file that says the same.
+//! Lists every value of a configuration that is in force, as a configuration file.
 
 use crate::settings::Places;
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! `--listen`: an address in short.
+//! Reads the short form of an address that `--listen` takes.
 
 use crate::protocol::Protocols;
 

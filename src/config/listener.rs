@@ -1,4 +1,4 @@
-//! One listener: defaults, ranges, and which keys belong together. What is a protocol's own is read by the protocol.
+//! Checks one listener: its defaults, its ranges, and which keys can be combined. The protocol reads its own keys.
 
 use super::checked::{Check, StreamSettings};
 use super::raw::{self, Ack, FormatWord, ProxyWord, TlsVersion};

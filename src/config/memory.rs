@@ -1,4 +1,5 @@
-//! The written sum of memory: what `buffer.memory` is divided into, derived and never guessed.
+//! Divides `buffer.memory` among its users. The result is the sum that `check` prints; every size in it is computed, none is
+//! guessed.
 
 use crate::intake::listener::DATAGRAM_MAX;
 use crate::intake::net::{BATCH, BUFFER_BYTES};

@@ -1,5 +1,5 @@
-//! Configuration in two stages: what was written ([`raw`], typed, unknown keys refused), then what is meant ([`checked`],
-//! one struct of options per module). Everything that can be wrong is found here, with key and line.
+//! Reads a configuration in two stages. [`raw`] has what was written: typed keys, and unknown ones are refused. [`checked`] has
+//! what is meant: one struct of options for each module. Every error is found here, with its key and line.
 
 mod access;
 pub mod checked;

@@ -1,4 +1,4 @@
-//! Variables of the environment that are options.
+//! Reads options from environment variables.
 
 /// Those that have a name of their own.
 const NAMED: [&str; 5] =

@@ -1,4 +1,4 @@
-//! Where listeners listen, as it is written in a configuration.
+//! The address of a listener, as a configuration writes it.
 
 use std::fmt;
 use std::net::SocketAddr;

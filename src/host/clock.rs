@@ -1,4 +1,4 @@
-//! Time and the identity of this boot, behind a trait so that tests can set both.
+//! Time, and the identity of this boot. They are behind a trait so that tests can set both.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

@@ -1,5 +1,5 @@
-//! Planted bugs: mistakes that somebody really made, for the tests to find. Compiled in with `--cfg mutants` only, chosen by
-//! name with `LOGWEIR_MUTANT`; `tests/mutants/run` says which test finds which.
+//! Planted bugs: mistakes that somebody really made. The tests must find each of them. They are compiled in only with `--cfg
+//! mutants` and chosen by name with `LOGWEIR_MUTANT`. `tests/mutants/run` says which test finds which.
 
 /// All names.
 pub const NAMES: &[&str] = &[

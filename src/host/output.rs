@@ -1,4 +1,5 @@
-//! What commands print. Standard output may be closed, full, or not be read: that is no bug of the program, and never a panic.
+//! Prints the output of commands. Standard output may be closed, full, or not read by anybody; none of that is a bug, and none
+//! of it causes a panic.
 
 use crate::host::mutants::mutant;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

@@ -1,4 +1,4 @@
-//! Keeps a flood of events from becoming a flood of log lines.
+//! Limits log lines of one kind, so that a flood of events does not become a flood of log lines.
 
 /// Time in which one line is written at most.
 const WINDOW_NS: u64 = 10_000_000_000;

@@ -1,6 +1,6 @@
-//! One thread that accepts for all reactors, where the kernel cannot spread connections itself: Unix sockets know no
-//! SO_REUSEPORT, and sockets that come from the service manager are not one for each reactor. Each connection goes to the
-//! reactor that has the fewest.
+//! One thread that accepts connections for all reactors, where the kernel cannot spread them: Unix sockets have no
+//! SO_REUSEPORT, and the service manager passes one socket, not one for each reactor. Each connection goes to the reactor with
+//! the fewest.
 
 use crate::host::peer::ListenerId;
 use crate::intake::net::{Engine, EpollEngine, Event};

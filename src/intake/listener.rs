@@ -1,4 +1,4 @@
-//! One listener as the reactors see it: common options, and its protocol.
+//! One listener as the reactors see it: the options that all listeners have, and its protocol.
 
 use crate::host::address::Address;
 use crate::pipeline::chunk::{Class, Level};

@@ -1,8 +1,9 @@
-//! What becomes of sealed segments: compressed, moved to another directory, or both. Done beside the server's work, one at a
-//! time; a crash at any point leaves every line readable, and doing it again finishes it.
+//! Compresses sealed segments, moves them to another directory, or both. It does one at a time, beside the work of the server.
+//! A crash at any point leaves every line readable, and doing the step again finishes it.
 //!
-//! A segment that was moved is in the other directory with its trail, and in the stream's own there are symlinks to them: every
-//! reader finds it where it was. The copy is synced before the symlink takes the original's name, in one rename.
+//! A segment that has moved is in the other directory with its trail. In the stream's own directory there are symlinks to them,
+//! so every reader finds the segment where it was. The copy is synced before the symlink takes the name of the original, in one
+//! rename.
 
 use super::content::{OfDisk, read_full};
 use super::disk::{Disk, DiskFile, append_all, read_full as read_from, replace_file_by, temp_name};

@@ -1,4 +1,4 @@
-//! Reading lines back, in the order shard, sequence.
+//! Reads lines back, in the order of shard and sequence.
 
 use super::content::{Content, ContentReader, TEXTS};
 use super::names::{Kind, SegmentId};

@@ -1,4 +1,4 @@
-//! Reading what is on disk, without changing it: by `cat`, `tail` and `verify`, also while a server runs.
+//! Reads what is on disk and changes nothing, for `cat`, `tail` and `verify`. A server may run meanwhile.
 
 use super::disk::DiskFile;
 use super::names::{Kind, SegmentId};

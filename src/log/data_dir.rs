@@ -1,4 +1,4 @@
-//! The data directory as a whole: its lock, the node's identity, which streams are there.
+//! The data directory: its lock, the identity of the node, and the list of its streams.
 
 use super::disk::{Disk, read_file, replace_file};
 use super::names::is_stream_name;

@@ -1,10 +1,9 @@
-//! Appends past the page cache: `O_DIRECT` for the whole blocks, through an aligned copy, and ordinary appends for what does
-//! not fill one.
+//! Appends past the page cache. Whole blocks go through an aligned copy and `O_DIRECT`; the rest goes through ordinary appends.
 //!
-//! Records do not end at block boundaries. What is before the first boundary and behind the last goes through the page cache,
-//! in order: so every byte of a batch is in the file when the append returns, nothing that was written is ever written
-//! again, and a block belongs to one way or the other at any time. One write at a time: with several in flight, writes
-//! that extend the file were seen to show NULs to readers.
+//! Records do not end at block boundaries. So what is before the first boundary and behind the last one goes through the page
+//! cache, in order. Every byte of a batch is in the file when the append returns, no byte is written twice, and a block is
+//! written in one of the two ways at any time. There is one write at a time: several writes in flight that extend the file were
+//! seen to show NULs to readers.
 
 use crate::host::sys::{Piece, pieces};
 use nix::fcntl::OFlag;

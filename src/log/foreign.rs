@@ -1,7 +1,7 @@
-//! What somebody else has done to a file that is being written: appended to it, cut it, written over it, moved it away.
+//! Notices what other programs do to a file that is being written: append to it, cut it, write over it, or move it away.
 //!
-//! Only logweir writes to its data directory, and still others do: `echo >> current-0`, logrotate, a backup that is put back.
-//! Nothing that we did not write is cut then, and nothing is acknowledged that such a change may have taken along.
+//! Only logweir should write to its data directory, but others do: `echo >> current-0`, logrotate, a backup that is restored.
+//! Then the server cuts nothing that it did not write, and acknowledges nothing that such a change may have removed.
 
 use super::disk::{DiskFile, read_full};
 use super::{Context, LogError};

@@ -1,6 +1,6 @@
-//! The files: segments, their trails, rotation, recovery. Knows no network and no threads.
+//! The files: segments, their trails, rotation, recovery. It knows no network and no threads.
 //!
-//! Everything goes through [`disk::Disk`], so that tests can take the power away at any call.
+//! Every access goes through [`disk::Disk`], so that tests can simulate a power cut at any call.
 
 pub mod archive;
 pub mod cat;

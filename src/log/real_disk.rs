@@ -1,4 +1,4 @@
-//! The machine's disk.
+//! The disk of this machine, as [`super::disk::Disk`].
 
 use super::direct::{self, BLOCK, Direct, Way};
 use super::disk::{Caching, Disk, DiskFile};

@@ -1,11 +1,12 @@
-//! What is done with segments that a crash left active, before the server is ready.
+//! Recovery: what happens to segments that a crash left active, before the server is ready.
 //!
-//! Same boot and same mount: the process died, the page cache is whole, every whole line stays (unless a record says that it is
-//! not whole after all: a write-back has failed). Otherwise (power cut, kernel crash, unmount): up to the last sync mark
-//! everything must match its checksum, else it is damage and stays as it is; after the mark whole lines stay as far as records
-//! match; past the last record up to the first hole of NULs.
-//! The rest goes to `NAME.torn`. A segment whose sync failed is judged like one after a power cut. Doing it twice is the same
-//! as doing it once, also when it is interrupted anywhere.
+//! Same boot and same mount: the process died, so the page cache is whole, and every whole line stays (unless a record says
+//! that a write-back has failed). Otherwise (power cut, kernel crash, unmount): up to the last sync mark everything must match
+//! its checksum. What does not is damage, and stays as it is. After the mark, whole lines stay as far as records match, and
+//! past the last record up to the first hole of NULs.
+//!
+//! The rest goes to `NAME.torn`. A segment whose sync failed is treated as after a power cut. Recovery can be repeated with the
+//! same result, also when it was interrupted anywhere.
 
 use super::content::{Content, OfDisk};
 use super::disk::{Disk, DiskFile, append_all, read_full, replace_file, replace_file_by};

@@ -1,7 +1,8 @@
-//! Which sealed segments go when there is too much: oldest first, within a shard in their order, never one that is being written.
+//! Decides which sealed segments are deleted: the oldest first, within a shard in their order, and never one that is being
+//! written.
 //!
-//! What goes is first noted, durably ([`super::retired`]). So `verify` can tell what retention took from what somebody else did,
-//! and a crash in between leaves nothing half there.
+//! The server notes a deletion durably before it begins ([`super::retired`]). So `verify` can tell what retention deleted from
+//! what somebody else did, and a crash in the middle leaves nothing half deleted.
 
 use super::disk::{Disk, read_full};
 use super::names::{Kind, SegmentId};

@@ -1,8 +1,8 @@
-//! What was taken away on purpose, and what is being taken away now: a note in `DATA/.logweir/retired/STREAM.SHARD`.
+//! The note of what retention has deleted and of what it is deleting now: `DATA/.logweir/retired/STREAM.SHARD`.
 //!
-//! Its first line is the highest sequence that was ever taken. While segments are being removed, a second line names them
-//! (`retiring 4-6 9-9`); it goes when they are gone. What a crash leaves half removed is told by that line, and nothing else is ever
-//! removed: a segment with a lower number may have been put back from a backup.
+//! Its first line is the highest sequence that was ever deleted. While segments are being removed, a second line names them
+//! (`retiring 4-6 9-9`); it is removed when they are gone. After a crash, only what that line names is removed. A segment with
+//! a lower number stays: it may have been restored from a backup.
 
 use super::archive::remove_moved;
 use super::data_dir::STATE_DIR;

@@ -1,8 +1,9 @@
-//! Compressed segments, `NAME.log.zst`: zstd in frames of [`FRAME`] bytes of text each, with a table of them at the end, so that
-//! a reader can begin anywhere. Any zstd tool reads them whole (`zstdcat`, `zstdgrep`): the table is in a frame that others skip.
+//! Compressed segments, `NAME.log.zst`. They are zstd in frames of [`FRAME`] bytes of text each, with a table of the frames at
+//! the end, so that a reader can begin anywhere. Any zstd tool reads them whole (`zstdcat`, `zstdgrep`): the table is in a
+//! frame that such tools skip.
 //!
 //! The format is zstd's "seekable format" 0.1.0 (contrib/seekable_format/zstd_seekable_compression_format.md), without its
-//! optional checksums: each frame has zstd's own.
+//! optional checksums, because each frame has zstd's own.
 
 use super::content::{Content, read_full};
 use super::disk::{DiskFile, append_all, read_full as read_from};

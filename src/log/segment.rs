@@ -1,4 +1,4 @@
-//! One segment while it is written: appends, reservations, its trail.
+//! One segment while it is written: its appends, its reserved room, and its trail.
 
 use super::disk::{Caching, DiskFile};
 use super::foreign::{self, Foreign};

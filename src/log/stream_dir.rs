@@ -1,4 +1,4 @@
-//! One shard's part of a stream's directory: makes segments, seals them, moves the symlink.
+//! One shard's part of the directory of a stream: makes segments, seals them, and keeps `current-SHARD`.
 
 use super::disk::{Disk, DiskFile, read_file, replace_file};
 use super::foreign::{self, Foreign};

@@ -1,5 +1,5 @@
-//! When lines came: a segment cut into the writes that its trail records. A write is what one batch brought, so the time of a line
-//! is that of its write, some milliseconds after it was received.
+//! Tells when lines were written. It cuts a segment into the writes that its trail records. A write is one batch, so the time
+//! of a line is that of its write, some milliseconds after the line was received.
 
 use super::content::{Content, Files, open_kind, open_text};
 use super::names::{Kind, SegmentId};

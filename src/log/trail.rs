@@ -1,11 +1,11 @@
 //! The trail beside a segment: one small record per write and per sync, for recovery, `verify` and shipping.
 //!
-//! Writes and syncs that follow closely are joined into one record (see [`super::trail_writer`]). Trails are read as a stream: one
-//! may be larger than the memory that is to be used.
+//! Writes and syncs that follow closely share one record (see [`super::trail_writer`]). Trails are read as a stream, because
+//! one may be larger than the memory for it.
 //!
-//! Layout, little endian: a header of [`HEADER_LEN`] bytes, then records of [`RECORD_LEN`] bytes, each closed by its own
-//! CRC32C, so that a reader stops at the first one that a crash cut short. The trail is flushed off the
-//! acknowledgement path; what it lacks after a crash only makes recovery more careful, never wrong.
+//! Layout, little endian: a header of [`HEADER_LEN`] bytes, then records of [`RECORD_LEN`] bytes. Each ends with its own
+//! CRC32C, so a reader stops at the first one that a crash cut short. Acknowledgements do not wait for the trail. What it lacks
+//! after a crash only makes recovery more careful, never wrong.
 
 use super::content::{Content, OfDisk, read_full};
 use super::disk::DiskFile;

@@ -1,8 +1,10 @@
-//! Writes a trail. Records are kept in a small buffer, off the acknowledgement path, and appended when asked or when it is full.
+//! Writes a trail. Records wait in a small buffer, and are appended on request or when the buffer is full. Acknowledgements do
+//! not wait for that.
 //!
-//! What follows closely is joined: writes until a sync, and synced writes with each other. One tiny line after the other, each with a
-//! sync of its own, would else make a trail many times as long as the log. A joined record has the range, the checksum and the time of
-//! its last write; no mark of a sync ever falls inside a record, or recovery could not tell what was lost from what was damaged.
+//! Records that follow closely are joined: writes until a sync, and synced writes with each other. Otherwise many tiny lines,
+//! each with its own sync, would make the trail many times as long as the log. A joined record has the range and the checksum
+//! of all its writes and the time of the last one. A sync mark never falls inside a record, because recovery must be able to
+//! tell lost bytes from damaged ones.
 
 use super::disk::{DiskFile, append_all};
 use super::foreign;

@@ -1,5 +1,5 @@
-//! Holds segments against their trails: is every byte on disk what was written, is every file there, is every segment that a
-//! later one names? Reads only; a server may run on the directory.
+//! Compares segments with their trails: is every byte on disk what was written, is every file there, is every segment there
+//! that a later one names? It only reads, so a server may run meanwhile.
 
 pub use super::content::{Content, Files, OnDisk};
 use super::content::{TEXTS, open_kind, read_full};

@@ -1,8 +1,8 @@
-//! Every line accounted for: `received = durable + written + in flight + dropped + at risk`, at every scrape.
+//! Accounts for every line: `received = durable + written + in flight + dropped + at risk`, at every scrape.
 //!
-//! Each thread owns a [`Ledger`] that only it writes, and counts each term at the place where it happens. A ledger is a
-//! sequence lock: a reader sees all terms of one update or none. A snapshot reads the ledgers downstream first, so that a
-//! line moving on in between shows up as in flight, never as missing twice.
+//! Each thread has a [`Ledger`] that only it writes, and counts each term where it happens. A ledger is a sequence lock: a
+//! reader sees all terms of one update, or none. A snapshot reads the ledgers downstream first. So a line that moves on
+//! meanwhile shows up as in flight, never as missing twice.
 
 use crate::host::sync::{AtomicU64, Ordering, fence, yield_now};
 use crossbeam_utils::CachePadded;

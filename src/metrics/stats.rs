@@ -1,4 +1,4 @@
-//! What each thread counts for itself. Padded, so that no two threads write to one cache line.
+//! The counters of each thread. They are padded, so that no two threads write to the same cache line.
 
 use super::cells::{Cell, Histogram};
 use crossbeam_utils::CachePadded;

@@ -1,4 +1,4 @@
-//! What the control thread tells the others, and what they tell it.
+//! What the control thread tells the other threads, and what they tell it.
 
 use crate::host::mutants::mutant;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,5 +1,5 @@
-//! Housekeeping: what becomes of segments once they are sealed. Deletes what retention says, compresses and moves the rest as
-//! configured. One thread of low priority, which sleeps until a segment is sealed or something falls due.
+//! Housekeeping of sealed segments: deletes what retention says, and compresses and moves the rest as configured. It is one
+//! thread of low priority, which sleeps until a segment is sealed or something is due.
 
 use crate::host::clock::Clock;
 use crate::log::LogError;

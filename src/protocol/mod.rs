@@ -1,5 +1,5 @@
-//! The protocols: each is a folder, and a line in [`TABLE`]. A folder has the protocol's keys of the configuration, what a reactor
-//! must know of it, its session, and its tests. docs/architecture.md has the steps for a new one.
+//! The protocols. Each is a folder, and a line in [`TABLE`]. A folder has the keys of the protocol in a configuration, what a
+//! reactor must know of it, its session, and its tests. docs/architecture.md says how to add one.
 
 pub mod http;
 pub mod lines;

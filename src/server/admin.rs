@@ -1,4 +1,5 @@
-//! The admin address: one more listener of the first reactor, from the start, so that health answers while recovery runs.
+//! The admin address: one more listener of the first reactor. It serves from the start, so that health checks get an answer
+//! during recovery.
 
 use super::error::StartError;
 use super::error::resource;

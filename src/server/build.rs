@@ -1,4 +1,4 @@
-//! Puts a server together, in the order: lock, admin, recovery, writers, sockets, reactors.
+//! Puts a server together, in this order: lock, admin address, recovery, writers, sockets, reactors.
 
 use super::admin::AdminAddress;
 use super::certificates::Certificates;

@@ -1,5 +1,5 @@
-//! TLS of the listeners: loaded at the start, read again when a file changes or SIGHUP asks for it. Connections that are
-//! open go on with what they began with.
+//! Loads the TLS certificates of the listeners, and reads them again when a file changes or at SIGHUP. Open connections go on
+//! with the old ones.
 
 use super::error::StartError;
 use crate::intake::listener::{ListenerOptions, TlsSettings};

@@ -1,4 +1,4 @@
-//! Which engine runs, and why.
+//! Chooses the engine, and says why.
 
 use super::error::StartError;
 use crate::config::raw::EngineChoice;

@@ -1,4 +1,4 @@
-//! How files are written: what was asked for, and what kernel and file system can do.
+//! Decides how files are written, from what was asked for and what the kernel and the file system can do.
 
 use crate::config::checked::StreamSettings;
 use crate::config::raw::Io;

@@ -1,4 +1,4 @@
-//! The housekeeping thread: its start, and how streams are kept.
+//! Starts the housekeeping thread, and tells it how to keep each stream.
 
 use super::error::StartError;
 use super::error::resource;

@@ -1,4 +1,4 @@
-//! A running server as its configuration sees it: what it was started with, and the ways to change that.
+//! A running server as a reload sees it: its options, and the ways to change them.
 
 use super::certificates::Certificates;
 use super::file_modes::FileModes;

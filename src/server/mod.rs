@@ -1,4 +1,4 @@
-//! A server: puts the parts together, starts the threads, waits for signals, ends in order.
+//! A server: puts the parts together, starts the threads, waits for signals, and ends in order.
 
 mod admin;
 mod build;

@@ -1,4 +1,4 @@
-//! Threads with names and places.
+//! Starts threads with names, on the CPUs of the plan.
 
 use crate::host::sys::prefer_node;
 use crate::host::topology::ShardPlan;

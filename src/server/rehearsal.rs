@@ -1,5 +1,5 @@
-//! Whether a server could start here, found out without starting one: what `check` and `doctor` say, and what `serve` says before it
-//! confines itself, since behind that every refusal looks alike.
+//! Finds out whether a server could start here, without starting one. `check` and `doctor` use it. `serve` uses it before the
+//! sandbox is in place, because after that every refusal looks like a missing permission.
 
 use super::certificates::Certificates;
 use super::error::StartError;

@@ -1,4 +1,4 @@
-//! The reactors: what each is made of, and its start.
+//! What each reactor is made of, and how it is started.
 
 use super::certificates::Certificates;
 use super::error::StartError;

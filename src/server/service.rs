@@ -1,5 +1,5 @@
-//! The service manager (systemd, or whatever speaks its protocol): what it is told (sd_notify(3)), the watchdog, sockets
-//! that come from it (sd_listen_fds(3)) and those it keeps over a restart (`FileDescriptorStoreMax=`).
+//! The service manager (systemd, or another with its protocol): what the server tells it (sd_notify(3)), the watchdog, the
+//! sockets that it passes (sd_listen_fds(3)), and the sockets that it keeps during a restart (`FileDescriptorStoreMax=`).
 //!
 //! Without a manager nothing here does anything.
 

@@ -1,4 +1,4 @@
-//! Where connections come in: the sockets of the listeners, bound here or come from the service manager.
+//! The sockets of the listeners, bound here or passed by the service manager.
 
 use super::error::StartError;
 use crate::host::address::Address;

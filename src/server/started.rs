@@ -1,4 +1,4 @@
-//! What a server is started on, and what it tells when it is ready.
+//! What a server is started with, and what it tells when it is ready.
 
 use super::service::{Inherited, Manager};
 use crate::host::clock::Clock;

@@ -1,4 +1,4 @@
-//! The threads of a running server, and how they are ended.
+//! The threads of a running server, and how they end.
 
 use super::pin::{Place, spawn};
 use crate::host::peer::ListenerId;

@@ -1,4 +1,4 @@
-//! The service manager's watchdog: fed only while every reactor and every writer gives a sign of life.
+//! Feeds the service manager's watchdog, but only while every reactor and every writer answers.
 
 use super::threads::Threads;
 use crate::pipeline::control::Control;

@@ -1,5 +1,5 @@
-//! What a connection begins with that is not what its listener expects: the well-known beginnings of other protocols. They are noticed,
-//! so that a misconfigured sender is found in the log and not in the files.
+//! Recognises the first bytes of a connection that speaks another protocol than its listener expects. So a misconfigured sender
+//! shows up in the log, not only in the files.
 
 use crate::metrics::stats::Unexpected;
 

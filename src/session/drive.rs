@@ -1,4 +1,4 @@
-//! One connection in memory, driven as a reactor drives it: for the tests, fuzz targets and benchmarks of sessions.
+//! Drives one connection in memory as a reactor does, for the tests, fuzz targets and benchmarks of sessions.
 
 use super::memory::tail::{TailHandle, TailStore};
 use super::{AckLevel, Around, End, Found, Frame, Input, Landing, Reply, Session, Step, Turn, Window};

@@ -1,8 +1,8 @@
-//! The framing of lines: records end in a newline; otherwise they are the bytes as sent, NUL and invalid UTF-8 included.
+//! The framing of lines. Records end in a newline; otherwise they are the bytes as sent, NUL and invalid UTF-8 included.
 //!
-//! Where records are written as they are, whole lines stay where they were received: a receive lands right behind the space of the
-//! partial line before it, which is copied in when its end arrives. Nothing is touched per line; newlines are counted and the last
-//! one found by SIMD. Whatever is written otherwise is received into the scratch buffer.
+//! Where records are written as they are, whole lines stay where they were received. A receive lands right behind the space for
+//! the partial line before it, which is copied there when its end arrives. No line is touched by itself: SIMD counts the
+//! newlines and finds the last one. Records that are written in another form are received into the scratch buffer.
 
 use super::write::{Form, MARKER_ROOM, Record};
 use super::{End, Landing, Step, Window};

@@ -1,9 +1,9 @@
-//! The seam between reactors and protocols. A [`Protocol`] is one listener's: it says in plain data what a reactor must know of it,
-//! and makes a [`Session`] for each connection. A session finds records in received bytes, puts them into a [`Sink`], and says
-//! what to answer. It does no I/O, and a reactor knows no protocol by name.
+//! The seam between reactors and protocols. A [`Protocol`] belongs to one listener: it says in plain data what a reactor must
+//! know of it, and makes a [`Session`] for each connection. A session finds records in received bytes, puts them into a
+//! [`Sink`], and says what to answer. It does no I/O, and a reactor knows no protocol by name.
 //!
-//! What protocols share is here too: who may hold how much memory ([`memory`]), the framing of lines ([`lines`]), how records look on
-//! disk ([`mod@write`]), to which streams they may go ([`routes`]), and which answers are owed ([`owed`]).
+//! What protocols share is here too: who may hold how much memory ([`memory`]), the framing of lines ([`lines`]), how records
+//! look on disk ([`mod@write`]), to which streams they may go ([`routes`]), and which answers are owed ([`owed`]).
 
 pub mod beginnings;
 pub mod drive;

@@ -1,4 +1,5 @@
-//! Answers owed to a connection: so many records have reached the level, so say this; in the order of the connection.
+//! The answers that a connection is owed: each is due when so many records have reached the level, in the order of the
+//! connection.
 
 use super::AckLevel;
 use super::sink::Frame;

@@ -1,4 +1,4 @@
-//! What a reactor must know of a protocol, in plain data and in its own words.
+//! What a reactor must know of a protocol, in plain data.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,5 @@
-//! Which streams the records of a listener may go to: an allow-list of the configuration. No name is ever made of content.
+//! The streams to which the records of a listener may go: an allow-list from the configuration. A name is never made from
+//! content.
 
 use super::write::Format;
 

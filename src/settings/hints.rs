@@ -1,4 +1,4 @@
-//! What the parser says of a wrong value or key, in words for people.
+//! Turns what the parser says about a wrong value or key into words for people.
 
 /// The parser's names of types, and what a person would write.
 const TYPES: [(&str, &str); 6] = [

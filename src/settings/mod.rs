@@ -1,4 +1,4 @@
-//! Keys of a configuration and their values: units, ranges, and what is said of those that do not do.
+//! Keys of a configuration and their values: units, ranges, and the errors about them.
 
 mod hints;
 mod places;

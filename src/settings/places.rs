@@ -1,4 +1,4 @@
-//! Where each key of a configuration stands, what is wrong with it, and the value that is in force.
+//! Where each key of a configuration is written, what is wrong with it, and the value that is in force.
 
 use super::hints::friendlier;
 use super::units::{Size, Time};

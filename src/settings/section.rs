@@ -1,4 +1,4 @@
-//! One section of a configuration, typed by whoever it belongs to.
+//! The keys of one section, typed by the module that they belong to.
 
 use super::units::{Size, Time};
 use super::{ConfigError, Places};

@@ -1,6 +1,7 @@
-//! The text of `/metrics`: a snapshot of every thread's counts, through the `metrics` facade into the Prometheus exporter.
+//! Makes the text of `/metrics`: a snapshot of every thread's counts, through the `metrics` facade and the Prometheus exporter.
 //!
-//! Latencies are our own fixed buckets, added as text: the exporter's histograms keep every sample until rendered.
+//! Latencies have our own fixed buckets, added as text, because the histograms of the exporter keep every sample until they are
+//! rendered.
 
 use super::process;
 use crate::host::version;

@@ -1,4 +1,4 @@
-//! `logweir man`: the manual pages, from the command line itself and from the documented configuration.
+//! `logweir man`: makes the manual pages from the command line and from the documented configuration.
 
 mod options;
 mod roff;

@@ -1,4 +1,4 @@
-//! logweir.toml(5), from config/logweir.toml: its comments are the documentation, and stay the only one.
+//! Makes logweir.toml(5) from the comments in config/logweir.toml, so that each key is explained in one place only.
 
 use super::roff::{escaped, prose};
 

@@ -1,4 +1,4 @@
-//! Text as roff(7) takes it.
+//! Escapes text for roff(7).
 
 /// Characters, and none of them a request or an escape.
 pub fn escaped(text: &str) -> String {

@@ -1,4 +1,4 @@
-//! `pwritev2` at the end of an `O_APPEND` file, with `RWF_DONTCACHE`.
+//! Appends with `pwritev2` and `RWF_DONTCACHE` to an `O_APPEND` file.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -1,4 +1,5 @@
-//! One mapping cut into pieces of equal size, each with one owner: so that buffers of a megabyte can lie in huge pages of two.
+//! One memory mapping that is cut into pieces of equal size, each with one owner. So buffers of one megabyte can be in huge
+//! pages of two.
 
 use memmap2::{Advice, MmapMut, MmapRaw};
 use std::io;

@@ -1,5 +1,5 @@
-//! The names in a directory (getdents64(2)). The standard library's reader panics where closing the directory fails, as it may on
-//! file systems over a network or in user space.
+//! Reads the names in a directory (getdents64(2)). The reader of the standard library panics when closing the directory fails,
+//! which can happen on network file systems and FUSE.
 
 use std::fs::File;
 use std::io;

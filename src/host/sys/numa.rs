@@ -1,4 +1,4 @@
-//! Memory of a NUMA node (mbind(2), set_mempolicy(2)), for which libc has no wrapper outside libnuma.
+//! Places memory on a NUMA node (mbind(2), set_mempolicy(2)). libc wraps these calls only in libnuma.
 
 use std::sync::Once;
 

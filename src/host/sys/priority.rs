@@ -1,4 +1,4 @@
-//! Threads that give way to all others.
+//! Gives the calling thread the lowest priority.
 
 use std::io;
 

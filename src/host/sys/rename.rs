@@ -1,4 +1,4 @@
-//! Renaming without replacing (renameat2(2), Linux 3.15), for which not every C library has a function.
+//! Renames a file without replacing another (renameat2(2), Linux 3.15). Not every C library has a function for it.
 
 use std::ffi::CString;
 use std::io;

@@ -1,9 +1,9 @@
-//! An io_uring and the memory that the kernel writes to and reads from through it, in one owner.
+//! An io_uring, and the memory that the kernel reads and writes through it, with one owner.
 //!
-//! The rule that makes it sound: memory is handed to the kernel by moving it in here, and nobody outside gets a reference
-//! to it before the operation's last completion. Provided buffers are readable only between the completion that names
-//! them and [`Ring::give_back`]; a send's bytes come back with its completion. When the ring is dropped, every operation is
-//! cancelled and waited for; should that fail, the memory is leaked rather than freed.
+//! It is sound because of one rule. Memory goes to the kernel by being moved into this type, and no other code gets a reference
+//! to it before the last completion of the operation. Provided buffers can be read only from the completion that names them
+//! until [`Ring::give_back`]. The bytes of a send come back with its completion. When the ring is dropped, it cancels every
+//! operation and waits for its end. If that fails, the memory is leaked rather than freed.
 
 use io_uring::squeue::Entry;
 use io_uring::types::{BufRingEntry, CancelBuilder, Fd, SubmitArgs, Timespec};

@@ -1,4 +1,4 @@
-//! Room in a file system.
+//! Tells how much room a file system has.
 
 use std::io;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Where the threads and the memory of each shard go.
+//! Decides on which CPUs and NUMA node the threads and the memory of each shard are placed.
 
 use super::{Machine, show_list};
 use std::fmt;

@@ -1,9 +1,10 @@
-//! The contract of an engine: how a reactor talks to sockets. Knows no protocol.
+//! The contract of an engine: how a reactor talks to sockets. It knows no protocol.
 //!
-//! The contract is completion-shaped. Buffers change hands explicitly: a [`Lease`] goes to the engine with
-//! [`Engine::recv`] and comes back in a [`Received`], at once where the engine could finish on the spot, otherwise as an
-//! event. An idle connection lends no buffer: the engine says [`Event::Pending`] when input waits, and the reactor leases
-//! when it has room. A connection that is not served stays pending without further events: pausing is simply not leasing.
+//! The contract is completion-shaped, and buffers have one owner at any time. A [`Lease`] goes to the engine with
+//! [`Engine::recv`] and comes back in a [`Received`]: at once, if the engine could receive on the spot, otherwise as an event.
+//! An idle connection holds no buffer. When input waits, the engine reports [`Event::Pending`], and the reactor leases a buffer
+//! when it has room. Until then the connection stays pending without further events. So a reactor pauses a connection by not
+//! leasing a buffer.
 
 pub use crate::host::peer::{ListenerId, Peer};
 pub use crate::pipeline::chunk::ConnId;

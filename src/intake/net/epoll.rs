@@ -1,7 +1,7 @@
 //! The engine on epoll, through mio.
 //!
-//! mio is edge-triggered: after an event a connection is pending until a receive finds it empty. A receive that took
-//! fewer bytes than it had room for found it empty (epoll(7)), unless the peer has ended its side already.
+//! mio is edge-triggered: after an event, a connection is pending until a receive finds its socket empty. A receive that took
+//! fewer bytes than it had room for has found it empty (epoll(7)), unless the peer has closed its side already.
 
 use super::contract::{ConnId, Datagram, Engine, Event, Lease, ListenerId, Outcome, Received, Sent, Socket};
 use super::socket::{self, Accept};

@@ -1,4 +1,4 @@
-//! Addresses, and making the sockets that listen on them.
+//! Makes the sockets that listen on an address.
 
 use crate::host::address::Address;
 use crate::host::mutants::mutant;

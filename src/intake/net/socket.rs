@@ -1,4 +1,4 @@
-//! What both engines do with a socket directly.
+//! What both engines do directly with a socket.
 
 use super::contract::{Datagram, Event, Kind, ListenerId, Outcome, Peer, Socket};
 use crate::intake::listener::DATAGRAM_MAX;

@@ -1,4 +1,4 @@
-//! Taking connections in and letting them go, within the limits.
+//! Takes connections in and lets them go, within the limits.
 
 use super::parts::conns::Conn;
 use super::state::Reactor;

@@ -1,6 +1,6 @@
-//! What a reload of the configuration changes in a running reactor: listeners that come, change and go.
+//! Takes a reload of the configuration over into a running reactor: listeners are added, changed and removed.
 //!
-//! The control thread decides what can change and binds what is new; a reactor only takes it over, between two turns.
+//! The control thread decides what can change and binds what is new. A reactor only takes the change over, between two turns.
 
 use super::parts::changes::Change;
 use super::parts::dawdle::Dawdler;

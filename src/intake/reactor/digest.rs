@@ -1,4 +1,4 @@
-//! What came in: through the stage, into the session, and what the session found into the accounts.
+//! Handles received bytes: takes them through the transport stage into the session, and counts what the session found.
 
 use super::parts::lanes::Rest;
 use super::serve::Served;

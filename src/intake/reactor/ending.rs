@@ -1,4 +1,4 @@
-//! How connections end: their input, their last answers, their deadlines.
+//! Ends connections: their input, their last answers, and their deadlines.
 
 use super::state::Reactor;
 use crate::host::mutants::mutant;

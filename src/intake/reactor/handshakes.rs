@@ -1,6 +1,6 @@
-//! Turns for TLS handshakes: each costs a private-key operation, so a flood of them could take a reactor from everybody
-//! else. A turn is for a whole ClientHello. Those beyond `limits.tls_handshakes_per_second` wait in line; clients take turns,
-//! so that who sends many waits behind himself.
+//! Gives connections their turns for TLS handshakes. A handshake costs a private-key operation, so a flood of them could use up
+//! a reactor. A turn is for a whole ClientHello. Handshakes beyond `limits.tls_handshakes_per_second` wait in a queue in which
+//! clients take turns. So a client with many handshakes delays only its own.
 
 use super::state::Reactor;
 use crate::intake::net::Engine;

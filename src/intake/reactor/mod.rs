@@ -1,5 +1,5 @@
-//! A reactor: one thread, one engine, its connections. Receives into chunks, lets sessions find the records, pushes full
-//! chunks into the ring, sends answers when chunks come back.
+//! A reactor is one thread with one engine and its connections. It receives into chunks, lets sessions find the records, pushes
+//! full chunks into the ring, and sends answers when chunks come back.
 
 mod admit;
 mod apart;

@@ -1,9 +1,9 @@
-//! Connections that move: from a reactor that is saturated to one of its shard that has less to do.
+//! Moves connections from a saturated reactor to another one of its shard that has less to do.
 //!
-//! Each reactor measures itself in windows of time: how long it did not wait, and the bytes it received. One that is
-//! saturated looks for a connection whose share fits the difference to the least loaded other, and gives it away: once
-//! nothing is owed to it, and after the open chunk of its lane was pushed. The ring keeps the order of pushes, so the
-//! connection's lines keep theirs.
+//! Each reactor measures itself over short windows of time: how long it did not wait, and how many bytes it received. A
+//! saturated reactor looks for a connection whose share fits the difference to the least loaded other reactor. It gives that
+//! connection away once nothing is owed to it and the open chunk of its lane was pushed. The ring keeps the order of pushes, so
+//! the lines of the connection keep theirs.
 
 use super::parts::conns::Conn;
 use super::parts::meter::{MOST_MOVED, SATURATED, SETTLE, STAY, Step, WINDOW_NS, fitting};

@@ -1,4 +1,5 @@
-//! Room for what is unfinished: who waits for it, who may go on all the same, and who ends so that the others can.
+//! Room for unfinished lines and requests: which connections wait for it, which may go on all the same, and which one ends so
+//! that the others can. This is what the reactor does.
 
 use super::parts::between::Between;
 use super::parts::conns::Conn;

@@ -1,4 +1,4 @@
-//! One connection's turn: who has it, and a receive for it.
+//! Chooses the connection whose turn it is, and receives from it.
 
 use super::state::Reactor;
 use crate::host::peer::ListenerId;

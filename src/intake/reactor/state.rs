@@ -1,4 +1,4 @@
-//! A reactor, put together.
+//! The state of a reactor, and how it is put together.
 
 use super::parts::answers::Answers;
 use super::parts::apart::Apart;

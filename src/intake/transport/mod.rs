@@ -1,4 +1,4 @@
-//! Stages between socket and session: what turns the bytes on the wire into the bytes of the protocol.
+//! The stages between socket and session. They turn the bytes on the wire into the bytes of the protocol.
 
 pub mod proxy;
 pub mod tls;

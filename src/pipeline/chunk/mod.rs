@@ -1,4 +1,4 @@
-//! Chunks: fixed-size buffers of whole records on their way to the writer, with the runs that say what is in them.
+//! Chunks: buffers of a fixed size with whole records on their way to the writer, and the runs that say what is in them.
 
 mod pool;
 

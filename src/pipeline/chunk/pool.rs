@@ -1,4 +1,4 @@
-//! A fixed number of chunks and where the free ones wait.
+//! The pool: a fixed number of chunks, and where the free ones wait.
 
 use super::{Chunk, Class};
 use crate::host::mutants::mutant;

@@ -1,4 +1,4 @@
-//! What the writer appends at once: some chunks, and the slices of them that belong to each stream.
+//! A batch: the chunks that the writer appends at once, and the slices of them that belong to each stream.
 
 use super::unsynced::PerListener;
 use crate::host::mutants::mutant;

@@ -1,4 +1,4 @@
-//! What a reload of the configuration changes in a running writer: streams that come, and how streams are stored.
+//! What a reload of the configuration changes in a running writer: new streams, and how streams are stored.
 
 use super::Writer;
 use super::batch::Gatherer;

@@ -1,8 +1,8 @@
 //! What the writer does when the disk fails.
 //!
-//! A failed sync is never tried again on the same file: the kernel has marked the pages clean, and a second call would
-//! report success with the data gone. The segment is sealed as suspect; what is still held goes to a new one and is synced
-//! there. The second failure stops intake.
+//! A failed sync is never tried again on the same file: the kernel has marked the pages clean, and a second call would report
+//! success although the data is gone. The segment stays suspect. What is still held goes to a new segment and is synced there.
+//! A second failure stops intake.
 
 use super::batch::{slices_of, tally_of};
 use super::unsynced::{PerListener, Unsynced};

@@ -1,8 +1,8 @@
-//! The writer: one thread a shard. Gathers chunks, appends them, syncs, acknowledges.
+//! The writer: one thread for each shard. It gathers chunks, appends them, syncs, and acknowledges.
 //!
-//! Group commit is the shape of the loop: while a sync runs, the next group gathers in the ring. What somebody waits for
-//! is synced here, at once; what nobody waits for is synced by the steward in the background. No file ever has two
-//! syncs under way, since the kernel reports a lost write to only one of them.
+//! The shape of the loop gives group commit: while a sync runs, the next group gathers in the ring. The writer itself syncs at
+//! once what a client waits for. The steward syncs the rest in the background. No file ever has two syncs under way, because
+//! the kernel reports a lost write to only one of them.
 
 pub mod batch;
 mod changes;

@@ -1,5 +1,5 @@
-//! The writer's helper: prepares the next segment, syncs in the background, seals. So the writer appends while a disk
-//! flush runs, and a rotation costs it the exchange of two pointers.
+//! The writer's helper. It prepares the next segment, syncs in the background, and seals. So the writer can append while a sync
+//! runs, and a rotation costs it the exchange of two pointers.
 
 use crate::host::clock::Clock;
 use crate::host::mutants::mutant;

@@ -1,4 +1,4 @@
-//! One stream of one shard as its writer sees it: the active segment, the one being sealed, the spare.
+//! One stream of one shard as its writer sees it: the active segment, the segment that is being sealed, and the spare one.
 
 use super::steward::{Job, Steward};
 use super::unsynced::{SyncPolicy, Unsynced};

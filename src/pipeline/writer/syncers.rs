@@ -1,5 +1,5 @@
-//! Syncing the segments of several streams at once, for those who wait for all of them: a journalling file system makes one commit of
-//! syncs that come together, and of one after the other as many as there are.
+//! Syncs the segments of several streams at once, for clients that wait for all of them. A journalling file system makes one
+//! commit of syncs that run together, but one commit for each of syncs that run one after the other.
 
 use super::steward::sync_linked;
 use crate::host::clock::Clock;

@@ -1,4 +1,4 @@
-//! Syncing for those who wait, on the writer's time.
+//! Syncs on the thread of the writer what clients wait for.
 
 use super::stream::StreamWriter;
 use super::syncers::{Synced, Wanted};

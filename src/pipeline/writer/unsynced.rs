@@ -1,4 +1,4 @@
-//! What has been written to a segment and not synced: how much, of whom, since when; and when a sync is due.
+//! What was written to a segment and not yet synced: how much, whose, and since when. It decides when a sync is due.
 
 use crate::metrics::accounting::{Ledger, Tally, Term};
 

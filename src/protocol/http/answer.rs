@@ -1,4 +1,4 @@
-//! Answers as they go over the wire. When each is given is decided elsewhere ([`crate::session::owed`]).
+//! Writes HTTP answers. When each is given is decided elsewhere ([`crate::session::owed`]).
 
 use super::pages::Page;
 use super::problem::{self, Problem};

@@ -1,4 +1,4 @@
-//! Where a body's bytes are, and where it ends: by length or in chunks (RFC 9112 sections 6 and 7).
+//! Finds the bytes of a body and its end, by length or in chunks (RFC 9112 sections 6 and 7).
 
 use super::head::Framing;
 use super::problem::{self, Problem};

@@ -1,4 +1,4 @@
-//! What clients want otherwise than is usual here: another success status, bodies of JSON, CORS.
+//! What some clients need differently: another success status, JSON bodies, CORS.
 
 use super::head::Head;
 use super::problem::{self, Problem};

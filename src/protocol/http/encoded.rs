@@ -1,5 +1,5 @@
-//! The body of one request that is encoded, or JSON: what was received of it waits in leased memory, is decoded a piece at a time, and
-//! the pieces are gone through as the chunk and the tail have room.
+//! The body of one request that is encoded or JSON. What was received of it waits in leased memory and is decoded piece by
+//! piece; the pieces are read as the chunk and the tail have room.
 
 use super::body::{Body, Part};
 use super::decode::Decoder;

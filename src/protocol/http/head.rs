@@ -1,4 +1,4 @@
-//! The head of a request: strict RFC 9112, since a proxy in front that reads it otherwise is how requests are smuggled.
+//! Reads the head of a request, strictly by RFC 9112. If a proxy in front reads it differently, requests can be smuggled.
 
 use super::problem::{self, Problem};
 use memchr::memchr2_iter;

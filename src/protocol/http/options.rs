@@ -1,4 +1,4 @@
-//! The options of an HTTP listener, checked; and who may write where.
+//! The checked options of an HTTP listener, and which token may write where.
 
 use super::dialect::Dialect;
 use super::head::{Head, Method};

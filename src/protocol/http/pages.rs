@@ -1,4 +1,4 @@
-//! What an HTTP listener shows instead of taking lines: the admin address.
+//! Pages that an HTTP listener shows instead of taking lines: those of the admin address.
 
 use std::fmt;
 use std::sync::Arc;

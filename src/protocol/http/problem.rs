@@ -1,4 +1,4 @@
-//! What can be wrong with a request, as the client is told: a status, a code for programs, words for people.
+//! What can be wrong with a request, as the client is told: a status, a code for programs, and words for people.
 
 /// Why a request was not taken.
 #[derive(Debug, PartialEq, Eq)]

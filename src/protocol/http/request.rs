@@ -1,4 +1,4 @@
-//! The beginning of a request: its head, and what is to be done with it.
+//! The beginning of a request: reads its head, and decides what to do with it.
 
 use super::answer::Kind;
 use super::body::Body;

@@ -1,4 +1,4 @@
-//! `protocol = "lines"`: records end in a newline. On request the sender is told how many have reached their level.
+//! `protocol = "lines"`: records end in a newline. With `reply = "count"` the sender is told how many have reached their level.
 
 use super::{About, Entry};
 use crate::host::address::{Address, Family};

@@ -1,4 +1,4 @@
-//! What can change and what cannot; nothing is touched.
+//! The first step of a reload: decides what can change and what cannot. It changes nothing.
 
 use super::super::live::{Live, SPARE_STREAMS};
 use super::{Proposal, Report};

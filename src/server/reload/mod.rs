@@ -1,7 +1,8 @@
-//! The configuration read again while the server runs: what can change changes, what cannot says so.
+//! Reads the configuration again while the server runs. What can change without a restart changes; for the rest it says that a
+//! restart is needed.
 //!
-//! First everything is decided and everything new is opened; whatever fails then leaves the server as it was. Only then are
-//! the threads told.
+//! First it decides everything and opens everything new. If anything fails, the server stays as it was. Only then does it tell
+//! the threads.
 
 mod decide;
 mod open;

@@ -1,4 +1,4 @@
-//! Everything new is opened, or nothing.
+//! The second step of a reload: opens everything new, or nothing.
 
 use super::super::certificates::Certificate;
 use super::super::error::StartError;

@@ -1,4 +1,4 @@
-//! The threads are told; nothing fails from here on.
+//! The last step of a reload: tells the threads. Nothing can fail from here on.
 
 use super::super::build::stored;
 use super::super::live::Live;

@@ -1,5 +1,5 @@
-//! seccomp: which system calls there are from the start on (seccomp(2)). The others answer `EPERM`: a call that was forgotten here
-//! fails like one that the system refuses, and is dealt with as such.
+//! seccomp: the system calls that the server may make (seccomp(2)). All others return `EPERM`. So if a call is missing from the
+//! list, it fails like one that the system refuses, and the server handles it as such.
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition, SeccompFilter,

@@ -1,4 +1,4 @@
-//! Landlock: which files can be reached (landlock(7), since Linux 5.13).
+//! Landlock: the files that the server may reach (landlock(7), since Linux 5.13).
 
 use crate::config::Options;
 use crate::host::address::Address;

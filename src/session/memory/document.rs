@@ -1,4 +1,4 @@
-//! Documents: a message or body, or a window of one, gathered in leased memory and walked through as the chunks have room.
+//! Documents: a message or body, or a part of one, that is gathered in leased memory and read as the chunks have room.
 
 use super::room::{Lease, NoRoom};
 

@@ -1,8 +1,8 @@
-//! Who may hold how much of what lies between socket and chunk, and who ends when it does not do for all.
+//! Decides who may hold how much memory between socket and chunk, and who ends when there is not enough for all.
 //!
-//! Two stores are shared so: the blocks for partial lines ([`super::tail`], one for each reactor) and the memory for decoding
-//! bodies ([`Room`], one for all). What is reserved for each connection anyway (two blocks of its tail, the buffers of its TLS)
-//! is nobody's share of it.
+//! Two stores are shared this way: the blocks for partial lines ([`super::tail`], one store for each reactor) and the memory
+//! for decoding bodies ([`Room`], one for all). What every connection has anyway (two blocks of its tail, its TLS buffers) is
+//! not part of its share.
 
 use crate::host::mutants::mutant;
 use crate::host::peer::{Client, ListenerId};

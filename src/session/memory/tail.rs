@@ -1,9 +1,9 @@
-//! Partial lines between two receives: a fixed store of small blocks per reactor.
+//! Partial lines between two receives: a fixed store of small blocks for each reactor.
 //!
-//! Two blocks are each connection's own: whoever is between lines always goes on. Beyond them a store has a budget that is
-//! shared out by [`super::room`]; when it is spent, the largest and oldest holder ends after a while. Until then one connection
-//! (the lane) may go on, into blocks reserved for one line of the greatest length, a block at a time: so a line that is longer
-//! than the budget completes too, and what it leaves behind is never more than it held before.
+//! Two blocks belong to each connection, so a connection that is between lines can always go on. Beyond them a store has a
+//! budget that [`super::room`] shares out. When it is spent, the largest and oldest holder ends after a while. Until then one
+//! connection (it has the lane) may go on, block by block, into a reserve for one line of the greatest length. So a line that
+//! is longer than the budget completes too, and the lane never leaves more behind than it found.
 
 use super::room::{Holdings, Owner, Shares};
 use memmap2::MmapMut;

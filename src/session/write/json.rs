@@ -1,4 +1,5 @@
-//! `format = "json"`: one object per record, with when and from whom it came, and what the sender said beside the message.
+//! `format = "json"`: writes one JSON object per record, with its time, its sender, and what the sender said besides the
+//! message.
 
 use super::Record;
 use std::cell::Cell;

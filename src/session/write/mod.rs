@@ -1,5 +1,5 @@
-//! How records look on disk, whatever protocol they came by: as they are, or as JSON objects. Where they begin and end is the
-//! protocol's business.
+//! How records look on disk, whatever protocol they came by: as they are, or as JSON objects. The protocol decides where they
+//! begin and end.
 
 pub mod json;
 

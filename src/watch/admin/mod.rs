@@ -1,6 +1,6 @@
-//! The admin address: `/metrics`, `/healthz`, `/readyz`, and the status page. One more HTTP listener, which takes no lines. Its
-//! connections are served by the reactors like all others, but need no chunk and have places of their own, so that a probe is
-//! answered whatever the other clients do.
+//! The pages of the admin address: `/metrics`, `/healthz`, `/readyz`, and the status page. It is one more HTTP listener, which
+//! takes no lines. The reactors serve its connections like all others, but these need no chunk and have a limit of their own.
+//! So a probe gets an answer whatever the other clients do.
 
 mod page;
 

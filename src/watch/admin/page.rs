@@ -1,4 +1,4 @@
-//! The status page: one document with its style and script inside, which asks this server only for `/metrics` and `/readyz`.
+//! The status page: one document that includes its style and script. It reads only `/metrics` and `/readyz` of this server.
 
 use sha2::{Digest, Sha256};
 use std::sync::OnceLock;

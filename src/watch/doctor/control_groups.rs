@@ -1,4 +1,4 @@
-//! What the control groups allow, against what the configuration takes: memory and CPU time.
+//! Compares what the control groups allow with what the configuration needs: memory and CPU time.
 
 use super::machine::Files;
 use super::{Check, Host, Status, Subject, total_memory};

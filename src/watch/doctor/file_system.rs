@@ -1,4 +1,4 @@
-//! The data directory's file system: what kind it is, how it is mounted, and whether `RWF_DONTCACHE` works on it.
+//! Checks the data directory's file system: its kind, how it is mounted, and whether `RWF_DONTCACHE` works on it.
 
 use super::mounts::Mount;
 use super::{Check, Host, Status, Subject};

@@ -1,4 +1,4 @@
-//! Memory and processors: huge pages, NUMA balancing, governors.
+//! Checks memory and processors: huge pages, NUMA balancing, governors.
 
 use super::{Check, Host, Status, Subject, advice_if, chosen, number};
 use crate::host::topology::Machine;

@@ -1,8 +1,8 @@
-//! `logweir doctor`: reads the host and says, check by check, what is right, what could be better and what is wrong, with the
-//! present value, the recommended one, why, and the command that changes it.
+//! `logweir doctor`: reads the host and says, check by check, what is right, what could be better and what is wrong. Each check
+//! has the present value, the recommended one, why, and the command that changes it.
 //!
-//! Everything is read through [`Host`], so that tests can show recorded machines, good and bad. What cannot be read (in a
-//! container, on a strange kernel) is said to be unknown; nothing here fails for want of a file.
+//! Everything is read through [`Host`], so that tests can use recorded machines, good and bad. What cannot be read (in a
+//! container, or on an unusual kernel) is reported as unknown. A missing file never makes `doctor` fail.
 
 mod control_groups;
 mod descriptors;

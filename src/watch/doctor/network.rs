@@ -1,4 +1,4 @@
-//! Queues and buffers of sockets.
+//! Checks the queues and buffers of sockets.
 
 use super::{Check, Host, Status, Subject, advice_if, number, sysctl};
 use crate::settings::units::Size;

@@ -1,4 +1,4 @@
-//! The kernel: how old, io_uring, clocks.
+//! Checks the kernel: its version, io_uring, clocks.
 
 use super::{Check, Host, Status, Subject, advice_if, number};
 use crate::config::raw::EngineChoice;

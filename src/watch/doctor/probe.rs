@@ -1,5 +1,5 @@
-//! `--probe`: what disk and loopback can do here, measured, and what that lets logweir reach. What is written has no name, so it
-//! is gone however the process ends.
+//! `--probe`: measures what disk and loopback can do here, and what logweir can reach with that. The test file has no name, so
+//! it is gone however the process ends.
 
 use super::host::nameless_file;
 use crate::bench::disk::{BATCH, GROUP, SYNC_BYTES, batch};

@@ -1,4 +1,4 @@
-//! What is printed, for people and for machines.
+//! Prints the checks, for people and for machines.
 
 use super::usage::Row;
 use super::{Check, Status, probe::Probe};

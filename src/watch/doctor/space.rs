@@ -1,4 +1,4 @@
-//! Room for the lines, and for their files.
+//! Checks the room for the lines and for their files.
 
 use super::{Check, Host, Retention, Space, Status, Subject};
 use crate::settings::units::{Size, Time};

@@ -1,4 +1,4 @@
-//! Whether a server could start here now: ports, sockets, directories, certificates.
+//! Checks whether a server could start here now: ports, sockets, directories, certificates.
 
 use super::{Check, Status};
 

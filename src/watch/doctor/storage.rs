@@ -1,4 +1,4 @@
-//! The disks beneath the data directory: scheduler, and what a flush is worth.
+//! Checks the disks beneath the data directory: their scheduler, and whether they keep what they are told to flush.
 
 use super::mounts::{Disk, Mount, disks};
 use super::{Check, Host, Status, chosen};

@@ -1,4 +1,4 @@
-//! What a configuration asks of the host.
+//! What a configuration needs of the host.
 
 use crate::config::Options;
 use crate::config::raw::{EngineChoice, Io};

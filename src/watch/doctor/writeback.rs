@@ -1,4 +1,4 @@
-//! When the kernel writes back what is dirty: `vm.dirty_*`.
+//! Checks when the kernel writes back dirty pages: `vm.dirty_*`.
 
 use super::{Check, Host, Status, number, sysctl, total_memory};
 use crate::settings::units::Size;

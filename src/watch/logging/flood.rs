@@ -1,4 +1,4 @@
-//! Keeps a flood of events of one kind from becoming a flood of log lines: a full disk under many streams, say.
+//! Keeps a flood of events of one kind (a full disk under many streams, for example) from becoming a flood of log lines.
 
 use super::outlet::{Line, STDERR};
 use crate::host::clock::{Clock, SystemClock};

@@ -1,5 +1,5 @@
-//! logweir's own log: to standard error, structured, levelled, fit for journald. Whoever says something never waits for it to be
-//! written: lines go through a bounded queue to one thread (`outlet`).
+//! logweir's own log: to standard error, structured, levelled, fit for journald. A thread that logs never waits for the line to
+//! be written: lines go through a bounded queue to one thread (`outlet`).
 
 mod flood;
 mod outlet;

@@ -1,5 +1,5 @@
-//! The way of log lines to standard error: a bounded queue and one thread, so that nobody who serves ever waits for whoever reads
-//! them, or for a disk that they go to. What finds no room, or cannot be written, is counted and gone.
+//! Brings log lines to standard error: a bounded queue and one thread. So no serving thread ever waits for the reader of the
+//! log or for its disk. Lines that find no room or cannot be written are dropped and counted.
 
 use crate::host::mutants::mutant;
 use crossbeam_queue::ArrayQueue;

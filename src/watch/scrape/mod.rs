@@ -1,4 +1,4 @@
-//! Watching a server by its `/metrics`: what `top` and `doctor --use` share. Reads any text; knows no server.
+//! Reads the `/metrics` of a server, for `top` and `doctor --use`. It knows no server, only the text.
 
 pub mod fetch;
 pub mod text;

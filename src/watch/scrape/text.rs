@@ -1,4 +1,4 @@
-//! The Prometheus text format, read leniently: what is not understood is left out, and nothing makes it fail.
+//! Reads the Prometheus text format leniently: it leaves out what it does not understand, and never fails.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! One connection of the ring, and the provided buffers that wait to be copied out.
+//! One connection of the io_uring engine, and the provided buffers that wait to be copied out.
 
 use super::{BUFFER_BYTES, CHANGE_AFTER};
 use crate::intake::net::contract::{ConnId, Socket};

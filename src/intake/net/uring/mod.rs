@@ -1,18 +1,20 @@
 //! The engine on io_uring.
 //!
-//! A connection is in one of two ways of receiving. Many small reads: a multishot receive fills provided buffers as input
-//! comes, with no system call per read; [`Engine::recv`] copies them into the lease. Few large ones: `recv(2)` straight into
-//! the lease, and a multishot poll that tells of more. What a connection does decides: full buffers make it
-//! large, short reads small. When one connection holds more than its share, its multishot ends and it is read the large way,
-//! which needs no buffer. While all provided buffers are used up (by connections that may not be served, say), every
-//! connection is: a multishot receive would end at once, whether or not there is input, and again each time it is armed. So
-//! nobody waits for another's buffers, and nobody goes round for want of them.
+//! A connection receives in one of two ways. For many small reads, a multishot receive fills provided buffers as input comes,
+//! without a system call for each read, and [`Engine::recv`] copies them into the lease. For few large reads, `recv(2)` fills
+//! the lease directly, and a multishot poll reports more input. Full buffers make a connection large; short reads make it
+//! small. When one connection holds more than its share of buffers, its multishot receive ends and it is read the large way,
+//! which needs no buffer. While all provided buffers are in use (because connections that hold them may not be served, for
+//! example), every connection is read the large way: a multishot receive would end at once each time it is armed, whether or
+//! not there is input. So no connection waits for the buffers of another, and the reactor does not run in a loop for want of
+//! them.
 //!
-//! A share is 16 buffers; the kernel may add those of one more run before it stops, 32 in the kernels known (6.1 to 6.18).
+//! A share is 16 buffers. The kernel may add the buffers of one more run before it stops; with the kernels known (6.1 to 6.18)
+//! that makes 32.
 //!
-//! All completions that the kernel has posted are looked at before a direct `recv(2)`. As the kernel receives for us only
-//! inside our own `io_uring_enter(2)` (`IORING_SETUP_DEFER_TASKRUN`), what it has received is known then, and bytes cannot
-//! change their order.
+//! Before a direct `recv(2)`, the engine looks at all completions that the kernel has posted. With `IORING_SETUP_DEFER_TASKRUN`
+//! the kernel receives for us only inside our own `io_uring_enter(2)`. So everything that it has received is known then, and
+//! bytes keep their order.
 
 mod conn;
 mod probe;

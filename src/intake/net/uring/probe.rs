@@ -1,4 +1,4 @@
-//! Whether io_uring works here, found out by doing what the engine will do.
+//! Finds out whether io_uring works here, by doing what the engine will do.
 
 use super::UringEngine;
 use crate::intake::net::{Engine, Event, Kind, Lease, LeaseMark, Outcome, Received, Socket};

@@ -1,4 +1,5 @@
-//! What a reactor has to tell its connections: who has something to say, who waits for the write alone, and buffers for it.
+//! What a reactor has to tell its connections: which of them have something to send, which wait only for the write, and the
+//! buffers for it.
 
 use super::conns::Conn;
 use crate::pipeline::chunk::{ConnId, Ticket};

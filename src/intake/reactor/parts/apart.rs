@@ -1,5 +1,6 @@
-//! Connections of which no records come: those of the admin address. They need no chunk, count for no limit but their own, and are
-//! served until the reactor ends: a probe is answered whatever the senders do.
+//! The connections of the admin address, and which one has to make room. They bring no records, so they need no chunk. They
+//! count for no limit but their own, and they are served until the reactor ends, so that a probe gets an answer whatever other
+//! clients do.
 
 use super::conns::Conn;
 use crate::pipeline::chunk::ConnId;

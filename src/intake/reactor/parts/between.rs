@@ -1,5 +1,6 @@
-//! The one owner of what lies between the sockets and the chunks of a reactor: partial lines, who waits for room and who ends for
-//! it, and the scratch buffer. (Memory that is leased belongs to all reactors; [`Relief`] looks after a reactor's part in it.)
+//! Owns what lies between the sockets and the chunks of a reactor: partial lines, the connections that wait for room and the
+//! one that ends to give it, and the scratch buffer. (Leased memory belongs to all reactors; [`Relief`] looks after this
+//! reactor's part of it.)
 
 use super::conns::Conn;
 use super::relief::Relief;

@@ -1,5 +1,5 @@
-//! The open chunks of a reactor: one per class and acknowledgement level, so that nobody's chunk is held for a sync that
-//! he does not wait for. And what happens when no chunk is free.
+//! The open chunks of a reactor, and the connections that wait for one. There is one open chunk per class and acknowledgement
+//! level, so that no line is held for a sync that its client does not wait for.
 
 use crate::intake::listener::ListenerOptions;
 use crate::intake::net::Datagram;

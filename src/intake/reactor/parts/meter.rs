@@ -1,9 +1,6 @@
-//! Connections that move: from a reactor that is saturated to one of its shard that has less to do.
+//! Measures the load of a reactor, and decides which connection should move to another one.
 //!
-//! Each reactor measures itself in windows of time: how long it did not wait, and the bytes it received. One that is
-//! saturated looks for a connection whose share fits the difference to the least loaded other, and gives it away: once
-//! nothing is owed to it, and after the open chunk of its lane was pushed. The ring keeps the order of pushes, so the
-//! connection's lines keep theirs.
+//! Each reactor measures itself over short windows of time: how long it did not wait, and how many bytes it received.
 
 use crate::pipeline::chunk::ConnId;
 use crate::session::memory::tail::{BLOCK, OWN_BLOCKS};

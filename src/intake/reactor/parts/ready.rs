@@ -1,5 +1,5 @@
-//! Who is served next: listeners in turn by bytes, within a listener its connections in turn by receives. So neither a
-//! listener with many connections nor a connection with much to say starves another.
+//! Decides which connection is served next: listeners take turns by bytes, and the connections of a listener by receives. So
+//! neither a listener with many connections nor a connection with much input starves another.
 
 use crate::host::peer::ListenerId;
 use crate::pipeline::chunk::ConnId;

@@ -1,4 +1,4 @@
-//! When connections are looked at though nothing comes of them.
+//! Deadlines: when a reactor looks at a connection although no input comes from it.
 
 use crate::host::peer::ListenerId;
 use crate::pipeline::chunk::ConnId;

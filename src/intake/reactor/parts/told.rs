@@ -1,5 +1,5 @@
-//! What is told of senders in the server's log: who was closed, what was dropped, what is not what its listener expects. A line of a
-//! kind in ten seconds at most, with how many were left out; the metrics count them all.
+//! What the server's log says about senders: connections that were closed, lines that were dropped, input that a listener does
+//! not expect. Each kind gets at most one line in ten seconds, with the number of those left out. The metrics count them all.
 
 use crate::host::peer::Peer;
 use crate::host::rate::RateLimit;

@@ -1,4 +1,4 @@
-//! CPU, memory, disk and network, from `/proc`.
+//! Reads the use of CPU, memory, disk and network from `/proc`.
 
 use super::{Look, Pair, Row, known};
 use crate::watch::scrape::{short_bytes, short_time};

@@ -1,5 +1,5 @@
-//! `--use`: utilisation, saturation and errors of each resource (the USE method), from two looks at `/proc` a second apart, and
-//! of a running server, from two scrapes.
+//! `--use`: utilisation, saturation and errors of each resource (the USE method). It reads `/proc` twice, a second apart. If a
+//! server runs, it also scrapes its metrics twice.
 
 mod machine;
 mod server;

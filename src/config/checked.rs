@@ -373,7 +373,7 @@ impl Check<'_> {
         if path == data_dir || path.starts_with(data_dir) || data_dir.starts_with(&path) {
             return Err(self
                 .places
-                .error("storage.sealed_dir", "expected a directory outside of data_dir, not around it either"));
+                .error("storage.sealed_dir", "expected a directory outside of data_dir that does not contain it"));
         }
         Ok(Some(path))
     }

@@ -227,7 +227,7 @@ impl fmt::Display for MemoryPlan {
         if self.scratch > 0 {
             let scratch = memory_of_scratch(self.scratch);
             let buffers = self.reactors * (1 + self.rests);
-            write!(f, " + {buffers} x {} for what is taken apart or waits for a chunk", size(scratch))?;
+            write!(f, " + {buffers} x {} for input that is rewritten or waits for a chunk", size(scratch))?;
         }
         if self.leased > 0 {
             write!(f, " + {} to decode bodies and gather documents", size(self.leased))?;

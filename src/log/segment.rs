@@ -150,7 +150,7 @@ impl Segment {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {} // without the room this once
             Err(e) => {
                 self.can_reserve = false;
-                tracing::info!(file = %self.path.display(), error = %e, "cannot reserve room here: appending without");
+                tracing::info!(file = %self.path.display(), error = %e, "cannot reserve room here; appending without a reserve");
             }
         }
         Ok(())
@@ -355,7 +355,7 @@ impl SealedParts {
         self.suspect = true;
         self.segment.note_suspect(self.segment.len, stamp);
         if let Err(error) = self.segment.trail.sync() {
-            tracing::warn!(file = %self.segment.path.display(), %error, "the trail of a failed segment is not whole");
+            tracing::warn!(file = %self.segment.path.display(), %error, "the trail of a failed segment is incomplete");
         }
     }
 
@@ -380,7 +380,7 @@ impl SealedParts {
         segment.file.sync_all().context("sync", &path)?;
         segment.note(What::End, segment.len, stamp);
         if let Err(error) = segment.trail.sync() {
-            tracing::warn!(file = %path.display(), %error, "the trail of this segment is not whole");
+            tracing::warn!(file = %path.display(), %error, "the trail of this segment is incomplete");
         }
         Ok(())
     }

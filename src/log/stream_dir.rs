@@ -130,7 +130,9 @@ impl StreamDir {
         let mut active = self.prepare()?;
         self.begin(&mut active);
         match self.point_current(active.id) {
-            Err(error @ LogError::State { .. }) => tracing::warn!(%error, "`tail -F` cannot follow"),
+            Err(error @ LogError::State { .. }) => {
+                tracing::warn!(%error, "`current-SHARD` cannot be made, so `tail -F` cannot follow")
+            }
             other => other?,
         }
         Ok(active)

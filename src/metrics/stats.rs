@@ -79,7 +79,7 @@ pub enum Unexpected {
 pub const UNEXPECTED: [(Unexpected, &str, &str); 13] = [
     (Unexpected::Tls, "tls", "a TLS handshake, and this listener has no tls_cert"),
     (Unexpected::Http, "http", "an HTTP request; for HTTP a listener needs protocol = \"http\""),
-    (Unexpected::Http2, "http2", "HTTP/2 without negotiation; only HTTP/1.1 is spoken here"),
+    (Unexpected::Http2, "http2", "HTTP/2 without negotiation; this server speaks only HTTP/1.1"),
     (
         Unexpected::OctetCounting,
         "octet_counting",
@@ -109,9 +109,9 @@ pub const UNEXPECTED: [(Unexpected, &str, &str); 13] = [
     (
         Unexpected::Compressed,
         "compressed",
-        "compressed data; by HTTP, Content-Encoding says so, and elsewhere lines come plain",
+        "compressed data; by HTTP, Content-Encoding must say so, and other listeners take only plain lines",
     ),
-    (Unexpected::Ssh, "ssh", "an SSH client, or somebody who looks for one"),
+    (Unexpected::Ssh, "ssh", "an SSH client, or a port scan"),
     (
         Unexpected::Nul,
         "nul",

@@ -159,7 +159,7 @@ impl Keeper {
             let moves = Shelf { compress: None, ..stream.shelf.clone() };
             let left = KeptStream { shelf: moves, limits: Limits::default(), name: stream.name.clone() };
             if let Err(error) = self.put_away(&left, &[]) {
-                tracing::warn!(stream = stream.name, %error, "not everything was moved; the next start goes on");
+                tracing::warn!(stream = stream.name, %error, "not every segment was moved; the next start goes on with it");
             }
         }
     }
@@ -467,7 +467,7 @@ impl Keeper {
             let (stream, _) = &inventories[at];
             if let Err(error) = self.note_done(stream, &shards) {
                 self.finished.remove(&stream.name);
-                tracing::debug!(stream = stream.name, %error, "the note of what was deleted stays for now");
+                tracing::debug!(stream = stream.name, %error, "the note of a deletion cannot be cleared yet");
             }
         }
     }

@@ -337,7 +337,7 @@ fn recover(disk: &dyn Disk, clock: &dyn Clock, data_dir: &Path, strict: bool) ->
             sums.add(&one);
             let (stream, segment) = (dir.display(), one.id.sequence);
             if let Some(damage) = &one.damage {
-                tracing::error!(%stream, segment, damage, "DAMAGE: durable bytes are not what they were; the file is kept as it is");
+                tracing::error!(%stream, segment, damage, "DAMAGE: durable bytes have changed; the file is kept as it is");
             }
             tracing::info!(%stream, segment, lines = one.lines, bytes = one.bytes, torn_bytes = one.torn_bytes, "recovered");
         }

@@ -54,7 +54,7 @@ impl Manager {
         if self.is_there
             && let Err(error) = sd_notify::notify(state)
         {
-            tracing::warn!(%error, "the service manager cannot be told");
+            tracing::warn!(%error, "cannot send a message to the service manager");
         }
     }
 
@@ -69,7 +69,7 @@ impl Manager {
             Ok(now) => {
                 self.tell(&[NotifyState::Reloading, now, NotifyState::Status("reading the configuration again")])
             }
-            Err(error) => tracing::warn!(%error, "the service manager cannot be told"),
+            Err(error) => tracing::warn!(%error, "cannot send a message to the service manager"),
         }
     }
 

@@ -46,7 +46,7 @@ impl Watchdog {
                 if self.silent.as_ref() != Some(&thread) {
                     tracing::warn!(
                         thread,
-                        "no sign of life; the service manager restarts a server that stays like this"
+                        "no sign of life from a thread; the service manager restarts the server if that lasts"
                     );
                 }
                 self.silent = Some(thread);

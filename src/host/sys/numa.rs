@@ -42,7 +42,7 @@ fn report(rc: libc::c_long, node: usize) {
     static ONCE: Once = Once::new();
     if rc != 0 {
         let error = std::io::Error::last_os_error();
-        ONCE.call_once(|| tracing::warn!(node, %error, "cannot choose the node of memory; the kernel does"));
+        ONCE.call_once(|| tracing::warn!(node, %error, "cannot choose the NUMA node of memory; the kernel chooses it"));
     }
 }
 

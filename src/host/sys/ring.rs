@@ -327,7 +327,7 @@ impl Drop for Ring {
         // SAFETY: dropped here and nowhere else, the ring first; it is not used afterwards.
         unsafe { ManuallyDrop::drop(&mut self.ring) };
         if self.enabled && self.under_way > 0 {
-            tracing::error!(self.under_way, "the kernel did not end its operations: their memory is given up");
+            tracing::error!(self.under_way, "the kernel did not end its operations; their memory is leaked");
             return; // leaked: the kernel may still write to it
         }
         // SAFETY: as above; no operation is under way, so the kernel neither reads nor writes this memory any more.

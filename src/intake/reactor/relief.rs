@@ -97,7 +97,11 @@ impl<E: Engine> Reactor<E> {
         }
         if let Some((owner, bytes)) = self.between.relief.decoding.relieve(self.now) {
             let name = &self.listeners[usize::from(owner.listener)].options.name;
-            tracing::debug!(listener = name, bytes, "memory for decoding is called in");
+            tracing::debug!(
+                listener = name,
+                bytes,
+                "a request must give its decoding memory back, because others need it"
+            );
             self.seat.spread.wake_all();
         }
         if self.between.relief.is_called() {
@@ -127,7 +131,7 @@ impl<E: Engine> Reactor<E> {
             let name = &self.listeners[listener].options.name;
             tracing::warn!(
                 listener = name, %peer, bytes, missed,
-                "a connection ends: it held the most of the room for unfinished lines and requests, and others waited for it"
+                "connection closed: it held the most room for unfinished lines and requests, and others waited for it"
             );
         }
         self.break_off(id, Reason::NoRoom, Some(Refused::NoRoom));

@@ -202,7 +202,7 @@ impl Writer {
         {
             let path = self.streams[index].active.as_ref().map(|a| a.path.clone()).unwrap_or_default();
             let error = LogError::Foreign { path, what: *what };
-            tracing::error!(%error, "writing again in another segment");
+            tracing::error!(%error, "writing the same lines to another segment");
             self.count_failed_sync(&error);
             self.count_failure(&error);
             self.streams[index].give_up_active(stamp, &mut *self.steward);
@@ -230,7 +230,7 @@ impl Writer {
     /// Stops intake for good. `unwritten` are the held lines that are in no file that can be trusted.
     fn stop_intake(&mut self, because: &str, unwritten: &PerListener) {
         unwritten.book(&self.ledger, &[Term::AtRisk, Term::Left], &[]);
-        tracing::error!(because, "the disk failed again: refusing lines until logweir is started anew");
+        tracing::error!(because, "the disk failed again: refusing lines until logweir is restarted");
         self.control.stop_intake(because);
         self.drop_everything(Reason::DiskFailed);
         self.shard.reactors.iter().for_each(crate::pipeline::shard::ReactorPort::wake);

@@ -154,7 +154,7 @@ pub fn work(job: Job, clock: &dyn Clock, mut done: impl FnMut(Done)) {
 fn is_foreign(parts: &SealedParts) -> bool {
     let Some(foreign) = parts.foreign else { return false };
     let file = parts.segment.path.display();
-    tracing::error!(%file, "{foreign}; nothing is cut off, logweir verify says where ours ends");
+    tracing::error!(%file, "{foreign}; nothing is cut off, and logweir verify says where the bytes of logweir end");
     true
 }
 
@@ -179,7 +179,7 @@ fn seal(dir: &StreamDir, clock: &dyn Clock, parts: &mut SealedParts, next: Optio
 /// Nothing but `tail -F` depends on it.
 fn point(dir: &StreamDir, next: Option<SegmentId>) {
     if let Some(Err(error)) = next.map(|next| dir.point_current(next)) {
-        tracing::warn!(%error, "`current` points at the segment before");
+        tracing::warn!(%error, "`current` still names the previous segment");
     }
 }
 

@@ -144,7 +144,7 @@ impl StreamWriter {
                 self.prepare_again_at = None;
             }
             Err(error) => {
-                tracing::warn!(stream = self.options.name, %error, "no segment to rotate to; trying again");
+                tracing::warn!(stream = self.options.name, %error, "the next segment cannot be made; trying again");
                 self.prepare_again_at = Some(now + PREPARE_AGAIN_NS);
             }
         }
@@ -154,7 +154,7 @@ impl StreamWriter {
             if let Some(active) = &self.active
                 && let Err(error) = self.dir.point_current(active.id)
             {
-                tracing::warn!(stream = self.options.name, %error, "`current` points at the segment before");
+                tracing::warn!(stream = self.options.name, %error, "`current` still names the previous segment");
             }
         }
     }
@@ -255,7 +255,7 @@ impl StreamWriter {
         };
         for segment in empties.chain(empty) {
             if let Err(error) = self.dir.discard(&segment) {
-                tracing::warn!(stream = self.options.name, %error, "an unused segment stays");
+                tracing::warn!(stream = self.options.name, %error, "an unused segment could not be removed");
             }
         }
         self.dir.drop_current();

@@ -3,7 +3,7 @@
 //! Two blocks belong to each connection, so a connection that is between lines can always go on. Beyond them a store has a
 //! budget that [`super::room`] shares out. When it is spent, the largest and oldest holder ends after a while. Until then one
 //! connection (it has the lane) may go on, block by block, into a reserve for one line of the greatest length. So a line that
-//! is longer than the budget completes too, and the lane never leaves more behind than it found.
+//! is longer than the budget completes too, and that connection never leaves more behind than it held.
 
 use super::room::{Holdings, Owner, Shares};
 use memmap2::MmapMut;

@@ -37,7 +37,9 @@ fn defrag(host: &dyn Host) -> Check {
     };
     let present = chosen(&text).unwrap_or(text.trim());
     Check::new("hugepage_defrag", advice_if(present == "always"), present, "madvise, defer or never")
-        .because("\"always\" makes whoever touches memory wait while the kernel moves pages about: milliseconds in the latency")
+        .because(
+            "\"always\" makes a thread that touches memory wait while the kernel moves pages: milliseconds of latency",
+        )
         .change(format!("echo madvise > {HUGE}/defrag"))
 }
 
@@ -76,7 +78,7 @@ fn governor(host: &dyn Host) -> Check {
     let slow = found.iter().any(|g| matches!(g.as_str(), "powersave" | "conservative" | "ondemand"));
     Check::new("cpu_governor", advice_if(slow), found.join(", "), "performance (or schedutil)")
         .because(
-            "a core that sleeps deep and wakes slowly adds to each sync and each answer; throughput suffers little",
+            "a core that sleeps deeply and wakes slowly makes each sync and each answer slower; it costs little throughput",
         )
         .change("cpupower frequency-set -g performance")
 }

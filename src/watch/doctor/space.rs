@@ -95,6 +95,6 @@ fn inodes(space: Space) -> Check {
         _ => Status::Ok,
     };
     Check::new("inodes", status, format!("{} free of {}", space.inodes_free, space.inodes), "10000 or more")
-        .because("each segment is two files; without inodes no new one can be made, though there are bytes")
+        .because("each segment is two files; without inodes no new file can be made, even if there are free bytes")
         .change("df -i  # then find what has so many files, or use fewer and larger segments (storage.segment_size)")
 }

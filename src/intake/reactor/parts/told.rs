@@ -22,7 +22,7 @@ impl Told {
             let reason = REFUSED[why as usize].1;
             match why {
                 Refused::Idle => {
-                    tracing::info!(listener, %peer, reason, missed, "connection closed: nothing came for idle_timeout")
+                    tracing::info!(listener, %peer, reason, missed, "connection closed: no input for idle_timeout")
                 }
                 _ => tracing::warn!(listener, %peer, reason, missed, "connection closed by the server"),
             }
@@ -51,7 +51,7 @@ impl Told {
     pub fn unexpected(&mut self, now: u64, listener: &str, peer: &Peer, what: Unexpected) {
         if let Some(missed) = self.unexpected[what as usize].allow(now) {
             let (_, kind, advice) = UNEXPECTED[what as usize];
-            tracing::warn!(listener, %peer, kind, missed, "a client sends something else than this listener expects: {advice}");
+            tracing::warn!(listener, %peer, kind, missed, "a client sends something other than this listener expects: {advice}");
         }
     }
 }

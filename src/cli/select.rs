@@ -59,7 +59,7 @@ pub fn named(error: &io::Error, what: &str, path: &Path) -> io::Error {
     io::Error::new(error.kind(), format!("{what} {}: {error}", path.display()))
 }
 
-/// Where lines go: control bytes are made visible on a terminal.
+/// Where lines are printed. On a terminal, control bytes are made visible.
 pub enum Out {
     /// A file or pipe.
     Plain(StdoutLock<'static>),
@@ -91,7 +91,7 @@ impl Write for Out {
     }
 }
 
-/// One line with where it stands.
+/// One line, with its segment and offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
     /// Nanoseconds since 1970; `None`: not known yet.
@@ -117,10 +117,10 @@ struct Shown<'a> {
 }
 
 impl Line {
-    /// As one JSON object and a newline.
+    /// Writes the line as one JSON object and a newline.
     ///
     /// # Errors
-    /// What writing answers.
+    /// Writing failed.
     pub fn write_json(&self, stream: &str, out: &mut impl Write) -> io::Result<()> {
         let line = String::from_utf8_lossy(&self.bytes);
         let shown = Shown {
@@ -142,7 +142,7 @@ const READ: usize = 256 << 10;
 /// Calls `show` with each whole line of a span, and returns where the last one ends. A line without its newline is not shown.
 ///
 /// # Errors
-/// What reading or `show` answers.
+/// Reading or `show` failed.
 pub fn each_line(
     content: &dyn Content,
     id: SegmentId,

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use toml::de::DeTable;
 
-/// Everything, divided among the modules.
+/// All options, divided among the modules.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Where files go.
@@ -127,11 +127,11 @@ const LEASED_SHARE: u64 = 4;
 /// Most listeners and streams: each has its counters for each thread.
 const MOST: usize = 256;
 
-/// Checks everything. `running`: of the server that is to take it over, whose streams keep their numbers, since chunks on their way
-/// name their streams by number, and whose leased memory stays as it is.
+/// Checks everything. `running` are the options of a server that reads its configuration again. Its streams keep their numbers,
+/// because chunks name their streams by number, and its leased memory stays as it is.
 ///
 /// # Errors
-/// All that is wrong.
+/// Every error.
 pub fn check(
     read: Read<'_>,
     places: &Places,
@@ -220,7 +220,7 @@ pub fn check(
     })
 }
 
-/// The streams of a server that runs first, in their order (also those that no listener names any more), then those that are new.
+/// First the streams of a running server in their order (also those that no listener names any more), then the new ones.
 fn renumbered(new: Vec<StreamSettings>, running: &[StreamSettings]) -> Vec<StreamSettings> {
     let mut streams = running.to_vec();
     for settings in new {
@@ -289,7 +289,7 @@ fn needs(
     }
 }
 
-/// What a stream takes that has no keys of its own: `[storage]` and `[retention]`, checked.
+/// The defaults of streams: `[storage]` and `[retention]`, checked.
 struct Stored<'a> {
     defaults: StreamSettings,
     compress: Compress,

@@ -4,7 +4,7 @@ use crate::settings::Places;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InForce {
     /// The keys of each section; those without a section come first.

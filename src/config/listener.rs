@@ -20,7 +20,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// What a listener's section refers to.
+/// What the section of a listener refers to.
 pub(super) struct Surroundings<'a> {
     /// There is no other listener.
     pub only: bool,
@@ -171,12 +171,12 @@ impl Check<'_> {
         })
     }
 
-    /// Connections begin with something that has its own time.
+    /// True if connections begin with something that has a deadline of its own: a PROXY header or a TLS handshake.
     fn begins(&self, raw: &raw::Listener, entry: &Entry) -> bool {
         raw.tls_cert.is_some() || raw.proxy_protocol == Some(ProxyWord::Required) || entry.leases
     }
 
-    /// Keys that mean nothing where they stand are refused: whoever wrote them expects something of them.
+    /// Refuses keys that have no effect here, because the person who wrote them expects one.
     fn keys_fit(
         &self,
         written: &Written<'_>,
@@ -215,7 +215,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// The streams that a listener may write to, and how its records are written to each: as the listener says, or the stream, or the
+    /// The streams that a listener may write to, and the format for each: that of the listener, else of the stream, else of the
     /// protocol.
     fn routes(&self, written: &Written<'_>, entry: &Entry, around: &Surroundings<'_>) -> Result<Routes, ConfigError> {
         let format = written.common.format.map(Format::from);
@@ -269,7 +269,7 @@ impl Check<'_> {
         Ok(Token { sha256, streams })
     }
 
-    /// A token that no listener asks for protects nothing, whatever its owner thinks.
+    /// Refuses a token that no listener names, because it protects nothing.
     pub fn tokens_are_used(&self, tokens: &BTreeMap<String, raw::Token>, listeners: &[Written<'_>]) {
         for name in tokens.keys() {
             if !listeners.iter().any(|l| l.words("tokens").contains(&name.as_str())) {

@@ -71,7 +71,7 @@ pub const fn is(_name: &str) -> bool {
     false
 }
 
-/// True where the planted bug of this name is to show; gone from the code in builds without `--cfg mutants`.
+/// True if the planted bug of this name was chosen. Without `--cfg mutants` it is always false, and the compiler removes the code.
 macro_rules! mutant {
     ($name:literal) => {
         cfg!(mutants) && $crate::host::mutants::is($name)

@@ -17,7 +17,7 @@ impl RateLimit {
         RateLimit::default()
     }
 
-    /// `Some` if this event may be written, with how many were not since the last one.
+    /// `Some` if this event may be written, with the number of events left out since the last one.
     pub fn allow(&mut self, now_ns: u64) -> Option<u64> {
         if now_ns < self.next_ns {
             self.missed += 1;

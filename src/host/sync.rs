@@ -21,7 +21,7 @@ pub use std::{
     thread::yield_now,
 };
 
-/// crossbeam's queue knows neither loom nor shuttle; what is tried is how ours is used, not how theirs is made.
+/// A simple queue for loom and shuttle, which do not know crossbeam's. The tests are about how the queue is used, not how it is made.
 #[cfg(any(model_loom, model_shuttle))]
 mod model {
     #[cfg(model_loom)]

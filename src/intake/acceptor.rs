@@ -38,7 +38,7 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Has it take over a change. False: it does not go round, and its end is reported elsewhere.
+    /// Gives it a change. Returns false if the acceptor does not run any more; its end is reported elsewhere.
     pub fn change(&self, mut change: Change) -> bool {
         for _ in 0..TRIES_AT_THE_END {
             match self.changes.push(change) {
@@ -54,7 +54,7 @@ impl Handle {
         false
     }
 
-    /// Lets it hand on what is in its accept queues, close them, and end.
+    /// Lets it hand over the connections in its accept queues, close them, and end.
     pub fn stop(&self) {
         self.flag.store(true, Ordering::SeqCst);
         (self.waker)();

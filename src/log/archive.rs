@@ -47,7 +47,7 @@ impl Shelf {
                 && [Kind::Sealed, Kind::Compressed].into_iter().any(|kind| matches!(target(kind), Ok(None))))
     }
 
-    /// Compresses and moves a sealed segment as it should be. `go_on` is asked now and then.
+    /// Compresses and moves a sealed segment, as configured. It calls `go_on` now and then, and stops when that returns false.
     ///
     /// # Errors
     /// The step that failed; `Interrupted` where `go_on` said no. All lines are where readers find them.
@@ -118,7 +118,7 @@ impl Shelf {
         Ok(sizes)
     }
 
-    /// Moves one file, if it is here. The bytes of it.
+    /// Moves one file, if it is here. Returns its bytes.
     fn move_home(
         &self,
         disk: &dyn Disk,
@@ -252,7 +252,7 @@ fn copy_all(from: &dyn DiskFile, to: &dyn DiskFile, go_on: &dyn Fn() -> bool) ->
     }
 }
 
-/// Reads a compressed file back: before the original goes, the text must come out as it went in.
+/// Reads a compressed file back and compares the text, before the original is removed.
 fn check(file: &dyn DiskFile, len: u64, crc: u32, go_on: &dyn Fn() -> bool) -> io::Result<()> {
     let text = Seekable::open(OfDisk(file))?;
     let mut buffer = vec![0; COPY];

@@ -7,8 +7,8 @@ use std::path::Path;
 
 const READ: usize = 256 * 1024;
 
-/// The segments of a stream in reading order, sealed, compressed or active. Those of which there is a trail only are among them: the
-/// text may have been renamed while the directory was being read.
+/// The segments of a stream in reading order, sealed, compressed or active. It includes segments of which only the trail was seen,
+/// because the text may have been renamed while the directory was being read.
 ///
 /// # Errors
 /// The directory cannot be listed.

@@ -18,7 +18,7 @@ pub const BLOCK: usize = 4096;
 /// which is written so.
 pub const STAGING_BYTES: usize = 512 << 10;
 
-/// The second descriptor of a file, and the aligned copy.
+/// What direct appends need: a second descriptor of the file, and the aligned copy.
 pub struct Direct {
     file: File,
     staging: Piece,
@@ -39,7 +39,7 @@ impl Direct {
     /// it meanwhile the kernel says `EINVAL`, and nothing of theirs is written over. Returns the bytes written.
     ///
     /// # Errors
-    /// What `pwrite(2)` answers.
+    /// The error of `pwrite(2)`.
     pub fn append(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut len = 0;
         for slice in slices {
@@ -54,7 +54,7 @@ impl Direct {
     }
 }
 
-/// How the next bytes of a batch go in.
+/// How the next bytes of a batch are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     /// So many through the page cache: up to the next boundary, or the rest that fills no block.
@@ -63,7 +63,7 @@ pub enum Way {
     Direct,
 }
 
-/// The way of the next of `left` bytes at `end`.
+/// How to write the next of `left` bytes at `end`.
 #[must_use]
 pub fn way(end: u64, left: usize) -> Way {
     let to_boundary = (BLOCK - (end % BLOCK as u64) as usize) % BLOCK;

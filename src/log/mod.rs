@@ -53,7 +53,7 @@ pub enum LogError {
         /// The lock file.
         lock: PathBuf,
     },
-    /// Recovery found bytes that were durable once and are not what they were, and `strict` is set.
+    /// Recovery found durable bytes that have changed, and `strict` is set.
     #[error("damage in {}: {detail}; set storage.strict = false to start anyway and keep the file as it is", path.display())]
     Damage {
         /// The segment.
@@ -79,7 +79,7 @@ pub enum LogError {
         /// What to do.
         way_out: &'static str,
     },
-    /// Two files say what cannot be true at once.
+    /// Two files contradict each other.
     #[error("{}: {detail}; {way_out}", path.display())]
     Contradiction {
         /// One of them.

@@ -12,9 +12,9 @@ use std::sync::{Mutex, PoisonError};
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::stream::raw::CParameter;
 
-/// Bytes of text in a frame: a reader that seeks decompresses no more than this in vain.
+/// Bytes of text in a frame. A reader that seeks decompresses at most this much too much.
 pub const FRAME: usize = 1 << 20;
-/// Frames of others are read up to this.
+/// The longest frame that is read in files of other programs.
 const FRAME_MOST: u32 = 16 << 20;
 /// Memory for compressing at the levels that are allowed: text, frame, and zstd's tables for inputs of this length (measured
 /// at level 19, which takes the most; 6 MiB do at level 3).

@@ -64,7 +64,7 @@ pub struct Stamp {
     pub wall_ns: u64,
 }
 
-/// Why a batch is not in the segment.
+/// Why a batch was not appended.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
     /// No room. Nothing of the batch is in the file; try again when there is room.
@@ -235,15 +235,15 @@ impl Segment {
         }
     }
 
-    /// Who copies another file over ours makes it longer too. What was not synced yet is held against its checksum then: it
-    /// must not be acknowledged.
+    /// A program that copies another file over ours may make it longer too. So bytes that were not synced yet are compared with their
+    /// checksum; if they have changed, they must not be acknowledged.
     fn unless_overwritten(&self, longer: Foreign) -> io::Result<Foreign> {
         let (from, crc) = self.unsynced;
         Ok(if foreign::checksum(&*self.file, from, self.len)? == crc { longer } else { Foreign::Overwritten })
     }
 
-    /// What must be done to the trail before anything written so far may be acknowledged: where a line looks like a
-    /// hole, recovery can tell it from one only by its record.
+    /// Syncs the trail if that is needed before an acknowledgement: recovery can tell a line that looks like a hole from a real hole
+    /// only by its record.
     ///
     /// # Errors
     /// The trail cannot be written or synced; nothing may be acknowledged then.

@@ -225,7 +225,7 @@ impl Trail {
     /// Reads a whole trail into memory, for those who know that it is small.
     ///
     /// # Errors
-    /// What reading answers.
+    /// Reading failed.
     pub fn read(file: &dyn DiskFile) -> io::Result<Trail> {
         let mut trail = Trail { header: header(&OfDisk(file))?, records: Vec::new() };
         let (content, is_there) = (OfDisk(file), trail.header.is_some());
@@ -252,7 +252,7 @@ impl Trail {
 /// Reads the header of a trail; `None`: empty or cut inside it.
 ///
 /// # Errors
-/// What reading answers.
+/// Reading failed.
 pub fn header(file: &dyn Content) -> io::Result<Option<Header>> {
     let mut bytes = [0; HEADER_LEN];
     let n = read_full(file, &mut bytes, 0)?;
@@ -293,7 +293,7 @@ impl<'a> Records<'a> {
     /// The next one.
     ///
     /// # Errors
-    /// What reading answers.
+    /// Reading failed.
     pub fn read(&mut self) -> io::Result<Option<Record>> {
         loop {
             if self.buffer.len() - self.taken < RECORD_LEN {
@@ -337,7 +337,7 @@ impl Summary {
     /// Reads all of it.
     ///
     /// # Errors
-    /// What reading answers.
+    /// Reading failed.
     pub fn read(file: &dyn Content) -> io::Result<Summary> {
         let mut summary = Summary { header: header(file)?, ..Summary::default() };
         let mut records = Records::of(file);

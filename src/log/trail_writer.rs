@@ -18,9 +18,9 @@ use std::sync::Arc;
 const PENDING_LIMIT: usize = 341 * RECORD_LEN;
 /// Records kept while the disk is full: 1 MiB, then the trail is given up.
 const PENDING_MOST: usize = 1 << 20;
-/// Writes are joined within this time: so exactly a line's time is known.
+/// Writes are joined within this time. So the time of a line is exact to this.
 const JOIN_NS: u64 = 100_000_000;
-/// And up to so many bytes: so exactly `verify` says where damage is.
+/// Writes are joined up to this many bytes. So `verify` can say where damage is to within this.
 const JOIN_BYTES: u64 = 1 << 20;
 /// What is synced waits no longer than this to be flushed, where marks go on coming.
 const FLUSH_NS: u64 = 500_000_000;
@@ -38,7 +38,7 @@ impl Joined {
         Joined { record, since_ns: record.wall_ns }
     }
 
-    /// Takes a write that follows in; false: it is a record of its own.
+    /// Joins the next write. Returns false if it needs a record of its own.
     fn join(&mut self, next: &Joined) -> bool {
         let (own, other) = (&mut self.record, &next.record);
         let is_near = other.wall_ns >= own.wall_ns && other.wall_ns - self.since_ns <= JOIN_NS;
@@ -53,7 +53,7 @@ impl Joined {
     }
 }
 
-/// See the module.
+/// See the module documentation.
 pub struct TrailWriter {
     file: Arc<dyn DiskFile>,
     path: PathBuf,
@@ -90,7 +90,7 @@ impl TrailWriter {
         }
     }
 
-    /// True once somebody else has changed or deleted the file: what is written to it is read by nobody.
+    /// True once somebody else has changed or deleted the file. Then nobody reads what is written to it.
     #[must_use]
     pub fn is_foreign(&self) -> bool {
         self.foreign
@@ -163,7 +163,7 @@ impl TrailWriter {
         }
     }
 
-    /// Nothing joins any more what was joined so far.
+    /// Closes the open records, so that nothing joins them any more.
     fn settle(&mut self) {
         let joined = [self.synced.take(), self.open.take()];
         self.is_cut = false;

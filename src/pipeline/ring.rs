@@ -67,7 +67,7 @@ impl Wake {
         Wake { asleep: AtomicBool::new(false), waker }
     }
 
-    /// Called by others, after they published what the sleeper should find.
+    /// Called by other threads, after they have published what the sleeper should find.
     pub fn wake(&self) {
         if self.asleep.swap(false, Ordering::SeqCst) {
             (self.waker)();

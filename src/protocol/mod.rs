@@ -31,13 +31,13 @@ pub struct Entry {
     pub format: Format,
     /// It leases memory for documents or decoders.
     pub leases: bool,
-    /// Its own keys in `[listener.NAME]`, beside those that all have. Several protocols may have a key of one name.
+    /// Its own keys in `[listener.NAME]`, besides those that all protocols have. Several protocols may have a key with the same name.
     pub keys: &'static [&'static str],
-    /// Makes it of its keys.
+    /// Makes the protocol from its keys.
     pub build: Build,
 }
 
-/// Makes a protocol of its keys.
+/// Makes a protocol from its keys.
 pub type Build = fn(&Section<'_>, &About<'_>) -> Result<Arc<dyn Protocol>, ConfigError>;
 
 /// What is known of a listener when its protocol is made.

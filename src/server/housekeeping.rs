@@ -41,7 +41,7 @@ fn shelf(stream: &str, compress: Option<i32>, options: &Options) -> Shelf {
     Shelf { dir: options.data_dir.join(stream), home, compress }
 }
 
-/// Finds again what was moved to `sealed_dir`, also of streams that have no directory here any more.
+/// Makes the symlinks to what was moved to `sealed_dir` again, also for streams that have no directory here any more.
 ///
 /// # Errors
 /// A directory cannot be listed, or a symlink not made.
@@ -58,7 +58,7 @@ pub fn find_again(disk: &dyn Disk, options: &Options) -> Result<(), LogError> {
 /// Starts the thread.
 ///
 /// # Errors
-/// None can be had.
+/// The thread cannot be started.
 pub fn start(
     disk: &Arc<dyn Disk>,
     clock: &Arc<dyn Clock>,

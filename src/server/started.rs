@@ -25,7 +25,7 @@ pub struct Started {
     pub connection_bytes: usize,
 }
 
-/// What a server runs on.
+/// What a server is started with.
 pub struct Around {
     /// Its disk.
     pub disk: Arc<dyn Disk>,

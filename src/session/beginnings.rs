@@ -3,10 +3,10 @@
 
 use crate::metrics::stats::Unexpected;
 
-/// Bytes that are looked at; a connection is judged by no more than its first.
+/// How many of the first bytes of a connection are looked at.
 pub const LOOKED_AT: usize = 24;
 
-/// What these first bytes of a connection are the beginning of; `None`: of nothing that is known.
+/// The protocol that begins with these first bytes of a connection. `None`: no known one.
 #[must_use]
 pub fn of(first: &[u8]) -> Option<Unexpected> {
     match first {

@@ -60,7 +60,7 @@ impl Routes {
         std::iter::once(&self.own).chain(&self.others)
     }
 
-    /// True if some stream is written so.
+    /// True if some stream is written in this format.
     #[must_use]
     pub fn any(&self, format: Format) -> bool {
         self.all().any(|route| route.format == format)

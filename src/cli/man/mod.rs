@@ -62,7 +62,7 @@ fn write_command(command: &Command, name: &str, dir: &Path) -> io::Result<usize>
     Ok(pages)
 }
 
-/// What holds for the program as a whole.
+/// The sections about the program as a whole: exit codes, signals, environment, files.
 fn around() -> String {
     let mut text = String::new();
     for (title, entries) in AROUND {

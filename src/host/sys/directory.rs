@@ -14,7 +14,7 @@ const NAME: usize = 19;
 /// The names that are UTF-8, in no order, without `.` and `..`.
 ///
 /// # Errors
-/// It cannot be opened or read, or is no directory.
+/// It cannot be opened or read, or it is not a directory.
 pub fn names(dir: &Path) -> io::Result<Vec<String>> {
     let file = File::open(dir)?;
     let mut buffer = vec![0_u8; BUFFER];

@@ -72,7 +72,7 @@ pub struct Done {
     pub sent: Option<(Vec<u8>, bool)>,
 }
 
-/// See the module. All operations take effect with the next [`Ring::wait`]; descriptors must stay open until then.
+/// See the module documentation. All operations take effect with the next [`Ring::wait`]; descriptors must stay open until then.
 pub struct Ring {
     ring: ManuallyDrop<IoUring>,
     buffers: ManuallyDrop<Buffers>,

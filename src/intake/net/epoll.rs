@@ -25,7 +25,7 @@ const LISTENER_BIT: usize = 1 << 63;
 struct Conn {
     generation: u32,
     socket: Option<Socket>,
-    /// Writes wait for room: the rest of a send.
+    /// The rest of a send that waits for room in the socket.
     sending: Option<Box<(Vec<u8>, usize)>>,
     /// The peer has ended its side or the socket has failed: receives go on until they say so.
     ended: bool,
@@ -41,7 +41,7 @@ struct Listener {
     shut: bool,
 }
 
-/// See the module.
+/// See the module documentation.
 pub struct EpollEngine {
     poll: Poll,
     waker: Arc<Waker>,
@@ -55,7 +55,7 @@ impl EpollEngine {
     /// An engine with room for `connections` (more are possible, at the cost of a reallocation).
     ///
     /// # Errors
-    /// epoll or eventfd cannot be had.
+    /// epoll or eventfd cannot be used.
     pub fn new(connections: usize) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);

@@ -11,7 +11,7 @@ use crate::intake::net::{Engine, Event, Kind};
 use std::sync::Arc;
 
 impl<E: Engine> Reactor<E> {
-    /// Tells the watchdog, and whoever waits for a change to be taken over, that this thread goes round.
+    /// Answers a ping, after taking over the changes that came before it. The watchdog and reloads wait for that.
     pub(super) fn answer_ping(&mut self, events: &mut Vec<Event>) {
         let ping = self.seat.control.pings(); // changes that came before it are in the queue
         self.take_changes(events);
@@ -47,7 +47,7 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// A datagram socket that a listener gives up is read to its end, and closed: another listener may have it by now.
+    /// Reads a datagram socket that a listener gives up to its end, and closes it. Another listener may have it by now.
     fn leave_datagrams(&mut self, listener: ListenerId) {
         for id in self.conns.ids() {
             let Some(conn) = self.conns.get(id) else { continue };
@@ -85,7 +85,7 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// True where a connection ends as soon as nothing of it waits: at the end of the server, or of its listener.
+    /// True if a connection ends as soon as nothing of it waits: at the end of the server, or of its listener.
     pub(super) fn is_ending(&self, listener: ListenerId) -> bool {
         (self.phase.draining && !self.is_apart(listener)) || self.listeners[usize::from(listener)].is_gone
     }

@@ -10,7 +10,7 @@ use crate::intake::net::Engine;
 use std::time::Duration;
 
 impl<E: Engine> Reactor<E> {
-    /// Pauses if that saves wake-ups and costs nobody anything. `until`: when something is due.
+    /// Pauses if that saves wake-ups and delays no client. `until`: when something is due.
     pub(super) fn dawdle(&mut self, until: Option<Duration>) {
         let received = self.stats().network_bytes.get();
         if let Some(pause) = self.dawdler.pause(self.now, received)

@@ -7,8 +7,8 @@ use crate::intake::net::Engine;
 use crate::pipeline::chunk::ConnId;
 
 impl<E: Engine> Reactor<E> {
-    /// A whole ClientHello is there: answers it, or lets it wait in line. Meanwhile the connection is watched, so that who hangs
-    /// up leaves the line.
+    /// A whole ClientHello is there: answers it, or lets it wait in the queue. Meanwhile the connection is watched, so that a
+    /// client that hangs up leaves the queue.
     pub(super) fn take_turn(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
         if self.handshakes.take_turn(id, conn.client, self.now) {
@@ -18,7 +18,7 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// Lets those in line go on for whom there is a turn now.
+    /// Lets the handshakes in the queue go on for which there is a turn now.
     pub(super) fn give_turns(&mut self) {
         while let Some(id) = self.handshakes.next(self.now) {
             let Some(conn) = self.conns.get(id) else { continue };

@@ -114,7 +114,7 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// Hands on what somebody waits for, and what has lingered long enough.
+    /// Pushes chunks with lines that clients wait for, and chunks that have lingered long enough.
     pub(super) fn push_due(&mut self) {
         for i in 0..self.lanes.all.len() {
             let lane = &self.lanes.all[i];

@@ -86,7 +86,7 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// The chosen connection has its turn. False: it is gone, or waits to go; it is not to be served.
+    /// The chosen connection has its turn. Returns false if it must not be served, because it has moved or is about to.
     pub(super) fn goes_on(&mut self, id: ConnId) -> bool {
         if let Some(conn) = self.conns.get(id) {
             conn.queued = false;
@@ -174,7 +174,7 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// A connection is closed, or nobody moves any more (`None`): forgets the move.
+    /// Forgets the move, if it is of this connection, or in any case (`None`).
     pub(super) fn call_off(&mut self, closed: Option<ConnId>) {
         if let Some((id, to)) = self.meter.moving
             && closed.is_none_or(|closed| closed == id)

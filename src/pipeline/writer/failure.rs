@@ -17,7 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// So many changes by others in a row, without a good sync in between, are taken for a failure.
+/// After this many changes by others in a row, without a good sync in between, the writer treats them as a failure of the disk.
 const FOREIGN_MOST: u32 = 8;
 
 impl Writer {
@@ -80,8 +80,8 @@ impl Writer {
         }
     }
 
-    /// The second failure of the disk stops intake. What others do to the files is no failure of the disk, unless they do nothing
-    /// else.
+    /// Counts a failure. The second failure of the disk stops intake. Changes by others do not count, unless there are too many in a
+    /// row.
     fn count_failure(&mut self, error: &LogError) {
         // Lines that were durable before are gone with what was cut; what was moved or deleted was moved or deleted on purpose.
         let is_cut = |what: Foreign| matches!(what, Foreign::Shorter { .. } | Foreign::Overwritten);
@@ -118,7 +118,7 @@ impl Writer {
         if is_another { Step::Done } else { Step::Blocked(now + super::FULL_AGAIN_NS) }
     }
 
-    /// The writer waits for room no longer.
+    /// The disk has room again.
     pub(super) fn disk_has_room(&self) {
         let stats = &self.shard.writer_stats;
         if stats.full.get() == 1 {
@@ -128,7 +128,7 @@ impl Writer {
         }
     }
 
-    /// Says so once, and that no new lines should come.
+    /// The disk is full: logs it once, and makes the server not ready.
     pub(super) fn disk_is_full(&self, file: &Path, error: &io::Error) {
         let stats = &self.shard.writer_stats;
         if stats.full.get() == 0 {
@@ -140,7 +140,7 @@ impl Writer {
         }
     }
 
-    /// What of the lost writes of a stream is still held.
+    /// The lines of the lost writes of a stream that are still held.
     fn held_lines_of(&self, index: usize, lost: &Unsynced) -> PerListener {
         if lost.is_none() {
             return PerListener::new(self.listeners);
@@ -149,7 +149,7 @@ impl Writer {
         tally_of(held, index, self.listeners)
     }
 
-    /// What of the lost writes belongs to the batch in hand, which then has to be appended again.
+    /// The lines of the lost writes that belong to the present batch, which must then be appended again.
     fn batch_lines_again(&mut self, index: usize, lost: &Unsynced) -> PerListener {
         if let Some(batch) = &mut self.batch
             && !lost.is_none()

@@ -51,7 +51,7 @@ impl PerListener {
     }
 }
 
-/// Written and not synced.
+/// What was written and is not synced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unsynced {
     /// Number of the first write among it.
@@ -60,7 +60,7 @@ pub struct Unsynced {
     pub since_ns: u64,
     /// Bytes.
     pub bytes: u64,
-    /// Of whom.
+    /// The lines, by listener.
     pub tally: PerListener,
 }
 
@@ -93,7 +93,7 @@ impl Unsynced {
         std::mem::replace(self, Unsynced::none(listeners))
     }
 
-    /// Puts what was taken out and turned out not to be synced back in front.
+    /// Puts back in front what was taken out for a sync that failed.
     pub fn put_back(&mut self, earlier: Unsynced) {
         let later = std::mem::replace(self, earlier);
         if self.is_none() {
@@ -105,7 +105,7 @@ impl Unsynced {
     }
 }
 
-/// When what nobody waits for is synced.
+/// When to sync lines that no client waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SyncPolicy {
     /// Longest time between a write and its sync, in nanoseconds.

@@ -4,7 +4,7 @@ use super::head::Framing;
 use super::problem::{self, Problem};
 use memchr::memchr;
 
-/// Digits of a chunk size at most: more than 2^60 bytes are nobody's chunk.
+/// The most digits of a chunk size. No real chunk has more than 2^60 bytes.
 const SIZE_DIGITS: u8 = 15;
 
 /// The place in a body.
@@ -50,7 +50,7 @@ impl Body {
         }
     }
 
-    /// Bytes of content that will come at least; what ends them is known to lie behind.
+    /// The least number of bytes of content that will still come.
     #[must_use]
     pub fn surely(&self) -> u64 {
         match self {

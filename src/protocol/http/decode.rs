@@ -124,13 +124,13 @@ impl Decoder {
         Ok(progress)
     }
 
-    /// Others need the memory that it holds.
+    /// True if others need the memory that it holds.
     #[must_use]
     pub fn is_called_in(&self) -> bool {
         self.lease.is_called_in()
     }
 
-    /// True where everything that was begun is ended: a body that stops elsewhere was cut off.
+    /// True if nothing is unfinished. A body that ends elsewhere was cut off.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         match &self.inner {

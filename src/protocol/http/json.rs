@@ -9,7 +9,7 @@ use super::problem::{self, Problem};
 /// Deepest nesting inside a record.
 const DEEPEST: u32 = 127;
 
-/// What came last, white space aside.
+/// What came last, white space not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Last {
     /// Nothing of a value: it may begin here.

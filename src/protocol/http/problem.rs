@@ -7,7 +7,7 @@ pub struct Problem {
     pub status: u16,
     /// For programs; stable.
     pub code: &'static str,
-    /// For people.
+    /// In words, for people.
     pub message: &'static str,
     /// Seconds for `Retry-After`; 0: none.
     pub retry_after: u8,

@@ -16,7 +16,7 @@ use crate::session::{AckLevel, Refusal, Window};
 use memchr::{memchr_iter, memmem};
 use std::sync::Arc;
 
-/// What a head comes to.
+/// What a head asks for.
 enum Verdict<'a> {
     /// Lines follow.
     Take { route: &'a Route, level: AckLevel, coding: (Coding, Records), status: u16, expects: bool },
@@ -149,7 +149,7 @@ impl Http {
     }
 }
 
-/// What is to be done with a request.
+/// Decides what to do with a request.
 fn decide<'a>(options: &'a HttpOptions, head: &Head<'_>, window: &Window<'_>) -> Result<Verdict<'a>, &'static Problem> {
     if let Some(site) = &options.site {
         return match head.method {

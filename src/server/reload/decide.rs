@@ -10,7 +10,7 @@ use crate::intake::reactor::ListenerRun;
 use crate::server::sandbox::certificate_files;
 
 impl Live {
-    /// What only a restart changes.
+    /// Reports the changed options that need a restart.
     pub(super) fn fixed(&self, new: &Options, report: &mut Report) {
         let old = &self.options;
         let fixed = [
@@ -64,7 +64,7 @@ impl Live {
         proposals
     }
 
-    /// Why a listener cannot be as it should without a restart.
+    /// Why a listener needs a restart to change; `None`: it does not.
     pub(super) fn refuses(
         &self,
         new: &ListenerOptions,
@@ -118,7 +118,7 @@ impl Live {
         self.streams_at_start + SPARE_STREAMS
     }
 
-    /// Places of listeners that the file has no more.
+    /// Places of listeners that are no longer in the file.
     pub(super) fn removed(&self, new: &Options) -> Vec<usize> {
         let is_there = |run: &ListenerRun| new.listeners.iter().any(|l| l.name == run.options.name);
         (0..self.runs.len()).filter(|p| !self.runs[*p].is_gone && !is_there(&self.runs[*p])).collect()

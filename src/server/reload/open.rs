@@ -24,8 +24,8 @@ impl Live {
         all.iter().map(|options| self.certificates.of_options(options)).collect()
     }
 
-    /// Opens the sockets of listeners that are new or move. What a listener gives up goes to the one that takes its address:
-    /// the places of those.
+    /// Opens the sockets of listeners that are new or get another address. If a listener takes the address of another, it gets that one's
+    /// sockets; the result has the places of the listeners that give sockets up.
     pub(super) fn open_sources(&self, proposals: &mut [Proposal], gone: &[usize]) -> Result<Vec<usize>, StartError> {
         let moves = |p: &Proposal| {
             let is_same = |run: &ListenerRun| !run.is_gone && run.options.address == p.options.address;

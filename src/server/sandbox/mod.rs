@@ -9,12 +9,12 @@ mod paths;
 pub use calls::confine_calls;
 pub use paths::{Paths, certificate_files};
 
-/// What is in force, for people.
+/// What the sandbox confines.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Confinement {
-    /// Beneath these directories files can be reached; `None`: anywhere.
+    /// The directories in which files can be reached. `None`: everywhere.
     pub paths: Option<Paths>,
-    /// Calls are filtered.
+    /// System calls are filtered.
     pub calls: bool,
 }
 

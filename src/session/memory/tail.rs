@@ -121,7 +121,7 @@ impl TailStore {
         })
     }
 
-    /// Bytes that the owner of `tail` may receive now without leaving more behind than there is room for. 0: it waits.
+    /// How many bytes the owner of `tail` may receive now, so that there is room for what it leaves behind. 0: it must wait.
     #[must_use]
     pub fn allowance(&self, tail: &TailHandle, is_lane: bool) -> usize {
         let left = Shares::left_for_all(self.budget, self.used).unwrap_or_else(|| self.shares(tail).left());
@@ -137,7 +137,7 @@ impl TailStore {
         self.holdings.shares(self.budget, self.used, tail.owner)
     }
 
-    /// Blocks that are worth ending somebody for: what a client that holds little may have.
+    /// The least number of blocks for which a holder is ended: what a client that holds little may have.
     #[must_use]
     pub fn useful(&self) -> usize {
         self.budget / 16

@@ -24,7 +24,7 @@ pub enum Value<'a> {
     Json(&'a [u8]),
 }
 
-/// What a sender said beside the message.
+/// An attribute: what a sender said besides the message.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Attr<'a> {
     /// Its name.
@@ -55,7 +55,7 @@ impl Envelope {
         envelope
     }
 
-    /// From now on records are another peer's.
+    /// Changes the peer of the records to come.
     pub fn set_peer(&mut self, peer: &str) {
         self.peer.clear();
         self.peer.extend_from_slice(b"\",\"peer\":\"");

@@ -18,7 +18,7 @@ pub const PAGE: &str = concat!(
     "</script>\n</body>\n</html>\n"
 );
 
-/// Headers that go with it: only this very style and script run, and the page talks to nobody but this server.
+/// The headers of the page. They allow only its own style and script to run, and only requests to this server.
 pub fn headers() -> &'static str {
     static HEADERS: OnceLock<String> = OnceLock::new();
     HEADERS.get_or_init(|| {

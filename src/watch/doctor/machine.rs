@@ -8,7 +8,7 @@ pub fn checks(host: &dyn Host, subject: &Subject) -> Vec<Check> {
     vec![huge_pages(host), defrag(host), numa_balancing(host, subject, nodes), governor(host)]
 }
 
-/// A [`Host`]'s files for those who want no more.
+/// The files of a [`Host`], as a [`Tree`].
 pub struct Files<'a>(pub &'a dyn Host);
 
 impl crate::host::topology::Tree for Files<'_> {

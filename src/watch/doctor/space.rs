@@ -41,7 +41,7 @@ fn room(subject: &Subject, space: Space) -> Check {
         .change("logweir serve --data-dir DIR  # elsewhere, or smaller: --set storage.segment_size=64MiB, or delete old *.log files")
 }
 
-/// What is deleted, against what there is.
+/// Compares retention with the size of the file system.
 fn retention(subject: &Subject, space: Space) -> Check {
     let command = "logweir serve --set retention.max_bytes=100GiB --set retention.min_free=10GiB";
     let recommended = "max_bytes or min_free for every stream, within what the file system holds";

@@ -2,7 +2,7 @@
 
 use super::{Check, Status};
 
-/// From what was refused when it was tried; `runs`: a server has the data directory, and probably the ports too.
+/// Makes the check from what was refused when it was tried. `runs`: a server has the data directory, and probably the ports too.
 #[must_use]
 pub fn start(runs: bool, refused: &[String]) -> Check {
     let recommended = "addresses that are free, directories that can be written to, certificates that can be read";

@@ -33,7 +33,7 @@ pub struct Scrape {
     samples: Vec<Sample>,
 }
 
-/// More samples than any server of ours has: a strange one must not fill the memory.
+/// The most samples that are kept: more than any logweir has, so that another program cannot fill the memory.
 const MOST_SAMPLES: usize = 200_000;
 
 impl Scrape {

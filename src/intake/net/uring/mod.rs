@@ -40,11 +40,11 @@ use std::time::Duration;
 pub const BUFFER_BYTES: usize = 4096;
 /// Buffers that one connection may hold before its multishot is ended.
 const SHARE: u16 = 16;
-/// So many full buffers in a row make a connection a fat one, so many short reads a small one.
+/// This many full buffers in a row make a connection large, this many short reads make it small.
 const CHANGE_AFTER: u8 = 4;
 
-/// So many waits that find small reads there already, and the next one waits a little for more, or the ring is entered for
-/// nearly each of them (docs/decisions.md).
+/// After this many waits that found small reads there already, the next wait lasts a little longer, to get several reads at once.
+/// Otherwise the ring would be entered for nearly each read (docs/decisions.md).
 const CROWD: u32 = 8;
 /// Small reads that must come of it.
 const BATCH_PAYS: u32 = 4;
@@ -56,7 +56,7 @@ struct Listener {
     armed: bool,
 }
 
-/// See the module.
+/// See the module documentation.
 pub struct UringEngine {
     ring: Ring,
     held: Held,
@@ -65,11 +65,11 @@ pub struct UringEngine {
     listeners: Vec<Listener>,
     conns: Vec<Conn>,
     free: VecDeque<u32>,
-    /// Times that a connection was given a poll since every provided buffer was in use.
+    /// Times that a connection was polled because every provided buffer was in use.
     polled_instead: u64,
     /// Small reads that the last wait brought.
     small_reads: u32,
-    /// How many waits lately found small reads there already: how much comes from many at once.
+    /// How many of the last waits found small reads there already.
     crowd: u32,
     /// Events found when nobody waited for them.
     stash: Vec<Event>,
@@ -220,7 +220,7 @@ impl UringEngine {
         }
     }
 
-    /// A socket was found empty: has the kernel tell of more in the way that suits the connection by now.
+    /// A socket was found empty: asks the kernel to report more input, in the way that suits the connection now.
     fn suit(&mut self, index: u32) {
         let conn = &self.conns[index as usize];
         let is_stream = conn.socket.as_ref().is_some_and(|s| s.kind == Kind::Stream);
@@ -235,7 +235,7 @@ impl UringEngine {
         self.ring.buffers_left() == 0 && !mutant!("armed_without_buffers")
     }
 
-    /// Has the kernel tell when input comes, unless it does already.
+    /// Asks the kernel to report input, unless it does already.
     fn arm(&mut self, index: u32) {
         let lacks_buffers = self.lacks_buffers();
         let conn = &mut self.conns[index as usize];
@@ -253,7 +253,7 @@ impl UringEngine {
         }
     }
 
-    /// Has the kernel end what it does for a connection's input; its last completion says when it has.
+    /// Asks the kernel to end its operation for the input of a connection. Its last completion says when it has.
     fn disarm(&mut self, index: u32) {
         let conn = &mut self.conns[index as usize];
         let op = match conn.armed {

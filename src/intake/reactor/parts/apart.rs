@@ -6,20 +6,21 @@ use super::conns::Conn;
 use crate::pipeline::chunk::ConnId;
 use crate::session::profile::News;
 
-/// Connections at once. Beyond them one makes room: the oldest that has asked nothing yet, else that has not read its answer.
+/// The most connections at once. Beyond them one makes room: the oldest that has sent no request yet, else the oldest that has not read
+/// its answer.
 pub const MOST_APART: usize = 64;
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug, Default)]
 pub struct Apart {
     /// The oldest first.
     pub conns: Vec<ConnId>,
-    /// What their sessions hear by, and how far they have.
+    /// The news that their sessions wait for, and the last number that they have seen.
     pub news: Option<(News, u64)>,
 }
 
 impl Apart {
-    /// Those of a listener may hear news.
+    /// Connections of a listener may wait for this news.
     pub fn listen(&mut self, news: &News) {
         self.news = Some((news.clone(), news.get()));
     }
@@ -29,12 +30,12 @@ impl Apart {
         self.conns.len()
     }
 
-    /// True where there is news that they have not heard.
+    /// True if there is news that they have not seen.
     pub fn has_news(&self) -> bool {
         self.news.as_ref().is_some_and(|(news, heard)| news.get() != *heard)
     }
 
-    /// Who is to hear the news, if there is any.
+    /// The connections that must look at the news, if there is any.
     pub fn heard_by(&mut self) -> &[ConnId] {
         match &mut self.news {
             Some((news, heard)) if news.get() != *heard => {

@@ -22,5 +22,5 @@ pub struct Change {
     pub linger: Duration,
 }
 
-/// The way of changes to one reactor, which must be woken when there is one.
+/// The queue of changes to one reactor. The reactor must be woken after a change is put in.
 pub type Changes = Arc<ArrayQueue<Change>>;

@@ -5,23 +5,23 @@
 use crate::pipeline::chunk::ConnId;
 use crate::session::memory::tail::{BLOCK, OWN_BLOCKS};
 
-/// Over which a reactor measures itself.
+/// The length of the windows in which a reactor measures itself.
 pub const WINDOW_NS: u64 = 50_000_000;
-/// Saturated: it did not wait for so much of a window, in per cent.
+/// A reactor is saturated if it did not wait for this much of a window, in per cent.
 pub const SATURATED: u64 = 60;
 /// Windows between two moves of a reactor: the first must show in what the others publish.
 pub const SETTLE: u64 = 3;
 /// A connection that has moved stays for so many windows.
 pub const STAY: u64 = 20;
-/// A partial line that is longer does not move: for so much there is room everywhere.
+/// The longest partial line that moves: every reactor has room for this much.
 pub const MOST_MOVED: usize = BLOCK * OWN_BLOCKS;
 
-/// What is to be done with the chosen connection.
+/// What to do with the chosen connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Serve it as ever.
+    /// Serve it as usual.
     Serve,
-    /// Leave it alone: it is gone, or will be called again.
+    /// Leave it alone: it is gone, or this is called again.
     Wait,
 }
 

@@ -40,7 +40,7 @@ impl ReadyQueue {
         self.queues[usize::from(listener)].waiting.push_back((id, since));
     }
 
-    /// Puts it back in front: it could not be served.
+    /// Puts a connection that could not be served back in front.
     pub fn push_front(&mut self, listener: ListenerId, id: ConnId, since: u64) {
         self.queues[usize::from(listener)].waiting.push_front((id, since));
     }

@@ -6,7 +6,7 @@ use crate::host::rate::RateLimit;
 use crate::metrics::accounting::{REASONS, Reason, Tally};
 use crate::metrics::stats::{REFUSED, Refused, UNEXPECTED, Unexpected};
 
-/// See the module.
+/// See the module documentation.
 #[derive(Default)]
 pub struct Told {
     closed: [RateLimit; REFUSED.len()],

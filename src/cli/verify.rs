@@ -41,7 +41,7 @@ pub fn run(args: &VerifyArgs) -> ExitCode {
     match look(args).and_then(|reports| print(args, &reports)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        // What it has found it could not say; whoever has gone away does not ask.
+        // It could not print what it has found. If the reader has gone, that does not matter.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(COULD_NOT_LOOK),
         Err(error) => {
             complain!("{error}");

@@ -133,7 +133,8 @@ impl Check<'_> {
         let ack = raw.ack.unwrap_or(Ack::Durable);
         // Where nothing is answered it is worth nothing, and may contradict `when_full`.
         places.optional(&key("ack"), Some(&ack).filter(|_| answers || raw.ack.is_some()));
-        // Also where nothing is ever answered: who wrote `ack` believes in it. Where it is only the default, `check` says what it is worth.
+        // Also where nothing is ever answered, because the person who wrote `ack` relies on it. If it is only the default, `check` says what it
+        // is worth.
         let is_asked = answers || raw.ack.is_some();
         if when_full == WhenFull::DropOldest && is_asked && ack != Ack::Received {
             let message = format!(
@@ -240,7 +241,7 @@ impl Check<'_> {
     /// The `[token.NAME]`s.
     pub fn tokens(&self, raw: &BTreeMap<String, raw::Token>, streams: &[StreamSettings]) -> BTreeMap<String, Token> {
         let token = |(name, raw): (&String, &raw::Token)| {
-            // One that is wrong is there all the same, for those who name it.
+            // A wrong token is kept in the list, so that listeners that name it get no second error.
             let none = Token { sha256: [0; 32], streams: Some(Vec::new()) };
             (name.clone(), self.places.kept(self.token(name, raw, streams)).unwrap_or(none))
         };

@@ -195,7 +195,7 @@ impl Segment {
                 _ => AppendError::Failed(error),
             });
         }
-        // Between the look before and the write somebody may have been quicker: then nobody knows where the batch is.
+        // Somebody may have appended between the look before and the write. Then the place of the batch is unknown.
         match foreign::length(&*self.file, self.len + bytes).map_err(AppendError::Failed)? {
             Some(Foreign::Longer { found, .. }) => {
                 let foreign = Foreign::Longer { ours: self.len, found };
@@ -228,7 +228,7 @@ impl Segment {
     pub fn touched(&self) -> io::Result<Option<Foreign>> {
         match foreign::length(&*self.file, self.len)? {
             None if self.trail.is_foreign() => Ok(Some(Foreign::Trail)),
-            // The rest of an append that failed, and could not be cut back or looked at: nobody else's.
+            // This is the rest of our own failed append, which could not be cut back or looked at.
             Some(Foreign::Longer { found, .. }) if found <= self.rest_to => Ok(None),
             Some(longer @ Foreign::Longer { .. }) => self.unless_overwritten(longer).map(Some),
             other => Ok(other),

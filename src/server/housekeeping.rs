@@ -73,7 +73,7 @@ pub fn start(
     let body = move || {
         crate::host::sys::lowest_priority();
         if catch_unwind(AssertUnwindSafe(|| keeper.run(&*sleeper))).is_err() {
-            // Nobody's line depends on it; but nothing is deleted or compressed any more.
+            // No line depends on it, but nothing is deleted or compressed any more.
             tracing::error!("housekeeping died of a bug: restart the server before the disk is full");
         }
     };

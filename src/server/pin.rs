@@ -79,7 +79,7 @@ pub fn spawn(
     std::thread::Builder::new().name(name.clone()).spawn(move || {
         Place { cpus: &cpus, node }.take();
         let notice = catch_unwind(AssertUnwindSafe(body)).unwrap_or(Notice::Died(name));
-        // Nobody listens any more only when the process is ending.
+        // Sending fails only when the process is ending.
         let _ = notices.send(notice);
     })
 }

@@ -168,7 +168,7 @@ impl<E: Engine> Reactor<E> {
         self.stats().open.add(u64::MAX); // one less; last, so that who sees it finds the place free
         let run = &self.listeners[usize::from(conn.listener)];
         if run.options.address == Address::Stdin {
-            // Nobody hears it only when the server is ending anyway.
+            // Sending fails only when the server is ending anyway.
             let _ = self.seat.notices.send(Notice::StdinEnded);
         }
     }

@@ -210,7 +210,7 @@ impl<E: Engine> Reactor<E> {
             };
             let Some((mut chunk, mark)) = self.space(listener, between.filter(|_| at == 0)) else {
                 if is_left {
-                    // It goes first when there is one: else whoever takes what comes would leave it none that is fresh.
+                    // It goes first when there is a chunk. Otherwise other connections would use up each fresh one.
                     let bytes = scratch.free()[start + at..start + len].to_vec();
                     self.lanes.keep_rest(listener, Rest { conn: id, bytes, datagrams: Vec::new() });
                 }

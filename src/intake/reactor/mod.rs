@@ -232,7 +232,7 @@ impl<E: Engine> Reactor<E> {
     fn take_inbox(&mut self) {
         while let Some(handed) = self.seat.spread.inbox(self.seat.number).pop() {
             if self.listeners.get(usize::from(handed.listener)).is_none_or(|l| l.is_gone) {
-                // Whoever accepted it knows the listener already: it was told after this reactor was.
+                // The thread that accepted it was told of the listener after this reactor was.
                 let mut events = Vec::new();
                 self.take_changes(&mut events);
                 events.into_iter().for_each(|event| self.handle(event));

@@ -93,7 +93,7 @@ impl<E: Engine> Reactor<E> {
             bytes += n;
             let goes_on = matches!(served, Served::More(_));
             if let Some(conn) = self.conns.get(id).filter(|c| goes_on && !c.ended) {
-                // With the same chunk, as long as it is its listener's turn: else those who fill chunks would leave it none.
+                // With the same chunk, as long as it is the turn of its listener. Otherwise connections that fill chunks would leave it none.
                 self.queue.ready.charge(conn.listener, n);
                 self.queue.ready.go_on(listener, id, self.now);
             } else if !matches!(served, Served::Stuck) {
@@ -121,7 +121,7 @@ impl<E: Engine> Reactor<E> {
         if !options.profile().makes_records {
             return true; // it needs no chunk
         }
-        // A rest waits in the lane: whoever could leave another one comes after it.
+        // A rest waits in the lane: a connection that could leave another one must wait for it.
         if self.leaves_another_rest(listener) && !self.refuses(listener, since) {
             return false;
         }

@@ -55,7 +55,7 @@ impl Writer {
         if self.failures >= 2 {
             self.stop_intake(&error.to_string(), &rewrite);
         } else if rewrite.total().lines > 0 && !mutant!("held_lines_forgotten_by_a_failure") {
-            // Until that is done nobody who waits for it is told anything, whatever else is synced meanwhile.
+            // Until that is done no client that waits for these lines is answered, whatever else is synced meanwhile.
             if !mutant!("another_streams_sync_releases_what_failed") {
                 self.streams[index].lost_from = Some(lost.first_write);
             }

@@ -175,7 +175,7 @@ fn decide<'a>(options: &'a HttpOptions, head: &Head<'_>, window: &Window<'_>) ->
     }
     let route = options.route(head.path, head.method);
     if !matches!(head.method, Method::Post | Method::Put) {
-        // With tokens, who has none learns nothing of the names of streams.
+        // With tokens, a client without one must not learn the names of streams.
         let is_known = route.is_ok() || (!options.tokens.is_empty() && head.path.starts_with("/ingest/"));
         return Err(if is_known { &problem::NOT_ALLOWED } else { &problem::NOT_FOUND });
     }

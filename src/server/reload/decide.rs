@@ -32,7 +32,7 @@ impl Live {
 
     pub(super) fn propose(&self, new: &Options, report: &mut Report) -> Vec<Proposal> {
         let mut proposals = Vec::new();
-        // Those that there are come first: nobody new takes what they need.
+        // Present listeners come first, so that a new one cannot take what they need.
         let place_of = |l: &ListenerOptions| self.runs.iter().position(|r| r.options.name == l.name);
         let (known, others): (Vec<_>, Vec<_>) = new.listeners.iter().partition(|l| place_of(l).is_some());
         let mut accepted: Vec<ListenerOptions> = Vec::new();

@@ -99,7 +99,7 @@ impl Live {
                 match begin(shard) {
                     Ok(one) => begun.push(one),
                     Err(error) => {
-                        // Nothing stays that holds room and that nobody writes to.
+                        // Remove the new segments again, because no writer uses them and they hold room.
                         let others = streams.iter().flat_map(|s: &NewStream| &s.begun);
                         others.chain(&begun).for_each(|(dir, active)| drop(dir.discard(active)));
                         return Err(error);

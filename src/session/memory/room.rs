@@ -362,7 +362,7 @@ mod tests {
             }
             let first = (0..3).all(|l| holdings.shares(all, used, owner(l, 0)).by_listener < all / 8);
             prop_assert!(first || used >= all / 8);
-            // A listener of which nobody holds anything, as long as no others have taken its last eighth in small parts.
+            // A listener that holds nothing gets some, unless others have taken the last eighth in small parts.
             let fresh = holdings.shares(all, used, owner(9, 0));
             prop_assert!(fresh.left() > 0 || used > all / 8 * 7);
         }

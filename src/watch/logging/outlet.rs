@@ -94,7 +94,7 @@ impl Outlet {
     /// # Errors
     /// The thread cannot be started, or there is no descriptor for it.
     pub fn start(&'static self) -> io::Result<()> {
-        // Not the handle of the standard library: whoever waits in it would make others wait.
+        // Not the handle of the standard library: it has a lock, and a thread that waits in it would make others wait.
         let mut file = File::from(io::stderr().as_fd().try_clone_to_owned()?);
         let body = move || {
             let (mut said, mut since) = ((0, 0), Duration::ZERO);

@@ -330,7 +330,7 @@ impl Engine for UringEngine {
                 }
                 self.reap(events);
             }
-            // Those who came after the last completion.
+            // Connections that came after the last completion.
             if socket.set_nonblocking(true).is_ok() {
                 while let socket::Accept::Again = socket::accept(&socket, listener, events) {}
             }

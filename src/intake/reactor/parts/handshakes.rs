@@ -81,8 +81,8 @@ impl Handshakes {
         }
         let client = self.clients.pop_front()?;
         let line = self.lines.get_mut(&client)?;
-        // In a line that takes longer than clients wait, the first would all be served too late: the last then, who may be
-        // somebody who means it.
+        // If the queue takes longer than clients wait, the first ones would be served too late. So serve the last one, which may
+        // still be there.
         let takes = (line.len() as u64).saturating_mul(self.clients.len() as u64 + 1).saturating_mul(self.each_ns);
         let id = if takes > HOPELESS_NS { line.pop_back() } else { line.pop_front() };
         if line.is_empty() {

@@ -70,7 +70,7 @@ pub enum LogError {
         what: foreign::Foreign,
     },
     /// A file of `.logweir/` does not hold what it should.
-    #[error("{} does not hold {expected}; it was changed by something else than logweir: {way_out}", path.display())]
+    #[error("{} does not hold {expected}; something other than logweir has changed it: {way_out}", path.display())]
     State {
         /// The file.
         path: PathBuf,

@@ -1,4 +1,5 @@
-//! logweir: log lines in, durable plain text files out, at the speed of the machine and in bounded memory.
+//! logweir is a log-ingestion server for Linux: it writes log lines to plain text files, fast and in bounded memory, and says
+//! which lines are durable.
 //!
 //! docs/architecture.md follows one line from socket to disk and describes the floors below.
 #![deny(unsafe_code, missing_docs, unsafe_op_in_unsafe_fn)]

@@ -1,4 +1,4 @@
-//! The `logweir` program; everything is in the library.
+//! The `logweir` program. All of it is in the library.
 
 fn main() -> std::process::ExitCode {
     logweir::cli::main()

@@ -169,7 +169,7 @@ fn what_is_closed_and_dropped_is_said_with_its_client() {
     for part in [
         "lines dropped listener=\"slow\" peer=127.0.0.1:",
         "connection closed by the server listener=\"slow\" peer=127.0.0.1:",
-        "connection closed: nothing came for idle_timeout listener=\"idle\"",
+        "connection closed: no input for idle_timeout listener=\"idle\"",
         "connection closed by the server listener=\"long\"",
         "lines cut to max_line_bytes listener=\"cut\"",
     ] {

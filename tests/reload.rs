@@ -245,7 +245,7 @@ fn a_wrong_file_changes_nothing_and_says_why() {
     let place = server.config.parent().unwrap().to_str().unwrap();
     server.reload(&secret.replace('@', place), "listener.a: ");
     assert_eq!(counted(&mut first, "two\n"), Some(2));
-    server.reload(&good, "nothing is different");
+    server.reload(&good, "nothing has changed");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Server and null sink in turn, under the same load on the same machine, and what share of the limit the server reaches.
-//! Or two servers that differ in their settings.
+//! Runs the server and the null sink in turn, under the same load on the same machine, and prints the ratio. It can also
+//! compare two servers that differ in their settings.
 
 use super::generate::{self, SendArgs};
 use crate::host::output::say;
@@ -9,25 +9,25 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-/// The comparison.
+/// The options of `bench compare`.
 #[derive(Debug, Args)]
 pub struct CompareArgs {
-    /// Runs of each, in turn.
+    /// How many runs of each, in turn.
     #[arg(short, long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
-    /// Where both write; what they write is deleted after each run.
+    /// The directory that both write to. The files are deleted after each run.
     #[arg(long, default_value = ".", value_name = "DIR")]
     dir: PathBuf,
-    /// Configuration of the server.
+    /// The configuration file of the server.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Overrides for the server, such as buffer.memory=16MiB.
+    /// Set a key of the server, such as buffer.memory=16MiB.
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
-    /// Instead of the null sink, a second server with these overrides on top, such as engine=epoll.
+    /// Compare with a second server instead of the null sink. It has this key set too, such as engine=epoll.
     #[arg(long, value_name = "SECTION.KEY=VALUE", conflicts_with = "page_cache")]
     versus: Vec<String>,
-    /// Null sink and server both write through the page cache.
+    /// Let null sink and server both write through the page cache.
     #[arg(long)]
     page_cache: bool,
     #[command(flatten)]

@@ -1,6 +1,6 @@
-//! What this directory's disk and file system can do: large appends in each file mode, and small durable groups in each way
-//! that keeps files plain, with the whole machine's CPU time. The figures behind `storage.io` and behind what logweir does not
-//! do (docs/decisions.md).
+//! Measures the disk and file system of a directory: large appends in each file mode, and small durable groups in each way that
+//! leaves files plain. It counts the CPU time of the whole machine. The choice of `storage.io` is based on these figures
+//! (docs/decisions.md).
 
 use super::compare::machine_cpu;
 use crate::host::output::say;
@@ -15,19 +15,19 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// The disk.
+/// The options of `bench disk`.
 #[derive(Debug, Args)]
 pub struct DiskArgs {
-    /// Where to write; what is written is deleted again.
+    /// The directory to write to. The files are deleted again.
     #[arg(long, default_value = ".", value_name = "DIR")]
     dir: PathBuf,
-    /// Rounds; each measures every mode in turn, and the medians are printed.
+    /// How many rounds. Each measures every mode in turn, and the medians are printed.
     #[arg(short, long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// MiB that each mode appends in a round.
+    /// How many MiB each mode appends in a round.
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(64..=8192))]
     mib: u32,
-    /// Small durable groups that each way writes in a round.
+    /// How many small durable groups each way writes in a round.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(10..=100_000))]
     groups: u32,
 }

@@ -1,4 +1,4 @@
-//! The load generator: few threads, non-blocking sockets, each writing in turn.
+//! The load generator for lines. It has few threads and non-blocking sockets, and each socket writes in turn.
 
 use super::lines;
 use crate::host::address::Address;
@@ -13,34 +13,34 @@ use std::os::fd::AsRawFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// The load.
+/// The options of `bench send`.
 #[derive(Debug, Clone, Args)]
 pub struct SendArgs {
     /// Where to send: tcp://IP:PORT or unix://PATH.
     #[arg(short, long, default_value = "tcp://127.0.0.1:5170", value_name = "ADDRESS")]
     pub address: String,
-    /// Connections.
+    /// How many connections.
     #[arg(short, long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub connections: u32,
-    /// Threads that share the connections.
+    /// How many threads share the connections.
     #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub threads: u32,
-    /// Lines in all.
+    /// How many lines in all.
     #[arg(short = 'n', long, default_value_t = 4_000_000)]
     pub lines: u64,
-    /// Bytes of each line, newline included.
+    /// Bytes of each line, with its newline.
     #[arg(short = 'b', long, default_value_t = 250, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
     pub line_bytes: u32,
     /// Bytes of each write, rounded down to whole lines.
     #[arg(short, long, default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(2..=16_777_216))]
     pub write_bytes: u32,
-    /// Number the lines, for `bench verify`. Slower: each line is made anew.
+    /// Number the lines, for `bench verify`. This is slower, because each line is made anew.
     #[arg(short, long)]
     pub sequence: bool,
-    /// Lines a second over all connections, at an even pace; 0: as fast as they are taken.
+    /// Lines a second over all connections, at an even pace. 0: as fast as the server takes them.
     #[arg(long, default_value_t = 0)]
     pub rate: u64,
-    /// More connections that send nothing.
+    /// How many more connections to open that send nothing.
     #[arg(long, default_value_t = 0)]
     pub idle: u32,
 }
@@ -70,7 +70,7 @@ pub fn run(args: &SendArgs) -> io::Result<ExitCode> {
 /// Sends everything and waits until the server has taken it in.
 ///
 /// # Errors
-/// A connection cannot be made or broke.
+/// A connection could not be made, or it broke.
 pub fn send(args: &SendArgs) -> io::Result<Sent> {
     let address: Address = args.address.parse().map_err(io::Error::other)?;
     if args.sequence && (args.line_bytes as usize) < lines::NUMBERED_MIN {

@@ -1,8 +1,8 @@
-//! `logweir bench http`: POSTs at a constant rate over an open loop, or as fast as answers come.
+//! `logweir bench http`: sends POST requests at a constant rate, or as fast as answers come.
 //!
-//! At a rate, every request has the time at which it should be sent, and its latency counts from there: a server that
-//! stalls cannot hide it by keeping the generator from sending (coordinated omission). One thread a connection, so it is for
-//! tens of connections and tens of thousands of requests a second; for more, wrk.
+//! At a constant rate, every request has a time at which it is due, and its latency counts from that time. So a server that
+//! stalls cannot hide it by keeping the generator from sending (coordinated omission). It has one thread for each connection.
+//! That is enough for tens of connections and tens of thousands of requests a second; for more, use wrk.
 
 use super::lines;
 use crate::host::output::say;
@@ -13,28 +13,28 @@ use std::process::ExitCode;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-/// The load.
+/// The options of `bench http`.
 #[derive(Debug, Args)]
 pub struct HttpArgs {
-    /// Where to send, as IP:PORT.
+    /// Where to send: IP:PORT.
     #[arg(long, default_value = "127.0.0.1:9880", value_name = "IP:PORT")]
     to: SocketAddr,
-    /// Path and query of the requests.
+    /// The path and query of the requests.
     #[arg(long, default_value = "/")]
     path: String,
-    /// Connections; each has one request under way at a time.
+    /// How many connections. Each has one request under way at a time.
     #[arg(short, long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1000))]
     connections: u32,
-    /// Requests a second over all connections; 0: as fast as answers come.
+    /// Requests a second over all connections. 0: as fast as answers come.
     #[arg(short, long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     rate: u32,
-    /// Seconds; the first of them warms up and does not count.
+    /// How many seconds to send. The first one is for warming up and does not count.
     #[arg(short, long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..=600))]
     seconds: u32,
-    /// Lines in a request.
+    /// How many lines in a request.
     #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     lines: u32,
-    /// Bytes of a line, newline included.
+    /// Bytes of each line, with its newline.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(60..=65_536))]
     length: u32,
 }

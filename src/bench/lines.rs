@@ -1,4 +1,4 @@
-//! Lines that can be checked: `c=CONNECTION n=NUMBER crc=CRC32C payload`, all of one length.
+//! Lines that can be checked by themselves: `c=CONNECTION n=NUMBER crc=CRC32C payload`, all of one length.
 
 use std::io::Write;
 

@@ -1,4 +1,4 @@
-//! `logweir bench`: a load generator, a check of what arrived, the null sink that stands for this machine's limit, and a
+//! `logweir bench`: a load generator, a check of what arrived, the null sink, which shows this machine's limit, and a
 //! comparison of the server with it.
 
 mod compare;
@@ -13,7 +13,7 @@ use crate::host::output::complain;
 use clap::{Args, Subcommand};
 use std::process::ExitCode;
 
-/// What to measure.
+/// The options of `bench`.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     #[command(subcommand)]
@@ -22,17 +22,17 @@ pub struct BenchArgs {
 
 #[derive(Debug, Subcommand)]
 enum BenchCommand {
-    /// Send lines to a server and say how fast it took them.
+    /// Send lines to a server, and print how fast it took them.
     Send(generate::SendArgs),
-    /// POST lines at a constant rate and print the latency of the answers, corrected for coordinated omission.
+    /// POST lines at a constant rate, and print the latency of the answers, corrected for coordinated omission.
     Http(http::HttpArgs),
-    /// Check the sequence-numbered lines of a data directory: nothing missing, doubled, changed or out of order.
+    /// Check the numbered lines in a data directory: is one missing, doubled, changed or out of order?
     Verify(verify::VerifyArgs),
-    /// Run the null sink: two threads, receive into chunks, ring, preallocated appends; no framing, trail, sync or limits.
+    /// Run the null sink: two threads that receive into chunks and append them. It has no framing, trail, sync or limits.
     NullSink(null_sink::NullSinkArgs),
-    /// Run server and null sink in turn under the same load and print medians and their ratio.
+    /// Run the server and the null sink in turn under the same load, and print medians and their ratio.
     Compare(compare::CompareArgs),
-    /// Measure a directory's disk: large appends in each file mode, small durable groups.
+    /// Measure the disk of a directory: large appends in each file mode, and small durable groups.
     Disk(disk::DiskArgs),
 }
 

@@ -1,7 +1,8 @@
-//! The null sink: what this machine can do at all. Two threads, receive into chunks, a ring, preallocated appends with the
-//! server's flags. No framing, no trail, no sync, no limits; what it writes is not worth reading.
+//! The null sink shows what this machine can do at all. It has two threads, which receive into chunks, pass them through a
+//! ring, and append them to a preallocated file with the server's flags. It has no framing, trail, sync or limits, and its file
+//! is of no use.
 //!
-//! It shares no code with the server's engine and writer, so that it does not become slower with them.
+//! It shares no code with the server's engine and writer, so that it does not get slower when they do.
 
 use crate::host::output::say;
 use crate::host::sys;
@@ -23,13 +24,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Where it listens and writes.
+/// The options of `bench null-sink`.
 #[derive(Debug, Args)]
 pub struct NullSinkArgs {
-    /// Address.
+    /// The address to listen on.
     #[arg(short, long, default_value = "127.0.0.1:5171", value_name = "IP:PORT")]
     listen: SocketAddr,
-    /// Directory of its one file, which it leaves there.
+    /// The directory for its one file, which stays there.
     #[arg(short, long, default_value = ".", value_name = "DIR")]
     dir: PathBuf,
     /// Write through the page cache, without RWF_DONTCACHE.

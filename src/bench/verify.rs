@@ -1,4 +1,4 @@
-//! Checks what is in a data directory against what `bench send --sequence` sent.
+//! Compares the lines in a data directory with what `bench send --sequence` sent.
 
 use super::lines::parse_numbered;
 use crate::host::output::say;
@@ -10,16 +10,16 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// What to check.
+/// The options of `bench verify`.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
     /// The data directory.
     #[arg(short, long, default_value = "./logweir-data", value_name = "DIR")]
     data_dir: PathBuf,
-    /// The stream.
+    /// The stream to check.
     #[arg(short, long, default_value = "default", value_name = "NAME")]
     stream: String,
-    /// Lines that should be there; without it only what is there is checked.
+    /// How many lines should be there. Without it, only the lines that are there are checked.
     #[arg(short = 'n', long)]
     lines: Option<u64>,
 }

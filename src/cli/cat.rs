@@ -1,4 +1,4 @@
-//! `logweir cat`
+//! `logweir cat`: prints the lines in a data directory.
 
 use super::moment::moment;
 use super::select::{Out, Select, each_line, named};
@@ -12,16 +12,16 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Which lines.
+/// The options of `cat`.
 #[derive(Debug, Args)]
 pub struct CatArgs {
     #[command(flatten)]
     select: Select,
-    /// Only lines written since then: how long ago (15m, -2h, "3 days ago"), a time (2026-11-21T10:00:00Z, "2026-11-21 10:00", 10:00), a day
-    /// (2026-11-21, today, yesterday) or @SECONDS. Without a zone it is local time.
+    /// Print only lines written since this time. It may be how long ago (15m, -2h, "3 days ago"), a time (2026-11-21T10:00:00Z,
+    /// "2026-11-21 10:00", 10:00), a day (2026-11-21, today, yesterday) or @SECONDS. A time without a zone is local time.
     #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true)]
     since: Option<u64>,
-    /// Only lines written until then.
+    /// Print only lines written until this time. It has the same forms.
     #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true)]
     until: Option<u64>,
 }

@@ -1,4 +1,4 @@
-//! `logweir check`
+//! `logweir check`: checks a configuration, and says what a server would do with it.
 
 use super::{BAD_CONFIGURATION, ConfigArgs, bad_configuration, cannot_start, warn_of_near_misses};
 use crate::config::Options;
@@ -18,11 +18,11 @@ use std::process::ExitCode;
 pub struct CheckArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Print every key with the value that is in force, as a configuration file that says the same.
+    /// Print every key with the value that is in force, as a configuration file.
     #[arg(long)]
     print: bool,
-    /// Look at the configuration and its certificates only, not at ports and directories: for another host, or beside the server
-    /// that runs with it.
+    /// Check only the configuration and its certificates, not ports and directories. Use this for another host, or while a server
+    /// runs with this configuration.
     #[arg(long)]
     config_only: bool,
 }
@@ -44,7 +44,9 @@ pub fn run(args: &CheckArgs) -> ExitCode {
         }
     }
     if args.print {
-        say!("# Every key with the value that is in force; behind it, where it is set. The others are defaults.");
+        say!(
+            "# Every key with the value that is in force. A comment says where it is set; without one it is the default."
+        );
         output::write(in_force.to_string().as_bytes());
     } else if !refused.iter().any(StartError::is_configuration) {
         explain(&options);
@@ -113,7 +115,7 @@ fn explain(options: &Options) {
     }
 }
 
-/// What becomes of a stream's sealed segments.
+/// What happens to the sealed segments of a stream, in words.
 fn kept(stream: &StreamSettings, options: &Options) -> String {
     let mut does: Vec<String> = Vec::new();
     let retention = &stream.retention;
@@ -134,7 +136,7 @@ fn kept(stream: &StreamSettings, options: &Options) -> String {
     does.join("; ")
 }
 
-/// What a listener does beside taking lines.
+/// What a listener does besides taking lines, in words.
 fn describe(l: &ListenerOptions) -> String {
     let mut text = l.protocol.describe();
     if l.class == Class::Lossy {

@@ -1,4 +1,4 @@
-//! `logweir doctor`
+//! `logweir doctor`: examines the host for a configuration.
 
 use super::{ConfigArgs, bad_configuration};
 use crate::host::output::complain;
@@ -8,21 +8,21 @@ use clap::Args;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-/// Exit code where it could not be found out; 1 is for problems.
+/// Exit code where `doctor` could not look; 1 is for problems.
 const COULD_NOT_LOOK: u8 = 2;
 
-/// What to examine. The configuration says what the host has to bear.
+/// The options of `doctor`. The configuration says what the host must be able to do.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Measure disk and loopback too: writes up to 512 MiB into the data directory, which are gone afterwards.
+    /// Measure disk and loopback too. This writes up to 512 MiB to the data directory and removes them again.
     #[arg(long)]
     probe: bool,
-    /// Show utilisation, saturation and errors of each resource, and of the server if its admin address answers.
+    /// Show utilisation, saturation and errors of each resource, and of the server, if its admin address answers.
     #[arg(long = "use")]
     usage: bool,
-    /// Advice fails too: exit code 1.
+    /// End with exit code 1 for advice too, not only for problems.
     #[arg(long)]
     strict: bool,
     /// Print JSON for machines.

@@ -1,5 +1,7 @@
-//! Following one stream: the lines that come, shards merged by the time of writing, a piece at a time. What a look costs does not
-//! grow with what was written before, and what is held does not grow with what waits to be printed.
+//! Follows one stream for `tail`: reads new lines piece by piece, and merges the shards by the time of writing.
+//!
+//! Looking for new lines takes the same time however much was written before. The memory in use does not grow with the lines
+//! that wait to be printed.
 
 use super::select::{Line, each_line};
 use crate::log::cat::segments;
@@ -14,10 +16,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Bytes of a shard that are read at once. A longer line is read whole.
 const PIECE: u64 = 256 << 10;
-/// A directory that was changed so lately may be changed again without showing it.
+/// A directory that changed within this time may change again without a new time of change.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
-/// A directory that is listed again only once it has changed.
+/// A directory that is listed again only after it has changed.
 pub struct Listing<T> {
     found: Option<(SystemTime, T)>,
 }
@@ -28,10 +30,10 @@ impl<T: Clone> Listing<T> {
         Listing { found: None }
     }
 
-    /// What `list` finds in `dir`, or has found.
+    /// Calls `list` on `dir`, or returns what it found before if nothing has changed.
     ///
     /// # Errors
-    /// What `list` answers.
+    /// The error of `list`.
     pub fn get(&mut self, dir: &Path, list: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         let changed = std::fs::metadata(dir).and_then(|m| m.modified());
         if let (Some((seen, found)), Ok(changed)) = (&self.found, &changed)
@@ -50,7 +52,7 @@ impl<T: Clone> Listing<T> {
     }
 }
 
-/// How far one stream was read.
+/// One stream, and how far it was read.
 pub struct Follow {
     dir: PathBuf,
     listing: Listing<Vec<SegmentId>>,
@@ -67,18 +69,18 @@ struct Reading {
     trail: Option<Box<dyn Content>>,
     /// How far the trail was read; 0: from its first record.
     trail_at: u64,
-    /// Writes that it names and that were not read to their end.
+    /// Writes that the trail names and that were not read to their end.
     spans: VecDeque<Span>,
     at: u64,
-    /// Read, not printed; each with the latest time up to it: a clock that was put back does not change the order.
+    /// Lines that were read and not printed, each with the latest time so far: a clock that was set back does not change the order.
     waiting: VecDeque<(u64, Line)>,
     latest_ns: u64,
-    /// The segment behind it, opened before anything is in it.
+    /// The next segment, opened before anything is in it.
     next: Option<Box<Reading>>,
 }
 
 impl Reading {
-    /// `None`: retention took it.
+    /// Opens a segment. `None`: retention has deleted it.
     fn open(dir: &Path, id: SegmentId, at: u64) -> io::Result<Option<Reading>> {
         let trail = open_kind(&OnDisk, dir, id, Kind::Trail)?;
         let Some((text, _)) = open_text(&OnDisk, dir, id)? else { return Ok(None) };
@@ -90,7 +92,7 @@ impl Reading {
         Ok(self.text.size()? > self.at)
     }
 
-    /// Reads what the trail says of the text up to `to`, as far as it knows.
+    /// Reads the records of the trail for the text up to `to`, as far as there are any.
     fn look_at_trail(&mut self, to: u64) -> io::Result<()> {
         let Some(trail) = &self.trail else { return Ok(()) };
         let mut records = Records::from(&**trail, self.trail_at);
@@ -105,7 +107,7 @@ impl Reading {
         Ok(())
     }
 
-    /// Reads the next piece, unless the last is still waiting.
+    /// Reads the next piece, unless lines of the last one still wait.
     fn fill(&mut self) -> io::Result<()> {
         let len = self.text.size()?;
         let mut piece = PIECE;
@@ -186,7 +188,7 @@ impl Follow {
         Ok(Follow { dir: dir.to_path_buf(), listing: Listing::new(), shards, begun: Some(lines) })
     }
 
-    /// Lines that were written since, at most a piece of each shard; none: there are no more for now.
+    /// New lines, at most one piece of each shard. Empty: there are no more for now.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -228,7 +230,7 @@ impl Follow {
     }
 }
 
-/// Goes on to the next segment, once something is in it: then the one before is finished, and what was read of it was all.
+/// Goes on to the next segment once something is in it. The one before is finished then, and was read to its end.
 fn step_on(dir: &Path, ids: &[SegmentId], reading: &mut Reading) -> io::Result<bool> {
     // An empty one goes when the server ends; what it writes afterwards is in another.
     let is_gone = |next: &Reading| Ok::<_, io::Error>(!ids.contains(&next.id) && !next.has_more()?);
@@ -265,12 +267,12 @@ fn has_text(segment: &Timed) -> bool {
     !segment.spans.is_empty()
 }
 
-/// By the time of writing; what has the same time stays in its order, which is that of its shard.
+/// Sorts by the time of writing. Lines with the same time keep the order of their shard.
 fn sort(lines: &mut [Line]) {
     lines.sort_by_key(|line| line.wall_ns.unwrap_or(u64::MAX));
 }
 
-/// The last lines of a segment, at most so many, and where its whole lines end.
+/// The last few lines of a segment, and where its whole lines end.
 fn last_lines(segment: &Timed, most: usize) -> io::Result<(VecDeque<Line>, u64)> {
     let mut lines = VecDeque::new();
     let mut end = 0;

@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line: commands, options, and exit codes.
 
 mod cat;
 mod check;
@@ -36,52 +36,52 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the server. Works without a configuration: lines on tcp://127.0.0.1:5170 into ./logweir-data.
+    /// Run the server. Without a configuration it takes lines on tcp://127.0.0.1:5170 and writes to ./logweir-data.
     Serve(serve::ServeArgs),
-    /// Check a configuration, say what a server would do, and whether it could start here now.
+    /// Check a configuration: say what a server would do with it, and whether it could start here now.
     Check(check::CheckArgs),
-    /// Print the lines of a data directory, oldest first, also while a server runs on it.
+    /// Print the lines in a data directory, oldest first. A server may run on it meanwhile.
     Cat(cat::CatArgs),
-    /// Print the last lines of a data directory, and with -f those that follow; shards are merged by time.
+    /// Print the last lines of each stream, and with -f those that follow. Shards are merged by time.
     Tail(tail::TailArgs),
-    /// Prove that the files are what was written: checksums, missing files, gaps. Exit code 1 on damage, 2 where it cannot look.
+    /// Compare the files with their checksums, and look for missing files and gaps. Exit code 1: damage. 2: it could not look.
     Verify(verify::VerifyArgs),
-    /// Examine this host: what is right, what could be better, what is wrong for this configuration. Exit code 1 on problems.
+    /// Examine this host: what is right, what could be better, and what is wrong for this configuration. Exit code 1: a problem.
     Doctor(doctor::DoctorArgs),
     /// Watch a running server in the terminal.
     Top(top::TopArgs),
-    /// Measure: send lines, verify what arrived, or find this machine's limit.
+    /// Send lines, verify what arrived, or measure what this machine can do.
     Bench(crate::bench::BenchArgs),
     /// Print completions for a shell.
     Completions {
-        /// Which shell.
+        /// The shell.
         shell: clap_complete::Shell,
     },
     /// Write the manual pages, for packages.
     #[command(hide = true)]
     Man {
-        /// Where to.
+        /// The directory for the pages.
         dir: PathBuf,
     },
 }
 
-/// Where options come from: defaults, then the file, then LOGWEIR_SECTION__KEY, then --set, then the other flags.
+/// Where options come from. Later ones win: defaults, the file, LOGWEIR_SECTION__KEY, --set, the other flags.
 #[derive(Debug, Args)]
 pub struct ConfigArgs {
-    /// Configuration file (TOML). Without it the built-in defaults hold.
+    /// The configuration file (TOML). Without it the server takes the built-in defaults.
     #[arg(short, long, env = "LOGWEIR_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Listen here instead of where the file says; repeat for several. tcp://IP:PORT, http://IP:PORT,
-    /// unix://PATH, unixgram://PATH, stdin:
+    /// Listen here, instead of on the listeners of the file. Forms: tcp://IP:PORT, http://IP:PORT, unix://PATH,
+    /// unixgram://PATH, stdin: (repeat for several)
     #[arg(short, long, env = "LOGWEIR_LISTEN", value_name = "ADDRESS", value_delimiter = ',')]
     listen: Vec<String>,
-    /// Where the files go.
+    /// The directory for the files.
     #[arg(short, long, env = "LOGWEIR_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Address for metrics and health, or "off".
+    /// The address for metrics and health, or "off".
     #[arg(long, env = "LOGWEIR_ADMIN", value_name = "IP:PORT")]
     admin: Option<String>,
-    /// Override one key, such as --set storage.sync_interval=1s; repeat for several.
+    /// Set one key, such as --set storage.sync_interval=1s. Repeat it for several.
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
 }
@@ -96,17 +96,17 @@ impl ConfigArgs {
         self.load_for(None)
     }
 
-    /// As it is now, for a server that runs with this one.
+    /// Reads the configuration again, for a server that runs with `running`.
     fn load_for(&self, running: Option<&Options>) -> Result<Options, ConfigErrors> {
         config::load_for(self.config.as_deref(), &self.overrides()?, running)
     }
 
-    /// With every value that is in force.
+    /// Reads it, and lists every value that is in force.
     fn load_and_list(&self) -> Result<(Options, InForce), ConfigErrors> {
         config::load_and_list(self.config.as_deref(), &self.overrides()?)
     }
 
-    /// What overrides the file. Says which variables were probably meant to.
+    /// What overrides the file, from the environment and the command line.
     fn overrides(&self) -> Result<Overrides, ConfigErrors> {
         let mut set = config::overrides_from_environment(std::env::vars());
         for text in &self.set {
@@ -131,7 +131,7 @@ pub fn main() -> ExitCode {
     // A server takes its signals from the first moment on: by default they would end it, SIGHUP too.
     let signals = std::env::args_os().nth(1).filter(|word| word == "serve").map(|_| serve::signals());
     let command = Cli::parse().command;
-    // Of `verify` and `doctor` 1 means something else.
+    // For `verify` and `doctor`, 1 means something else.
     let could_not_print = match command {
         Command::Verify(_) | Command::Doctor(_) => ExitCode::from(2),
         _ => ExitCode::FAILURE,
@@ -165,7 +165,7 @@ fn bad_configuration(errors: &ConfigErrors) -> ExitCode {
     ExitCode::from(BAD_CONFIGURATION)
 }
 
-/// Says what keeps a server from starting. The exit code is that of a wrong configuration where starting again would change nothing.
+/// Says what keeps a server from starting. The exit code is 78 where only a change of the configuration helps, otherwise 1.
 fn cannot_start(errors: &[StartError]) -> ExitCode {
     errors.iter().for_each(|error| complain!("{error}"));
     match errors.iter().any(StartError::is_configuration) {
@@ -174,7 +174,7 @@ fn cannot_start(errors: &[StartError]) -> ExitCode {
     }
 }
 
-/// Says which variables of the environment were probably meant for logweir, and do nothing.
+/// Warns of environment variables that were probably meant for logweir and do nothing.
 fn warn_of_near_misses() {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     for (name, meant) in config::near_misses(names, &config::all_keys(Protocols::default())) {

@@ -1,17 +1,17 @@
-//! Moments, as people write them: `--since`, `--until`.
+//! Reads times as people write them, for `--since` and `--until`.
 
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ZonedDateTime};
 
-/// What is accepted, for messages and help.
+/// The forms of a time that are accepted, for messages and help.
 const EXPECTED: &str = "expected how long ago (15m, -2h, \"3 days ago\"), a time (2026-11-21T10:00:00+01:00, \"2026-11-21 10:00\", 10:00), a day \
                         (2026-11-21, today, yesterday), now, or @ and seconds since 1970; without a zone it is local time";
 
-/// Reads a moment, in nanoseconds since 1970.
+/// Reads a time, and returns it in nanoseconds since 1970.
 ///
 /// # Errors
-/// It is none, or before 1970.
+/// The text is not a time, or the time is before 1970.
 pub fn moment(text: &str) -> Result<u64, String> {
     at(text, &ZonedDateTime::now()).and_then(|at| u64::try_from(at.as_nanosecond()).ok()).ok_or_else(|| EXPECTED.into())
 }

@@ -1,4 +1,4 @@
-//! What `cat` and `tail` have in common: which streams, and how a line is shown.
+//! What `cat` and `tail` share: which streams they read, and how they print a line.
 
 use crate::log::cat::Escaping;
 use crate::log::content::{Content, ContentReader};
@@ -11,17 +11,17 @@ use std::io::{self, BufRead, BufReader, IsTerminal, Read, StdoutLock, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Which streams, and how.
+/// Options that `cat` and `tail` share: which streams, and in which form.
 #[derive(Debug, Args)]
 pub struct Select {
     /// The data directory.
     #[arg(short, long, env = "LOGWEIR_DATA_DIR", value_name = "DIR", default_value = "./logweir-data")]
     pub data_dir: PathBuf,
-    /// Only this stream; repeat for several. Without it, all streams.
+    /// Print only this stream. Repeat it for several. Without it, all streams.
     #[arg(short, long, value_name = "NAME")]
     pub stream: Vec<String>,
-    /// One JSON object a line: t (RFC 3339, when it was written), stream, segment, offset and line. Bytes that are not UTF-8
-    /// become U+FFFD, and `lossy` says so.
+    /// Print each line as a JSON object: t (when it was written, RFC 3339), stream, segment, offset and line. Bytes that are not UTF-8
+    /// become U+FFFD, and `lossy` is then true.
     #[arg(long)]
     pub json: bool,
 }
@@ -59,7 +59,7 @@ pub fn named(error: &io::Error, what: &str, path: &Path) -> io::Error {
     io::Error::new(error.kind(), format!("{what} {}: {error}", path.display()))
 }
 
-/// Where lines go: control bytes are made visible on a terminal.
+/// Where lines are printed. On a terminal, control bytes are made visible.
 pub enum Out {
     /// A file or pipe.
     Plain(StdoutLock<'static>),
@@ -91,7 +91,7 @@ impl Write for Out {
     }
 }
 
-/// One line with where it stands.
+/// One line, with its segment and offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
     /// Nanoseconds since 1970; `None`: not known yet.
@@ -117,10 +117,10 @@ struct Shown<'a> {
 }
 
 impl Line {
-    /// As one JSON object and a newline.
+    /// Writes the line as one JSON object and a newline.
     ///
     /// # Errors
-    /// What writing answers.
+    /// Writing failed.
     pub fn write_json(&self, stream: &str, out: &mut impl Write) -> io::Result<()> {
         let line = String::from_utf8_lossy(&self.bytes);
         let shown = Shown {
@@ -139,10 +139,10 @@ impl Line {
 /// Bytes that are read at once at most.
 const READ: usize = 256 << 10;
 
-/// Calls `show` with each whole line of a span; a line at its end that is not ended is not shown. Where the lines end.
+/// Calls `show` with each whole line of a span, and returns where the last one ends. A line without its newline is not shown.
 ///
 /// # Errors
-/// What reading or `show` answers.
+/// Reading or `show` failed.
 pub fn each_line(
     content: &dyn Content,
     id: SegmentId,

@@ -1,4 +1,4 @@
-//! `logweir serve`
+//! `logweir serve`: runs the server.
 
 use super::{ConfigArgs, bad_configuration, cannot_start, warn_of_near_misses};
 use crate::config::Options;
@@ -20,18 +20,18 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::mpsc::channel;
 
-/// How to serve.
+/// The options of `serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Leave Landlock and seccomp out: the server confines itself to the configured paths and to the system calls that it needs,
-    /// as far as the kernel can.
+    /// Leave the sandbox (Landlock and seccomp) out. Without this flag the server confines itself to the configured paths and to the
+    /// system calls that it needs, as far as the kernel can do that.
     #[arg(long, env = "LOGWEIR_NO_SANDBOX", value_parser = clap::builder::FalseyValueParser::new())]
     no_sandbox: bool,
 }
 
-/// The signals that a server understands, caught from now on.
+/// Catches the signals that a server understands, from now on.
 pub fn signals() -> io::Result<Signals> {
     Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP])
 }
@@ -95,7 +95,7 @@ fn serve(args: &ServeArgs, signals: io::Result<Signals>) -> ExitCode {
     if !no_sandbox {
         match sandbox::confine_calls(server.started.engine.starts_with("io_uring")) {
             Ok(()) => confinement.calls = true,
-            Err(error) => tracing::warn!(error, "system calls are not filtered"),
+            Err(error) => tracing::warn!(error, "the sandbox does not filter system calls"),
         }
     }
     server.confined(confinement.clone());
@@ -109,14 +109,14 @@ fn serve(args: &ServeArgs, signals: io::Result<Signals>) -> ExitCode {
     if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Confines the files; says where that cannot be had.
+/// Confines the files, and logs a warning where that fails.
 fn confine_paths(options: &Options, args: &ConfigArgs) -> Option<Paths> {
     let paths = Paths::of(options, args.file());
     match paths.confine() {
         Ok(true) => Some(paths),
         Ok(false) => None,
         Err(error) => {
-            tracing::warn!(error, "paths are not confined");
+            tracing::warn!(error, "the sandbox does not confine paths");
             None
         }
     }
@@ -134,7 +134,7 @@ fn shown(address: &str, listener: &ListenerOptions) -> String {
     address.strip_prefix("tcp://").map_or(address.to_string(), |rest| format!("{scheme}://{rest}"))
 }
 
-/// Prints it. Neither a closed standard output nor one that nobody reads must stop a server.
+/// Prints the start-up lines, on a thread of its own: a standard output that is closed or not read must not stop the server.
 fn say_hello(introduction: String) {
     let hello = move || {
         let mut out = io::stdout().lock();
@@ -143,7 +143,7 @@ fn say_hello(introduction: String) {
     let _ = std::thread::Builder::new().name("hello".into()).spawn(hello);
 }
 
-/// The same as events of the log, for those who read that by machine.
+/// Says the same as events of the log, for logs that are read by machines.
 fn introduce_to_machines(options: &Options, args: &ConfigArgs, started: &Started, confinement: &Confinement) {
     for ((name, address), listener) in started.listeners.iter().zip(&options.listeners) {
         tracing::info!(listener = name, address = shown(address, listener), "listening");
@@ -169,7 +169,7 @@ fn introduce_to_machines(options: &Options, args: &ConfigArgs, started: &Started
     );
 }
 
-/// What a person wants to know first.
+/// The start-up lines: what a person wants to know first.
 fn introduce(options: &Options, started: &Started, confinement: &Confinement) -> String {
     let mut text = format!("logweir {} is ready\n", version::VERSION);
     for ((name, address), listener) in started.listeners.iter().zip(&options.listeners) {

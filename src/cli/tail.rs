@@ -1,4 +1,4 @@
-//! `logweir tail`
+//! `logweir tail`: prints the last lines, and follows new ones.
 
 use super::follow::{Follow, Listing};
 use super::select::{Out, Select, named};
@@ -12,7 +12,7 @@ use std::time::Duration;
 /// Time between two looks for new lines.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// Which lines.
+/// The options of `tail`.
 #[derive(Debug, Args)]
 pub struct TailArgs {
     #[command(flatten)]
@@ -20,7 +20,7 @@ pub struct TailArgs {
     /// Go on printing lines as they are written, until Ctrl-C.
     #[arg(short, long)]
     follow: bool,
-    /// Begin with so many lines of each stream.
+    /// How many of the last lines of each stream to print first.
     #[arg(short = 'n', long, value_name = "LINES", default_value_t = 10)]
     lines: usize,
 }

@@ -1,4 +1,4 @@
-//! `logweir top`
+//! `logweir top`: shows a running server in the terminal.
 
 use crate::host::output::complain;
 use crate::settings::units::Time;
@@ -10,16 +10,16 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Which server.
+/// The options of `top`.
 #[derive(Debug, Args)]
 pub struct TopArgs {
-    /// Its admin address.
+    /// The admin address of the server.
     #[arg(long, env = "LOGWEIR_ADMIN", value_name = "IP:PORT", default_value = "127.0.0.1:9610", value_parser = address)]
     admin: SocketAddr,
-    /// Time between two looks.
+    /// Time between two scrapes.
     #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = interval)]
     interval: Duration,
-    /// Print one frame as plain text, of one interval, and end. Exit code 1 where nobody answers.
+    /// Print the figures of one interval as plain text, and end. Exit code 1: no answer.
     #[arg(long)]
     once: bool,
 }

@@ -1,4 +1,4 @@
-//! `logweir verify`
+//! `logweir verify`: compares the files with their checksums.
 
 use crate::host::output::complain;
 use crate::log::names::is_stream_name;
@@ -10,16 +10,16 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Exit code where it could not be found out; 1 is for damage.
+/// Exit code where `verify` could not look; 1 is for damage.
 const COULD_NOT_LOOK: u8 = 2;
 
-/// What to look at.
+/// The options of `verify`.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
     /// The data directory.
     #[arg(short, long, env = "LOGWEIR_DATA_DIR", value_name = "DIR", default_value = "./logweir-data")]
     data_dir: PathBuf,
-    /// Only this stream; repeat for several.
+    /// Look only at this stream. Repeat it for several.
     #[arg(short, long, value_name = "NAME")]
     stream: Vec<String>,
     /// Print JSON for machines.
@@ -41,7 +41,7 @@ pub fn run(args: &VerifyArgs) -> ExitCode {
     match look(args).and_then(|reports| print(args, &reports)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        // What it has found it could not say; whoever has gone away does not ask.
+        // It could not print what it has found. If the reader has gone, that does not matter.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(COULD_NOT_LOOK),
         Err(error) => {
             complain!("{error}");

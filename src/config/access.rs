@@ -1,4 +1,4 @@
-//! Modes, users and groups, as they are written in a configuration.
+//! Reads file modes, users and groups of a configuration.
 
 use super::checked::Check;
 use super::raw;

@@ -1,4 +1,5 @@
-//! What is meant: defaults, ranges and rules, and one struct of options per module.
+//! The second stage of a configuration: applies defaults, checks ranges and rules, and makes one struct of options for each
+//! module.
 
 use super::document::Written as Read;
 use super::listener::{Surroundings, Written};
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use toml::de::DeTable;
 
-/// Everything, divided among the modules.
+/// All options, divided among the modules.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Where files go.
@@ -126,11 +127,11 @@ const LEASED_SHARE: u64 = 4;
 /// Most listeners and streams: each has its counters for each thread.
 const MOST: usize = 256;
 
-/// Checks everything. `running`: of the server that is to take it over, whose streams keep their numbers, since chunks on their way
-/// name their streams by number, and whose leased memory stays as it is.
+/// Checks everything. `running` are the options of a server that reads its configuration again. Its streams keep their numbers,
+/// because chunks name their streams by number, and its leased memory stays as it is.
 ///
 /// # Errors
-/// All that is wrong.
+/// Every error.
 pub fn check(
     read: Read<'_>,
     places: &Places,
@@ -219,7 +220,7 @@ pub fn check(
     })
 }
 
-/// The streams of a server that runs first, in their order (also those that no listener names any more), then those that are new.
+/// First the streams of a running server in their order (also those that no listener names any more), then the new ones.
 fn renumbered(new: Vec<StreamSettings>, running: &[StreamSettings]) -> Vec<StreamSettings> {
     let mut streams = running.to_vec();
     for settings in new {
@@ -288,7 +289,7 @@ fn needs(
     }
 }
 
-/// What a stream takes that has no keys of its own: `[storage]` and `[retention]`, checked.
+/// The defaults of streams: `[storage]` and `[retention]`, checked.
 struct Stored<'a> {
     defaults: StreamSettings,
     compress: Compress,
@@ -372,7 +373,7 @@ impl Check<'_> {
         if path == data_dir || path.starts_with(data_dir) || data_dir.starts_with(&path) {
             return Err(self
                 .places
-                .error("storage.sealed_dir", "expected a directory outside of data_dir, not around it either"));
+                .error("storage.sealed_dir", "expected a directory outside of data_dir that does not contain it"));
         }
         Ok(Some(path))
     }

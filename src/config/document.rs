@@ -1,4 +1,4 @@
-//! A TOML document with the place of each key, variables expanded and overrides laid over it.
+//! A TOML document in which variables are expanded and overrides are applied. It knows the place of each key.
 
 use super::raw::{self, Raw};
 use crate::protocol::Entry;
@@ -8,7 +8,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// See the module.
+/// See the module documentation.
 pub struct Document<'a> {
     table: Spanned<DeTable<'a>>,
     text: String,
@@ -17,7 +17,7 @@ pub struct Document<'a> {
     origins: Vec<String>,
 }
 
-/// What was written.
+/// The typed content of a document.
 pub struct Written<'a> {
     /// Everything but
     pub raw: Raw,
@@ -80,7 +80,7 @@ impl<'a> Document<'a> {
         self.table.get_mut().remove(key);
     }
 
-    /// Lays `section.key=value` over the document. The value is TOML; what is not TOML is a string.
+    /// Applies an override `section.key=value`. The value is TOML, or else a string.
     ///
     /// # Errors
     /// The key is not of the form, or a value stands where a section should be.
@@ -150,7 +150,7 @@ impl<'a> Document<'a> {
     }
 }
 
-/// Takes those keys of a listener out that belong to some protocol.
+/// Removes and returns the keys of a listener that belong to a protocol.
 fn take_own<'a>(listener: &mut DeTable<'a>, protocols: &[&Entry]) -> DeTable<'a> {
     let mut own = DeTable::new();
     let is_own = |key: &str| protocols.iter().any(|p| p.keys.contains(&key));
@@ -198,7 +198,7 @@ fn visit_keys(table: &DeTable<'_>, prefix: &str, each: &mut impl FnMut(String, R
     }
 }
 
-/// Expands a string, or those of a list.
+/// Expands the variables in a string, or in the strings of a list.
 fn expand_value(
     value: &mut Spanned<DeValue<'_>>,
     environment: &impl Fn(&str) -> Option<String>,

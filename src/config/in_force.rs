@@ -1,10 +1,10 @@
-//! Every value of a configuration that is in force, as a file that says the same.
+//! Lists every value of a configuration that is in force, as a configuration file.
 
 use crate::settings::Places;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InForce {
     /// The keys of each section; those without a section come first.

@@ -1,8 +1,8 @@
-//! `--listen`: an address in short.
+//! Reads the short form of an address that `--listen` takes.
 
 use crate::protocol::Protocols;
 
-/// What a `--listen` means.
+/// A listener that `--listen` describes.
 pub struct Listen {
     /// The listener's name.
     pub listener: String,
@@ -12,7 +12,7 @@ pub struct Listen {
     pub address: String,
 }
 
-/// Reads the `i`-th; an address that is none is found later, with the others.
+/// Reads the `i`-th `--listen`. A wrong address is reported later, with the other errors.
 pub fn read(i: usize, text: &str, protocols: Protocols) -> Listen {
     let scheme = text.split_once("://").and_then(|(scheme, rest)| Some((protocols.find(scheme)?, rest)));
     let protocol = scheme.map_or("lines", |(entry, _)| entry.name);

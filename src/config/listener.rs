@@ -1,4 +1,4 @@
-//! One listener: defaults, ranges, and which keys belong together. What is a protocol's own is read by the protocol.
+//! Checks one listener: its defaults, its ranges, and which keys can be combined. The protocol reads its own keys.
 
 use super::checked::{Check, StreamSettings};
 use super::raw::{self, Ack, FormatWord, ProxyWord, TlsVersion};
@@ -20,7 +20,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// What a listener's section refers to.
+/// What the section of a listener refers to.
 pub(super) struct Surroundings<'a> {
     /// There is no other listener.
     pub only: bool,
@@ -133,7 +133,8 @@ impl Check<'_> {
         let ack = raw.ack.unwrap_or(Ack::Durable);
         // Where nothing is answered it is worth nothing, and may contradict `when_full`.
         places.optional(&key("ack"), Some(&ack).filter(|_| answers || raw.ack.is_some()));
-        // Also where nothing is ever answered: who wrote `ack` believes in it. Where it is only the default, `check` says what it is worth.
+        // Also where nothing is ever answered, because the person who wrote `ack` relies on it. If it is only the default, `check` says what it
+        // is worth.
         let is_asked = answers || raw.ack.is_some();
         if when_full == WhenFull::DropOldest && is_asked && ack != Ack::Received {
             let message = format!(
@@ -171,12 +172,12 @@ impl Check<'_> {
         })
     }
 
-    /// Connections begin with something that has its own time.
+    /// True if connections begin with something that has a deadline of its own: a PROXY header or a TLS handshake.
     fn begins(&self, raw: &raw::Listener, entry: &Entry) -> bool {
         raw.tls_cert.is_some() || raw.proxy_protocol == Some(ProxyWord::Required) || entry.leases
     }
 
-    /// Keys that mean nothing where they stand are refused: whoever wrote them expects something of them.
+    /// Refuses keys that have no effect here, because the person who wrote them expects one.
     fn keys_fit(
         &self,
         written: &Written<'_>,
@@ -215,7 +216,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// The streams that a listener may write to, and how its records are written to each: as the listener says, or the stream, or the
+    /// The streams that a listener may write to, and the format for each: that of the listener, else of the stream, else of the
     /// protocol.
     fn routes(&self, written: &Written<'_>, entry: &Entry, around: &Surroundings<'_>) -> Result<Routes, ConfigError> {
         let format = written.common.format.map(Format::from);
@@ -240,7 +241,7 @@ impl Check<'_> {
     /// The `[token.NAME]`s.
     pub fn tokens(&self, raw: &BTreeMap<String, raw::Token>, streams: &[StreamSettings]) -> BTreeMap<String, Token> {
         let token = |(name, raw): (&String, &raw::Token)| {
-            // One that is wrong is there all the same, for those who name it.
+            // A wrong token is kept in the list, so that listeners that name it get no second error.
             let none = Token { sha256: [0; 32], streams: Some(Vec::new()) };
             (name.clone(), self.places.kept(self.token(name, raw, streams)).unwrap_or(none))
         };
@@ -269,7 +270,7 @@ impl Check<'_> {
         Ok(Token { sha256, streams })
     }
 
-    /// A token that no listener asks for protects nothing, whatever its owner thinks.
+    /// Refuses a token that no listener names, because it protects nothing.
     pub fn tokens_are_used(&self, tokens: &BTreeMap<String, raw::Token>, listeners: &[Written<'_>]) {
         for name in tokens.keys() {
             if !listeners.iter().any(|l| l.words("tokens").contains(&name.as_str())) {

@@ -1,4 +1,5 @@
-//! The written sum of memory: what `buffer.memory` is divided into, derived and never guessed.
+//! Divides `buffer.memory` among its users. The result is the sum that `check` prints; every size in it is computed, none is
+//! guessed.
 
 use crate::intake::listener::DATAGRAM_MAX;
 use crate::intake::net::{BATCH, BUFFER_BYTES};
@@ -8,7 +9,7 @@ use crate::session::memory::tail;
 use crate::settings::units::Size;
 use std::fmt;
 
-/// What the plan depends on.
+/// What the division of the memory depends on.
 #[derive(Debug, Clone)]
 pub struct Needs {
     /// `buffer.memory`, in bytes.
@@ -27,7 +28,7 @@ pub struct Needs {
     pub has_ring: bool,
     /// Streams that are written with `O_DIRECT`, through an aligned copy.
     pub direct_streams: usize,
-    /// Some listener drops or refuses what arrives when full, and reads it into a buffer first.
+    /// Some listener drops or refuses input when the buffer is full; it reads that input into a buffer of its own.
     pub discards: bool,
     /// The scratch buffer of each reactor at least, in bytes.
     pub scratch: usize,
@@ -39,7 +40,7 @@ pub struct Needs {
     pub leased: usize,
 }
 
-/// The division.
+/// The division of the memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryPlan {
     /// Bytes of a chunk.
@@ -48,7 +49,8 @@ pub struct MemoryPlan {
     pub chunks: Vec<(Class, usize)>,
     /// Budget for partial lines, per reactor.
     pub tail_budget: usize,
-    /// Beside it, per reactor: one line of the greatest length, for the connection that may go on, and what each rest may end in.
+    /// Reserve beside the budget, per reactor: one line of the greatest length, for the connection with the lane, and what each rest may
+    /// leave behind.
     pub tail_reserve: usize,
     /// Reactors in all.
     pub reactors: usize,
@@ -62,17 +64,17 @@ pub struct MemoryPlan {
     pub discards: bool,
     /// The scratch buffer of each reactor, in bytes.
     pub scratch: usize,
-    /// Rests of what was received that each reactor has room for: none is larger than the scratch buffer, from which it comes.
+    /// How many rests of received input each reactor has room for. A rest is never larger than the scratch buffer.
     pub rests: usize,
     /// Memory that is leased, in bytes.
     pub leased: usize,
 }
 
-/// Chunks are wanted as large as this: appends of 1 MiB are the fastest with `RWF_DONTCACHE`, and no slower without.
+/// The size wanted for chunks: appends of 1 MiB are the fastest with `RWF_DONTCACHE`, and no slower without.
 const CHUNK_WANTED: usize = 1 << 20;
-/// And no smaller than this.
+/// The least size of a chunk.
 const CHUNK_LEAST: usize = 64 << 10;
-/// Chunks that a class has at least besides one for each lane of each reactor: two at the writer, one in the ring.
+/// The least number of chunks of a class, besides one for each lane of each reactor: two at the writer, one in the ring.
 const CHUNKS_BESIDES: usize = 3;
 
 /// Lanes that a reactor may have: both classes at three levels.
@@ -83,7 +85,7 @@ const fn memory_of_scratch(bytes: usize) -> usize {
     if bytes == 0 { 0 } else { memory_of_chunk(bytes) }
 }
 
-/// What partial lines may take beyond their budget. No room for them is set aside while a rest waits for a chunk, and it may end in one.
+/// What partial lines may take beyond their budget: a rest that waits for a chunk may end in one, and no room is set aside for it before.
 fn tail_reserve(longest: usize, scratch: usize, rests: usize) -> usize {
     longest + rests * longest.min(scratch)
 }
@@ -97,7 +99,7 @@ impl MemoryPlan {
     /// Divides the memory.
     ///
     /// # Errors
-    /// It is too small; says how much is needed at least.
+    /// The memory is too small. The value is how much is needed at least.
     pub fn new(needs: &Needs) -> Result<MemoryPlan, Size> {
         let reactors = needs.shards * needs.reactors_per_shard;
         let least: Vec<usize> =
@@ -156,10 +158,10 @@ impl MemoryPlan {
         })
     }
 
-    /// Whether this division does for other listeners too.
+    /// Checks whether this division is enough for other listeners too.
     ///
     /// # Errors
-    /// What it lacks.
+    /// What it lacks, in words.
     pub fn holds(&self, needs: &Needs) -> Result<(), &'static str> {
         for (class, lanes) in &needs.lanes {
             let Some((_, chunks)) = self.chunks.iter().find(|(of, _)| of == class) else {
@@ -226,7 +228,7 @@ impl fmt::Display for MemoryPlan {
         if self.scratch > 0 {
             let scratch = memory_of_scratch(self.scratch);
             let buffers = self.reactors * (1 + self.rests);
-            write!(f, " + {buffers} x {} for what is taken apart or waits for a chunk", size(scratch))?;
+            write!(f, " + {buffers} x {} for input that is rewritten or waits for a chunk", size(scratch))?;
         }
         if self.leased > 0 {
             write!(f, " + {} to decode bodies and gather documents", size(self.leased))?;

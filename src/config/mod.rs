@@ -1,5 +1,5 @@
-//! Configuration in two stages: what was written ([`raw`], typed, unknown keys refused), then what is meant ([`checked`],
-//! one struct of options per module). Everything that can be wrong is found here, with key and line.
+//! Reads a configuration in two stages. [`raw`] has what was written: typed keys, and unknown ones are refused. [`checked`] has
+//! what is meant: one struct of options for each module. Every error is found here, with its key and line.
 
 mod access;
 pub mod checked;
@@ -35,12 +35,12 @@ pub struct Overrides {
 /// Reads, overrides and checks a configuration; `None`: the defaults.
 ///
 /// # Errors
-/// All that is wrong, with key, place and what was expected.
+/// Every error, with its key, its place and what was expected.
 pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Options, ConfigErrors> {
     load_for(path, overrides, None)
 }
 
-/// As [`load`], for a server that runs and is to take it over.
+/// Like [`load`], for a server that runs and reads its configuration again.
 ///
 /// # Errors
 /// As [`load`].
@@ -52,7 +52,7 @@ pub fn load_for(
     Ok(read(path, overrides, running)?.0)
 }
 
-/// As [`load`], with every value that is in force.
+/// Like [`load`], and lists every value that is in force.
 ///
 /// # Errors
 /// As [`load`].
@@ -77,7 +77,7 @@ fn read(
     read_text(&text, &name, overrides, |name| std::env::var(name).ok(), running)
 }
 
-/// As [`load`], from text, with an environment for `${VAR}`.
+/// Like [`load`], from text, with an environment for `${VAR}`.
 ///
 /// # Errors
 /// As [`load`].
@@ -90,7 +90,7 @@ pub fn load_text(
     load_text_for(text, name, overrides, environment, None)
 }
 
-/// As [`load_text`], for a server that runs and is to take it over.
+/// Like [`load_text`], for a server that runs and reads its configuration again.
 ///
 /// # Errors
 /// As [`load`].
@@ -131,7 +131,7 @@ fn read_text(
     Ok((options, InForce::of(&places)))
 }
 
-/// Every key there is, as `section.key`, with `NAME` where a name stands.
+/// All keys, as `section.key`, with `NAME` in place of a name.
 #[must_use]
 pub fn all_keys(protocols: Protocols) -> Vec<String> {
     raw::all_keys().into_iter().chain(document::protocol_keys(protocols.0)).collect()

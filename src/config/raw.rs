@@ -1,4 +1,5 @@
-//! What was written, as written. Every key is optional here; defaults and ranges are in [`super::checked`].
+//! The first stage of a configuration: the keys as they were written. Every key is optional here; defaults and ranges are in
+//! [`super::checked`].
 
 use crate::intake::listener::WhenFull;
 use crate::settings::units::{Size, Time};

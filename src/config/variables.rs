@@ -1,14 +1,14 @@
-//! Variables of the environment that are options.
+//! Reads options from environment variables.
 
-/// Those that have a name of their own.
+/// Variables that stand for an option of the command line.
 const NAMED: [&str; 5] =
     ["LOGWEIR_CONFIG", "LOGWEIR_LISTEN", "LOGWEIR_DATA_DIR", "LOGWEIR_ADMIN", "LOGWEIR_NO_SANDBOX"];
 
-/// Keys that stand in no section; `data_dir` has a flag of its own.
+/// Keys that are in no section; `data_dir` has a flag and variable of its own.
 const TOP: [&str; 3] = ["engine", "shutdown_timeout", "drain_delay"];
 
 /// Overrides from the environment: `LOGWEIR_STORAGE__SYNC_INTERVAL=1s` is `storage.sync_interval`, `LOGWEIR_ENGINE=epoll` is `engine`.
-/// Other names without a double underscore do not count: a container platform sets some that begin alike.
+/// Other names without a double underscore do not count, because a container platform sets some with the same beginning.
 #[must_use]
 pub fn overrides_from_environment(variables: impl Iterator<Item = (String, String)>) -> Vec<(String, String, String)> {
     let mut found: Vec<_> = variables
@@ -22,8 +22,8 @@ pub fn overrides_from_environment(variables: impl Iterator<Item = (String, Strin
     found
 }
 
-/// Variables that look as if they were meant for logweir and are none of its own, each with the one that was probably meant. A
-/// container platform sets others that begin alike (`LOGWEIR_PORT_5170_TCP`): those resemble none.
+/// Variables that do nothing but resemble one of logweir's, each with the one that was probably meant. A container platform sets
+/// others with the same beginning (`LOGWEIR_PORT_5170_TCP`); those resemble none.
 #[must_use]
 pub fn near_misses(names: impl Iterator<Item = String>, keys: &[String]) -> Vec<(String, String)> {
     let variable = |key: &String| format!("LOGWEIR_{}", key.to_uppercase().replace('.', "__"));

@@ -1,4 +1,4 @@
-//! Where listeners listen, as it is written in a configuration.
+//! The address of a listener, as a configuration writes it.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ pub enum Address {
     Stdin,
 }
 
-/// What an address is of.
+/// The kinds of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// TCP.
@@ -43,7 +43,7 @@ impl fmt::Display for Family {
 }
 
 impl Address {
-    /// What it is of.
+    /// Its kind.
     #[must_use]
     pub fn family(&self) -> Family {
         match self {
@@ -118,7 +118,7 @@ fn is_port(text: &str) -> bool {
     text.parse::<u16>().is_ok()
 }
 
-/// What somebody probably meant who wrote this for an address.
+/// A hint for a wrong address: what was probably meant.
 fn meant(text: &str) -> Option<String> {
     let did = |address: String| Some(format!("did you mean {address}?"));
     match text.split_once("://") {

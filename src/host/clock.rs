@@ -1,4 +1,4 @@
-//! Time and the identity of this boot, behind a trait so that tests can set both.
+//! Time, and the identity of this boot. They are behind a trait so that tests can set both.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,8 +9,8 @@ pub type BootId = [u8; 16];
 pub trait Clock: Send + Sync + 'static {
     /// Nanoseconds of a clock that never goes back; its zero means nothing.
     fn mono_ns(&self) -> u64;
-    /// Nanoseconds since 1970 as the machine believes; may jump either way. Shown, and what retention by age goes by,
-    /// which does not believe a jump (`keeper`); nothing else is decided by it.
+    /// Nanoseconds since 1970, as the machine believes. It may jump either way. It is only shown, and used for retention by age, which
+    /// does not trust it after a jump (`keeper`).
     fn wall_ns(&self) -> u64;
     /// The identity of this boot.
     fn boot_id(&self) -> BootId;

@@ -1,4 +1,4 @@
-//! What the process may use: descriptors.
+//! How many descriptors the process may open.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 

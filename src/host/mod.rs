@@ -1,4 +1,4 @@
-//! The machine: system calls, cores and memory, time, limits; and what every other floor is made of.
+//! The machine: system calls, cores and memory, time, limits, and small parts that every other floor uses.
 
 pub mod address;
 pub mod clock;

@@ -1,5 +1,5 @@
-//! Planted bugs: mistakes that somebody really made, for the tests to find. Compiled in with `--cfg mutants` only, chosen by
-//! name with `LOGWEIR_MUTANT`; `tests/mutants/run` says which test finds which.
+//! Planted bugs: mistakes that somebody really made. The tests must find each of them. They are compiled in only with `--cfg
+//! mutants` and chosen by name with `LOGWEIR_MUTANT`. `tests/mutants/run` says which test finds which.
 
 /// All names.
 pub const NAMES: &[&str] = &[
@@ -71,7 +71,7 @@ pub const fn is(_name: &str) -> bool {
     false
 }
 
-/// True where the planted bug of this name is to show; gone from the code in builds without `--cfg mutants`.
+/// True if the planted bug of this name was chosen. Without `--cfg mutants` it is always false, and the compiler removes the code.
 macro_rules! mutant {
     ($name:literal) => {
         cfg!(mutants) && $crate::host::mutants::is($name)

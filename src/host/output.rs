@@ -1,4 +1,5 @@
-//! What commands print. Standard output may be closed, full, or not be read: that is no bug of the program, and never a panic.
+//! Prints the output of commands. Standard output may be closed, full, or not read by anybody; none of that is a bug, and none
+//! of it causes a panic.
 
 use crate::host::mutants::mutant;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -8,10 +9,10 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
-/// What went wrong with standard output, the first time.
+/// The first error of standard output.
 static FAILED: Mutex<Option<io::Error>> = Mutex::new(None);
 
-/// Prints a line to standard output. Once that has failed, nothing more is tried, and [`exit`] says so.
+/// Prints a line to standard output. After a failure it prints nothing more, and [`exit`] reports it.
 pub fn say_line(line: Arguments<'_>) {
     write(format!("{line}\n").as_bytes());
 }
@@ -26,7 +27,7 @@ pub fn write(bytes: &[u8]) {
     }
 }
 
-/// Prints a line to standard error; where that cannot be done, there is nobody to tell.
+/// Prints a line to standard error, and ignores errors.
 pub fn complain_line(line: Arguments<'_>) {
     let _ = io::stderr().write_all(format!("logweir: {line}\n").as_bytes());
 }
@@ -41,8 +42,8 @@ pub fn reader_is_gone() -> bool {
     told && end[0].revents().is_some_and(|found| found.intersects(gone))
 }
 
-/// The exit code of a command that has ended with `code`: another where it could not print. A reader that has gone away
-/// (`logweir check | head -1`) has what it wanted.
+/// The exit code of a command that has ended with `code`, or another one if the command could not print. A reader that has closed its
+/// end (`logweir check | head -1`) is no error.
 #[must_use]
 pub fn exit(code: ExitCode, could_not_print: ExitCode) -> ExitCode {
     match FAILED.lock().unwrap_or_else(PoisonError::into_inner).take() {

@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection, and where it came in.
+//! Who is at the other end of a connection, and which listener took it.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

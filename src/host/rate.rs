@@ -1,4 +1,4 @@
-//! Keeps a flood of events from becoming a flood of log lines.
+//! Limits log lines of one kind, so that a flood of events does not become a flood of log lines.
 
 /// Time in which one line is written at most.
 const WINDOW_NS: u64 = 10_000_000_000;
@@ -17,7 +17,7 @@ impl RateLimit {
         RateLimit::default()
     }
 
-    /// `Some` if this event may be written, with how many were not since the last one.
+    /// `Some` if this event may be written, with the number of events left out since the last one.
     pub fn allow(&mut self, now_ns: u64) -> Option<u64> {
         if now_ns < self.next_ns {
             self.missed += 1;

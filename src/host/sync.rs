@@ -1,6 +1,5 @@
-//! Atomics and queues of what threads share without locks. Behind one name, so that loom (`--cfg model_loom`) and shuttle
-//! (`--cfg model_shuttle`) can put theirs here and try the ways in which threads can get ahead of each other
-//! (`tests/interleavings.rs`). Otherwise these are std's and crossbeam's.
+//! Atomics and queues for what threads share without locks. They are std's and crossbeam's. loom (`--cfg model_loom`) and
+//! shuttle (`--cfg model_shuttle`) put their own here, and try different orders of the threads (`tests/interleavings.rs`).
 
 #[cfg(not(any(model_loom, model_shuttle)))]
 pub use crossbeam_queue::ArrayQueue;
@@ -22,7 +21,7 @@ pub use std::{
     thread::yield_now,
 };
 
-/// crossbeam's queue knows neither loom nor shuttle; what is tried is how ours is used, not how theirs is made.
+/// A simple queue for loom and shuttle, which do not know crossbeam's. The tests are about how the queue is used, not how it is made.
 #[cfg(any(model_loom, model_shuttle))]
 mod model {
     #[cfg(model_loom)]

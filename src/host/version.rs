@@ -1,4 +1,4 @@
-//! What this program is: version, commit, and what it was built for.
+//! The version of this program, its commit, and its target platform.
 
 /// As in Cargo.toml.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

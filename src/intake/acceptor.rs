@@ -1,6 +1,6 @@
-//! One thread that accepts for all reactors, where the kernel cannot spread connections itself: Unix sockets know no
-//! SO_REUSEPORT, and sockets that come from the service manager are not one for each reactor. Each connection goes to the
-//! reactor that has the fewest.
+//! One thread that accepts connections for all reactors, where the kernel cannot spread them: Unix sockets have no
+//! SO_REUSEPORT, and the service manager passes one socket, not one for each reactor. Each connection goes to the reactor with
+//! the fewest.
 
 use crate::host::peer::ListenerId;
 use crate::intake::net::{Engine, EpollEngine, Event};
@@ -38,7 +38,7 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Has it take over a change. False: it does not go round, and its end is reported elsewhere.
+    /// Gives it a change. Returns false if the acceptor does not run any more; its end is reported elsewhere.
     pub fn change(&self, mut change: Change) -> bool {
         for _ in 0..TRIES_AT_THE_END {
             match self.changes.push(change) {
@@ -54,7 +54,7 @@ impl Handle {
         false
     }
 
-    /// Lets it hand on what is in its accept queues, close them, and end.
+    /// Lets it hand over the connections in its accept queues, close them, and end.
     pub fn stop(&self) {
         self.flag.store(true, Ordering::SeqCst);
         (self.waker)();

@@ -1,4 +1,4 @@
-//! One listener as the reactors see it: common options, and its protocol.
+//! One listener as the reactors see it: the options that all listeners have, and its protocol.
 
 use crate::host::address::Address;
 use crate::pipeline::chunk::{Class, Level};
@@ -23,7 +23,7 @@ pub struct ListenerOptions {
     pub address: Address,
     /// Its streams.
     pub routes: Arc<Routes>,
-    /// It says itself how its records are written, whatever its streams say.
+    /// The listener has a `format` of its own, which comes before that of its streams.
     pub has_own_format: bool,
     /// What happens when no chunk is free.
     pub when_full: WhenFull,
@@ -95,13 +95,13 @@ impl ListenerOptions {
         self.routes.own().index
     }
 
-    /// Something lies between socket and session that holds what is unfinished.
+    /// True if a stage (TLS, PROXY) holds unfinished input between socket and session.
     #[must_use]
     pub fn has_stage(&self) -> bool {
         self.tls.is_some() || self.proxy
     }
 
-    /// True for connections of clients, which may come, go idle, and move. Standard input and datagram sockets are nobody's.
+    /// True if its connections belong to clients, so that they may come, go idle, and move. Standard input and datagram sockets do not.
     #[must_use]
     pub fn has_connections(&self) -> bool {
         matches!(self.address, Address::Tcp(_) | Address::Unix(_))

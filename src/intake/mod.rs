@@ -1,4 +1,4 @@
-//! From the socket into a chunk: engines, what lies between socket and protocol, and the reactors.
+//! Brings bytes from the socket into a chunk: the engines, the stages between socket and protocol, and the reactors.
 
 pub mod acceptor;
 pub mod listener;

@@ -1,9 +1,9 @@
-//! Which reactor serves a connection. Chosen when it is accepted: the shard with the fewest connections, and in it the
-//! reactor with the fewest; SO_REUSEPORT alone would leave it to a hash. Later a connection may move between the reactors
-//! of its shard (`reactor::moves`).
+//! Decides which reactor serves a connection, when it is accepted: the reactor with the fewest connections, in the shard with
+//! the fewest. SO_REUSEPORT alone would leave that to a hash. Later a connection may move between the reactors of its shard
+//! (`reactor::moves`).
 //!
-//! A lock guards the counts. It is taken when a connection comes, goes or moves, never for a line. Handing over happens
-//! under it, so that nothing is handed to a reactor that has ended.
+//! A lock guards the counts. It is taken when a connection comes, goes or moves, never for a line. A connection is handed over
+//! while the lock is held, so that no connection goes to a reactor that has ended.
 
 use super::net::Socket;
 use super::transport::Stage;

@@ -1,8 +1,9 @@
-//! What becomes of sealed segments: compressed, moved to another directory, or both. Done beside the server's work, one at a
-//! time; a crash at any point leaves every line readable, and doing it again finishes it.
+//! Compresses sealed segments, moves them to another directory, or both. It does one at a time, beside the work of the server.
+//! A crash at any point leaves every line readable, and doing the step again finishes it.
 //!
-//! A segment that was moved is in the other directory with its trail, and in the stream's own there are symlinks to them: every
-//! reader finds it where it was. The copy is synced before the symlink takes the original's name, in one rename.
+//! A segment that has moved is in the other directory with its trail. In the stream's own directory there are symlinks to them,
+//! so every reader finds the segment where it was. The copy is synced before the symlink takes the name of the original, in one
+//! rename.
 
 use super::content::{OfDisk, read_full};
 use super::disk::{Disk, DiskFile, append_all, read_full as read_from, replace_file_by, temp_name};
@@ -46,7 +47,7 @@ impl Shelf {
                 && [Kind::Sealed, Kind::Compressed].into_iter().any(|kind| matches!(target(kind), Ok(None))))
     }
 
-    /// Compresses and moves a sealed segment as it should be. `go_on` is asked now and then.
+    /// Compresses and moves a sealed segment, as configured. It calls `go_on` now and then, and stops when that returns false.
     ///
     /// # Errors
     /// The step that failed; `Interrupted` where `go_on` said no. All lines are where readers find them.
@@ -117,7 +118,7 @@ impl Shelf {
         Ok(sizes)
     }
 
-    /// Moves one file, if it is here. The bytes of it.
+    /// Moves one file, if it is here. Returns its bytes.
     fn move_home(
         &self,
         disk: &dyn Disk,
@@ -251,7 +252,7 @@ fn copy_all(from: &dyn DiskFile, to: &dyn DiskFile, go_on: &dyn Fn() -> bool) ->
     }
 }
 
-/// Reads a compressed file back: before the original goes, the text must come out as it went in.
+/// Reads a compressed file back and compares the text, before the original is removed.
 fn check(file: &dyn DiskFile, len: u64, crc: u32, go_on: &dyn Fn() -> bool) -> io::Result<()> {
     let text = Seekable::open(OfDisk(file))?;
     let mut buffer = vec![0; COPY];

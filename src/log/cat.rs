@@ -1,4 +1,4 @@
-//! Reading lines back, in the order shard, sequence.
+//! Reads lines back, in the order of shard and sequence.
 
 use super::content::{Content, ContentReader, TEXTS};
 use super::names::{Kind, SegmentId};
@@ -7,8 +7,8 @@ use std::path::Path;
 
 const READ: usize = 256 * 1024;
 
-/// The segments of a stream in reading order, sealed, compressed or active. Those of which there is a trail only are among them: the
-/// text may have been renamed while the directory was being read.
+/// The segments of a stream in reading order, sealed, compressed or active. It includes segments of which only the trail was seen,
+/// because the text may have been renamed while the directory was being read.
 ///
 /// # Errors
 /// The directory cannot be listed.

@@ -1,4 +1,4 @@
-//! CRC32C (Castagnoli, RFC 3720 section 12.1), continued over pieces.
+//! CRC32C (Castagnoli, RFC 3720 section 12.1), which can be continued over pieces.
 
 use crc_fast::{CrcAlgorithm, Digest, checksum_combine};
 

@@ -1,4 +1,4 @@
-//! Reading what is on disk, without changing it: by `cat`, `tail` and `verify`, also while a server runs.
+//! Reads what is on disk and changes nothing, for `cat`, `tail` and `verify`. A server may run meanwhile.
 
 use super::disk::DiskFile;
 use super::names::{Kind, SegmentId};
@@ -90,8 +90,8 @@ impl Content for Box<dyn Content> {
     }
 }
 
-/// The names under which the text of a segment may be found, in the order in which it passes through them: whoever looks in this
-/// order meets it, though it moves on meanwhile.
+/// The names that the text of a segment may have, in the order in which it gets them. A reader that looks in this order finds it, even
+/// if it is renamed meanwhile.
 pub const TEXTS: [Kind; 3] = [Kind::Active, Kind::Sealed, Kind::Compressed];
 
 /// Opens a file of a segment; compressed ones as their text. `None`: it is not there.
@@ -107,7 +107,7 @@ pub fn open_kind(files: &dyn Files, dir: &Path, id: SegmentId, kind: Kind) -> io
     }
 }
 
-/// Opens a segment under whichever name it has at the moment; `None` once retention took it.
+/// Opens a segment under the name that it has at the moment. `None`: retention has deleted it.
 ///
 /// # Errors
 /// Anything but "not found".

@@ -1,4 +1,4 @@
-//! The data directory as a whole: its lock, the node's identity, which streams are there.
+//! The data directory: its lock, the identity of the node, and the list of its streams.
 
 use super::disk::{Disk, read_file, replace_file};
 use super::names::is_stream_name;
@@ -8,17 +8,17 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Where logweir keeps what is its own, inside the data directory.
+/// The directory for logweir's own notes, inside the data directory.
 pub const STATE_DIR: &str = ".logweir";
 
-/// A held lock; given back when dropped, also by a kill.
+/// A lock that is held until it is dropped, or until the process ends.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
     _dir: Option<File>,
 }
 
-/// Takes the data directory for this process, making it where it is missing.
+/// Locks the data directory for this process, and makes it if it is missing.
 ///
 /// # Errors
 /// [`LogError::InUse`] where another server runs on it.
@@ -42,10 +42,10 @@ pub fn lock(disk: &dyn Disk, data_dir: &Path) -> Result<Lock, LogError> {
     }
 }
 
-/// Whether a server could take a data directory: what keeps it from doing so, without making or changing anything.
+/// Checks whether a server could use a data directory. It makes and changes nothing.
 ///
 /// # Errors
-/// It is no directory, not to be written to, or another server's.
+/// It is not a directory, cannot be written to, or another server uses it.
 pub fn look(data_dir: &Path) -> Result<(), LogError> {
     let existing = |path: &Path| std::fs::metadata(path);
     if let Ok(meta) = existing(data_dir) {
@@ -74,17 +74,17 @@ pub fn look(data_dir: &Path) -> Result<(), LogError> {
     }
 }
 
-/// Whether this process may make files in a directory.
+/// Checks whether this process may make files in a directory.
 ///
 /// # Errors
-/// It may not, or there is none.
+/// It may not, or there is no such directory.
 pub fn can_write(dir: &Path) -> io::Result<()> {
     use nix::unistd::AccessFlags;
     // The ids of this process that count for files, not those of whoever started it (access(2)).
     Ok(nix::unistd::eaccess(dir, AccessFlags::W_OK | AccessFlags::X_OK)?)
 }
 
-/// The node's identity, made at the first start and durable since.
+/// The identity of the node, which is made at the first start.
 ///
 /// # Errors
 /// The file cannot be read or made, or holds something else.

@@ -1,10 +1,9 @@
-//! Appends past the page cache: `O_DIRECT` for the whole blocks, through an aligned copy, and ordinary appends for what does
-//! not fill one.
+//! Appends past the page cache. Whole blocks go through an aligned copy and `O_DIRECT`; the rest goes through ordinary appends.
 //!
-//! Records do not end at block boundaries. What is before the first boundary and behind the last goes through the page cache,
-//! in order: so every byte of a batch is in the file when the append returns, nothing that was written is ever written
-//! again, and a block belongs to one way or the other at any time. One write at a time: with several in flight, writes
-//! that extend the file were seen to show NULs to readers.
+//! Records do not end at block boundaries. So what is before the first boundary and behind the last one goes through the page
+//! cache, in order. Every byte of a batch is in the file when the append returns, no byte is written twice, and a block is
+//! written in one of the two ways at any time. There is one write at a time: several writes in flight that extend the file were
+//! seen to show NULs to readers.
 
 use crate::host::sys::{Piece, pieces};
 use nix::fcntl::OFlag;
@@ -19,7 +18,7 @@ pub const BLOCK: usize = 4096;
 /// which is written so.
 pub const STAGING_BYTES: usize = 512 << 10;
 
-/// The second descriptor of a file, and the aligned copy.
+/// What direct appends need: a second descriptor of the file, and the aligned copy.
 pub struct Direct {
     file: File,
     staging: Piece,
@@ -40,7 +39,7 @@ impl Direct {
     /// it meanwhile the kernel says `EINVAL`, and nothing of theirs is written over. Returns the bytes written.
     ///
     /// # Errors
-    /// What `pwrite(2)` answers.
+    /// The error of `pwrite(2)`.
     pub fn append(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut len = 0;
         for slice in slices {
@@ -55,7 +54,7 @@ impl Direct {
     }
 }
 
-/// How the next bytes of a batch go in.
+/// How the next bytes of a batch are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     /// So many through the page cache: up to the next boundary, or the rest that fills no block.
@@ -64,7 +63,7 @@ pub enum Way {
     Direct,
 }
 
-/// The way of the next of `left` bytes at `end`.
+/// How to write the next of `left` bytes at `end`.
 #[must_use]
 pub fn way(end: u64, left: usize) -> Way {
     let to_boundary = (BLOCK - (end % BLOCK as u64) as usize) % BLOCK;

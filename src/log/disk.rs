@@ -1,4 +1,4 @@
-//! What logweir asks of a disk. One implementation for the machine ([`super::real_disk`]), faulty ones in tests.
+//! The interface to a disk. [`super::real_disk`] implements it for this machine; tests have faulty ones.
 
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};

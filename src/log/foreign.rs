@@ -1,7 +1,7 @@
-//! What somebody else has done to a file that is being written: appended to it, cut it, written over it, moved it away.
+//! Notices what other programs do to a file that is being written: append to it, cut it, write over it, or move it away.
 //!
-//! Only logweir writes to its data directory, and still others do: `echo >> current-0`, logrotate, a backup that is put back.
-//! Nothing that we did not write is cut then, and nothing is acknowledged that such a change may have taken along.
+//! Only logweir should write to its data directory, but others do: `echo >> current-0`, logrotate, a backup that is restored.
+//! Then the server cuts nothing that it did not write, and acknowledges nothing that such a change may have removed.
 
 use super::disk::{DiskFile, read_full};
 use super::{Context, LogError};
@@ -13,26 +13,26 @@ use std::path::Path;
 /// Bytes read at a time.
 const READ: usize = 64 << 10;
 
-/// What is different from what we left.
+/// What somebody else has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Foreign {
-    /// There is more behind what we wrote. Ours is as it was.
+    /// Somebody has appended. Our bytes are unchanged.
     Longer {
         /// Bytes that are ours.
         ours: u64,
         /// Bytes that there are.
         found: u64,
     },
-    /// There is less than we wrote.
+    /// The file is shorter than what we wrote.
     Shorter {
         /// Bytes that were ours.
         ours: u64,
         /// Bytes that there are.
         found: u64,
     },
-    /// Bytes that we wrote are others now.
+    /// Bytes that we wrote have changed.
     Overwritten,
-    /// Its name is gone, or is another file's.
+    /// Its name is gone, or belongs to another file.
     Gone,
     /// Its trail was changed or is gone; the text is as it was.
     Trail,
@@ -78,7 +78,7 @@ pub fn length(file: &dyn DiskFile, ours: u64) -> io::Result<Option<Foreign>> {
     })
 }
 
-/// Is the file still where it was, with all that we wrote? What is synced into a file without its name is found by nobody.
+/// Checks that the file still has its name and everything that we wrote. Nobody finds what is synced into a file without its name.
 ///
 /// # Errors
 /// It is not ([`LogError::Foreign`]), or cannot be looked at.

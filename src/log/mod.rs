@@ -1,6 +1,6 @@
-//! The files: segments, their trails, rotation, recovery. Knows no network and no threads.
+//! The files: segments, their trails, rotation, recovery. It knows no network and no threads.
 //!
-//! Everything goes through [`disk::Disk`], so that tests can take the power away at any call.
+//! Every access goes through [`disk::Disk`], so that tests can simulate a power cut at any call.
 
 pub mod archive;
 pub mod cat;
@@ -53,7 +53,7 @@ pub enum LogError {
         /// The lock file.
         lock: PathBuf,
     },
-    /// Recovery found bytes that were durable once and are not what they were, and `strict` is set.
+    /// Recovery found durable bytes that have changed, and `strict` is set.
     #[error("damage in {}: {detail}; set storage.strict = false to start anyway and keep the file as it is", path.display())]
     Damage {
         /// The segment.
@@ -70,7 +70,7 @@ pub enum LogError {
         what: foreign::Foreign,
     },
     /// A file of `.logweir/` does not hold what it should.
-    #[error("{} does not hold {expected}; it was changed by something else than logweir: {way_out}", path.display())]
+    #[error("{} does not hold {expected}; something other than logweir has changed it: {way_out}", path.display())]
     State {
         /// The file.
         path: PathBuf,
@@ -79,7 +79,7 @@ pub enum LogError {
         /// What to do.
         way_out: &'static str,
     },
-    /// Two files say what cannot be true at once.
+    /// Two files contradict each other.
     #[error("{}: {detail}; {way_out}", path.display())]
     Contradiction {
         /// One of them.

@@ -71,7 +71,7 @@ impl SegmentId {
     }
 }
 
-/// The symlink to the active segment of a shard.
+/// The name of the link to the active segment of a shard.
 #[must_use]
 pub fn current_link(shard: u16) -> String {
     format!("current-{shard}")

@@ -1,4 +1,4 @@
-//! The machine's disk.
+//! The disk of this machine, as [`super::disk::Disk`].
 
 use super::direct::{self, BLOCK, Direct, Way};
 use super::disk::{Caching, Disk, DiskFile};
@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 /// when connections have used the table up: two for a new segment and its trail, two for the directory and the state.
 const SPARE_DESCRIPTORS: usize = 4;
 
-/// Who may read what is made, beside this user.
+/// Mode and group of files and directories that are made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FileAccess {
     /// Mode of files; directories have `x` too wherever it has `r`. `None`: as the umask leaves it.
@@ -32,7 +32,7 @@ impl FileAccess {
         self.mode.map(|mode| mode | (mode & 0o444) >> 2)
     }
 
-    /// Gives a file or directory to them that was just made.
+    /// Sets mode and group of a file or directory that was just made.
     fn give(&self, file: &File, mode: Option<u32>) -> io::Result<()> {
         if let Some(group) = self.group {
             std::os::unix::fs::fchown(file, None, Some(group)).map_err(|error| {
@@ -67,7 +67,7 @@ impl RealDisk {
         RealDisk::for_others(FileAccess::default())
     }
 
-    /// The same; what is made on it is for others too.
+    /// The same, with mode and group for files that are made on it.
     #[must_use]
     pub fn for_others(access: FileAccess) -> Self {
         let works = || Arc::new(AtomicBool::new(true));
@@ -87,7 +87,7 @@ impl RealDisk {
         }
     }
 
-    /// Runs `open`; where the descriptor table is full, gives the spare ones up first.
+    /// Runs `open`. If the descriptor table is full, it gives up the spare descriptors and tries again.
     fn with_spare<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
         match (open(), &self.spare) {
             (Err(e), Some(spare)) if matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {

@@ -1,11 +1,12 @@
-//! What is done with segments that a crash left active, before the server is ready.
+//! Recovery: what happens to segments that a crash left active, before the server is ready.
 //!
-//! Same boot and same mount: the process died, the page cache is whole, every whole line stays (unless a record says that it is
-//! not whole after all: a write-back has failed). Otherwise (power cut, kernel crash, unmount): up to the last sync mark
-//! everything must match its checksum, else it is damage and stays as it is; after the mark whole lines stay as far as records
-//! match; past the last record up to the first hole of NULs.
-//! The rest goes to `NAME.torn`. A segment whose sync failed is judged like one after a power cut. Doing it twice is the same
-//! as doing it once, also when it is interrupted anywhere.
+//! Same boot and same mount: the process died, so the page cache is whole, and every whole line stays (unless a record says
+//! that a write-back has failed). Otherwise (power cut, kernel crash, unmount): up to the last sync mark everything must match
+//! its checksum. What does not is damage, and stays as it is. After the mark, whole lines stay as far as records match, and
+//! past the last record up to the first hole of NULs.
+//!
+//! The rest goes to `NAME.torn`. A segment whose sync failed is treated as after a power cut. Recovery can be repeated with the
+//! same result, also when it was interrupted anywhere.
 
 use super::content::{Content, OfDisk};
 use super::disk::{Disk, DiskFile, append_all, read_full, replace_file, replace_file_by};
@@ -20,7 +21,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Looks at a segment that others write to meanwhile.
+/// How often recovery looks again at a segment that others write to meanwhile.
 const LOOKS: usize = 3;
 /// Bytes read at a time.
 const READ: usize = 1 << 20;
@@ -84,7 +85,7 @@ fn recover_quietly(
     left_alone(dir, id, strict, "somebody else writes to it".into())
 }
 
-/// One file that cannot be worked on must not keep the others from being served. Readers find it under its active name.
+/// Reports a file that cannot be worked on, and leaves it alone, so that the others can be served. It keeps its active name.
 fn left_alone(dir: &Path, id: SegmentId, strict: bool, why: String) -> Result<Recovered, LogError> {
     let detail = format!("{why}; it stays as it is until a start can finish it");
     if strict {
@@ -93,7 +94,7 @@ fn left_alone(dir: &Path, id: SegmentId, strict: bool, why: String) -> Result<Re
     Ok(Recovered { id, lines: 0, bytes: 0, torn_bytes: 0, damage: Some(detail) })
 }
 
-/// What a process that died in between leaves behind: a replacement that was not renamed yet.
+/// True for a file that a process left when it died: a replacement that was not renamed yet.
 fn is_our_temp(name: &str) -> bool {
     let stem = name.strip_suffix(".tmp");
     stem.is_some_and(|s| SegmentId::parse(s).is_some() || s.starts_with("current-"))
@@ -199,7 +200,7 @@ fn is_named_by_a_later_one(disk: &dyn Disk, dir: &Path, id: SegmentId) -> Result
     Ok(false)
 }
 
-/// Makes what was not synced dirty again.
+/// Writes again what was not synced, so that its pages are dirty and a sync means something.
 fn write_again(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
     let mut buffer = vec![0; READ.min((to - from) as usize)];
     let mut at = from;
@@ -228,7 +229,7 @@ impl Trail {
         Ok(trail)
     }
 
-    /// Writes it anew: the first `records` of it that hold, and `more`. In pieces: it may be larger than the memory there is.
+    /// Writes the trail anew: its first `records`, and `more`. It works in pieces, because a trail may be larger than the memory.
     fn copy(
         &self,
         to: &dyn DiskFile,

@@ -1,7 +1,8 @@
-//! Which sealed segments go when there is too much: oldest first, within a shard in their order, never one that is being written.
+//! Decides which sealed segments are deleted: the oldest first, within a shard in their order, and never one that is being
+//! written.
 //!
-//! What goes is first noted, durably ([`super::retired`]). So `verify` can tell what retention took from what somebody else did,
-//! and a crash in between leaves nothing half there.
+//! The server notes a deletion durably before it begins ([`super::retired`]). So `verify` can tell what retention deleted from
+//! what somebody else did, and a crash in the middle leaves nothing half deleted.
 
 use super::disk::{Disk, read_full};
 use super::names::{Kind, SegmentId};
@@ -14,7 +15,7 @@ use std::path::Path;
 /// A wall clock before 2020 had not been set yet when the segment was written: its time means nothing.
 const CLOCK_WAS_SET_NS: u64 = 1_577_836_800_000_000_000;
 
-/// When segments go; nothing is set by default.
+/// When segments are deleted. Nothing is set by default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Nanoseconds since the last line of a segment.
@@ -25,12 +26,12 @@ pub struct Limits {
     pub min_free: Option<u64>,
 }
 
-/// One finished segment with its trail and what was cut off.
+/// One finished segment, with its trail and its `.torn` file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Finished {
     /// Which.
     pub id: SegmentId,
-    /// When its last line was written, in nanoseconds since 1970; `None`: nobody knows.
+    /// When its last line was written, in nanoseconds since 1970. `None`: unknown.
     pub closed_ns: Option<u64>,
     /// Bytes of its files.
     pub bytes: u64,
@@ -47,7 +48,7 @@ pub struct Inventory {
     other_bytes: u64,
 }
 
-/// What was found out about finished segments: they do not change, but for being compressed.
+/// What is known of finished segments. They do not change, except that they are compressed.
 #[derive(Debug, Default)]
 pub struct Known(HashMap<(SegmentId, bool), Finished>);
 
@@ -94,7 +95,7 @@ impl Inventory {
         Ok(inventory)
     }
 
-    /// A segment is no younger than the one behind it, whatever the clock said at the time.
+    /// Makes ages consistent: a segment is never younger than the next one, whatever the clock said.
     fn fill_in_times(&mut self) {
         let mut behind: Option<(u16, u64)> = None;
         for one in self.finished.values_mut().rev() {
@@ -130,20 +131,20 @@ impl Inventory {
         self.finished.len() as u64
     }
 
-    /// Takes one out: it is going.
+    /// Removes a segment from the list, because it will be deleted.
     pub fn remove(&mut self, id: SegmentId) -> Option<Finished> {
         let one = self.finished.remove(&id)?;
         self.finished_bytes = self.finished_bytes.saturating_sub(one.bytes);
         Some(one)
     }
 
-    /// Its files cannot be removed: the room is taken, and it is nobody's turn.
+    /// Notes that the files of a segment cannot be removed. They take room, and are not chosen again.
     pub fn is_stuck(&mut self, one: Finished) {
         self.remove(one.id);
         self.other_bytes = self.other_bytes.saturating_add(one.bytes);
     }
 
-    /// The finished segment that goes first: of each shard's first the one that was closed first.
+    /// The finished segment to delete first: of the first of each shard, the one that was closed first.
     #[must_use]
     pub fn oldest(&self) -> Option<Finished> {
         // From one shard's first to the next one's, past all between: this is asked for each deletion.
@@ -152,7 +153,7 @@ impl Inventory {
         firsts.min_by_key(|one| (one.closed_ns.unwrap_or(u64::MAX), one.id))
     }
 
-    /// Why the oldest segment is to go; `None`: it may stay. `free` are the bytes free now.
+    /// Why the oldest segment must be deleted. `None`: it may stay. `free` are the bytes free now.
     #[must_use]
     pub fn why(&self, limits: &Limits, now_ns: u64, free: Option<u64>) -> Option<(Finished, &'static str)> {
         let oldest = self.oldest()?;

@@ -1,8 +1,8 @@
-//! What was taken away on purpose, and what is being taken away now: a note in `DATA/.logweir/retired/STREAM.SHARD`.
+//! The note of what retention has deleted and of what it is deleting now: `DATA/.logweir/retired/STREAM.SHARD`.
 //!
-//! Its first line is the highest sequence that was ever taken. While segments are being removed, a second line names them
-//! (`retiring 4-6 9-9`); it goes when they are gone. What a crash leaves half removed is told by that line, and nothing else is ever
-//! removed: a segment with a lower number may have been put back from a backup.
+//! Its first line is the highest sequence that was ever deleted. While segments are being removed, a second line names them
+//! (`retiring 4-6 9-9`); it is removed when they are gone. After a crash, only what that line names is removed. A segment with
+//! a lower number stays: it may have been restored from a backup.
 
 use super::archive::remove_moved;
 use super::data_dir::STATE_DIR;
@@ -16,15 +16,15 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-/// The files of a finished segment. The trail last: without it nobody would know what the text was.
+/// The files of a finished segment. The trail is the last to go, because it says what the text was.
 const KINDS: [Kind; 4] = [Kind::Sealed, Kind::Compressed, Kind::Torn, Kind::Trail];
 
 /// What the note says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Note {
-    /// The highest sequence that was taken away; 0: none.
+    /// The highest sequence that was deleted. 0: none.
     pub highest: u64,
-    /// Sequences that are being taken away, or were when a crash came.
+    /// Sequences that are being deleted, or were when a crash came.
     pub retiring: Vec<RangeInclusive<u64>>,
 }
 
@@ -46,7 +46,7 @@ impl Note {
         lines.next().is_none().then_some(Note { highest, retiring })
     }
 
-    /// True while this segment is being taken away.
+    /// True while this segment is being deleted.
     #[must_use]
     pub fn is_retiring(&self, sequence: u64) -> bool {
         self.retiring.iter().any(|range| range.contains(&sequence))
@@ -145,7 +145,7 @@ pub fn check(disk: &dyn Disk, data_dir: &Path, stream: &str) -> Result<(), LogEr
     Ok(())
 }
 
-/// What became of segments that were to go.
+/// The result of a deletion.
 #[derive(Debug, Default)]
 pub struct Taken {
     /// They are gone.
@@ -154,7 +154,7 @@ pub struct Taken {
     pub stuck: Vec<(SegmentId, LogError)>,
 }
 
-/// Takes finished segments of one shard away, in ascending order; one that cannot be removed does not keep the others.
+/// Deletes finished segments of one shard, in ascending order. If one cannot be removed, it goes on with the others.
 ///
 /// # Errors
 /// The note could not be written, or the directory not be synced; what is left is finished by [`finish`].
@@ -191,7 +191,7 @@ pub fn retire_all(disk: &dyn Disk, data_dir: &Path, stream: &str, ids: &[Segment
     Ok(taken)
 }
 
-/// Notes that nothing of a shard is being taken away any more.
+/// Notes that no segment of a shard is being deleted any more.
 ///
 /// # Errors
 /// The note cannot be written. Without room it stays: what it names is gone, and those numbers do not come back.
@@ -206,7 +206,7 @@ pub fn done(disk: &dyn Disk, data_dir: &Path, stream: &str, shard: u16) -> Resul
     }
 }
 
-/// Takes one finished segment away.
+/// Deletes one finished segment.
 ///
 /// # Errors
 /// The step that failed; what is left is finished by [`finish`].
@@ -218,7 +218,7 @@ pub fn retire(disk: &dyn Disk, data_dir: &Path, stream: &str, id: SegmentId) -> 
     done(disk, data_dir, stream, id.shard)
 }
 
-/// Removes files of a segment; the other directories that had some.
+/// Removes the files of a segment. Returns the other directories in which there were some.
 fn remove(
     disk: &dyn Disk,
     data_dir: &Path,
@@ -234,7 +234,7 @@ fn remove(
     Ok(dirs)
 }
 
-/// Takes away what is left of segments that were noted as going when a crash came. Which they were.
+/// Finishes the deletions that were noted when a crash came. Returns the segments.
 ///
 /// # Errors
 /// A directory cannot be listed or synced, or a note not be read or written.

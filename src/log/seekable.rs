@@ -1,8 +1,9 @@
-//! Compressed segments, `NAME.log.zst`: zstd in frames of [`FRAME`] bytes of text each, with a table of them at the end, so that
-//! a reader can begin anywhere. Any zstd tool reads them whole (`zstdcat`, `zstdgrep`): the table is in a frame that others skip.
+//! Compressed segments, `NAME.log.zst`. They are zstd in frames of [`FRAME`] bytes of text each, with a table of the frames at
+//! the end, so that a reader can begin anywhere. Any zstd tool reads them whole (`zstdcat`, `zstdgrep`): the table is in a
+//! frame that such tools skip.
 //!
 //! The format is zstd's "seekable format" 0.1.0 (contrib/seekable_format/zstd_seekable_compression_format.md), without its
-//! optional checksums: each frame has zstd's own.
+//! optional checksums, because each frame has zstd's own.
 
 use super::content::{Content, read_full};
 use super::disk::{DiskFile, append_all, read_full as read_from};
@@ -11,9 +12,9 @@ use std::sync::{Mutex, PoisonError};
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::stream::raw::CParameter;
 
-/// Bytes of text in a frame: a reader that seeks decompresses no more than this in vain.
+/// Bytes of text in a frame. A reader that seeks decompresses at most this much too much.
 pub const FRAME: usize = 1 << 20;
-/// Frames of others are read up to this.
+/// The longest frame that is read in files of other programs.
 const FRAME_MOST: u32 = 16 << 20;
 /// Memory for compressing at the levels that are allowed: text, frame, and zstd's tables for inputs of this length (measured
 /// at level 19, which takes the most; 6 MiB do at level 3).

@@ -1,4 +1,4 @@
-//! One segment while it is written: appends, reservations, its trail.
+//! One segment while it is written: its appends, its reserved room, and its trail.
 
 use super::disk::{Caching, DiskFile};
 use super::foreign::{self, Foreign};
@@ -64,7 +64,7 @@ pub struct Stamp {
     pub wall_ns: u64,
 }
 
-/// Why a batch is not in the segment.
+/// Why a batch was not appended.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
     /// No room. Nothing of the batch is in the file; try again when there is room.
@@ -156,7 +156,7 @@ impl Segment {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {} // without the room this once
             Err(e) => {
                 self.can_reserve = false;
-                tracing::info!(file = %self.path.display(), error = %e, "cannot reserve room here: appending without");
+                tracing::info!(file = %self.path.display(), error = %e, "cannot reserve room here; appending without a reserve");
             }
         }
         Ok(())
@@ -201,7 +201,7 @@ impl Segment {
                 _ => AppendError::Failed(error),
             });
         }
-        // Between the look before and the write somebody may have been quicker: then nobody knows where the batch is.
+        // Somebody may have appended between the look before and the write. Then the place of the batch is unknown.
         match foreign::length(&*self.file, self.len + bytes).map_err(AppendError::Failed)? {
             Some(Foreign::Longer { found, .. }) => {
                 let foreign = Foreign::Longer { ours: self.len, found };
@@ -234,22 +234,22 @@ impl Segment {
     pub fn touched(&self) -> io::Result<Option<Foreign>> {
         match foreign::length(&*self.file, self.len)? {
             None if self.trail.is_foreign() => Ok(Some(Foreign::Trail)),
-            // The rest of an append that failed, and could not be cut back or looked at: nobody else's.
+            // This is the rest of our own failed append, which could not be cut back or looked at.
             Some(Foreign::Longer { found, .. }) if found <= self.rest_to => Ok(None),
             Some(longer @ Foreign::Longer { .. }) => self.unless_overwritten(longer).map(Some),
             other => Ok(other),
         }
     }
 
-    /// Who copies another file over ours makes it longer too. What was not synced yet is held against its checksum then: it
-    /// must not be acknowledged.
+    /// A program that copies another file over ours may make it longer too. So bytes that were not synced yet are compared with their
+    /// checksum; if they have changed, they must not be acknowledged.
     fn unless_overwritten(&self, longer: Foreign) -> io::Result<Foreign> {
         let (from, crc) = self.unsynced;
         Ok(if foreign::checksum(&*self.file, from, self.len)? == crc { longer } else { Foreign::Overwritten })
     }
 
-    /// What must be done to the trail before anything written so far may be acknowledged: where a line looks like a
-    /// hole, recovery can tell it from one only by its record.
+    /// Syncs the trail if that is needed before an acknowledgement: recovery can tell a line that looks like a hole from a real hole
+    /// only by its record.
     ///
     /// # Errors
     /// The trail cannot be written or synced; nothing may be acknowledged then.
@@ -361,7 +361,7 @@ impl SealedParts {
         self.suspect = true;
         self.segment.note_suspect(self.segment.len, stamp);
         if let Err(error) = self.segment.trail.sync() {
-            tracing::warn!(file = %self.segment.path.display(), %error, "the trail of a failed segment is not whole");
+            tracing::warn!(file = %self.segment.path.display(), %error, "the trail of a failed segment is incomplete");
         }
     }
 
@@ -386,7 +386,7 @@ impl SealedParts {
         segment.file.sync_all().context("sync", &path)?;
         segment.note(What::End, segment.len, stamp);
         if let Err(error) = segment.trail.sync() {
-            tracing::warn!(file = %path.display(), %error, "the trail of this segment is not whole");
+            tracing::warn!(file = %path.display(), %error, "the trail of this segment is incomplete");
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! One shard's part of a stream's directory: makes segments, seals them, moves the symlink.
+//! One shard's part of the directory of a stream: makes segments, seals them, and keeps `current-SHARD`.
 
 use super::disk::{Disk, DiskFile, read_file, replace_file};
 use super::foreign::{self, Foreign};
@@ -19,7 +19,7 @@ pub struct StreamDir {
     clock: Arc<dyn Clock>,
     dir: PathBuf,
     state: PathBuf,
-    /// Another place that knows the highest sequence too.
+    /// A second file that notes the highest sequence.
     second_state: Option<PathBuf>,
     node: [u8; 16],
     shard: u16,
@@ -130,7 +130,9 @@ impl StreamDir {
         let mut active = self.prepare()?;
         self.begin(&mut active);
         match self.point_current(active.id) {
-            Err(error @ LogError::State { .. }) => tracing::warn!(%error, "`tail -F` cannot follow"),
+            Err(error @ LogError::State { .. }) => {
+                tracing::warn!(%error, "`current-SHARD` cannot be made, so `tail -F` cannot follow")
+            }
             other => other?,
         }
         Ok(active)
@@ -224,8 +226,8 @@ impl StreamDir {
         self.disk.sync_dir(&self.dir).context("sync directory", &self.dir)
     }
 
-    /// Points `current-SHARD` at the active segment, by rename. It is a hard link, since GNU tail hears at once that a file has
-    /// another name's place, and looks at symlinks only now and then; a symlink where the file system has no hard links.
+    /// Makes `current-SHARD` a link to the active segment, by rename. It is a hard link, because GNU tail notices at once that a name
+    /// belongs to another file, but looks at symlinks only now and then. Where the file system has no hard links it is a symlink.
     ///
     /// # Errors
     /// It cannot be made; nothing but `tail -F` depends on it.
@@ -267,8 +269,8 @@ impl StreamDir {
         }
     }
 
-    /// logrotate and the like make a file of that name, and somebody may have written lines into it. Ours is a symlink, or one of several
-    /// names of a segment.
+    /// Checks that `current-SHARD` is ours: a symlink, or one of several names of a segment. logrotate and other programs may have made a
+    /// file of that name, and somebody may have written lines into it.
     fn is_ours_to_point(&self, link: &Path) -> Result<(), LogError> {
         match self.disk.link_target(link) {
             Ok(None) => match self.disk.names_of(link).context("look at", link)? {

@@ -1,5 +1,5 @@
-//! When lines came: a segment cut into the writes that its trail records. A write is what one batch brought, so the time of a line
-//! is that of its write, some milliseconds after it was received.
+//! Tells when lines were written. It cuts a segment into the writes that its trail records. A write is one batch, so the time
+//! of a line is that of its write, some milliseconds after the line was received.
 
 use super::content::{Content, Files, open_kind, open_text};
 use super::names::{Kind, SegmentId};
@@ -14,12 +14,12 @@ pub struct Span {
     pub from: u64,
     /// Byte behind the last.
     pub to: u64,
-    /// Nanoseconds since 1970. Of what came after everything that the trail knows (it is written a little later), the time of the last write to
-    /// the text. `None`: the trail is not there, or nobody knows that either.
+    /// Nanoseconds since 1970. For lines that are not in the trail yet (it is written a little later) it is the time of the last write
+    /// to the text. `None`: there is no trail, or that time is unknown too.
     pub wall_ns: Option<u64>,
 }
 
-/// A segment, and when its lines came.
+/// A segment, and when its lines were written.
 pub struct Timed {
     /// Which.
     pub id: SegmentId,
@@ -31,14 +31,14 @@ pub struct Timed {
     pub spans: Vec<Span>,
 }
 
-/// Lines from this time to that one, both included where they are said.
+/// The period of lines to print, with both ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Period {
     /// Nanoseconds since 1970.
     pub since_ns: Option<u64>,
     /// As well.
     pub until_ns: Option<u64>,
-    /// The time now: what came after everything that is known is taken to be of now.
+    /// The time now. Lines after everything that is known count as written now.
     pub now_ns: u64,
 }
 
@@ -51,7 +51,7 @@ impl Period {
     }
 }
 
-/// Opens a segment with its times; `None` once retention took it.
+/// Opens a segment with its times. `None`: retention has deleted it.
 ///
 /// # Errors
 /// A file cannot be read.

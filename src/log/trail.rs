@@ -1,11 +1,11 @@
 //! The trail beside a segment: one small record per write and per sync, for recovery, `verify` and shipping.
 //!
-//! Writes and syncs that follow closely are joined into one record (see [`super::trail_writer`]). Trails are read as a stream: one
-//! may be larger than the memory that is to be used.
+//! Writes and syncs that follow closely share one record (see [`super::trail_writer`]). Trails are read as a stream, because
+//! one may be larger than the memory for it.
 //!
-//! Layout, little endian: a header of [`HEADER_LEN`] bytes, then records of [`RECORD_LEN`] bytes, each closed by its own
-//! CRC32C, so that a reader stops at the first one that a crash cut short. The trail is flushed off the
-//! acknowledgement path; what it lacks after a crash only makes recovery more careful, never wrong.
+//! Layout, little endian: a header of [`HEADER_LEN`] bytes, then records of [`RECORD_LEN`] bytes. Each ends with its own
+//! CRC32C, so a reader stops at the first one that a crash cut short. Acknowledgements do not wait for the trail. What it lacks
+//! after a crash only makes recovery more careful, never wrong.
 
 use super::content::{Content, OfDisk, read_full};
 use super::disk::DiskFile;
@@ -225,7 +225,7 @@ impl Trail {
     /// Reads a whole trail into memory, for those who know that it is small.
     ///
     /// # Errors
-    /// What reading answers.
+    /// Reading failed.
     pub fn read(file: &dyn DiskFile) -> io::Result<Trail> {
         let mut trail = Trail { header: header(&OfDisk(file))?, records: Vec::new() };
         let (content, is_there) = (OfDisk(file), trail.header.is_some());
@@ -252,7 +252,7 @@ impl Trail {
 /// Reads the header of a trail; `None`: empty or cut inside it.
 ///
 /// # Errors
-/// What reading answers.
+/// Reading failed.
 pub fn header(file: &dyn Content) -> io::Result<Option<Header>> {
     let mut bytes = [0; HEADER_LEN];
     let n = read_full(file, &mut bytes, 0)?;
@@ -293,7 +293,7 @@ impl<'a> Records<'a> {
     /// The next one.
     ///
     /// # Errors
-    /// What reading answers.
+    /// Reading failed.
     pub fn read(&mut self) -> io::Result<Option<Record>> {
         loop {
             if self.buffer.len() - self.taken < RECORD_LEN {
@@ -337,7 +337,7 @@ impl Summary {
     /// Reads all of it.
     ///
     /// # Errors
-    /// What reading answers.
+    /// Reading failed.
     pub fn read(file: &dyn Content) -> io::Result<Summary> {
         let mut summary = Summary { header: header(file)?, ..Summary::default() };
         let mut records = Records::of(file);

@@ -1,8 +1,10 @@
-//! Writes a trail. Records are kept in a small buffer, off the acknowledgement path, and appended when asked or when it is full.
+//! Writes a trail. Records wait in a small buffer, and are appended on request or when the buffer is full. Acknowledgements do
+//! not wait for that.
 //!
-//! What follows closely is joined: writes until a sync, and synced writes with each other. One tiny line after the other, each with a
-//! sync of its own, would else make a trail many times as long as the log. A joined record has the range, the checksum and the time of
-//! its last write; no mark of a sync ever falls inside a record, or recovery could not tell what was lost from what was damaged.
+//! Records that follow closely are joined: writes until a sync, and synced writes with each other. Otherwise many tiny lines,
+//! each with its own sync, would make the trail many times as long as the log. A joined record has the range and the checksum
+//! of all its writes and the time of the last one. A sync mark never falls inside a record, because recovery must be able to
+//! tell lost bytes from damaged ones.
 
 use super::disk::{DiskFile, append_all};
 use super::foreign;
@@ -16,9 +18,9 @@ use std::sync::Arc;
 const PENDING_LIMIT: usize = 341 * RECORD_LEN;
 /// Records kept while the disk is full: 1 MiB, then the trail is given up.
 const PENDING_MOST: usize = 1 << 20;
-/// Writes are joined within this time: so exactly a line's time is known.
+/// Writes are joined within this time. So the time of a line is exact to this.
 const JOIN_NS: u64 = 100_000_000;
-/// And up to so many bytes: so exactly `verify` says where damage is.
+/// Writes are joined up to this many bytes. So `verify` can say where damage is to within this.
 const JOIN_BYTES: u64 = 1 << 20;
 /// A mark of a sync waits no longer than this to be flushed: a kill takes what only this process knows, and recovery believes marks.
 const FLUSH_NS: u64 = 100_000_000;
@@ -38,7 +40,7 @@ impl Joined {
         Joined { record, since_ns: record.wall_ns }
     }
 
-    /// Takes a write that follows in; false: it is a record of its own.
+    /// Joins the next write. Returns false if it needs a record of its own.
     fn join(&mut self, next: &Joined) -> bool {
         let (own, other) = (&mut self.record, &next.record);
         let is_near = other.wall_ns >= own.wall_ns && other.wall_ns - self.since_ns <= JOIN_NS;
@@ -53,7 +55,7 @@ impl Joined {
     }
 }
 
-/// See the module.
+/// See the module documentation.
 pub struct TrailWriter {
     file: Arc<dyn DiskFile>,
     path: PathBuf,
@@ -90,7 +92,7 @@ impl TrailWriter {
         }
     }
 
-    /// True once somebody else has changed or deleted the file: what is written to it is read by nobody.
+    /// True once somebody else has changed or deleted the file. Then nobody reads what is written to it.
     #[must_use]
     pub fn is_foreign(&self) -> bool {
         self.foreign
@@ -174,7 +176,7 @@ impl TrailWriter {
         self.flush_at.get_or_insert(mark.mono_ns.saturating_add(FLUSH_NS));
     }
 
-    /// Nothing joins any more what was joined so far.
+    /// Closes the open records, so that nothing joins them any more.
     fn settle(&mut self) {
         let joined = [self.synced.take(), self.open.take()];
         self.is_cut = false;

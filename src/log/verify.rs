@@ -1,5 +1,5 @@
-//! Holds segments against their trails: is every byte on disk what was written, is every file there, is every segment that a
-//! later one names? Reads only; a server may run on the directory.
+//! Compares segments with their trails: is every byte on disk what was written, is every file there, is every segment there
+//! that a later one names? It only reads, so a server may run meanwhile.
 
 pub use super::content::{Content, Files, OnDisk};
 use super::content::{TEXTS, open_kind, read_full};
@@ -49,7 +49,7 @@ pub struct Found {
     pub detail: String,
 }
 
-/// What a stream's directory is like.
+/// What `verify` found in the directory of a stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct StreamReport {
     /// Its name.
@@ -120,7 +120,7 @@ pub fn stream(files: &dyn Files, data_dir: &Path, name: &str) -> io::Result<Stre
     Ok(look.report)
 }
 
-/// What cannot be read because it is not what it was, and what cannot be read at all.
+/// Tells a file whose content is wrong from one that cannot be read at all.
 fn unreadable(error: &io::Error) -> Problem {
     match error.kind() {
         io::ErrorKind::InvalidData => Problem::Changed,
@@ -171,7 +171,7 @@ impl Look<'_> {
         Ok(Some((file, says)))
     }
 
-    /// What retention has taken away, and is taking away.
+    /// What retention has deleted, and is deleting.
     fn note(&self, shard: u16) -> Note {
         let path = mark_path(self.data_dir, &self.report.stream, shard);
         let mut bytes = vec![0; NOTE_MOST];
@@ -235,7 +235,7 @@ impl Look<'_> {
         }
     }
 
-    /// Holds the bytes of a segment against the records of its trail.
+    /// Compares the bytes of a segment with the records of its trail.
     fn content(
         &mut self,
         id: SegmentId,

@@ -1,14 +1,14 @@
-//! Every line accounted for: `received = durable + written + in flight + dropped + at risk`, at every scrape.
+//! Accounts for every line: `received = durable + written + in flight + dropped + at risk`, at every scrape.
 //!
-//! Each thread owns a [`Ledger`] that only it writes, and counts each term at the place where it happens. A ledger is a
-//! sequence lock: a reader sees all terms of one update or none. A snapshot reads the ledgers downstream first, so that a
-//! line moving on in between shows up as in flight, never as missing twice.
+//! Each thread has a [`Ledger`] that only it writes, and counts each term where it happens. A ledger is a sequence lock: a
+//! reader sees all terms of one update, or none. A snapshot reads the ledgers downstream first. So a line that moves on
+//! meanwhile shows up as in flight, never as missing twice.
 
 use crate::host::sync::{AtomicU64, Ordering, fence, yield_now};
 use crossbeam_utils::CachePadded;
 use std::sync::Arc;
 
-/// Why a received line is not in a file.
+/// Why a received line was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Reason {
@@ -24,13 +24,13 @@ pub enum Reason {
     Reset,
     /// `line_timeout` inside a line.
     LineTimeout,
-    /// Its connection held the most of the room for partial lines, and others needed it.
+    /// Its connection held the most room for partial lines, and others needed it.
     NoRoom,
     /// The disk failed for the second time; what was in memory could not be written.
     DiskFailed,
-    /// `shutdown_timeout` ended before the disk took it.
+    /// `shutdown_timeout` was over before the disk took it.
     Shutdown,
-    /// The beginning of another protocol, whose client was closed.
+    /// The beginning of another protocol; its connection was closed.
     Unexpected,
 }
 
@@ -61,7 +61,7 @@ pub enum Term {
     Written,
     /// Synced.
     Durable,
-    /// Written, and its sync failed when nothing of it was held any more.
+    /// Written, and its sync failed when the line was no longer in memory.
     AtRisk,
     /// Dropped.
     Dropped(Reason),
@@ -205,14 +205,14 @@ pub struct Account {
     pub written: Tally,
     /// Synced.
     pub durable: Tally,
-    /// Lost to a failed sync, perhaps.
+    /// At risk: perhaps lost by a failed sync.
     pub at_risk: Tally,
     /// Dropped, by reason.
     pub dropped: [Tally; REASONS.len()],
 }
 
 impl Account {
-    /// What the identity leaves over; always 0 unless a count is wrong.
+    /// Received less all other terms. It is 0 unless a count is wrong.
     #[must_use]
     pub fn residual(&self) -> Tally {
         let mut left = self.received;

@@ -1,4 +1,4 @@
-//! Counters and histograms that one thread owns and anybody may read.
+//! Counters and histograms that one thread writes and every thread may read.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

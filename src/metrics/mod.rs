@@ -1,4 +1,4 @@
-//! What is counted: by each thread for itself, added up when it is shown.
+//! The counts behind the metrics. Each thread counts for itself; the counts are added up when they are shown.
 
 pub mod accounting;
 pub mod cells;

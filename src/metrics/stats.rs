@@ -1,9 +1,9 @@
-//! What each thread counts for itself. Padded, so that no two threads write to one cache line.
+//! The counters of each thread. They are padded, so that no two threads write to the same cache line.
 
 use super::cells::{Cell, Histogram};
 use crossbeam_utils::CachePadded;
 
-/// Why a connection was refused or closed by us.
+/// Why the server refused or closed a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Refused {
@@ -23,9 +23,9 @@ pub enum Refused {
     TooLong,
     /// A PROXY header or TLS handshake that failed.
     Transport,
-    /// It held the most of the room for what is unfinished, and others needed it.
+    /// It held the most room for unfinished input, and others needed it.
     NoRoom,
-    /// It speaks another protocol, and waits for an answer that it will not get.
+    /// It speaks another protocol, and would wait for an answer in vain.
     Unexpected,
 }
 
@@ -77,11 +77,11 @@ pub enum Unexpected {
     NotHttp,
 }
 
-/// All of them, in the order of their discriminants: a word for machines, and what it is and what helps, for people.
+/// All kinds, in the order of their discriminants: a word for machines, and a text for people that says what it is and what helps.
 pub const UNEXPECTED: [(Unexpected, &str, &str); 14] = [
     (Unexpected::Tls, "tls", "a TLS handshake, and this listener has no tls_cert"),
     (Unexpected::Http, "http", "an HTTP request; for HTTP a listener needs protocol = \"http\""),
-    (Unexpected::Http2, "http2", "HTTP/2 without negotiation; only HTTP/1.1 is spoken here"),
+    (Unexpected::Http2, "http2", "HTTP/2 without negotiation; this server speaks only HTTP/1.1"),
     (
         Unexpected::OctetCounting,
         "octet_counting",
@@ -111,9 +111,9 @@ pub const UNEXPECTED: [(Unexpected, &str, &str); 14] = [
     (
         Unexpected::Compressed,
         "compressed",
-        "compressed data; by HTTP, Content-Encoding says so, and elsewhere lines come plain",
+        "compressed data; by HTTP, Content-Encoding must say so, and other listeners take only plain lines",
     ),
-    (Unexpected::Ssh, "ssh", "an SSH client, or somebody who looks for one"),
+    (Unexpected::Ssh, "ssh", "an SSH client, or a port scan"),
     (
         Unexpected::Nul,
         "nul",
@@ -158,7 +158,7 @@ pub struct ReactorCells {
     pub accepted: Cell,
     /// Connections given to another reactor of the shard.
     pub moved: Cell,
-    /// Connections refused or closed by us, by reason.
+    /// Connections that the server refused or closed, by reason.
     pub refused: [Cell; REFUSED.len()],
     /// Times that a client sent what its listener does not expect, by kind.
     pub unexpected: [Cell; UNEXPECTED.len()],
@@ -174,13 +174,13 @@ pub struct ReactorCells {
     pub truncated_bytes: Cell,
     /// Times that reading stopped for want of a chunk.
     pub backpressure_events: Cell,
-    /// Nanoseconds in that state, summed over the classes.
+    /// Nanoseconds without reading, summed over the classes.
     pub backpressure_ns: Cell,
     /// Bytes of partial lines (in whole blocks).
     pub tail_bytes: Cell,
     /// Times that a connection had to wait because the tail budget was spent.
     pub tail_waits: Cell,
-    /// Times that a connection was watched by a poll since every provided buffer of the ring was in use (io_uring).
+    /// Times that a connection was polled because every provided buffer of the ring was in use (io_uring).
     pub polled_instead: Cell,
     /// Answers of listeners that answer with codes.
     pub answers: AnswerCells,

@@ -1,10 +1,10 @@
-//! What the control thread tells the others, and what they tell it.
+//! What the control thread tells the other threads, and what they tell it.
 
 use crate::host::mutants::mutant;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// What the control thread hears.
+/// A message to the control thread.
 #[derive(Debug)]
 pub enum Notice {
     /// A signal arrived.
@@ -19,7 +19,7 @@ pub enum Notice {
     Died(String),
 }
 
-/// Why new lines should go elsewhere.
+/// Why the server is not ready for new lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotReady {
     /// The disk failed twice.
@@ -33,7 +33,7 @@ pub enum NotReady {
 }
 
 impl NotReady {
-    /// As a probe is told, on a line of its own.
+    /// The text for a probe.
     #[must_use]
     pub fn line(self) -> &'static str {
         match self {
@@ -54,15 +54,15 @@ pub struct Control {
     draining: AtomicBool,
     /// Writers: reactors are gone; write, sync and seal everything, end.
     finish: AtomicBool,
-    /// The time for reactors to drain is over: let go.
+    /// The time for reactors to drain is over: they stop.
     abandon_reactors: AtomicBool,
     /// The time for writers is over too.
     abandon_writers: AtomicBool,
-    /// Everything is sealed: housekeeping puts it away, and ends.
+    /// Everything is sealed: housekeeping finishes and ends.
     tidying: AtomicBool,
     /// Counts SIGUSR1.
     rotations_asked: AtomicU64,
-    /// Counts the watchdog's questions, which every reactor and writer answers.
+    /// Counts the pings of the watchdog, which every reactor and writer answers.
     pings: AtomicU64,
     /// All listeners are open and recovery is done.
     started: AtomicBool,
@@ -101,18 +101,18 @@ impl Control {
         self.rotations_asked.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// How often one was asked for.
+    /// How many rotations were asked for.
     #[must_use]
     pub fn rotations_asked(&self) -> u64 {
         self.rotations_asked.load(Ordering::SeqCst)
     }
 
-    /// Asks every reactor and writer for a sign of life; those that sleep must be woken. The number that they answer with.
+    /// Pings every reactor and writer, and returns the number that they answer with. Those that sleep must be woken.
     pub fn ping(&self) -> u64 {
         self.pings.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    /// How often was asked.
+    /// The number of the last ping.
     #[must_use]
     pub fn pings(&self) -> u64 {
         self.pings.load(Ordering::SeqCst)
@@ -133,13 +133,13 @@ impl Control {
         self.stopped.load(Ordering::SeqCst)
     }
 
-    /// One more writer waits for room, or one less.
+    /// Notes that one more writer waits for room, or one less.
     pub fn disk_full(&self, is_full: bool) {
         let change = if is_full { 1 } else { 1_u64.wrapping_neg() };
         self.full_writers.fetch_add(change, Ordering::SeqCst);
     }
 
-    /// Why the server is not ready for lines; `None`: it is. Whoever answers a probe, on whatever address, asks here.
+    /// Why the server is not ready for lines; `None`: it is. All probes, on every address, get their answer from here.
     #[must_use]
     pub fn readiness(&self) -> Option<NotReady> {
         if self.intake_stopped() {
@@ -155,7 +155,7 @@ impl Control {
         }
     }
 
-    /// The same in words, with what is known of a failure.
+    /// The same in words, with the reason of a failure.
     #[must_use]
     pub fn not_ready(&self) -> Option<String> {
         let why = self.readiness()?.line().trim_end();

@@ -1,5 +1,5 @@
-//! Housekeeping: what becomes of segments once they are sealed. Deletes what retention says, compresses and moves the rest as
-//! configured. One thread of low priority, which sleeps until a segment is sealed or something falls due.
+//! Housekeeping of sealed segments: deletes what retention says, and compresses and moves the rest as configured. It is one
+//! thread of low priority, which sleeps until a segment is sealed or something is due.
 
 use crate::host::clock::Clock;
 use crate::log::LogError;
@@ -22,16 +22,16 @@ const LOOK_NS: u64 = 5_000_000_000;
 const AWAIT_ROOM_NS: u64 = 120_000_000_000;
 /// Time between tries after a failure.
 const AGAIN_NS: u64 = 30_000_000_000;
-/// A wall clock that goes on by so much more or less than the monotonic one has jumped.
+/// The wall clock has jumped if it differs from the monotonic clock by more than this since the last look.
 const JUMP_NS: u64 = 3_600_000_000_000;
-/// For so long after a jump nothing is deleted for its age: somebody may set the clock right.
+/// For this long after a jump nothing is deleted for its age, because somebody may correct the clock.
 const DISTRUST_NS: u64 = 3_600_000_000_000;
-/// And for so long after the start: the clock may not be set yet.
+/// The same after the start, because the clock may not be set yet.
 const DISTRUST_AT_START_NS: u64 = 60_000_000_000;
 
 /// Segments that are noted, deleted and synced at once.
 const BATCH: usize = 256;
-/// After so many deletions of one stream the others have their turn, and free space is looked at.
+/// After this many deletions of one stream the others have their turn, and free space is checked again.
 const TURN: usize = 4096;
 
 /// How one stream is kept.
@@ -41,11 +41,11 @@ pub struct KeptStream {
     pub name: String,
     /// Its directory, and where sealed segments go.
     pub shelf: Shelf,
-    /// When they go for good. `max_bytes` is for sealed segments here: what may be in files being written is taken off.
+    /// When they are deleted. Here `max_bytes` is for sealed segments only: the largest size of the files being written is subtracted.
     pub limits: Limits,
 }
 
-/// What was done for one stream, and what there is.
+/// The counts of one stream: what was done, and what is stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Kept {
     /// Segments deleted, by reason: `max_age`, `max_bytes`, `min_free`, `unfinished` (what a crash had left half deleted).
@@ -60,7 +60,7 @@ pub struct Kept {
     pub packed_bytes: u64,
     /// Bytes moved to `sealed_dir`.
     pub moved_bytes: u64,
-    /// Times that something of this failed; tried again.
+    /// Steps that failed. They are tried again.
     pub failures: u64,
     /// Bytes of all files of the stream.
     pub bytes: u64,
@@ -73,18 +73,18 @@ pub type KeptStreams = Arc<RwLock<Vec<KeptStream>>>;
 /// Counts, by stream.
 pub type KeptCounts = Arc<Mutex<BTreeMap<String, Kept>>>;
 
-/// Room that deletions are to bring.
+/// Room that deletions should bring.
 #[derive(Debug, Clone, Copy)]
 struct Awaited {
     /// Bytes free before.
     before: u64,
     /// Bytes deleted.
     deleted: u64,
-    /// When it is awaited no longer, in monotonic nanoseconds.
+    /// Until when the keeper waits for it, in monotonic nanoseconds.
     until_ns: u64,
 }
 
-/// See the module.
+/// See the module documentation.
 pub struct Keeper {
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
@@ -95,11 +95,11 @@ pub struct Keeper {
     known: BTreeMap<String, Known>,
     /// Wall and monotonic time of the last look.
     last: (u64, u64),
-    /// When ages came into doubt, and for how long they are, in monotonic nanoseconds.
+    /// Since when ages are not trusted, and for how long, in monotonic nanoseconds.
     doubt: (u64, u64),
-    /// What was deleted to have more free, by directory, and has not shown yet.
+    /// What was deleted for free space and does not show as free yet, by directory.
     awaited: BTreeMap<PathBuf, Awaited>,
-    /// What was last complained of, to say it once.
+    /// The last failure that was logged, so that it is logged only once.
     complaint: String,
     /// Streams of which nothing is left half deleted.
     finished: BTreeSet<String>,
@@ -159,7 +159,7 @@ impl Keeper {
             let moves = Shelf { compress: None, ..stream.shelf.clone() };
             let left = KeptStream { shelf: moves, limits: Limits::default(), name: stream.name.clone() };
             if let Err(error) = self.put_away(&left, &[]) {
-                tracing::warn!(stream = stream.name, %error, "not everything was moved; the next start goes on");
+                tracing::warn!(stream = stream.name, %error, "not every segment was moved; the next start goes on with it");
             }
         }
     }
@@ -169,7 +169,7 @@ impl Keeper {
         !self.control.draining() || (self.control.tidying() && !self.control.writers_abandoned())
     }
 
-    /// Does what is due. When something falls due next by itself, in monotonic nanoseconds; `None`: nothing does.
+    /// Does what is due. Returns when something is due next, in monotonic nanoseconds; `None`: nothing is.
     pub fn pass(&mut self) -> Option<u64> {
         self.look_at_clock();
         let streams = self.streams.read().unwrap_or_else(PoisonError::into_inner).clone();
@@ -222,13 +222,13 @@ impl Keeper {
         self.last = (wall, mono);
     }
 
-    /// Nothing is deleted for its age before this monotonic time; short ages need not wait longer than themselves.
+    /// Nothing is deleted for its age before this monotonic time. A short `max_age` waits no longer than itself.
     fn age_counts_from(&self, limits: &Limits) -> u64 {
         let (began, lasts) = self.doubt;
         began.saturating_add(lasts.min(limits.max_age_ns.unwrap_or(0)))
     }
 
-    /// What there is of a stream, without what cannot be deleted just now.
+    /// The files of a stream, without those that cannot be deleted at the moment.
     fn inventory(&mut self, stream: &KeptStream) -> Result<Inventory, LogError> {
         let known = self.known.entry(stream.name.clone()).or_default();
         let mut inventory = Inventory::read(&*self.disk, &stream.shelf.dir, known)?;
@@ -243,7 +243,7 @@ impl Keeper {
         Ok(inventory)
     }
 
-    /// Deletes what is too old or too much of one stream.
+    /// Deletes segments of one stream that are too old or too many.
     fn delete(&mut self, stream: &KeptStream, streams: &[KeptStream]) -> Result<Option<u64>, LogError> {
         self.finish(stream)?;
         let age_from = self.age_counts_from(&stream.limits);
@@ -282,7 +282,7 @@ impl Keeper {
         }
     }
 
-    /// Compresses and moves what stays, as it is configured.
+    /// Compresses and moves the other segments, as configured.
     fn put_away(&mut self, stream: &KeptStream, streams: &[KeptStream]) -> Result<Option<u64>, LogError> {
         let shelf = &stream.shelf;
         if shelf.home.is_none() && shelf.compress.is_none() {
@@ -317,7 +317,7 @@ impl Keeper {
         failed.map_or(Ok(None), Err)
     }
 
-    /// Takes away, once, what a crash has left of segments that were going.
+    /// Finishes, once, the deletions that a crash interrupted.
     fn finish(&mut self, stream: &KeptStream) -> Result<(), LogError> {
         if self.finished.contains(&stream.name) {
             return Ok(());
@@ -339,7 +339,7 @@ impl Keeper {
         });
     }
 
-    /// Says once of each that it cannot be deleted, and counts each try.
+    /// Logs once for each segment that it cannot be deleted, and counts each try.
     fn say_stuck(&mut self, stream: &KeptStream, taken: Taken) {
         let again = self.clock.mono_ns().saturating_add(AGAIN_NS);
         for (id, error) in taken.stuck {
@@ -350,7 +350,7 @@ impl Keeper {
         }
     }
 
-    /// Deletes segments of a stream. Those that cannot be.
+    /// Deletes segments of a stream. Returns those that cannot be deleted.
     fn retire(
         &mut self,
         stream: &KeptStream,
@@ -392,7 +392,7 @@ impl Keeper {
         }
     }
 
-    /// Where too little is free, the oldest segment of all streams that share in it goes, and so on.
+    /// While too little is free, deletes the oldest segment of all streams on that file system.
     fn make_room(&mut self, streams: &[KeptStream]) {
         let mut inventories: Vec<(&KeptStream, Inventory)> = Vec::new();
         for stream in streams.iter().filter(|s| s.limits.min_free.is_some()) {
@@ -467,13 +467,13 @@ impl Keeper {
             let (stream, _) = &inventories[at];
             if let Err(error) = self.note_done(stream, &shards) {
                 self.finished.remove(&stream.name);
-                tracing::debug!(stream = stream.name, %error, "the note of what was deleted stays for now");
+                tracing::debug!(stream = stream.name, %error, "the note of a deletion cannot be cleared yet");
             }
         }
     }
 }
 
-/// Where a stream's sealed segments are in the end.
+/// The directory in which the sealed segments of a stream end up.
 fn place(stream: &KeptStream) -> &PathBuf {
     stream.shelf.home.as_ref().unwrap_or(&stream.shelf.dir)
 }

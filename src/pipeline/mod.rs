@@ -1,5 +1,5 @@
-//! From the reactors to the disk: chunks of whole records, the rings that they go through, and the writer; and
-//! the keeper, which puts away what is sealed.
+//! From the reactors to the disk: chunks of whole records, the rings that they go through, the writer, and the keeper, which
+//! looks after sealed segments.
 
 pub mod chunk;
 pub mod control;

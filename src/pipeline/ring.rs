@@ -1,7 +1,9 @@
-//! The way from reactors to the writer: a bounded lock-free ring of chunks, and how a sleeping end is woken.
+//! The ring from the reactors to the writer: a bounded, lock-free queue of chunks. It also wakes a thread that sleeps at either
+//! end.
 //!
-//! The ring is as large as the pool, so a push never fails: the bound is the number of chunks. Waking follows one rule on
-//! both ways: publish first, then wake; the sleeper announces that it sleeps first, then looks once more.
+//! The ring is as large as the pool, so a push never fails: the number of chunks is the bound. Waking follows one rule in both
+//! directions. A thread publishes first and wakes the other then; a thread that wants to sleep announces it first and looks
+//! once more then.
 
 use crate::host::mutants::mutant;
 use crate::host::sync::{ArrayQueue, AtomicBool, Ordering};
@@ -65,7 +67,7 @@ impl Wake {
         Wake { asleep: AtomicBool::new(false), waker }
     }
 
-    /// Called by others, after they published what the sleeper should find.
+    /// Called by other threads, after they have published what the sleeper should find.
     pub fn wake(&self) {
         if self.asleep.swap(false, Ordering::SeqCst) {
             (self.waker)();

@@ -10,7 +10,7 @@ use crossbeam_utils::CachePadded;
 use std::io;
 use std::sync::{Arc, OnceLock};
 
-/// The way of one class: where its chunks are free, and where they wait for the writer.
+/// The pool and the ring of one class.
 pub struct Channel {
     /// Free chunks.
     pub pool: Pool,
@@ -18,7 +18,7 @@ pub struct Channel {
     pub ring: Ring,
 }
 
-/// What others may put before a reactor, and how it is woken.
+/// What other threads give to a reactor, and how they wake it.
 pub struct ReactorPort {
     /// Chunks that reached their level (or failed), on their way back.
     pub spent: ArrayQueue<Box<Chunk>>,
@@ -26,7 +26,7 @@ pub struct ReactorPort {
     pub wake: CachePadded<OnceLock<Wake>>,
     /// Its counts.
     pub stats: ReactorStats,
-    /// What it received lately, for those who could help it.
+    /// How much it received lately, for reactors that could take a connection from it or give it one.
     pub load: CachePadded<Load>,
     /// Number of the last of its chunks that was written, of those with [`Chunk::announce`].
     pub written: CachePadded<AtomicU64>,
@@ -41,7 +41,7 @@ pub struct Load {
     pub bytes: Cell,
     /// When the window ended, in monotonic nanoseconds.
     pub until_ns: Cell,
-    /// A connection is on its way here: no other comes.
+    /// A connection is moving here, so no other one may.
     pub guest: AtomicBool,
 }
 
@@ -113,7 +113,7 @@ impl Shard {
         }))
     }
 
-    /// The way of a class.
+    /// The pool and the ring of a class.
     ///
     /// # Panics
     /// If no listener uses the class: channels are made for all that are in use.
@@ -122,7 +122,7 @@ impl Shard {
         self.channels.iter().find(|c| c.pool.class == class).expect("a channel for each class in use")
     }
 
-    /// Gives a chunk back to its pool and wakes whoever waits for one.
+    /// Gives a chunk back to its pool, and wakes the reactors that wait for one.
     pub fn release(&self, class: Class, chunk: Box<Chunk>) {
         self.channel(class).pool.put(chunk, |reactor| self.reactors[reactor].wake());
     }

@@ -1,4 +1,5 @@
-//! How a writer sleeps until somebody wakes it. A seam: the simulation puts its own scheduler here.
+//! How a writer sleeps until another thread wakes it. It is behind a trait, so that the simulation can put its own scheduler
+//! here.
 
 use crossbeam_utils::sync::Parker;
 use std::sync::Arc;

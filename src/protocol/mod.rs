@@ -1,5 +1,5 @@
-//! The protocols: each is a folder, and a line in [`TABLE`]. A folder has the protocol's keys of the configuration, what a reactor
-//! must know of it, its session, and its tests. docs/architecture.md has the steps for a new one.
+//! The protocols. Each is a folder, and a line in [`TABLE`]. A folder has the keys of the protocol in a configuration, what a
+//! reactor must know of it, its session, and its tests. docs/architecture.md says how to add one.
 
 pub mod http;
 pub mod lines;
@@ -31,13 +31,13 @@ pub struct Entry {
     pub format: Format,
     /// It leases memory for documents or decoders.
     pub leases: bool,
-    /// Its own keys in `[listener.NAME]`, beside those that all have. Several protocols may have a key of one name.
+    /// Its own keys in `[listener.NAME]`, besides those that all protocols have. Several protocols may have a key with the same name.
     pub keys: &'static [&'static str],
-    /// Makes it of its keys.
+    /// Makes the protocol from its keys.
     pub build: Build,
 }
 
-/// Makes a protocol of its keys.
+/// Makes a protocol from its keys.
 pub type Build = fn(&Section<'_>, &About<'_>) -> Result<Arc<dyn Protocol>, ConfigError>;
 
 /// What is known of a listener when its protocol is made.

@@ -1,4 +1,5 @@
-//! The admin address: one more listener of the first reactor, from the start, so that health answers while recovery runs.
+//! The admin address: one more listener of the first reactor. It serves from the start, so that health checks get an answer
+//! during recovery.
 
 use super::error::StartError;
 use super::error::resource;
@@ -23,10 +24,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Time for a connection to ask something, and to read the answer.
+/// How long a connection may take to send a request and to read the answer.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// See the module.
+/// See the module documentation.
 pub struct AdminAddress {
     /// With its real port.
     pub address: SocketAddr,
@@ -36,10 +37,10 @@ pub struct AdminAddress {
 }
 
 impl AdminAddress {
-    /// Listens, or takes over what the service manager has kept, and gets its pages ready.
+    /// Listens, or takes over the socket that the service manager has kept, and prepares the pages.
     ///
     /// # Errors
-    /// The address is taken or not ours, or there is no thread to be had.
+    /// The address is taken or not of this host, or a thread cannot be started.
     pub fn open(
         address: SocketAddr,
         inherited: &mut Vec<Inherited>,
@@ -81,8 +82,8 @@ impl AdminAddress {
         Ok(AdminAddress { address, socket, run: ListenerRun { options, addresses, tls: None, is_gone: false } })
     }
 
-    /// The listeners as reactors see them: those that are configured, places for those that a reload may add, and behind them this
-    /// one, whose place never changes.
+    /// The listeners as reactors see them: those that are configured, places for those that a reload may add, and last the admin
+    /// address, whose place never changes.
     #[must_use]
     pub fn behind(&self, runs: &[ListenerRun], places: usize) -> (Vec<ListenerRun>, ListenerId) {
         let nobody = ListenerRun { is_gone: true, ..self.run.clone() };

@@ -1,4 +1,4 @@
-//! Puts a server together, in the order: lock, admin, recovery, writers, sockets, reactors.
+//! Puts a server together, in this order: lock, admin address, recovery, writers, sockets, reactors.
 
 use super::admin::AdminAddress;
 use super::certificates::Certificates;
@@ -55,7 +55,7 @@ pub struct Running {
 /// Changes of the configuration that may wait for a thread; a reload sends one to each reactor, and one for each stream.
 const CHANGES: usize = 512;
 
-/// Builds and starts everything.
+/// Builds and starts a server.
 pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Result<Running, StartError> {
     let Around { disk, clock, manager, mut inherited } = around;
     let (disk, clock) = (&disk, &clock);
@@ -284,7 +284,7 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
     })
 }
 
-/// Reactors that run while the rest is being built: where that fails, they end.
+/// The reactors that run while the rest is built. If that fails, they end.
 struct Begun<'a> {
     control: &'a Control,
     shards: &'a [Arc<Shard>],
@@ -304,9 +304,9 @@ impl Drop for Begun<'_> {
     }
 }
 
-/// Has the kernel give the rest of the memory while the server runs already: at the first touch it would cost the reactors.
+/// Touches the rest of the memory while the server runs already, so that the reactors do not wait for the kernel at the first use.
 fn fault_in(shards: &[Arc<Shard>], plan: &[ShardPlan]) -> io::Result<()> {
-    /// Chunks between two looks at whether the pools are needed more.
+    /// Chunks to touch before looking again whether the reactors need the pools.
     const STEP: usize = 4;
     let work: Vec<(Arc<Shard>, ShardPlan)> = shards.iter().cloned().zip(plan.iter().cloned()).collect();
     let body = move || {
@@ -336,7 +336,7 @@ fn recover(disk: &dyn Disk, clock: &dyn Clock, data_dir: &Path, strict: bool) ->
             sums.add(&one);
             let (stream, segment) = (dir.display(), one.id.sequence);
             if let Some(damage) = &one.damage {
-                tracing::error!(%stream, segment, damage, "DAMAGE: durable bytes are not what they were; the file is kept as it is");
+                tracing::error!(%stream, segment, damage, "DAMAGE: durable bytes have changed; the file is kept as it is");
             }
             tracing::info!(%stream, segment, lines = one.lines, bytes = one.bytes, torn_bytes = one.torn_bytes, "recovered");
         }

@@ -1,5 +1,5 @@
-//! TLS of the listeners: loaded at the start, read again when a file changes or SIGHUP asks for it. Connections that are
-//! open go on with what they began with.
+//! Loads the TLS certificates of the listeners, and reads them again when a file changes or at SIGHUP. Open connections go on
+//! with the old ones.
 
 use super::error::StartError;
 use crate::intake::listener::{ListenerOptions, TlsSettings};
@@ -54,7 +54,7 @@ impl Certificates {
     /// Reads all files.
     ///
     /// # Errors
-    /// The first listener whose files do not do.
+    /// The first listener whose files cannot be used.
     pub fn load(listeners: &[ListenerOptions]) -> Result<Certificates, StartError> {
         let certificates = Certificates::default();
         let all = listeners.iter().map(|l| certificates.of_options(l)).collect::<Result<_, _>>()?;
@@ -62,17 +62,17 @@ impl Certificates {
         Ok(certificates)
     }
 
-    /// The errors of all listeners whose files do not do.
+    /// The errors of all listeners whose files cannot be used.
     #[must_use]
     pub fn load_each(listeners: &[ListenerOptions]) -> Vec<StartError> {
         let none = Certificates::default();
         listeners.iter().filter_map(|listener| none.of_options(listener).err()).collect()
     }
 
-    /// The certificate of a listener with these options: the one that there is, where nothing but its files may have changed.
+    /// The certificate of a listener with these options: the present one, if the options are the same; otherwise its files are read.
     ///
     /// # Errors
-    /// The files do not do.
+    /// The files cannot be used.
     pub fn of_options(&self, listener: &ListenerOptions) -> Result<Certificate, StartError> {
         let made_of = listener.tls.clone().map(|tls| (tls, listener.profile().alpn));
         let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
@@ -85,7 +85,7 @@ impl Certificates {
         Ok(Certificate { listener: listener.name.clone(), made_of, acceptor })
     }
 
-    /// From now on these, by the places of the listeners.
+    /// Replaces all certificates, in the order of the listeners.
     pub fn replace(&self, all: Vec<Certificate>) {
         *self.all.write().unwrap_or_else(PoisonError::into_inner) = all;
     }
@@ -96,7 +96,7 @@ impl Certificates {
         all.get(listener).and_then(|c| c.acceptor.clone())
     }
 
-    /// When the certificate of each listener that has one ceases to hold, in seconds since 1970: its chain's first to do so.
+    /// When the certificate of each listener expires, in seconds since 1970: the earliest time in its chain.
     #[must_use]
     pub fn expiry(&self) -> Vec<(String, i64)> {
         let until = |c: &Certificate| {
@@ -116,7 +116,7 @@ impl Certificates {
         self.all.read().unwrap_or_else(PoisonError::into_inner).iter().flat_map(of).collect()
     }
 
-    /// Says what has expired or will soon.
+    /// Warns in the log of what has expired or will soon.
     fn warn(&self) {
         for (listener, warning) in self.warnings(now()) {
             tracing::warn!(listener, "TLS: {warning}");
@@ -129,21 +129,21 @@ impl Certificates {
         for Certificate { listener, acceptor, .. } in &all {
             match acceptor.as_ref().map(|a| a.reload_if_changed()) {
                 Some(Ok(true)) => {
-                    tracing::info!(listener, "new certificate: new connections get it");
+                    tracing::info!(listener, "the certificate has changed; new connections get the new one");
                     self.warn();
                 }
                 Some(Err(error)) => {
-                    tracing::error!(listener, %error, "the certificate has changed and does not do; the old one stays");
+                    tracing::error!(listener, %error, "the new certificate cannot be used; the old one stays in use");
                 }
                 Some(Ok(false)) | None => {}
             }
         }
     }
 
-    /// Looks at the files now and then, for as long as the process lives, once there is any.
+    /// Starts a thread that looks at the files now and then, if there are any.
     ///
     /// # Errors
-    /// No thread can be had.
+    /// The thread cannot be started.
     pub fn watch(&self) -> std::io::Result<()> {
         let is_empty = self.all.read().unwrap_or_else(PoisonError::into_inner).iter().all(|c| c.acceptor.is_none());
         if is_empty || self.is_watching.swap(true, Ordering::SeqCst) {

@@ -1,4 +1,4 @@
-//! Which engine runs, and why.
+//! Chooses the engine, and says why.
 
 use super::error::StartError;
 use crate::config::raw::EngineChoice;
@@ -14,7 +14,7 @@ pub enum Kind {
     IoUring,
 }
 
-/// The choice.
+/// The engine that was chosen, and why.
 #[derive(Debug)]
 pub struct Chosen {
     /// What runs.
@@ -24,7 +24,7 @@ pub struct Chosen {
 }
 
 impl Chosen {
-    /// For people.
+    /// The choice in words.
     pub fn describe(&self) -> String {
         match (self.kind, &self.refused) {
             (Kind::IoUring, _) => "io_uring".into(),
@@ -33,7 +33,7 @@ impl Chosen {
         }
     }
 
-    /// For the metric: a name, and a reason out of few.
+    /// The labels of the metric: the name, and one of a few reasons.
     pub fn label(&self) -> (&'static str, &'static str) {
         match (self.kind, &self.refused) {
             (Kind::IoUring, _) => ("io_uring", "works"),
@@ -52,10 +52,10 @@ fn reason(error: &io::Error) -> &'static str {
     }
 }
 
-/// Finds out by trying: one connection, and then all rings, which may be more than the lockable memory allows.
+/// Tries io_uring with one connection, and then with all rings, which may need more locked memory than is allowed.
 ///
 /// # Errors
-/// io_uring was asked for by name and does not work.
+/// The configuration asks for io_uring, and it does not work.
 pub fn choose<R>(
     choice: EngineChoice,
     make_rings: impl FnOnce() -> io::Result<R>,

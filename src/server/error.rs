@@ -71,10 +71,11 @@ impl StartError {
             kinds.contains(&error.kind())
         };
         match self {
-            StartError::Tls { .. } | StartError::IoUring { .. } | StartError::Log(LogError::NoDirectory { .. }) => true,
+            StartError::Tls { .. } | StartError::Log(LogError::NoDirectory { .. }) => true,
             StartError::Listen { error, .. } | StartError::Admin { error, .. } => stays(error),
             StartError::Log(LogError::Io { what, error, .. }) => is_of_the_start(what) && stays(error),
-            StartError::Log(_) | StartError::Resource { .. } => false,
+            // A container's profile or a kernel's setting may be another at the next start.
+            StartError::Log(_) | StartError::Resource { .. } | StartError::IoUring { .. } => false,
         }
     }
 }

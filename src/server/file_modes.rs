@@ -1,11 +1,11 @@
-//! How files are written: what was asked for, and what kernel and file system can do.
+//! Decides how files are written, from what was asked for and what the kernel and the file system can do.
 
 use crate::config::checked::StreamSettings;
 use crate::config::raw::Io;
 use crate::log::disk::{Caching, Disk};
 use std::path::Path;
 
-/// What works in a directory, tried with real writes.
+/// Which file modes work in a directory. This was tried with real writes.
 #[derive(Debug, Clone, Copy)]
 pub struct FileModes {
     dont_cache: bool,
@@ -13,7 +13,7 @@ pub struct FileModes {
 }
 
 impl FileModes {
-    /// Tries.
+    /// Tries them in a directory.
     pub fn probe(disk: &dyn Disk, dir: &Path) -> FileModes {
         FileModes { dont_cache: disk.can_drop_cache(dir), direct: disk.can_bypass_cache(dir) }
     }

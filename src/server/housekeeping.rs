@@ -1,4 +1,4 @@
-//! The housekeeping thread: its start, and how streams are kept.
+//! Starts the housekeeping thread, and tells it how to keep each stream.
 
 use super::error::StartError;
 use super::error::resource;
@@ -41,7 +41,7 @@ fn shelf(stream: &str, compress: Option<i32>, options: &Options) -> Shelf {
     Shelf { dir: options.data_dir.join(stream), home, compress }
 }
 
-/// Finds again what was moved to `sealed_dir`, also of streams that have no directory here any more.
+/// Makes the symlinks to what was moved to `sealed_dir` again, also for streams that have no directory here any more.
 ///
 /// # Errors
 /// A directory cannot be listed, or a symlink not made.
@@ -58,7 +58,7 @@ pub fn find_again(disk: &dyn Disk, options: &Options) -> Result<(), LogError> {
 /// Starts the thread.
 ///
 /// # Errors
-/// None can be had.
+/// The thread cannot be started.
 pub fn start(
     disk: &Arc<dyn Disk>,
     clock: &Arc<dyn Clock>,
@@ -73,7 +73,7 @@ pub fn start(
     let body = move || {
         crate::host::sys::lowest_priority();
         if catch_unwind(AssertUnwindSafe(|| keeper.run(&*sleeper))).is_err() {
-            // Nobody's line depends on it; but nothing is deleted or compressed any more.
+            // No line depends on it, but nothing is deleted or compressed any more.
             tracing::error!("housekeeping died of a bug: restart the server before the disk is full");
         }
     };

@@ -1,4 +1,4 @@
-//! A running server as its configuration sees it: what it was started with, and the ways to change that.
+//! A running server as a reload sees it: its options, and the ways to change them.
 
 use super::certificates::Certificates;
 use super::file_modes::FileModes;
@@ -18,22 +18,22 @@ use crate::watch::render::Metrics;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-/// Listeners that a reload may add to those of the start; their accounts are made at the start.
+/// How many listeners reloads may add. Their accounts are made at the start.
 pub const SPARE_LISTENERS: usize = 16;
-/// Streams that a reload may add to those of the start.
+/// How many streams reloads may add.
 pub const SPARE_STREAMS: usize = 16;
 
-/// See the module. Listeners and streams keep their places for as long as the server runs.
+/// The state of a running server. Listeners and streams keep their indices for as long as it runs.
 pub struct Live {
     /// What is in force; `options.listeners` are those of `runs`.
     pub options: Options,
-    /// The listeners, also those that are gone.
+    /// The listeners, also those that were removed.
     pub runs: Vec<ListenerRun>,
     /// Their sockets.
     pub sources: Vec<Source>,
-    /// To each reactor.
+    /// The queue of changes to each reactor.
     pub changes: Vec<reactor::Changes>,
-    /// To each writer.
+    /// The queue of changes to each writer.
     pub writer_changes: Vec<writer::Changes>,
     pub shards: Vec<Arc<Shard>>,
     pub spread: Arc<Spread>,
@@ -53,7 +53,7 @@ pub struct Live {
 }
 
 impl Live {
-    /// Sockets are to be closed by those who accept from them, with nobody left in their queues; not held open here.
+    /// Drops the copies of the sockets. The threads that accept from them close them, once their queues are empty.
     pub fn let_go_of_sockets(&mut self) {
         self.sources.iter_mut().for_each(|s| s.copies.clear());
     }

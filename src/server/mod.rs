@@ -1,4 +1,4 @@
-//! A server: puts the parts together, starts the threads, waits for signals, ends in order.
+//! A server: puts the parts together, starts the threads, waits for signals, and ends in order.
 
 mod admin;
 mod build;
@@ -46,17 +46,17 @@ pub struct Server {
     notices: Receiver<Notice>,
     threads: Threads,
     watchdog: Watchdog,
-    /// What it told at the start.
+    /// What the server told when it was ready.
     pub started: Started,
 }
 
-/// Where a server's control thread hears of signals, and of its own threads.
+/// The channel on which the control thread hears of signals and of its own threads.
 pub type Notices = (Sender<Notice>, Receiver<Notice>);
 
 /// Starts a server on this machine's disk and clock.
 ///
 /// # Errors
-/// Whatever keeps it from starting.
+/// The server cannot start.
 pub fn start(
     options: &Options,
     notices: Notices,
@@ -88,12 +88,12 @@ fn start_around(options: &Options, notices: Notices, around: Around) -> Result<S
 }
 
 impl Server {
-    /// From here on the process is confined so: a reload that needs more says so.
+    /// Tells the server how the process is confined, so that a reload that needs more can say so.
     pub fn confined(&mut self, confinement: Confinement) {
         self.live.confinement = confinement;
     }
 
-    /// What `/metrics` shows, for whoever runs the server in its own process.
+    /// The text of `/metrics`, for a program that runs the server in its own process.
     #[must_use]
     pub fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.live.metrics)
@@ -142,7 +142,7 @@ impl Server {
         clean
     }
 
-    /// Takes the configuration over as it is now, as far as it can change.
+    /// Reads the configuration again and takes over what can change without a restart.
     fn reload(&mut self, read: Result<Options, ConfigErrors>) {
         self.live.manager.reloading();
         match read
@@ -154,12 +154,12 @@ impl Server {
                 report
                     .restart
                     .iter()
-                    .for_each(|what| tracing::warn!(what, "restart needed: it stays as it was until then"));
+                    .for_each(|what| tracing::warn!(what, "restart needed: this stays as it was until then"));
                 if report == Report::default() {
-                    tracing::info!("reloaded: nothing is different");
+                    tracing::info!("reloaded: nothing has changed");
                 }
             }
-            Err(error) => tracing::error!(error, "the configuration cannot be taken over; nothing changes"),
+            Err(error) => tracing::error!(error, "the new configuration cannot be used; the old one stays in use"),
         }
         self.live.manager.ready(&self.status());
     }
@@ -181,7 +181,7 @@ impl Server {
         }
     }
 
-    /// The next notice, if one comes before the deadline; meanwhile the watchdog has its turns.
+    /// The next notice, if one comes before the deadline. Meanwhile it feeds the watchdog.
     fn next_notice(&mut self, deadline: Option<Instant>) -> Result<Notice, RecvTimeoutError> {
         loop {
             let Some(until) = deadline.into_iter().chain(self.watchdog.due()).min() else {
@@ -197,7 +197,7 @@ impl Server {
         }
     }
 
-    /// Says that the end is near, and serves on until load balancers have seen it.
+    /// Waits for `drain_delay`: /readyz fails, but the server goes on serving until load balancers have noticed.
     fn leave(&mut self, signal: i32) {
         self.live.manager.stopping("ending: taking in what was received");
         let drain_delay = self.live.options.drain_delay;
@@ -212,7 +212,7 @@ impl Server {
         tracing::info!(signal, "ending: no new connections, taking in what was received");
     }
 
-    /// Waits until the deadline; less long if a thread ends.
+    /// Waits until the deadline, or until a thread ends.
     fn wait_for_nothing(&mut self, deadline: Instant) {
         loop {
             match self.next_notice(Some(deadline)) {
@@ -256,7 +256,7 @@ impl Server {
         self.threads.writers_clean()
     }
 
-    /// Waits until all reactors (or all writers) have ended. False: the time was over first.
+    /// Waits until all reactors (or all writers) have ended. Returns false if the time was over first.
     fn wait(&mut self, deadline: Instant, reactors: bool) -> bool {
         while !self.threads.all_ended(reactors) {
             match self.notices.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -298,7 +298,7 @@ impl Server {
     }
 }
 
-/// Time that abandoned threads get to let go.
+/// How long the server waits for abandoned threads to stop.
 const GRACE: Duration = Duration::from_secs(1);
 
 fn died(name: &str) -> bool {

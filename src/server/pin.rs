@@ -1,4 +1,4 @@
-//! Threads with names and places.
+//! Starts threads with names, on the CPUs of the plan.
 
 use crate::host::sys::prefer_node;
 use crate::host::topology::ShardPlan;
@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 
-/// Keeps this thread on these CPUs; none: anywhere. Where that cannot be had, it says so once and goes on.
+/// Pins this thread to these CPUs; with none it may run anywhere. If that fails, it logs a warning and goes on.
 fn stay_on(cpus: &[usize]) {
     if cpus.is_empty() {
         return;
@@ -33,7 +33,7 @@ pub struct Place<'a> {
 }
 
 impl ShardPlan {
-    /// Of the writer and what belongs to it.
+    /// The place of a writer and its helpers.
     pub fn writer_place(&self) -> Place<'_> {
         Place { cpus: &self.writer, node: self.node }
     }
@@ -48,7 +48,7 @@ impl Place<'_> {
     }
 }
 
-/// Runs `body` in that place: the memory that it touches and the threads that it starts belong there. Then goes back.
+/// Runs `body` on these CPUs and this node, with the memory that it touches and the threads that it starts. Then goes back.
 pub fn placed<T>(place: Place<'_>, body: impl FnOnce() -> T) -> T {
     let before = sched_getaffinity(Pid::from_raw(0));
     if before.is_err() {
@@ -68,7 +68,7 @@ pub fn placed<T>(place: Place<'_>, body: impl FnOnce() -> T) -> T {
 /// Starts a thread in its place that sends what `body` returns, or that it panicked.
 ///
 /// # Errors
-/// No thread can be had.
+/// The thread cannot be started.
 pub fn spawn(
     name: String,
     place: Place<'_>,
@@ -79,7 +79,7 @@ pub fn spawn(
     std::thread::Builder::new().name(name.clone()).spawn(move || {
         Place { cpus: &cpus, node }.take();
         let notice = catch_unwind(AssertUnwindSafe(body)).unwrap_or(Notice::Died(name));
-        // Nobody listens any more only when the process is ending.
+        // Sending fails only when the process is ending.
         let _ = notices.send(notice);
     })
 }

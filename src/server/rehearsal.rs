@@ -1,5 +1,5 @@
-//! Whether a server could start here, found out without starting one: what `check` and `doctor` say, and what `serve` says before it
-//! confines itself, since behind that every refusal looks alike.
+//! Finds out whether a server could start here, without starting one. `check` and `doctor` use it. `serve` uses it before the
+//! sandbox is in place, because after that every refusal looks like a missing permission.
 
 use super::certificates::Certificates;
 use super::error::StartError;
@@ -13,7 +13,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
-/// All that would keep a server from starting with these options, here and now. Makes and removes nothing.
+/// Everything that would keep a server from starting with these options, here and now. It makes and removes nothing.
 #[must_use]
 pub fn look(options: &Options) -> Vec<StartError> {
     let mut found = data_directories(options);
@@ -37,7 +37,7 @@ pub fn look(options: &Options) -> Vec<StartError> {
     found
 }
 
-/// Those that concern the directories of the data and of sealed segments.
+/// The part of [`look`] that is about the data directory and `sealed_dir`.
 #[must_use]
 pub fn data_directories(options: &Options) -> Vec<StartError> {
     let dirs = std::iter::once(&options.data_dir).chain(&options.sealed_dir);
@@ -65,7 +65,7 @@ fn address(listener: &ListenerOptions) -> Result<(), StartError> {
     result.map_err(|error| refused(listener, error))
 }
 
-/// A socket that is bound and does not listen: nobody can connect to it, and it is gone at once.
+/// Binds a socket and closes it at once. It never listens, so nobody can connect to it.
 fn bind(address: SocketAddr) -> io::Result<()> {
     match address.port() {
         0 => Ok(()),

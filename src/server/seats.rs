@@ -1,4 +1,4 @@
-//! The reactors: what each is made of, and its start.
+//! What each reactor is made of, and how it is started.
 
 use super::certificates::Certificates;
 use super::error::StartError;
@@ -50,7 +50,7 @@ pub fn listener_runs(options: &Options, certificates: &Certificates) -> Vec<List
 }
 
 impl Seats<'_> {
-    /// Starts all reactors, each with one of these engines.
+    /// Starts all reactors, each with one of the engines.
     pub fn fill<E: Engine + Send + 'static>(&mut self, engines: Vec<E>) -> Result<(), StartError> {
         let per_shard = self.options.placement.reactors_per_shard;
         for (number, mut engine) in engines.into_iter().enumerate() {

@@ -1,5 +1,5 @@
-//! The service manager (systemd, or whatever speaks its protocol): what it is told (sd_notify(3)), the watchdog, sockets
-//! that come from it (sd_listen_fds(3)) and those it keeps over a restart (`FileDescriptorStoreMax=`).
+//! The service manager (systemd, or another with its protocol): what the server tells it (sd_notify(3)), the watchdog, the
+//! sockets that it passes (sd_listen_fds(3)), and the sockets that it keeps during a restart (`FileDescriptorStoreMax=`).
 //!
 //! Without a manager nothing here does anything.
 
@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-/// The name under which the admin socket is kept; no listener can be called so.
+/// The name under which the manager keeps the admin socket. No listener can have this name.
 pub const ADMIN: &str = "@@admin";
 
 /// The manager, if there is one.
@@ -24,27 +24,27 @@ pub struct Manager {
 /// A socket from the manager.
 #[derive(Debug)]
 pub struct Inherited {
-    /// Its name: `FileDescriptorName=`, or what we kept it as.
+    /// Its name: `FileDescriptorName=`, or the one under which the manager has kept it.
     pub name: String,
     /// The socket.
     pub socket: Socket,
 }
 
 impl Manager {
-    /// As the environment says (`NOTIFY_SOCKET`, `WATCHDOG_USEC`).
+    /// The manager that the environment names (`NOTIFY_SOCKET`, `WATCHDOG_USEC`).
     #[must_use]
     pub fn from_environment() -> Manager {
         let is_there = std::env::var_os("NOTIFY_SOCKET").is_some();
         Manager { is_there, watchdog: sd_notify::watchdog_enabled().filter(|_| is_there) }
     }
 
-    /// True if somebody listens.
+    /// True if there is a manager.
     #[must_use]
     pub fn is_there(&self) -> bool {
         self.is_there
     }
 
-    /// How often a sign of life is wanted at least; `None`: it is not.
+    /// How often the manager wants a sign of life at least. `None`: never.
     #[must_use]
     pub fn watchdog(&self) -> Option<Duration> {
         self.watchdog
@@ -54,41 +54,41 @@ impl Manager {
         if self.is_there
             && let Err(error) = sd_notify::notify(state)
         {
-            tracing::warn!(%error, "the service manager cannot be told");
+            tracing::warn!(%error, "cannot send a message to the service manager");
         }
     }
 
-    /// The server takes lines (again).
+    /// Tells the manager that the server takes lines (again).
     pub fn ready(&self, status: &str) {
         self.tell(&[NotifyState::Ready, NotifyState::Status(status)]);
     }
 
-    /// The configuration is being read again; [`Manager::ready`] must follow.
+    /// Tells the manager that the configuration is being read again; [`Manager::ready`] must follow.
     pub fn reloading(&self) {
         match NotifyState::monotonic_usec_now() {
             Ok(now) => {
                 self.tell(&[NotifyState::Reloading, now, NotifyState::Status("reading the configuration again")])
             }
-            Err(error) => tracing::warn!(%error, "the service manager cannot be told"),
+            Err(error) => tracing::warn!(%error, "cannot send a message to the service manager"),
         }
     }
 
-    /// The end has begun.
+    /// Tells the manager that the server is stopping.
     pub fn stopping(&self, status: &str) {
         self.tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
     }
 
-    /// What is going on, for `systemctl status`.
+    /// Sets the line that `systemctl status` shows.
     pub fn status(&self, status: &str) {
         self.tell(&[NotifyState::Status(status)]);
     }
 
-    /// Every part has given a sign of life.
+    /// Feeds the watchdog.
     pub fn alive(&self, status: &str) {
         self.tell(&[NotifyState::Watchdog, NotifyState::Status(status)]);
     }
 
-    /// Has sockets kept while this process is replaced by another.
+    /// Gives sockets to the manager, which keeps them while this process is replaced by another.
     pub fn keep<'a>(&self, name: &str, sockets: impl Iterator<Item = &'a Socket>) {
         if !self.is_there {
             return;
@@ -102,7 +102,7 @@ impl Manager {
         }
     }
 
-    /// Nobody needs the sockets kept under this name any more.
+    /// Tells the manager to close the sockets that it keeps under this name.
     pub fn forget(&self, name: &str) {
         self.tell(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
     }
@@ -122,14 +122,14 @@ pub fn inherits() -> bool {
     std::env::var_os("LISTEN_FDS").is_some()
 }
 
-/// Under which name the sockets of a listener are kept. No unit of the manager's has such a name.
+/// The name under which the manager keeps the sockets of a listener. No unit has such a name.
 #[must_use]
 pub fn kept_name(listener: &str) -> String {
     format!("@{listener}")
 }
 
-/// Takes those out that belong to a listener, with their names: those that a unit has named like it, else those bound to its address.
-/// What was kept for it at another address stays behind: the configuration has changed.
+/// Removes and returns the sockets of a listener, with their names: those that a unit has given its name, else those bound to its address.
+/// Sockets that were kept for it at another address are left over, because the configuration has changed.
 pub fn take_for(inherited: &mut Vec<Inherited>, name: &str, address: &Address) -> Vec<Inherited> {
     let is_named = !name.starts_with('@') && inherited.iter().any(|i| i.name == name);
     let is_any = matches!(address, Address::Tcp(tcp) if tcp.port() == 0);

@@ -1,4 +1,4 @@
-//! Where connections come in: the sockets of the listeners, bound here or come from the service manager.
+//! The sockets of the listeners, bound here or passed by the service manager.
 
 use super::error::StartError;
 use crate::host::address::Address;
@@ -17,17 +17,17 @@ pub struct Source {
     pub address: Address,
     /// One for each reactor, which accepts for itself.
     pub per_reactor: Vec<socket2::Socket>,
-    /// For the acceptor: what the kernel does not spread.
+    /// Sockets for the acceptor, because the kernel does not spread their connections.
     pub shared: Vec<socket2::Socket>,
-    /// Served like a connection.
+    /// A socket that a reactor serves like a connection (datagrams, standard input).
     pub single: Option<Socket>,
     /// The socket file that was made.
     pub file: Option<SocketFile>,
-    /// Copies, so that another listener can take the sockets over, or the service manager keep them.
+    /// Copies of the sockets, so that another listener can take them over, or the service manager can keep them.
     pub copies: Vec<socket2::Socket>,
-    /// The names under which the service manager keeps them; none: it does not.
+    /// The names under which the service manager keeps them. Empty: it does not.
     pub kept_as: Vec<String>,
-    /// They came from the service manager, which has them anyway.
+    /// They came from the service manager, which has them already.
     pub is_inherited: bool,
 }
 
@@ -49,7 +49,7 @@ impl Source {
     /// Binds a listener's sockets, unless the manager has passed some for it.
     ///
     /// # Errors
-    /// The address is taken, not ours or not allowed, or what was passed is no socket of that kind.
+    /// The address is taken, not of this host or not allowed, or a socket that was passed is of another kind.
     pub fn open(
         listener: &ListenerOptions,
         reactors: usize,
@@ -97,7 +97,7 @@ impl Source {
         Ok(source)
     }
 
-    /// Sockets that listen already, for whoever made them.
+    /// Makes a source of sockets that listen already.
     ///
     /// # Errors
     /// One of them is of another kind than the address says.
@@ -132,7 +132,7 @@ impl Source {
         Ok(self)
     }
 
-    /// What is served like a connection, for a reactor.
+    /// Takes the socket that a reactor serves like a connection.
     pub fn handed(&mut self, listener: ListenerId) -> Option<Handed> {
         self.single.take().map(|socket| Handed { listener, socket, peer: Peer::Local, moved: None })
     }
@@ -144,7 +144,7 @@ impl Source {
         self.kept_as = vec![name];
     }
 
-    /// True where the socket file that was made is gone, or another's.
+    /// True if the socket file that was made is gone, or was replaced by another.
     pub fn is_lost(&self) -> bool {
         self.file.as_ref().is_some_and(|file| !file.is_there())
     }
@@ -155,7 +155,7 @@ impl Source {
     }
 }
 
-/// As the system calls have it.
+/// The mode, owner and group of a socket file, as the system calls take them.
 pub fn access(socket: SocketAccess) -> listen::Access {
     let SocketAccess { mode, owner, group } = socket;
     listen::Access { mode, owner, group }
@@ -164,7 +164,7 @@ pub fn access(socket: SocketAccess) -> listen::Access {
 /// Opens the sockets of all listeners, or of none.
 ///
 /// # Errors
-/// The first that cannot be had.
+/// The first one that cannot be opened.
 pub fn open_all(
     listeners: &[ListenerOptions],
     reactors: usize,

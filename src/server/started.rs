@@ -1,4 +1,4 @@
-//! What a server is started on, and what it tells when it is ready.
+//! What a server is started with, and what it tells when it is ready.
 
 use super::service::{Inherited, Manager};
 use crate::host::clock::Clock;
@@ -25,7 +25,7 @@ pub struct Started {
     pub connection_bytes: usize,
 }
 
-/// What a server runs on.
+/// What a server is started with.
 pub struct Around {
     /// Its disk.
     pub disk: Arc<dyn Disk>,

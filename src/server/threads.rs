@@ -1,4 +1,4 @@
-//! The threads of a running server, and how they are ended.
+//! The threads of a running server, and how they end.
 
 use super::pin::{Place, spawn};
 use crate::host::peer::ListenerId;
@@ -33,7 +33,7 @@ impl Threads {
     /// Starts the acceptor, for these sockets.
     ///
     /// # Errors
-    /// They cannot be watched, or no thread can be had.
+    /// The sockets cannot be watched, or the thread cannot be started.
     pub fn start_acceptor(
         &mut self,
         sockets: Vec<(ListenerId, socket2::Socket)>,
@@ -50,7 +50,7 @@ impl Threads {
         Ok(())
     }
 
-    /// Lets acceptors hand on what waits, and end, before reactors do.
+    /// Ends the acceptors, before the reactors. They hand over first the connections that wait.
     pub fn stop_acceptors(&mut self) {
         if let Some(stop) = self.acceptor.take() {
             stop.stop();
@@ -60,8 +60,8 @@ impl Threads {
         }
     }
 
-    /// Lets housekeeping put away what was sealed at the end, until then at most, and end. It stops between two steps, and the next
-    /// start goes on.
+    /// Lets housekeeping compress and move what was sealed at the end, until the deadline, and then ends it. It stops between two steps,
+    /// and the next start goes on.
     pub fn stop_keeper(&mut self, control: &Control, deadline: Instant) {
         control.tidy();
         (self.keep)();
@@ -102,7 +102,7 @@ impl Threads {
         self.clean && self.writers_left == 0 && self.reactors_left == 0
     }
 
-    /// Asks all reactors and writers for a sign of life. The number that they answer with.
+    /// Pings all reactors and writers, and returns the number that they answer with.
     pub fn ping(&self, control: &Control) -> u64 {
         let ping = control.ping();
         self.wake_reactors();
@@ -110,7 +110,7 @@ impl Threads {
         ping
     }
 
-    /// Waits until everybody has gone round once, and so has taken over what was changed; at most as long as that.
+    /// Waits until every reactor and writer has answered a ping, and so has taken the changes over; at most until the timeout.
     pub fn go_round(&self, control: &Control, at_most: Duration) {
         let (ping, start) = (self.ping(control), Instant::now());
         while self.silent(ping).is_some() && start.elapsed() < at_most {

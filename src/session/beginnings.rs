@@ -1,12 +1,12 @@
-//! What a connection begins with that is not what its listener expects: the well-known beginnings of other protocols. They are noticed,
-//! so that a misconfigured sender is found in the log and not in the files.
+//! Recognises the first bytes of a connection that speaks another protocol than its listener expects. So a misconfigured sender
+//! shows up in the log, not only in the files.
 
 use crate::metrics::stats::Unexpected;
 
-/// Bytes that are looked at; a connection is judged by no more than its first.
+/// How many of the first bytes of a connection are looked at.
 pub const LOOKED_AT: usize = 24;
 
-/// What these first bytes of a connection are the beginning of; `None`: of nothing that is known.
+/// The protocol that begins with these first bytes of a connection. `None`: no known one.
 #[must_use]
 pub fn of(first: &[u8]) -> Option<Unexpected> {
     match first {

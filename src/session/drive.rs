@@ -1,4 +1,4 @@
-//! One connection in memory, driven as a reactor drives it: for the tests, fuzz targets and benchmarks of sessions.
+//! Drives one connection in memory as a reactor does, for the tests, fuzz targets and benchmarks of sessions.
 
 use super::memory::tail::{TailHandle, TailStore};
 use super::{AckLevel, Around, End, Found, Frame, Input, Landing, Reply, Session, Step, Turn, Window};
@@ -7,7 +7,7 @@ use crate::metrics::accounting::{Reason, Tally};
 use crate::metrics::stats::AnswerCells;
 use std::io;
 
-/// How large what it works in is, in bytes.
+/// The sizes of chunk, scratch buffer and tail budget, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Sizes {
     /// A chunk.
@@ -33,11 +33,11 @@ pub struct Kept {
     pub lines: u32,
 }
 
-/// See the module.
+/// See the module documentation.
 pub struct Drive<S> {
     /// The session.
     pub session: S,
-    /// How things stand around it.
+    /// The conditions around it.
     pub around: Around,
     /// What it found.
     pub kept: Vec<Kept>,
@@ -233,7 +233,7 @@ impl<S: Session> Drive<S> {
         }
     }
 
-    /// Everything that was found so far has reached this.
+    /// Tells it that everything found so far has reached this level.
     pub fn reach(&mut self, level: AckLevel) {
         for (frame, records) in &self.held {
             self.session.reached(frame.number, level, *records);
@@ -256,7 +256,7 @@ impl<S: Session> Drive<S> {
         }
     }
 
-    /// Lets it say what it has to say now.
+    /// Collects what it has to send now.
     pub fn speak(&mut self) {
         let wall_ns = self.around.wall_ns;
         self.session.output(&mut Reply { out: &mut self.said, wall_ns, answers: &self.answers });

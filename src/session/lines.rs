@@ -1,8 +1,8 @@
-//! The framing of lines: records end in a newline; otherwise they are the bytes as sent, NUL and invalid UTF-8 included.
+//! The framing of lines. Records end in a newline; otherwise they are the bytes as sent, NUL and invalid UTF-8 included.
 //!
-//! Where records are written as they are, whole lines stay where they were received: a receive lands right behind the space of the
-//! partial line before it, which is copied in when its end arrives. Nothing is touched per line; newlines are counted and the last
-//! one found by SIMD. Whatever is written otherwise is received into the scratch buffer.
+//! Where records are written as they are, whole lines stay where they were received. A receive lands right behind the space for
+//! the partial line before it, which is copied there when its end arrives. No line is touched by itself: SIMD counts the
+//! newlines and finds the last one. Records that are written in another form are received into the scratch buffer.
 
 use super::write::{Form, MARKER_ROOM, Record};
 use super::{End, Landing, Step, Window};
@@ -12,8 +12,8 @@ use memchr::{memchr, memchr_iter, memrchr};
 use std::io::Write;
 
 words!(
-    /// What becomes of a line longer than `max_line_bytes`: its beginning is kept, marked ` [truncated N bytes]`; or it is dropped and
-    /// counted; or that, and the connection is closed.
+    /// What happens to a line longer than `max_line_bytes`: its beginning is kept and marked ` [truncated N bytes]`; or it is dropped and
+    /// counted; or it is dropped and counted, and the connection is closed.
     TooLong { Truncate = "truncate", Drop = "drop", Close = "close" }
 );
 
@@ -22,7 +22,7 @@ words!(
 pub struct LineOptions {
     /// Longest line without its terminator, in bytes.
     pub max_line_bytes: usize,
-    /// What becomes of longer ones.
+    /// What happens to longer ones.
     pub too_long: TooLong,
     /// Remove one CR before each newline.
     pub strip_cr: bool,
@@ -52,7 +52,7 @@ pub const fn least_chunk(longest: usize) -> usize {
     longest + 16 * 1024
 }
 
-/// What becomes of one line.
+/// What happens to one line.
 enum Verdict {
     /// So many of its bytes are kept, and this is written behind them.
     Keep(usize, Marker),
@@ -124,7 +124,7 @@ impl Lines {
         if self.is_begun(tail_len) { form.room_for(tail_len) } else { 0 }
     }
 
-    /// Forgets the line that is begun, without a trace: whoever sent it is told.
+    /// Forgets the line that has begun, without counting it, because its sender is told.
     pub fn abandon(&mut self, window: &mut Window<'_>) {
         window.tail.clear();
         self.overlong = 0;
@@ -139,7 +139,7 @@ impl Lines {
         self.max() + usize::from(self.options.strips())
     }
 
-    /// What becomes of a line of `len` bytes, the last of which is `last`, behind which `cut` more are gone already.
+    /// Decides what happens to a line of `len` bytes whose last byte is `last`, and of which `cut` more bytes are gone already.
     fn judge(&self, mut len: usize, last: Option<u8>, cut: u64) -> Verdict {
         if cut == 0 && self.options.takes_off(last) {
             len -= 1;

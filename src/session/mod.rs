@@ -1,9 +1,9 @@
-//! The seam between reactors and protocols. A [`Protocol`] is one listener's: it says in plain data what a reactor must know of it,
-//! and makes a [`Session`] for each connection. A session finds records in received bytes, puts them into a [`Sink`], and says
-//! what to answer. It does no I/O, and a reactor knows no protocol by name.
+//! The seam between reactors and protocols. A [`Protocol`] belongs to one listener: it says in plain data what a reactor must
+//! know of it, and makes a [`Session`] for each connection. A session finds records in received bytes, puts them into a
+//! [`Sink`], and says what to answer. It does no I/O, and a reactor knows no protocol by name.
 //!
-//! What protocols share is here too: who may hold how much memory ([`memory`]), the framing of lines ([`lines`]), how records look on
-//! disk ([`mod@write`]), to which streams they may go ([`routes`]), and which answers are owed ([`owed`]).
+//! What protocols share is here too: who may hold how much memory ([`memory`]), the framing of lines ([`lines`]), how records
+//! look on disk ([`mod@write`]), to which streams they may go ([`routes`]), and which answers are owed ([`owed`]).
 
 pub mod beginnings;
 pub mod drive;
@@ -37,7 +37,7 @@ pub enum End {
     Broken(Reason),
 }
 
-/// How sure a sender wants to be of what is acknowledged to it; each is stronger than the one before.
+/// The levels of acknowledgement. Each is stronger than the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AckLevel {
     /// In our memory.
@@ -62,24 +62,24 @@ pub enum Refusal {
 /// What a session waits for from its client; each has its own deadline ([`Patience`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Waiting {
-    /// Nothing is begun.
+    /// Nothing has begun.
     #[default]
     Nothing,
     /// The end of a record.
     Line,
     /// The end of what comes first: a head, a handshake.
     Head,
-    /// More of what the head announced.
+    /// More of the body that the head announced.
     Body,
 }
 
-/// What a session's next turn needs.
+/// What the next turn of a session needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Turn {
     /// More input.
     #[default]
     Receive,
-    /// Only room: it holds input that it has not gone through.
+    /// Only room: it holds input that it has not handled yet.
     GoOn,
     /// Its answers must be sent first.
     Wait,
@@ -117,7 +117,7 @@ impl Landing {
     }
 }
 
-/// What has come.
+/// Input that has come.
 pub enum Input<'a> {
     /// So many bytes, in the sink's space from there on.
     Chunk {
@@ -163,7 +163,7 @@ impl Input<'_> {
     }
 }
 
-/// How things stand around a session.
+/// The conditions around a session.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Around {
     /// Nanoseconds since 1970, for formats that carry the time of receipt.
@@ -210,37 +210,37 @@ impl<'a> Window<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Step {
-    /// Everything was gone through; more input is welcome.
+    /// Everything was handled; the session takes more input.
     Continue,
-    /// So many bytes of the input were gone through, and what comes next needs a fresh chunk: the rest comes again with one.
-    /// Where all of the input was, the session holds the rest itself, and its turn is [`Turn::GoOn`].
+    /// This many bytes of the input were handled, and the next record needs a fresh chunk. The rest comes again with one. If all input
+    /// was handled, the session holds the rest itself, and its turn is [`Turn::GoOn`].
     Full(usize),
-    /// The peer broke a rule; close once what it has coming was sent. Of a datagram: nothing more of it is taken.
+    /// The peer broke a rule: close the connection after the last answers. Of a datagram, nothing more is taken.
     Close,
 }
 
-/// How a session stands. Plain data: reactors ask often.
+/// The state of a session, as plain data, because reactors ask often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct State {
     /// What it waits for.
     pub waiting: Waiting,
-    /// Changes whenever what it waits for came nearer: the deadline begins anew.
+    /// Changes whenever the session makes progress. Then the deadline begins anew.
     pub mark: u32,
     /// What the next turn needs.
     pub turn: Turn,
-    /// Going on leaves no more in the tail than there is.
+    /// Its next turn will leave no more in the tail than there is.
     pub frees_tail: bool,
     /// It holds leased memory that others need: it ends.
     pub is_called_in: bool,
-    /// No frame is being taken: what comes next may be refused.
+    /// No frame is open, so the next one may be refused.
     pub may_be_refused: bool,
     /// Ending the connection cuts nothing off.
     pub is_between: bool,
     /// There is something to send now.
     pub has_output: bool,
-    /// An answer is owed, now or once something has reached its level; it is given before the connection ends.
+    /// An answer is owed, now or when something has reached its level. The connection does not end before it is given.
     pub owes: bool,
-    /// It takes no more input and everything was said: the connection ends.
+    /// It takes no more input and has sent everything, so the connection ends.
     pub is_over: bool,
     /// Room that [`Session::finish`] needs at most for a clean end.
     pub finish_room: usize,
@@ -270,10 +270,11 @@ pub trait Session: Send {
     /// How it stands, with so much in its tail.
     fn state(&self, tail_len: usize) -> State;
 
-    /// So many more records of a frame are at least so safe. [`AckLevel::Durable`] stands for the listener's level, whichever it is.
+    /// This many more records of a frame have reached the level. [`AckLevel::Durable`] stands for the level of the listener, whichever
+    /// that is.
     fn reached(&mut self, frame: u32, level: AckLevel, records: u64);
 
-    /// Records of this connection will never reach their level. True: there is something to say before it ends.
+    /// Records of this connection will never reach their level. Returns true if there is something to send before it ends.
     fn failed(&mut self) -> bool {
         false
     }
@@ -281,7 +282,7 @@ pub trait Session: Send {
     /// Adds what is to be sent now.
     fn output(&mut self, reply: &mut Reply<'_>);
 
-    /// The configuration has changed: from the next frame on this holds. It is of the same protocol.
+    /// Takes over a changed configuration of the same protocol. It holds from the next frame on.
     fn renew(&mut self, _protocol: &Arc<dyn Protocol>) {}
 }
 
@@ -296,7 +297,7 @@ pub trait Protocol: Any + fmt::Debug + Send + Sync {
     /// True if the other is the same protocol with the same options.
     fn is_same(&self, other: &dyn Protocol) -> bool;
 
-    /// What `logweir check` says of it, behind what is true of any listener: `, replying with counts`.
+    /// What `logweir check` adds to the line of a listener: `, replying with counts`.
     fn describe(&self) -> String {
         String::new()
     }
@@ -333,7 +334,7 @@ pub fn same<T: Protocol + PartialEq>(this: &T, other: &dyn Protocol) -> bool {
     (other as &dyn Any).downcast_ref::<T>().is_some_and(|other| other == this)
 }
 
-/// A protocol as what it is; `None`: it is another.
+/// A protocol as its own type. `None`: it is another one.
 #[must_use]
 pub fn downcast<T: Protocol>(protocol: &Arc<dyn Protocol>) -> Option<Arc<T>> {
     let any: Arc<dyn Any + Send + Sync> = Arc::clone(protocol) as Arc<dyn Any + Send + Sync>;

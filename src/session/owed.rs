@@ -1,4 +1,5 @@
-//! Answers owed to a connection: so many records have reached the level, so say this; in the order of the connection.
+//! The answers that a connection is owed: each is due when so many records have reached the level, in the order of the
+//! connection.
 
 use super::AckLevel;
 use super::sink::Frame;
@@ -44,7 +45,7 @@ impl<T> Default for Owed<T> {
     }
 }
 
-/// Answers that a connection which waits for nothing keeps room for.
+/// How many answers an idle connection keeps room for.
 const FEW: usize = 4;
 
 impl<T> Owed<T> {
@@ -63,13 +64,13 @@ impl<T> Owed<T> {
         self.queue.is_empty()
     }
 
-    /// Begins a frame, whose records are to be answered for together.
+    /// Begins a frame. Its records are acknowledged together.
     pub fn open(&mut self, level: AckLevel) -> Frame {
         self.queue.push_back(Entry { say: None, level, unreached: 0, unwritten: 0 });
         Frame { number: self.first.wrapping_add(self.queue.len() as u32 - 1), level }
     }
 
-    /// So many more records belong to the open frame.
+    /// Adds this many records to the open frame.
     pub fn add(&mut self, records: u64) {
         if let Some(entry) = self.queue.back_mut() {
             entry.unreached += records;
@@ -77,26 +78,26 @@ impl<T> Owed<T> {
         }
     }
 
-    /// The open frame is complete: this is said when all its records have reached its level.
+    /// Completes the open frame. The answer is given when all its records have reached their level.
     pub fn close(&mut self, say: T) {
         if let Some(entry) = self.queue.back_mut() {
             entry.say = Some(say);
         }
     }
 
-    /// The open frame is complete, and this is said whatever becomes of its records.
+    /// Completes the open frame with an answer that does not wait for its records.
     pub fn close_at_once(&mut self, say: T) {
         if let Some(entry) = self.queue.back_mut() {
             (entry.say, entry.level) = (Some(say), AckLevel::Received);
         }
     }
 
-    /// Something to say that waits for no records, only for its turn.
+    /// Owes an answer that waits for no records, only for its turn.
     pub fn say(&mut self, say: T) {
         self.queue.push_back(Entry { say: Some(say), level: AckLevel::Received, unreached: 0, unwritten: 0 });
     }
 
-    /// Records of a frame are known to be at least so safe. Frames that were answered are forgotten.
+    /// Notes that records of a frame have reached this level. Frames that were answered are forgotten.
     pub fn reached(&mut self, frame: u32, level: AckLevel, records: u64) {
         let place = frame.wrapping_sub(self.first) as usize;
         if let Some(entry) = self.queue.get_mut(place) {
@@ -108,7 +109,7 @@ impl<T> Owed<T> {
         }
     }
 
-    /// True if one can be given now.
+    /// True if an answer can be given now.
     #[must_use]
     pub fn is_due(&self) -> bool {
         self.queue.front().is_some_and(Entry::is_due)
@@ -124,8 +125,8 @@ impl<T> Owed<T> {
         due.say
     }
 
-    /// No record that is awaited will reach its level. `instead` changes what is said, of each answer that was not given yet; none
-    /// waits any more. Of an open frame nothing is said, unless `open` says what.
+    /// Notes that no record will reach its level any more. `instead` changes each answer that was not given yet, and none waits any more.
+    /// An open frame gets no answer, unless `open` gives one.
     pub fn fail(&mut self, mut instead: impl FnMut(&mut T), open: Option<T>) {
         if self.queue.back().is_some_and(|entry| entry.say.is_none()) {
             self.queue.pop_back();
@@ -162,8 +163,8 @@ impl<T> Owed<T> {
     }
 }
 
-/// The other way to answer: how many records of the connection have reached the level. Only where all of them go to one stream, in
-/// which they reach it in their order.
+/// The other way to answer: how many records of the connection have reached the level. This needs all of them in one stream, where
+/// they reach it in their order.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Count {
     reached: u64,
@@ -171,7 +172,7 @@ pub struct Count {
 }
 
 impl Count {
-    /// So many more have.
+    /// Adds records that have reached the level.
     pub fn reached(&mut self, records: u64) {
         self.reached += records;
     }
@@ -182,7 +183,7 @@ impl Count {
         self.reached != self.told
     }
 
-    /// The count, if it is another than that told before.
+    /// The count, if it has changed since it was last told.
     pub fn next_due(&mut self) -> Option<u64> {
         let is_due = self.is_due();
         self.told = self.reached;

@@ -1,21 +1,21 @@
-//! What a reactor must know of a protocol, in plain data and in its own words.
+//! What a reactor must know of a protocol, in plain data.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// How long a connection may take for the rest of what it began; zero: for ever.
+/// How long a connection may take to finish what it began. Zero: for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Patience {
     /// For the end of a record.
     pub line: Duration,
-    /// For the end of what comes first.
+    /// For the end of a head or handshake.
     pub head: Duration,
-    /// For more of what was announced.
+    /// For more of a body that was announced.
     pub body: Duration,
 }
 
-/// A number that changes when there is news; whoever changes it wakes the reactors.
+/// A number that changes when there is news. The thread that changes it wakes the reactors.
 #[derive(Debug, Clone)]
 pub struct News(pub Arc<AtomicU64>);
 
@@ -35,25 +35,25 @@ impl PartialEq for News {
 
 impl Eq for News {}
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
     /// The protocol's name in configurations.
     pub name: &'static str,
-    /// What stands before an address in what people are shown, where the wire is plain and where it is encrypted.
+    /// The schemes of addresses that people are shown: without TLS, and with TLS.
     pub schemes: [&'static str; 2],
-    /// Clients can be told that they are refused, after they have waited for a chunk for so long; `None`: they cannot be told, and
+    /// How long a client waits for a chunk before it is told that it is refused. `None`: clients of this protocol cannot be told, so they
     /// wait.
     pub refuses_after: Option<Duration>,
-    /// Clients wait for answers: they go out at once, and input does not gather.
+    /// Clients wait for answers, so answers are sent at once, and input does not gather.
     pub answers: bool,
-    /// Where a record is dropped for want of a chunk, the connection ends: an answer behind it would be taken for it.
+    /// The connection ends when a record is dropped for want of a chunk, because the next answer would be taken for its own.
     pub drop_ends: bool,
     /// Bytes that a connection may leave in its tail at most.
     pub longest_tail: usize,
     /// Bytes of a chunk that the longest record needs, however it is written.
     pub least_chunk: usize,
-    /// Bytes of the scratch buffer that it wants; 0: everything stays where it is received.
+    /// Bytes of the scratch buffer that it needs. 0: records stay where they are received.
     pub scratch: usize,
     /// Memory of a connection at most beside its tail and what is leased, in bytes.
     pub bytes_per_connection: usize,
@@ -61,11 +61,12 @@ pub struct Profile {
     pub leases: bool,
     /// Protocols that TLS offers (RFC 7301), the first before the others.
     pub alpn: &'static [&'static [u8]],
-    /// Connections may go on in another reactor.
+    /// Connections may move to another reactor.
     pub may_move: bool,
-    /// Records come of it. Where none do, connections need no chunk, count for no limit but their own, and are served until the end.
+    /// It makes records. If not (the admin address), connections need no chunk, count for no limit but their own, and are served until the
+    /// end.
     pub makes_records: bool,
-    /// Tells that sessions may have something to say though nothing has come for them.
+    /// Tells that sessions may have something to send although they received nothing.
     pub news: Option<News>,
     /// How long a connection may take for the rest of what it began.
     pub patience: Patience,

@@ -1,4 +1,5 @@
-//! Which streams the records of a listener may go to: an allow-list of the configuration. No name is ever made of content.
+//! The streams to which the records of a listener may go: an allow-list from the configuration. A name is never made from
+//! content.
 
 use super::write::Format;
 
@@ -59,7 +60,7 @@ impl Routes {
         std::iter::once(&self.own).chain(&self.others)
     }
 
-    /// True if some stream is written so.
+    /// True if some stream is written in this format.
     #[must_use]
     pub fn any(&self, format: Format) -> bool {
         self.all().any(|route| route.format == format)

@@ -4,12 +4,12 @@ use super::AckLevel;
 use crate::metrics::accounting::{Reason, Tally};
 use crate::metrics::stats::Unexpected;
 
-/// What is acknowledged as a whole: a request, a message, a window. A session numbers its own.
+/// A frame: what is acknowledged as a whole (a request, a message, a window). A session numbers its frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Frame {
     /// Its number, in the order of the connection; see [`super::owed::Owed`].
     pub number: u32,
-    /// What must be true of its records before its answer is given; never more than the listener promises.
+    /// The level that its records must reach before its answer is given; never more than that of the listener.
     pub level: AckLevel,
 }
 
@@ -47,7 +47,7 @@ pub struct Sink<'a> {
 }
 
 impl<'a> Sink<'a> {
-    /// In this space, where nothing is committed yet.
+    /// A sink in this space, where nothing is committed yet.
     #[must_use]
     pub fn new(space: &'a mut [u8]) -> Self {
         let (dropped, truncated) = (None, Tally::default());
@@ -119,7 +119,7 @@ impl<'a> Sink<'a> {
         self.truncated.add(Tally { lines: 1, bytes });
     }
 
-    /// Notes that the client sends what nobody expects here: it is told of in the log, and counted.
+    /// Notes that the client sends something unexpected. It is logged and counted.
     pub fn notice(&mut self, what: Unexpected) {
         self.unexpected = Some(what);
     }

@@ -1,6 +1,6 @@
-//! What the parser says of a wrong value or key, in words for people.
+//! Turns what the parser says about a wrong value or key into words for people.
 
-/// The parser's names of types, and what a person would write.
+/// What the parser calls types, and the same in plain words.
 const TYPES: [(&str, &str); 6] = [
     ("expected usize", "expected a whole number without quotes, 0 or more"),
     ("expected a boolean", "expected true or false, without quotes"),

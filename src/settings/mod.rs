@@ -1,4 +1,4 @@
-//! Keys of a configuration and their values: units, ranges, and what is said of those that do not do.
+//! Keys of a configuration and their values: units, ranges, and the errors about them.
 
 mod hints;
 mod places;
@@ -33,12 +33,12 @@ impl ConfigError {
     }
 }
 
-/// All that is wrong with a configuration, in the order of its lines. Never empty.
+/// All errors of a configuration, in the order of its lines. Never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigErrors(Vec<ConfigError>);
 
 impl ConfigErrors {
-    /// These, sorted. What stands in no line comes last.
+    /// Sorts these errors. Those that belong to no line come last.
     #[must_use]
     pub fn new(first: ConfigError, others: Vec<ConfigError>) -> ConfigErrors {
         let mut all = vec![first];

@@ -1,4 +1,4 @@
-//! Where each key of a configuration stands, what is wrong with it, and the value that is in force.
+//! Where each key of a configuration is written, what is wrong with it, and the value that is in force.
 
 use super::hints::friendlier;
 use super::units::{Size, Time};
@@ -12,11 +12,11 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// Most errors that are told at once.
+/// The most errors that are reported at once.
 const MOST_ERRORS: usize = 20;
 
-/// See the module. Whoever checks a value notes what is wrong here and goes on with the default, so that one reading of a
-/// configuration tells all its errors.
+/// The places, values and errors of a configuration. A check that finds a wrong value notes the error here and goes on with the
+/// default, so that one run reports all errors.
 #[derive(Debug, Default)]
 pub struct Places {
     places: HashMap<String, String>,
@@ -26,7 +26,7 @@ pub struct Places {
     /// Every key there is, as `section.key`.
     known: Vec<String>,
     wrong: RefCell<Vec<ConfigError>>,
-    /// Sections of which a value could not be read: rules about them would speak of what nobody wrote.
+    /// Sections with a value that could not be read. Rules about them are not checked, because they would use a default instead.
     unread: RefCell<Vec<String>>,
     in_force: RefCell<BTreeMap<String, Option<String>>>,
 }
@@ -46,7 +46,7 @@ fn section_of(key: &str) -> &str {
     key.rsplit_once('.').map_or("", |(section, _)| section)
 }
 
-/// Text as TOML, and so that no variable is looked for in it.
+/// Text as a TOML string in which no variable is expanded.
 fn quoted(text: &str) -> String {
     toml::Value::String(text.replace('$', "$$")).to_string()
 }
@@ -71,8 +71,8 @@ impl Places {
         self.wrong.borrow_mut().push(error);
     }
 
-    /// Notes that a rule about several keys is broken, unless one of that section could not be read: the rule would speak of what
-    /// nobody wrote.
+    /// Notes that a rule about several keys is broken. It does nothing if a key of that section could not be read, because the rule
+    /// was then checked with a default.
     pub fn broken(&self, error: ConfigError) {
         let about = error.key.as_deref().unwrap_or("");
         if !self.unread.borrow().iter().any(|section| section_of(about) == section || about == section) {
@@ -80,15 +80,15 @@ impl Places {
         }
     }
 
-    /// What came of checking a rule; an error is noted as [`Places::broken`].
+    /// Takes the result of checking a rule, and notes an error as [`Places::broken`] does.
     pub fn kept<T>(&self, result: Result<T, ConfigError>) -> Option<T> {
         result.map_err(|error| self.broken(error)).ok()
     }
 
-    /// All that was noted.
+    /// All errors that were noted.
     ///
     /// # Errors
-    /// There is something.
+    /// Some error was noted.
     pub fn verdict(&self) -> Result<(), ConfigErrors> {
         let mut wrong = self.wrong.take();
         wrong.truncate(MOST_ERRORS);
@@ -115,7 +115,7 @@ impl Places {
     /// out.
     ///
     /// # Errors
-    /// One of those that cannot be left out.
+    /// A key that is wrong and cannot be left out.
     pub fn typed<T: DeserializeOwned>(
         &self,
         mut table: DeTable<'_>,
@@ -214,7 +214,7 @@ impl Places {
         value
     }
 
-    /// What need not be set.
+    /// A value that may be left out.
     pub fn optional<T: Display>(&self, key: &str, value: Option<&T>) {
         self.in_force(key, value.map(|value| quoted(&value.to_string())));
     }
@@ -226,7 +226,7 @@ impl Places {
     }
 }
 
-/// Takes a key out of a table; false: it is not there.
+/// Removes a key from a table. Returns false if it is not there.
 fn leave_out(table: &mut DeTable<'_>, key: &str) -> bool {
     match key.split_once('.') {
         None => table.remove(key).is_some(),

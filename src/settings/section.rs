@@ -1,4 +1,4 @@
-//! One section of a configuration, typed by whoever it belongs to.
+//! The keys of one section, typed by the module that they belong to.
 
 use super::units::{Size, Time};
 use super::{ConfigError, Places};
@@ -16,7 +16,7 @@ pub struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// Those keys of a section.
+    /// Makes the section of these keys.
     #[must_use]
     pub fn new(name: String, keys: DeTable<'a>, places: &'a Places) -> Self {
         Section { name, keys, places }
@@ -25,7 +25,7 @@ impl<'a> Section<'a> {
     /// The keys, typed.
     ///
     /// # Errors
-    /// A key that is not known, or a value of another type.
+    /// A key is not known, or a value has another type.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
         self.places.typed(self.keys.clone(), &self.name, (&self.name, &[]))
     }
@@ -82,7 +82,7 @@ macro_rules! section {
         pub struct $name { $(pub $key: Option<$type>),* }
 
         impl $name {
-            /// The keys, for the test that holds the documentation complete.
+            /// The keys, for the test that the documentation is complete.
             pub const KEYS: &'static [&'static str] = &[$(stringify!($key)),*];
         }
     };

@@ -1,4 +1,4 @@
-//! Sizes and times that carry their unit.
+//! Sizes and times with their units.
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use std::fmt;

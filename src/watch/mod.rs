@@ -1,4 +1,4 @@
-//! Looking at a server: what it says of itself, and what others make of that.
+//! Observing a server: its metrics, pages and log, and the commands that read them.
 
 pub mod admin;
 pub mod doctor;

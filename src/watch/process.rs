@@ -1,5 +1,5 @@
-//! What Prometheus' own clients tell of a process, under the same names: CPU time, memory, descriptors, threads, start. From
-//! `/proc/self` (proc(5)); what cannot be read is left out.
+//! The process metrics that Prometheus' own clients have, under the same names: CPU time, memory, descriptors, threads, start.
+//! They come from `/proc/self` (proc(5)); what cannot be read is left out.
 
 use nix::unistd::{SysconfVar, sysconf};
 use std::fmt::Write;

@@ -1,6 +1,7 @@
-//! The text of `/metrics`: a snapshot of every thread's counts, through the `metrics` facade into the Prometheus exporter.
+//! Makes the text of `/metrics`: a snapshot of every thread's counts, through the `metrics` facade and the Prometheus exporter.
 //!
-//! Latencies are our own fixed buckets, added as text: the exporter's histograms keep every sample until rendered.
+//! Latencies have our own fixed buckets, added as text, because the histograms of the exporter keep every sample until they are
+//! rendered.
 
 use super::{process, server_info};
 use crate::host::version;
@@ -41,7 +42,7 @@ impl RecoverySums {
     }
 }
 
-/// Tells by listener when its certificate ceases to hold, in seconds since 1970.
+/// Tells for each listener when its certificate expires, in seconds since 1970.
 pub type Expiry = Box<dyn Fn() -> Vec<(String, i64)> + Send + Sync>;
 
 /// Everything that is shown.
@@ -58,9 +59,9 @@ pub struct Metrics {
     pub recovery: OnceLock<RecoverySums>,
     /// Set at the start: what housekeeping has done, and where the files are, as an absolute path.
     pub kept: OnceLock<(KeptCounts, Arc<dyn Disk>, PathBuf)>,
-    /// Set when the engine is chosen: its name, and why it.
+    /// Set when the engine is chosen: its name and the reason.
     pub engine: OnceLock<(&'static str, &'static str)>,
-    /// Set at the start: when the certificates of listeners cease to hold, in seconds since 1970.
+    /// Set at the start: when the certificates of listeners expire, in seconds since 1970.
     pub expiry: OnceLock<Expiry>,
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,

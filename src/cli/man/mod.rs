@@ -1,4 +1,4 @@
-//! `logweir man`: the manual pages, from the command line itself and from the documented configuration.
+//! `logweir man`: makes the manual pages from the command line and from the documented configuration.
 
 mod options;
 mod roff;
@@ -62,7 +62,7 @@ fn write_command(command: &Command, name: &str, dir: &Path) -> io::Result<usize>
     Ok(pages)
 }
 
-/// What holds for the program as a whole.
+/// The sections about the program as a whole: exit codes, signals, environment, files.
 fn around() -> String {
     let mut text = String::new();
     for (title, entries) in AROUND {
@@ -82,9 +82,9 @@ const AROUND: &[(&str, &[(&str, &str)])] = &[
             ("0", "Done; for serve: everything received is durable."),
             (
                 "1",
-                "For serve: it could not start, or something received is not durable. For verify: damage was found. For doctor: a promise does not hold on this host.",
+                "For serve: it could not start, or something received is not durable. For check: a server could not start now. For verify: it found damage. For doctor: it found a problem.",
             ),
-            ("2", "Wrong usage. For verify also: it could not look."),
+            ("2", "Wrong usage. For verify and doctor also: it could not look."),
             ("78", "The configuration cannot be used (EX_CONFIG); standard error says where it is wrong."),
         ],
     ),
@@ -93,9 +93,9 @@ const AROUND: &[(&str, &[(&str, &str)])] = &[
         &[
             (
                 "SIGTERM, SIGINT",
-                "End in order: wait for drain_delay, take in what was received, sync, seal. A second one ends it at once.",
+                "Stop in order: wait for drain_delay, take in what was received, sync, seal. A second signal stops the server at once.",
             ),
-            ("SIGHUP", "Read the configuration and the certificates again; open connections go on."),
+            ("SIGHUP", "Read the configuration and the certificates again. Open connections go on."),
             ("SIGUSR1", "Rotate: seal the active segments and begin new ones."),
         ],
     ),
@@ -104,7 +104,11 @@ const AROUND: &[(&str, &[(&str, &str)])] = &[
         &[
             (
                 "LOGWEIR_SECTION__KEY",
-                "Sets a key of the configuration, as LOGWEIR_STORAGE__SYNC_INTERVAL=1s. It overrules the file, and --set overrules it.",
+                "Sets a key of the configuration, such as LOGWEIR_STORAGE__SYNC_INTERVAL=1s. It comes before the file; --set comes before it.",
+            ),
+            (
+                "LOGWEIR_ENGINE, LOGWEIR_SHUTDOWN_TIMEOUT, LOGWEIR_DRAIN_DELAY",
+                "Set the keys of these names, which are in no section.",
             ),
             (
                 "LOGWEIR_CONFIG, LOGWEIR_LISTEN, LOGWEIR_DATA_DIR, LOGWEIR_ADMIN, LOGWEIR_NO_SANDBOX",
@@ -112,7 +116,7 @@ const AROUND: &[(&str, &[(&str, &str)])] = &[
             ),
             (
                 "NOTIFY_SOCKET, WATCHDOG_USEC, LISTEN_FDS, LISTEN_FDNAMES",
-                "From the service manager: readiness, watchdog, socket activation and sockets kept over a restart.",
+                "Set by the service manager, for readiness, the watchdog, socket activation and sockets that it keeps during a restart.",
             ),
         ],
     ),
@@ -123,10 +127,10 @@ const AROUND: &[(&str, &[(&str, &str)])] = &[
                 "/etc/logweir/logweir.toml",
                 "The configuration of logweir.service; logweir@NAME.service reads NAME.toml.",
             ),
-            ("/var/lib/logweir", "Its data directory: a directory for each stream, with plain text files."),
+            ("/var/lib/logweir", "Its data directory. It has a directory of plain text files for each stream."),
             (
                 "NNN-NNNNNNNNNN.log, .log.active, .trail",
-                "A sealed segment, one that is being written, and the checksums beside each.",
+                "A sealed segment, a segment that is being written, and the checksums of each.",
             ),
         ],
     ),

@@ -1,11 +1,11 @@
-//! logweir.toml(5), from config/logweir.toml: its comments are the documentation, and stay the only one.
+//! Makes logweir.toml(5) from the comments in config/logweir.toml, so that each key is explained in one place only.
 
 use super::roff::{escaped, prose};
 
 /// The documented configuration.
 const DOCUMENTED: &str = include_str!("../../../config/logweir.toml");
 
-/// What a line of it is.
+/// The kinds of lines in it.
 #[derive(Debug, PartialEq)]
 enum Line<'a> {
     Blank,
@@ -15,7 +15,7 @@ enum Line<'a> {
     Prose(&'a str),
 }
 
-/// The line without its comment sign, and what that makes it: keys are commented out with their defaults.
+/// Finds out the kind of a line, without its comment sign: keys are commented out with their defaults.
 fn read(line: &str) -> Line<'_> {
     let text = line.strip_prefix('#').unwrap_or(line);
     let text = text.strip_prefix(' ').unwrap_or(text);
@@ -33,7 +33,7 @@ fn read(line: &str) -> Line<'_> {
     if text.starts_with(' ') { Line::Example(text.trim()) } else { Line::Prose(text) }
 }
 
-/// Text, prose that waits for what it is about, and keys that wait for others with the same prose.
+/// The page so far, prose that waits for its key or section, and keys that wait for others with the same prose.
 #[derive(Default)]
 struct Page {
     text: String,
@@ -42,7 +42,7 @@ struct Page {
 }
 
 impl Page {
-    /// Prose on its own.
+    /// Ends a paragraph of prose.
     fn paragraph(&mut self) {
         self.entry();
         if !self.about.is_empty() {
@@ -51,7 +51,7 @@ impl Page {
         }
     }
 
-    /// The keys gathered, with their prose.
+    /// Writes the keys gathered so far, with their prose.
     fn entry(&mut self) {
         if self.keys.is_empty() {
             return;
@@ -67,7 +67,7 @@ impl Page {
     }
 }
 
-/// The page.
+/// Makes the page.
 pub fn page() -> String {
     let text = format!(
         ".TH LOGWEIR.TOML 5 \"\" \"logweir {}\" logweir\n.SH NAME\nlogweir.toml \\- configuration of the logweir server\n\

@@ -1,6 +1,6 @@
-//! Text as roff(7) takes it.
+//! Escapes text for roff(7).
 
-/// Characters, and none of them a request or an escape.
+/// Escapes text, so that no character of it is a request or an escape of roff.
 pub fn escaped(text: &str) -> String {
     let mut out = String::new();
     for (at, c) in text.char_indices() {
@@ -19,7 +19,7 @@ pub fn escaped(text: &str) -> String {
     out
 }
 
-/// Filled text, with its newline.
+/// A line of prose, with its newline.
 pub fn prose(text: &str) -> String {
     text.lines().map(|line| format!("{}\n", escaped(line))).collect()
 }

@@ -1,4 +1,4 @@
-//! `pwritev2` at the end of an `O_APPEND` file, with `RWF_DONTCACHE`.
+//! Appends with `pwritev2` and `RWF_DONTCACHE` to an `O_APPEND` file.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -15,7 +15,7 @@ pub const MAX_SLICES: usize = 1024;
 /// More than [`MAX_SLICES`] slices are cut to the first `MAX_SLICES`.
 ///
 /// # Errors
-/// Whatever `pwritev2(2)` answers, `EINTR` included.
+/// The error of `pwritev2(2)`, `EINTR` included.
 pub fn append_vectored(fd: BorrowedFd<'_>, slices: &[IoSlice<'_>], dont_cache: bool) -> io::Result<usize> {
     let count = slices.len().min(MAX_SLICES);
     let flags = if dont_cache { RWF_DONTCACHE } else { 0 };
@@ -31,7 +31,7 @@ pub fn append_vectored(fd: BorrowedFd<'_>, slices: &[IoSlice<'_>], dont_cache: b
 /// Writes `bytes` at `offset` and waits until they are durable (`RWF_DSYNC`, Linux 4.7). Returns the bytes written.
 ///
 /// # Errors
-/// Whatever `pwritev2(2)` answers.
+/// The error of `pwritev2(2)`.
 pub fn write_synced(fd: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> io::Result<usize> {
     let slice = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     // SAFETY: one iovec that covers `bytes`, which is borrowed for the whole call and only read; the descriptor is open.

@@ -1,4 +1,5 @@
-//! One mapping cut into pieces of equal size, each with one owner: so that buffers of a megabyte can lie in huge pages of two.
+//! One memory mapping that is cut into pieces of equal size, each with one owner. So buffers of one megabyte can be in huge
+//! pages of two.
 
 use memmap2::{Advice, MmapMut, MmapRaw};
 use std::io;
@@ -26,7 +27,7 @@ unsafe impl Sync for Piece {}
 /// kernel is asked for huge pages, and goes without where it has none; with `node` the memory comes from that node.
 ///
 /// # Errors
-/// The kernel refuses the mapping. Huge pages and nodes are wishes: that they cannot be had is no error.
+/// The kernel refuses the mapping. It is no error if there are no huge pages, or no memory on the node.
 pub fn pieces(count: usize, bytes: usize, huge: bool, node: Option<usize>) -> io::Result<Vec<Piece>> {
     let bytes = bytes.max(1).next_multiple_of(PAGE);
     let slack = if huge { HUGE } else { 0 };
@@ -51,7 +52,7 @@ pub fn pieces(count: usize, bytes: usize, huge: bool, node: Option<usize>) -> io
 }
 
 impl Piece {
-    /// Has the kernel give the memory now rather than at the first touch. What is in it stays.
+    /// Touches all pages, so that the kernel provides the memory now. The content stays.
     pub fn fault_in(&mut self) {
         let offset = self.start as usize - self.mapping.as_mut_ptr() as usize;
         // Linux 5.14; before, each page is touched.

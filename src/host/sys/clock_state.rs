@@ -1,4 +1,4 @@
-//! Whether the kernel holds its clock for synchronised.
+//! Asks whether the kernel takes its clock for synchronised.
 
 /// What `adjtimex(2)` says of the wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

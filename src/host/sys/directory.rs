@@ -1,5 +1,5 @@
-//! The names in a directory (getdents64(2)). The standard library's reader panics where closing the directory fails, as it may on
-//! file systems over a network or in user space.
+//! Reads the names in a directory (getdents64(2)). The reader of the standard library panics when closing the directory fails,
+//! which can happen on network file systems and FUSE.
 
 use std::fs::File;
 use std::io;
@@ -14,7 +14,7 @@ const NAME: usize = 19;
 /// The names that are UTF-8, in no order, without `.` and `..`.
 ///
 /// # Errors
-/// It cannot be opened or read, or is no directory.
+/// It cannot be opened or read, or it is not a directory.
 pub fn names(dir: &Path) -> io::Result<Vec<String>> {
     let file = File::open(dir)?;
     let mut buffer = vec![0_u8; BUFFER];

@@ -1,4 +1,4 @@
-//! Descriptors that the service manager has passed to this process (sd_listen_fds(3)).
+//! Takes the descriptors that the service manager has passed to this process (sd_listen_fds(3)).
 
 use socket2::Socket;
 use std::io;

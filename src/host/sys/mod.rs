@@ -1,6 +1,6 @@
-//! The only `unsafe` of the project: system calls that no safe crate wraps, each with the reason it is sound.
+//! The only `unsafe` code of the project: system calls that no safe crate wraps, each with the reason why it is sound.
 //!
-//! Everything else forbids `unsafe`; `tests/tidy.rs` and the `unsafe_code` lint keep it so.
+//! All other modules forbid `unsafe`. `tests/tidy.rs` and the `unsafe_code` lint check that.
 #![allow(unsafe_code)]
 
 mod append;

@@ -1,4 +1,4 @@
-//! Which mount a directory is on, by an id that never comes back during one boot.
+//! Tells which mount a directory is on, by an id that is never used again during one boot.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;

@@ -1,4 +1,4 @@
-//! Memory of a NUMA node (mbind(2), set_mempolicy(2)), for which libc has no wrapper outside libnuma.
+//! Places memory on a NUMA node (mbind(2), set_mempolicy(2)). libc wraps these calls only in libnuma.
 
 use std::sync::Once;
 
@@ -16,8 +16,8 @@ fn mask(node: usize) -> Option<[libc::c_ulong; NODES / BITS]> {
     Some(mask)
 }
 
-/// Takes the pages of a mapping from `node` as long as it has room, whoever touches them first. Says once if that cannot be
-/// had.
+/// Takes the pages of a mapping from `node` as long as it has room, whichever thread touches them first. Logs one warning if that
+/// fails.
 pub(super) fn bind(start: *mut u8, len: usize, node: usize) {
     let Some(mask) = mask(node) else { return };
     // SAFETY: the kernel reads `mask`, which has NODES bits, and only notes a policy for the address range; it refuses ranges
@@ -26,7 +26,7 @@ pub(super) fn bind(start: *mut u8, len: usize, node: usize) {
     report(rc, node);
 }
 
-/// Takes what this thread touches first from `node` as long as it has room; `None`: as the kernel thinks best.
+/// Takes the memory that this thread touches first from `node` as long as it has room. `None`: the kernel decides.
 pub fn prefer_node(node: Option<usize>) {
     let (mode, mask) = match node.and_then(|n| Some((n, mask(n)?))) {
         Some((_, mask)) => (PREFERRED, mask),
@@ -42,7 +42,7 @@ fn report(rc: libc::c_long, node: usize) {
     static ONCE: Once = Once::new();
     if rc != 0 {
         let error = std::io::Error::last_os_error();
-        ONCE.call_once(|| tracing::warn!(node, %error, "cannot choose the node of memory; the kernel does"));
+        ONCE.call_once(|| tracing::warn!(node, %error, "cannot choose the NUMA node of memory; the kernel chooses it"));
     }
 }
 

@@ -1,4 +1,4 @@
-//! Threads that give way to all others.
+//! Gives the calling thread the lowest priority.
 
 use std::io;
 
@@ -7,8 +7,8 @@ const WHO_PROCESS: libc::c_int = 1;
 const CLASS_IDLE: libc::c_int = 3;
 const CLASS_SHIFT: libc::c_int = 13;
 
-/// Lets this thread have the CPU and the disk only when others leave them (nice 19, idle I/O class). Where that is not allowed it
-/// is as all others: false.
+/// Gives this thread the CPU and the disk only when no other thread wants them (nice 19, idle I/O class). Returns false where that is
+/// not allowed; the thread then has normal priority.
 pub fn lowest_priority() -> bool {
     // SAFETY: both take numbers only; 0 is the calling thread (setpriority(2), "C library/kernel differences"; ioprio_set(2)).
     let (nice, io) = unsafe {

@@ -1,4 +1,4 @@
-//! Renaming without replacing (renameat2(2), Linux 3.15), for which not every C library has a function.
+//! Renames a file without replacing another (renameat2(2), Linux 3.15). Not every C library has a function for it.
 
 use std::ffi::CString;
 use std::io;
@@ -11,7 +11,7 @@ const NO_REPLACE: libc::c_uint = 1;
 /// Renames; `AlreadyExists` where `to` is there.
 ///
 /// # Errors
-/// What the system answers; `InvalidInput` where the file system does not know the flag.
+/// The error of the system; `InvalidInput` where the file system does not know the flag.
 pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     let (from, to) = (CString::new(from.as_os_str().as_bytes())?, CString::new(to.as_os_str().as_bytes())?);
     let cwd = libc::AT_FDCWD;

@@ -1,9 +1,9 @@
-//! An io_uring and the memory that the kernel writes to and reads from through it, in one owner.
+//! An io_uring, and the memory that the kernel reads and writes through it, with one owner.
 //!
-//! The rule that makes it sound: memory is handed to the kernel by moving it in here, and nobody outside gets a reference
-//! to it before the operation's last completion. Provided buffers are readable only between the completion that names
-//! them and [`Ring::give_back`]; a send's bytes and a write's memory come back with its completion. When the ring is dropped, every operation is
-//! cancelled and waited for; should that fail, the memory is leaked rather than freed.
+//! It is sound because of one rule. Memory goes to the kernel by being moved into this type, and no other code gets a reference
+//! to it before the last completion of the operation. Provided buffers can be read only from the completion that names them
+//! until [`Ring::give_back`]. The bytes of a send and the memory of a write come back with its completion. When the ring is
+//! dropped, it cancels every operation and waits for its end. If that fails, the memory is leaked rather than freed.
 
 use super::arena::Piece;
 use io_uring::squeue::Entry;
@@ -77,7 +77,7 @@ pub struct Done {
     pub written: Option<Piece>,
 }
 
-/// See the module. All operations take effect with the next [`Ring::wait`]; descriptors must stay open until then.
+/// See the module documentation. All operations take effect with the next [`Ring::wait`]; descriptors must stay open until then.
 pub struct Ring {
     ring: ManuallyDrop<IoUring>,
     buffers: ManuallyDrop<Buffers>,
@@ -351,7 +351,7 @@ impl Drop for Ring {
         // SAFETY: dropped here and nowhere else, the ring first; it is not used afterwards.
         unsafe { ManuallyDrop::drop(&mut self.ring) };
         if self.enabled && self.under_way > 0 {
-            tracing::error!(self.under_way, "the kernel did not end its operations: their memory is given up");
+            tracing::error!(self.under_way, "the kernel did not end its operations; their memory is leaked");
             return; // leaked: the kernel may still write to it
         }
         // SAFETY: as above; no operation is under way, so the kernel neither reads nor writes this memory any more.

@@ -1,4 +1,4 @@
-//! Room in a file system.
+//! Tells how much room a file system has.
 
 use std::io;
 use std::path::Path;
@@ -19,7 +19,7 @@ pub struct Space {
 /// Room in the file system that holds `path`.
 ///
 /// # Errors
-/// What `statvfs(3)` answers.
+/// `statvfs(3)` failed.
 pub fn space(path: &Path) -> io::Result<Space> {
     let stat = nix::sys::statvfs::statvfs(path)?;
     let unit = stat.fragment_size() as u64;
@@ -31,8 +31,8 @@ pub fn space(path: &Path) -> io::Result<Space> {
     })
 }
 
-/// Less than none is none: a file system that is full, and has used what it sets aside, says so with a number below zero, which
-/// `statvfs` has no sign for.
+/// Takes a negative amount as none. A full file system that has used its reserve reports a number below zero, but the fields of
+/// `statvfs` have no sign.
 fn count(told: u64) -> u64 {
     if i64::try_from(told).is_ok() { told } else { 0 }
 }

@@ -1,4 +1,4 @@
-//! How much CPU time the control groups allow: the least of ours and all above it.
+//! How much CPU time the control groups allow: the least of our own group and all above it.
 
 use super::Tree;
 

@@ -1,6 +1,6 @@
-//! What this machine is made of: nodes, cores, hardware threads, which of them we may use, and how much of them.
+//! The CPUs of this machine: nodes, cores and hardware threads, which of them this process may use, and how much CPU time.
 //!
-//! Read from `/sys` and `/proc` through [`Tree`], so that tests can show recorded machines.
+//! Everything is read from `/sys` and `/proc` through [`Tree`], so that tests can use recorded machines.
 
 mod cgroup;
 mod plan;

@@ -1,9 +1,9 @@
-//! Where the threads and the memory of each shard go.
+//! Decides on which CPUs and NUMA node the threads and the memory of each shard are placed.
 
 use super::{Machine, show_list};
 use std::fmt;
 
-/// What was asked for.
+/// What the configuration asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Wanted {
     /// Shards; `None`: as the machine suggests.
@@ -20,7 +20,7 @@ pub enum Pinning {
     /// The threads and memory of a shard on one node; on a machine with one node the kernel places threads best.
     #[default]
     Auto,
-    /// All left to the kernel.
+    /// The kernel places everything.
     None,
     /// These CPUs in turn: the reactors of a shard, then its writer.
     Cpus(Vec<usize>),
@@ -54,7 +54,7 @@ const LEAST_PER_NODE: usize = 4;
 const MOST_REACTORS: usize = 4;
 
 impl Plan {
-    /// Divides a machine.
+    /// Makes the plan for a machine.
     #[must_use]
     pub fn new(machine: &Machine, wanted: &Wanted) -> Plan {
         let worth = machine.worth();

@@ -1,9 +1,10 @@
-//! The contract of an engine: how a reactor talks to sockets. Knows no protocol.
+//! The contract of an engine: how a reactor talks to sockets. It knows no protocol.
 //!
-//! The contract is completion-shaped. Buffers change hands explicitly: a [`Lease`] goes to the engine with
-//! [`Engine::recv`] and comes back in a [`Received`], at once where the engine could finish on the spot, otherwise as an
-//! event. An idle connection lends no buffer: the engine says [`Event::Pending`] when input waits, and the reactor leases
-//! when it has room. A connection that is not served stays pending without further events: pausing is simply not leasing.
+//! The contract is completion-shaped, and buffers have one owner at any time. A [`Lease`] goes to the engine with
+//! [`Engine::recv`] and comes back in a [`Received`]: at once, if the engine could receive on the spot, otherwise as an event.
+//! An idle connection holds no buffer. When input waits, the engine reports [`Event::Pending`], and the reactor leases a buffer
+//! when it has room. Until then the connection stays pending without further events. So a reactor pauses a connection by not
+//! leasing a buffer.
 
 pub use crate::host::peer::{ListenerId, Peer};
 pub use crate::pipeline::chunk::ConnId;
@@ -17,7 +18,7 @@ use std::time::Duration;
 pub enum Kind {
     /// Bytes in order; ends.
     Stream,
-    /// Each message for itself, whoever sent it; never ends.
+    /// Separate messages from any sender; it never ends.
     Datagram,
 }
 
@@ -39,11 +40,11 @@ pub struct Lease {
     pub start: usize,
     /// Bytes that may be received; at least 1.
     pub len: usize,
-    /// The lender's own mark; comes back as it was.
+    /// A mark of the lender, which comes back unchanged.
     pub mark: LeaseMark,
 }
 
-/// Where a leased chunk goes back to.
+/// Where the memory of a lease comes from, and goes back to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseMark {
     /// The open chunk of a lane.
@@ -143,8 +144,8 @@ pub trait Engine {
     /// # Errors
     /// The socket cannot be watched.
     fn listen(&mut self, listener: ListenerId, socket: socket2::Socket) -> io::Result<()>;
-    /// Accepts what is in the queue still, into `events`, then closes the listener: a listener closed with a queue resets
-    /// those who wait in it.
+    /// Accepts what is still in the queue, into `events`, and then closes the listener. If a listener is closed with a queue, the kernel
+    /// resets the connections in it.
     fn stop_listening(&mut self, listener: ListenerId, events: &mut Vec<Event>);
     /// Tries again after [`Event::AcceptFailed`].
     fn retry_accept(&mut self, listener: ListenerId);
@@ -155,13 +156,13 @@ pub trait Engine {
     fn open(&mut self, socket: Socket) -> io::Result<ConnId>;
     /// Closes. No event of this connection follows; leases that are out come back as [`Event::Received`].
     fn close(&mut self, conn: ConnId);
-    /// Gives a connection's socket back, for another engine; no send may be out. `None`: not yet; what was received for it
-    /// must be taken with [`Engine::recv`], and [`Event::Pending`] says when to try again. It gets no other event then.
+    /// Gives the socket of a connection back, for another engine. No send may be under way. `None`: not yet; first take what was received
+    /// for it with [`Engine::recv`], and try again at the next [`Event::Pending`]. The connection gets no other event until then.
     fn detach(&mut self, conn: ConnId) -> Option<Socket>;
-    /// Takes an [`Engine::detach`] back that is not over: the connection stays.
+    /// Cancels an [`Engine::detach`] that is not over: the connection stays.
     fn retain(&mut self, conn: ConnId);
-    /// Receives from a stream into the lease; one receive at a time per connection. `None`: an event will bring the lease back. Both engines
-    /// finish at once, and the reactor leans on that: room for partial lines is not set aside while a receive is out.
+    /// Receives from a stream into the lease; one receive at a time per connection. `None`: an event will bring the lease back. Both
+    /// engines finish at once. The reactor relies on that: it sets no room for partial lines aside while a receive is under way.
     fn recv(&mut self, conn: ConnId, lease: Lease) -> Option<Received>;
     /// Receives what waits of a datagram socket, as far as there is room, and adds it to `batch`; never waits. The bytes of the outcome
     /// are those of all of them, and `more` says that others may wait.
@@ -175,9 +176,10 @@ pub trait Engine {
     /// # Errors
     /// The engine itself is broken.
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()>;
-    /// Lets input gather for so long before the next [`Engine::wait`]: nobody waits for an answer. Wake-ups are noticed afterwards.
+    /// Lets input gather for this long before the next [`Engine::wait`], because no client waits for an answer. Wake-ups are noticed
+    /// afterwards.
     fn dawdle(&mut self, _time: Duration) {}
-    /// Times so far that a connection was not received for in advance since no buffer for that was left.
+    /// How many times so far a connection was polled because no provided buffer was left.
     fn polled_instead(&self) -> u64 {
         0
     }

@@ -1,7 +1,7 @@
 //! The engine on epoll, through mio.
 //!
-//! mio is edge-triggered: after an event a connection is pending until a receive finds it empty. A receive that took
-//! fewer bytes than it had room for found it empty (epoll(7)), unless the peer has ended its side already.
+//! mio is edge-triggered: after an event, a connection is pending until a receive finds its socket empty. A receive that took
+//! fewer bytes than it had room for has found it empty (epoll(7)), unless the peer has closed its side already.
 
 use super::contract::{ConnId, Datagram, Engine, Event, Lease, ListenerId, Outcome, Received, Sent, Socket};
 use super::socket::{self, Accept};
@@ -25,7 +25,7 @@ const LISTENER_BIT: usize = 1 << 63;
 struct Conn {
     generation: u32,
     socket: Option<Socket>,
-    /// Writes wait for room: the rest of a send.
+    /// The rest of a send that waits for room in the socket.
     sending: Option<Box<(Vec<u8>, usize)>>,
     /// The peer has ended its side or the socket has failed: receives go on until they say so.
     ended: bool,
@@ -41,7 +41,7 @@ struct Listener {
     shut: bool,
 }
 
-/// See the module.
+/// See the module documentation.
 pub struct EpollEngine {
     poll: Poll,
     waker: Arc<Waker>,
@@ -55,7 +55,7 @@ impl EpollEngine {
     /// An engine with room for `connections` (more are possible, at the cost of a reallocation).
     ///
     /// # Errors
-    /// epoll or eventfd cannot be had.
+    /// epoll or eventfd cannot be used.
     pub fn new(connections: usize) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);

@@ -1,4 +1,4 @@
-//! Addresses, and making the sockets that listen on them.
+//! Makes the sockets that listen on an address.
 
 use crate::host::address::Address;
 use crate::host::mutants::mutant;
@@ -17,7 +17,7 @@ const BACKLOG: i32 = 4096;
 /// user in silently, so a plain bind is tried first, which the kernel refuses while anybody listens there.
 ///
 /// # Errors
-/// The address is taken, not ours, or not allowed.
+/// The address is taken, not of this host, or not allowed.
 pub fn bind_tcp(address: SocketAddr, sockets: usize) -> io::Result<(Vec<Socket>, SocketAddr)> {
     let make = |address: SocketAddr, share: bool| -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
@@ -49,7 +49,7 @@ pub fn bind_only(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A socket file that this process has made, and nobody else since.
+/// A socket file that this process has made and that nobody has replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SocketFile {
     path: PathBuf,
@@ -58,22 +58,22 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
-    /// The one that is there.
+    /// The socket file at a path.
     ///
     /// # Errors
-    /// There is none.
+    /// There is no file.
     pub fn at(path: &Path) -> io::Result<SocketFile> {
         let meta = std::fs::symlink_metadata(path)?;
         Ok(SocketFile { path: path.to_path_buf(), id: (meta.dev(), meta.ino()) })
     }
 
-    /// True while it has its name.
+    /// True while the file has its name.
     #[must_use]
     pub fn is_there(&self) -> bool {
         SocketFile::at(&self.path).is_ok_and(|now| now == *self)
     }
 
-    /// Removes it, unless something else has its name by now.
+    /// Removes it, unless another file has its name now.
     pub fn remove(&self) {
         if self.is_there() {
             let _ = std::fs::remove_file(&self.path); // its directory may be read-only by now; it is dead either way
@@ -81,21 +81,21 @@ impl SocketFile {
     }
 }
 
-/// Removes a socket file that is proven dead.
+/// Removes a socket file that no socket uses.
 fn make_way(path: &Path) -> io::Result<()> {
     if is_dead(path)? { std::fs::remove_file(path) } else { Ok(()) }
 }
 
-/// Whether a path is free for a socket, or will be, since what is there is a dead socket's.
+/// Checks that a path is free for a socket, or has only a socket file that no socket uses.
 ///
 /// # Errors
-/// What is there instead.
+/// Something else is there.
 pub fn is_free(path: &Path) -> io::Result<()> {
     is_dead(path).map(drop)
 }
 
-/// True for a socket file that is proven dead: the kernel refuses connections since no socket has that name. False: there is none.
-/// Everything else is somebody's, whatever its type and whether or not we may use it: an error.
+/// True for a socket file that no socket uses: the kernel refuses connections because no socket has that name. False: there is no file.
+/// Anything else belongs to somebody, whatever its type, and is an error.
 fn is_dead(path: &Path) -> io::Result<bool> {
     let address = &SockAddr::unix(path)?;
     let taken = |kind, what: &str| Err(io::Error::new(kind, format!("{what}; choose another path, or remove it")));
@@ -178,7 +178,7 @@ fn give_file(path: &Path, access: Access) -> io::Result<()> {
 /// Gives the file of a Unix socket its mode, owner and group; other addresses have none.
 ///
 /// # Errors
-/// The file is not there, or not ours.
+/// The file is not there, or this user may not change it.
 pub fn give(address: &Address, access: Access) -> io::Result<()> {
     match address {
         Address::Unix(path) | Address::UnixDatagram(path) => give_file(path, access),

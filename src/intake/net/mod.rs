@@ -1,4 +1,4 @@
-//! Sockets: the contract of an engine, the engines that there are, and what listens.
+//! Sockets: the contract of an engine, the two engines, and what listens.
 
 mod contract;
 mod epoll;

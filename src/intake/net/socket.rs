@@ -1,4 +1,4 @@
-//! What both engines do with a socket directly.
+//! What both engines do directly with a socket.
 
 use super::contract::{Datagram, Event, Kind, ListenerId, Outcome, Peer, Socket};
 use crate::intake::listener::DATAGRAM_MAX;
@@ -9,12 +9,12 @@ use std::io::{self, IoSliceMut, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 
-/// What an attempt to accept came to.
+/// The result of an attempt to accept.
 #[derive(Debug)]
 pub enum Accept {
     /// A connection, or one that was gone already: try again.
     Again,
-    /// Nobody waits.
+    /// No connection waits.
     Nobody,
     /// The listener cannot accept.
     Failed(io::Error),
@@ -54,7 +54,7 @@ pub fn is_of_the_connection(error: &io::Error) -> bool {
     )
 }
 
-/// `send(2)` of `bytes` from `from` on, as far as the socket takes them now. Returns how far it came.
+/// Sends `bytes` from `from` on, as far as the socket takes them now. Returns the new position.
 pub fn send(socket: &Socket, bytes: &[u8], from: usize) -> (usize, io::Result<()>) {
     let mut done = from;
     while done < bytes.len() {

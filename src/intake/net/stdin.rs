@@ -1,5 +1,5 @@
-//! Standard input as an accept source: a blocking thread (epoll refuses regular files) that passes what it reads on to a
-//! socket, which a reactor serves like any other connection.
+//! Standard input as an accept source. A thread reads it (epoll refuses regular files) and writes to a socket pair, which a
+//! reactor serves like any other connection.
 
 use super::contract::{Kind, Socket};
 use std::io::{self, Read, Write};

@@ -1,4 +1,4 @@
-//! Taking connections in and letting them go, within the limits.
+//! Takes connections in and lets them go, within the limits.
 
 use super::parts::conns::Conn;
 use super::state::Reactor;
@@ -30,7 +30,7 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// Takes a connection in, or closes it at once where a limit says so: a clear answer beats a connection that hangs.
+    /// Takes a connection in, or closes it at once if a limit says so, because that is clearer for the client than a connection that hangs.
     pub(super) fn admit(&mut self, listener: ListenerId, socket: Socket, peer: Peer) {
         if self.seat.control.intake_stopped()
             && self.listeners[usize::from(listener)].options.profile().refuses_after.is_none()
@@ -86,8 +86,8 @@ impl<E: Engine> Reactor<E> {
         if run.options.proxy { Box::new(Proxy::new(inner)) } else { inner }
     }
 
-    /// When a connection that begins now is too old; 0: never. Up to a tenth earlier, so that those that came together do
-    /// not go together.
+    /// When a connection that begins now is too old; 0: never. It is up to a tenth earlier, so that connections that began
+    /// together do not end together.
     fn retirement(&self, listener: ListenerId, id: ConnId) -> u64 {
         let age = self.listeners[usize::from(listener)].options.profile().max_connection_age.as_nanos() as u64;
         if age == 0 {
@@ -112,7 +112,7 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// Takes a connection off the counts that are kept over all reactors.
+    /// Removes a connection from the counts that all reactors share.
     pub(super) fn forget(&mut self, listener: ListenerId, client: Option<Client>) {
         self.connections.leave();
         self.seat.spread.leave(self.seat.number);
@@ -165,7 +165,7 @@ impl<E: Engine> Reactor<E> {
         self.stats().open.add(u64::MAX); // one less; last, so that who sees it finds the place free
         let run = &self.listeners[usize::from(conn.listener)];
         if run.options.address == Address::Stdin {
-            // Nobody hears it only when the server is ending anyway.
+            // Sending fails only when the server is ending anyway.
             let _ = self.seat.notices.send(Notice::StdinEnded);
         }
     }

@@ -1,5 +1,5 @@
-//! Connections of which no records come: those of the admin address. They need no chunk, count for no limit but their own, and are
-//! served until the reactor ends: a probe is answered whatever the senders do.
+//! Serves the connections of the admin address. They bring no records, so they need no chunk. They count for no limit but their
+//! own, and they are served until the reactor ends, so that a probe gets an answer whatever other clients do.
 
 use super::parts::apart::{MOST_APART, worth};
 use super::parts::conns::Conn;
@@ -11,12 +11,12 @@ use crate::pipeline::chunk::{Chunk, ConnId};
 use crate::session::{Around, Input, Owner, Window};
 
 impl<E: Engine> Reactor<E> {
-    /// True for a listener of which no records come.
+    /// True for a listener that makes no records.
     pub(super) fn is_apart(&self, listener: ListenerId) -> bool {
         !self.listeners[usize::from(listener)].options.profile().makes_records
     }
 
-    /// Takes a connection in. There is always a place.
+    /// Takes a connection in. If all places are taken, one connection makes room.
     pub(super) fn admit_apart(&mut self, listener: ListenerId, socket: Socket, peer: Peer) {
         if self.apart.len() >= MOST_APART {
             let conns = &mut self.conns;
@@ -39,7 +39,7 @@ impl<E: Engine> Reactor<E> {
         self.start_timers(id);
     }
 
-    /// Lets those who wait for news look whether they have something to say.
+    /// Lets connections that wait for news look whether they have something to send.
     pub(super) fn tell_news(&mut self) {
         for id in self.apart.heard_by() {
             if let Some(conn) = self.conns.get(*id) {
@@ -48,7 +48,7 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// Lets a session have what landed in the scratch buffer; there is no chunk, since no records come of it.
+    /// Gives a session what landed in the scratch buffer. There is no chunk, because it makes no records.
     pub(super) fn enter_apart(&mut self, id: ConnId, mut scratch: Box<Chunk>, start: usize, len: usize, most: usize) {
         if let Some(conn) = self.conns.get(id) {
             let around =

@@ -1,6 +1,6 @@
-//! What a reload of the configuration changes in a running reactor: listeners that come, change and go.
+//! Takes a reload of the configuration over into a running reactor: listeners are added, changed and removed.
 //!
-//! The control thread decides what can change and binds what is new; a reactor only takes it over, between two turns.
+//! The control thread decides what can change and binds what is new. A reactor only takes the change over, between two turns.
 
 use super::parts::changes::Change;
 use super::parts::dawdle::Dawdler;
@@ -11,7 +11,7 @@ use crate::intake::net::{Engine, Event, Kind};
 use std::sync::Arc;
 
 impl<E: Engine> Reactor<E> {
-    /// Tells the watchdog, and whoever waits for a change to be taken over, that this thread goes round.
+    /// Answers a ping, after taking over the changes that came before it. The watchdog and reloads wait for that.
     pub(super) fn answer_ping(&mut self, events: &mut Vec<Event>) {
         let ping = self.seat.control.pings(); // changes that came before it are in the queue
         self.take_changes(events);
@@ -47,7 +47,7 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// A datagram socket that a listener gives up is read to its end, and closed: another listener may have it by now.
+    /// Reads a datagram socket that a listener gives up to its end, and closes it. Another listener may have it by now.
     fn leave_datagrams(&mut self, listener: ListenerId) {
         for id in self.conns.ids() {
             let Some(conn) = self.conns.get(id) else { continue };
@@ -85,7 +85,7 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// True where a connection ends as soon as nothing of it waits: at the end of the server, or of its listener.
+    /// True if a connection ends as soon as nothing of it waits: at the end of the server, or of its listener.
     pub(super) fn is_ending(&self, listener: ListenerId) -> bool {
         (self.phase.draining && !self.is_apart(listener)) || self.listeners[usize::from(listener)].is_gone
     }

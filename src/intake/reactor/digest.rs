@@ -1,4 +1,4 @@
-//! What came in: through the stage, into the session, and what the session found into the accounts.
+//! Handles received bytes: takes them through the transport stage into the session, and counts what the session found.
 
 use super::parts::lanes::Rest;
 use super::serve::Served;
@@ -13,10 +13,10 @@ use crate::pipeline::chunk::{Chunk, ConnId};
 use crate::session::memory::tail::TailHandle;
 use crate::session::{AckLevel, Around, End, Found, Input, Owner, Refusal, Sink, Step, Turn, Window};
 
-/// Bytes of a decoder after which others have their turn.
+/// After this many decoded bytes other connections have their turn.
 const TURN_BYTES: usize = 1 << 20;
 
-/// What is there for a session.
+/// Input for a session.
 struct Landed {
     /// First byte.
     start: usize,
@@ -58,7 +58,7 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// What an end of input, or the want of any, comes to. `None`: there is input.
+    /// Handles the end of the input, or that there is none. `None`: there is input.
     fn without_input(&mut self, id: ConnId, outcome: &Outcome) -> Option<Served> {
         let Some(conn) = self.conns.get(id) else { return Some(Served::Done(0)) };
         match outcome {
@@ -210,7 +210,7 @@ impl<E: Engine> Reactor<E> {
             };
             let Some((mut chunk, mark)) = self.space(listener, between.filter(|_| at == 0)) else {
                 if is_left {
-                    // It goes first when there is one: else whoever takes what comes would leave it none that is fresh.
+                    // It goes first when there is a chunk. Otherwise other connections would use up each fresh one.
                     let bytes = scratch.free()[start + at..start + len].to_vec();
                     self.lanes.keep_rest(listener, Rest { conn: id, bytes, datagrams: Vec::new() });
                 }
@@ -252,7 +252,7 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// Goes on with what was received before, now that there is a chunk. More may have come meanwhile: an event of it was not heeded.
+    /// Goes on with input received before, now that there is a chunk. More may have come meanwhile, whose event was ignored.
     pub(super) fn resume(&mut self, rest: Rest) -> Served {
         let Rest { conn: id, bytes, datagrams } = rest;
         let Some(conn) = self.conns.get(id).filter(|c| !c.ended) else { return Served::Done(0) };
@@ -338,7 +338,7 @@ impl<E: Engine> Reactor<E> {
         served
     }
 
-    /// Calls the session, and books what it finds. `None`: there is no such connection.
+    /// Calls the session, and counts what it finds. `None`: there is no such connection.
     fn enter(&mut self, id: ConnId, chunk: &mut Chunk, mark: LeaseMark, input: Input<'_>) -> Option<Entered> {
         let refuse = (mark == LeaseMark::Discard).then(|| self.turns_away().unwrap_or(Refusal::Overloaded));
         let is_ending = self.conns.get(id).map(|c| c.listener).is_some_and(|l| self.is_ending(l));
@@ -363,7 +363,7 @@ impl<E: Engine> Reactor<E> {
         Some(Entered { step, is_found, worked, is_unexpected })
     }
 
-    /// True where a record was dropped before one for which an answer would be taken for it.
+    /// True if a record was dropped, so that the next answer would be taken for its own.
     fn drops_an_answer(&mut self, id: ConnId, mark: LeaseMark, entered: &Entered) -> bool {
         let listener = self.conns.get(id).map(|c| usize::from(c.listener));
         mark == LeaseMark::Discard
@@ -479,7 +479,7 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// Counts a connection that the server closes, and tells of it.
+    /// Counts and logs that the server closes a connection.
     pub(super) fn count_closed(&mut self, id: ConnId, why: Refused) {
         self.stats().refused[why as usize].add(1);
         let Some(conn) = self.conns.get(id) else { return };
@@ -487,7 +487,7 @@ impl<E: Engine> Reactor<E> {
         self.told.closed(self.now, name, &conn.peer, why);
     }
 
-    /// Counts a client that speaks another protocol, and tells of it.
+    /// Counts and logs a client that speaks another protocol.
     fn tell_unexpected(&mut self, id: ConnId, what: Unexpected) {
         self.stats().unexpected[what as usize].add(1);
         let Some(conn) = self.conns.get(id) else { return };
@@ -534,7 +534,7 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// A PROXY header said where the client really is. False: it may not come in.
+    /// Takes the address from a PROXY header. Returns false if a limit refuses that client.
     fn comes_from(&mut self, id: ConnId, address: std::net::SocketAddr) -> bool {
         let Some(conn) = self.conns.get(id) else { return false };
         let (listener, peer) = (conn.listener, Peer::Ip(address));

@@ -1,4 +1,4 @@
-//! How connections end: their input, their last answers, their deadlines.
+//! Ends connections: their input, their last answers, and their deadlines.
 
 use super::state::Reactor;
 use crate::host::mutants::mutant;
@@ -50,7 +50,7 @@ impl<E: Engine> Reactor<E> {
         timeout.as_nanos() as u64
     }
 
-    /// Has the connection looked at when its patience ends, unless it is looked at before that anyway.
+    /// Sets the timer of the connection's deadline, unless an earlier one is set.
     pub(super) fn start_line_timer(&mut self, id: ConnId) {
         let timeout = self.patience(id);
         let Some(conn) = self.conns.get(id) else { return };
@@ -211,7 +211,7 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// Everything was said to a connection: closes it, without cutting off what was said.
+    /// Everything was sent to a connection: closes it in a way that does not cut off what was sent.
     pub(super) fn part(&mut self, id: ConnId) {
         let Some(listener) = self.conns.get(id).map(|c| c.listener) else { return };
         let is_ending = self.is_ending(listener);

@@ -1,14 +1,14 @@
-//! Turns for TLS handshakes: each costs a private-key operation, so a flood of them could take a reactor from everybody
-//! else. A turn is for a whole ClientHello. Those beyond `limits.tls_handshakes_per_second` wait in line; clients take turns,
-//! so that who sends many waits behind himself.
+//! Gives connections their turns for TLS handshakes. A handshake costs a private-key operation, so a flood of them could use up
+//! a reactor. A turn is for a whole ClientHello. Handshakes beyond `limits.tls_handshakes_per_second` wait in a queue in which
+//! clients take turns. So a client with many handshakes delays only its own.
 
 use super::state::Reactor;
 use crate::intake::net::Engine;
 use crate::pipeline::chunk::ConnId;
 
 impl<E: Engine> Reactor<E> {
-    /// A whole ClientHello is there: answers it, or lets it wait in line. Meanwhile the connection is watched, so that who hangs
-    /// up leaves the line.
+    /// A whole ClientHello is there: answers it, or lets it wait in the queue. Meanwhile the connection is watched, so that a
+    /// client that hangs up leaves the queue.
     pub(super) fn take_turn(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
         if self.handshakes.take_turn(id, conn.client, self.now) {
@@ -18,7 +18,7 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// Lets those in line go on for whom there is a turn now.
+    /// Lets the handshakes in the queue go on for which there is a turn now.
     pub(super) fn give_turns(&mut self) {
         while let Some(id) = self.handshakes.next(self.now) {
             let Some(conn) = self.conns.get(id) else { continue };

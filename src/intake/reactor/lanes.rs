@@ -1,5 +1,5 @@
-//! The open chunks of a reactor: one per class and acknowledgement level, so that nobody's chunk is held for a sync that
-//! he does not wait for. And what happens when no chunk is free.
+//! Opens chunks, pushes them into the ring, and handles the case that no chunk is free. There is one open chunk per class and
+//! acknowledgement level, so that no line is held for a sync that its client does not wait for.
 
 use super::state::Reactor;
 use crate::host::mutants::mutant;
@@ -114,7 +114,7 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// Hands on what somebody waits for, and what has lingered long enough.
+    /// Pushes chunks with lines that clients wait for, and chunks that have lingered long enough.
     pub(super) fn push_due(&mut self) {
         for i in 0..self.lanes.all.len() {
             let lane = &self.lanes.all[i];

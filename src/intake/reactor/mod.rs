@@ -1,5 +1,5 @@
-//! A reactor: one thread, one engine, its connections. Receives into chunks, lets sessions find the records, pushes full
-//! chunks into the ring, sends answers when chunks come back.
+//! A reactor is one thread with one engine and its connections. It receives into chunks, lets sessions find the records, pushes
+//! full chunks into the ring, and sends answers when chunks come back.
 
 mod admit;
 mod apart;
@@ -216,7 +216,7 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// Tells those who asked for no more than that what was written.
+    /// Acknowledges `written` to the clients that asked only for that.
     fn take_written(&mut self) {
         let written = self.port().written.load(Ordering::Acquire);
         while let Some((Ticket { conn: id, frame }, records)) = self.answers.next_written(written) {
@@ -230,7 +230,7 @@ impl<E: Engine> Reactor<E> {
     fn take_inbox(&mut self) {
         while let Some(handed) = self.seat.spread.inbox(self.seat.number).pop() {
             if self.listeners.get(usize::from(handed.listener)).is_none_or(|l| l.is_gone) {
-                // Whoever accepted it knows the listener already: it was told after this reactor was.
+                // The thread that accepted it was told of the listener after this reactor was.
                 let mut events = Vec::new();
                 self.take_changes(&mut events);
                 events.into_iter().for_each(|event| self.handle(event));
@@ -242,7 +242,7 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// Sends what sessions have to say, and closes what is done.
+    /// Sends what sessions have to send, and closes connections that are done.
     fn answer(&mut self) {
         for id in self.answers.take_marked() {
             if let Some(conn) = self.conns.get(id) {
@@ -322,7 +322,7 @@ impl<E: Engine> Reactor<E> {
         ids.into_iter().for_each(|id| self.end_soon(id));
     }
 
-    /// Looks at a connection that is to end: what is found empty then is over.
+    /// Looks at a connection that must end. If its input is empty, it is over.
     fn end_soon(&mut self, id: ConnId) {
         self.pending(id);
         self.close_if_done(id); // whoever does not read is not waited for
@@ -336,7 +336,7 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// Nothing is taken in any more: who can be told so is told, the others are closed.
+    /// Intake has stopped: clients that can be told are told, the other connections are closed.
     fn close_those_that_cannot_be_told(&mut self) {
         for id in self.conns.ids() {
             let listener = self.conns.get(id).map_or(0, |c| usize::from(c.listener));

@@ -1,9 +1,9 @@
-//! Connections that move: from a reactor that is saturated to one of its shard that has less to do.
+//! Moves connections from a saturated reactor to another one of its shard that has less to do.
 //!
-//! Each reactor measures itself in windows of time: how long it did not wait, and the bytes it received. One that is
-//! saturated looks for a connection whose share fits the difference to the least loaded other, and gives it away: once
-//! nothing is owed to it, and after the open chunk of its lane was pushed. The ring keeps the order of pushes, so the
-//! connection's lines keep theirs.
+//! Each reactor measures itself over short windows of time: how long it did not wait, and how many bytes it received. A
+//! saturated reactor looks for a connection whose share fits the difference to the least loaded other reactor. It gives that
+//! connection away once nothing is owed to it and the open chunk of its lane was pushed. The ring keeps the order of pushes, so
+//! the lines of the connection keep theirs.
 
 use super::parts::conns::Conn;
 use super::parts::meter::{MOST_MOVED, SATURATED, SETTLE, STAY, Step, WINDOW_NS, fitting};
@@ -86,7 +86,7 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// The chosen connection has its turn. False: it is gone, or waits to go; it is not to be served.
+    /// The chosen connection has its turn. Returns false if it must not be served, because it has moved or is about to.
     pub(super) fn goes_on(&mut self, id: ConnId) -> bool {
         if let Some(conn) = self.conns.get(id) {
             conn.queued = false;
@@ -174,7 +174,7 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// A connection is closed, or nobody moves any more (`None`): forgets the move.
+    /// Forgets the move, if it is of this connection, or in any case (`None`).
     pub(super) fn call_off(&mut self, closed: Option<ConnId>) {
         if let Some((id, to)) = self.meter.moving
             && closed.is_none_or(|closed| closed == id)

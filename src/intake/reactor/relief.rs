@@ -1,4 +1,5 @@
-//! Room for what is unfinished: who waits for it, who may go on all the same, and who ends so that the others can.
+//! Room for unfinished lines and requests: which connections wait for it, which may go on all the same, and which one ends so
+//! that the others can. This is what the reactor does.
 
 use super::parts::between::Between;
 use super::parts::conns::Conn;
@@ -44,8 +45,8 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// Place among the starved of the partial line that the lane is for, if it is free: of the client that holds the least, the
-    /// oldest. So who holds much waits behind himself.
+    /// Which of the starved gets the lane, if it is free: the oldest of the client that holds the least. So a client that holds much
+    /// delays only itself.
     fn lane_candidate(&mut self) -> Option<usize> {
         if self.between.relief.lane.is_some() {
             return None;
@@ -75,13 +76,13 @@ impl<E: Engine> Reactor<E> {
         first.map(|since| (since + GRACE_NS).max(self.between.relief.relieved_ns + PAUSE_NS))
     }
 
-    /// Since when a listener's connections wait for no chunk; `None`: they do. That is not their doing.
+    /// Since when the connections of a listener do not wait for a chunk. `None`: they wait for one now, which is not their fault.
     fn went_on_at(&self, listener: ListenerId) -> Option<u64> {
         let lane = &self.lanes.all[self.lanes.of[usize::from(listener)]];
         (!lane.blocked).then_some(lane.unblocked_ns)
     }
 
-    /// Ends whoever is most in the way where somebody has waited long enough, or got no memory for decoding.
+    /// Ends the greatest holder if a connection has waited long enough, or got no memory for decoding.
     pub(super) fn relieve(&mut self) {
         if self.relief_due_at().is_some_and(|at| at <= self.now) && !mutant!("holders_never_end") {
             self.between.relief.relieved_ns = self.now;
@@ -96,7 +97,11 @@ impl<E: Engine> Reactor<E> {
         }
         if let Some((owner, bytes)) = self.between.relief.decoding.relieve(self.now) {
             let name = &self.listeners[usize::from(owner.listener)].options.name;
-            tracing::debug!(listener = name, bytes, "memory for decoding is called in");
+            tracing::debug!(
+                listener = name,
+                bytes,
+                "a request must give its decoding memory back, because others need it"
+            );
             self.seat.spread.wake_all();
         }
         if self.between.relief.is_called() {
@@ -107,7 +112,7 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// The connections whose partial lines are most in the way of those who wait, and the blocks of the budget that they hold.
+    /// The connections whose partial lines hold the most while others wait, and the blocks of the budget that they hold.
     fn heaviest_first(&self) -> Vec<(ConnId, usize)> {
         let weight = |c: &Conn| {
             let since = c.times.holds_since.max(self.went_on_at(c.listener)?);
@@ -126,7 +131,7 @@ impl<E: Engine> Reactor<E> {
             let name = &self.listeners[listener].options.name;
             tracing::warn!(
                 listener = name, %peer, bytes, missed,
-                "a connection ends: it held the most of the room for unfinished lines and requests, and others waited for it"
+                "connection closed: it held the most room for unfinished lines and requests, and others waited for it"
             );
         }
         self.break_off(id, Reason::NoRoom, Some(Refused::NoRoom));

@@ -1,4 +1,4 @@
-//! One connection's turn: who has it, and a receive for it.
+//! Chooses the connection whose turn it is, and receives from it.
 
 use super::state::Reactor;
 use crate::host::peer::ListenerId;
@@ -12,11 +12,11 @@ use crate::session::{End, Landing, Refusal, Turn};
 /// Bytes received before the engine is asked for events again, so that new connections and answers have their turn.
 const SERVE_BYTES: usize = 4 << 20;
 
-/// What a turn came to.
+/// The result of a turn.
 pub(super) enum Served {
-    /// So many bytes; look again later.
+    /// This many bytes; look again later.
     More(usize),
-    /// So many bytes, and no more for now (or for ever).
+    /// This many bytes, and no more for now (or for ever).
     Done(usize),
     /// No chunk: in front of the queue again.
     NoChunk,
@@ -69,7 +69,7 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// A connection has had its turn, with so many bytes: it has another later, or waits for input.
+    /// Ends the turn of a connection: it gets another one later, or waits for input.
     fn was_served(&mut self, id: ConnId, listener: ListenerId, served: &Served, bytes: usize) {
         self.queue.ready.charge(listener, bytes);
         if let Some(conn) = self.conns.get(id) {
@@ -93,7 +93,7 @@ impl<E: Engine> Reactor<E> {
             bytes += n;
             let goes_on = matches!(served, Served::More(_));
             if let Some(conn) = self.conns.get(id).filter(|c| goes_on && !c.ended) {
-                // With the same chunk, as long as it is its listener's turn: else those who fill chunks would leave it none.
+                // With the same chunk, as long as it is the turn of its listener. Otherwise connections that fill chunks would leave it none.
                 self.queue.ready.charge(conn.listener, n);
                 self.queue.ready.go_on(listener, id, self.now);
             } else if !matches!(served, Served::Stuck) {
@@ -121,7 +121,7 @@ impl<E: Engine> Reactor<E> {
         if !options.profile().makes_records {
             return true; // it needs no chunk
         }
-        // A rest waits in the lane: whoever could leave another one comes after it.
+        // A rest waits in the lane: a connection that could leave another one must wait for it.
         if self.leaves_another_rest(listener) && !self.refuses(listener, since) {
             return false;
         }
@@ -151,7 +151,7 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// When somebody in the queues has to be looked at though no chunk is free.
+    /// When the reactor must look at a waiting connection although no chunk is free.
     pub(super) fn next_refusal(&self) -> Option<u64> {
         let at = |l: usize| self.refused_at(l, self.queue.ready.oldest(l)?);
         (0..self.listeners.len()).filter(|l| self.lanes.is_blocked(*l)).filter_map(at).min()

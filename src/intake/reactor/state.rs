@@ -1,4 +1,4 @@
-//! A reactor, put together.
+//! The state of a reactor, and how it is put together.
 
 use super::parts::answers::Answers;
 use super::parts::apart::Apart;
@@ -32,7 +32,7 @@ use std::time::Duration;
 pub struct Setup<E: Engine> {
     /// The engine.
     pub engine: E,
-    /// Where it sits.
+    /// Its place.
     pub seat: Seat,
     /// What it counts.
     pub books: Books,
@@ -54,7 +54,7 @@ pub struct Setup<E: Engine> {
     pub linger: Duration,
 }
 
-/// Where a reactor sits, and whom it deals with.
+/// The place of a reactor, and the threads that it works with.
 pub struct Seat {
     /// Place in the shard.
     pub index: usize,
@@ -82,14 +82,14 @@ pub struct Books {
     pub evictions: Arc<Ledger>,
 }
 
-/// Who waits to be served.
+/// The connections that wait to be served.
 pub struct Queue {
     pub ready: ReadyQueue,
     /// Connections in the middle of a frame that wait for a chunk, out of the way of those that may be refused.
     pub parked: Vec<ConnId>,
 }
 
-/// How far the server has come.
+/// The phase of the server: whether it drains, has stopped intake, or is not ready.
 #[derive(Default)]
 pub struct Phase {
     pub draining: bool,
@@ -98,7 +98,7 @@ pub struct Phase {
     pub not_ready: Option<&'static str>,
 }
 
-/// See the module.
+/// See the module documentation.
 pub struct Reactor<E: Engine> {
     pub(super) engine: E,
     pub(super) seat: Seat,

@@ -1,11 +1,11 @@
-//! Stages between socket and session: what turns the bytes on the wire into the bytes of the protocol.
+//! The stages between socket and session. They turn the bytes on the wire into the bytes of the protocol.
 
 pub mod proxy;
 pub mod tls;
 
 use std::net::SocketAddr;
 
-/// One stage of one connection. TLS and PROXY are such; plain sockets use [`Identity`].
+/// One stage of one connection: TLS or PROXY. Plain sockets use [`Identity`].
 pub trait Stage: Send {
     /// Bytes that the stage holds of an unfinished unit (a TLS record, a PROXY header) and wants in front of what lands
     /// next.
@@ -39,7 +39,7 @@ pub trait Stage: Send {
         false
     }
 
-    /// Adds its goodbye (TLS `close_notify`) to the last bytes that are sent; what lands afterwards is ignored.
+    /// Adds its end (TLS `close_notify`) to the last bytes that are sent. Later input is ignored.
     fn close(&mut self, _bytes: &mut Vec<u8>) {}
 
     /// False: the input ended where the stage knows that it was cut off (TLS without `close_notify`, an unfinished record
@@ -53,8 +53,8 @@ pub trait Stage: Send {
         false
     }
 
-    /// True where the peer has said that nothing more comes (TLS `close_notify`), and the session has everything before it: the
-    /// input is over, though the socket is not.
+    /// True if the peer has ended its side (TLS `close_notify`) and the session has everything before it. The input is over then, although
+    /// the socket is still open.
     fn has_ended(&self) -> bool {
         false
     }
@@ -74,7 +74,7 @@ pub trait Stage: Send {
     }
 }
 
-/// Where a connection comes from, in the words of its PROXY header.
+/// Where a connection comes from, as its PROXY header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     /// From this client, through the proxy.
@@ -96,7 +96,7 @@ pub enum StageError {
     /// Plaintext or garbage where a TLS handshake must be.
     #[error("the client does not speak TLS, which this listener requires")]
     NotTls,
-    /// The client's certificate is by the right CA, but nobody this listener lets in.
+    /// The certificate of the client is from the right CA, but its subject is not allowed.
     #[error("the subject of the client's certificate is not among those allowed")]
     SubjectRefused,
     /// A handshake message larger than a record.

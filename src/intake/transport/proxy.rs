@@ -1,6 +1,7 @@
-//! The PROXY protocol, versions 1 and 2: a balancer in front says whose connection this is.
+//! The PROXY protocol, versions 1 and 2: a proxy in front tells the address of its client.
 //!
-//! After haproxy's `doc/proxy-protocol.txt`; the header is required, since whoever may leave it out may also forge it.
+//! It follows haproxy's `doc/proxy-protocol.txt`. The header is required, because a client that may leave it out may also forge
+//! it.
 
 use super::{Source, Stage, StageError};
 use crate::log::checksum::{crc32c, crc32c_append};

@@ -1,4 +1,4 @@
-//! Headers that are right and headers that are wrong, in one piece and in many.
+//! PROXY headers that are right and wrong, in one piece and in many.
 
 use super::*;
 use crate::intake::transport::Identity;

@@ -1,4 +1,4 @@
-//! Chunks: fixed-size buffers of whole records on their way to the writer, with the runs that say what is in them.
+//! Chunks: buffers of a fixed size with whole records on their way to the writer, and the runs that say what is in them.
 
 mod pool;
 
@@ -25,10 +25,10 @@ pub struct Ticket {
     pub frame: u32,
 }
 
-/// What must be true of a chunk's bytes before its tickets are answered.
+/// The level that the bytes of a chunk must reach before its tickets are answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
-    /// Nobody waits.
+    /// No client waits.
     None,
     /// `write(2)` returned for every byte.
     Written,
@@ -58,7 +58,7 @@ pub struct Run {
     pub len: u32,
     /// Records.
     pub lines: u32,
-    /// Who waits for them; `None` where nobody does and runs of several connections were joined.
+    /// The ticket of the client that waits for them. `None`: no client waits, and runs of several connections may be joined.
     pub ticket: Option<Ticket>,
     /// Monotonic nanoseconds at which the run was received.
     pub received_ns: u64,
@@ -76,7 +76,7 @@ pub struct Chunk {
     pub level: Level,
     /// Set by the writer where the level can never be reached.
     pub failed: bool,
-    /// Somebody waits for the write alone, though the chunk waits for more.
+    /// A client waits only for the write, while the chunk waits for more.
     pub announce: bool,
     /// Its place among the chunks of its lane.
     pub number: u64,
@@ -115,7 +115,7 @@ impl Chunk {
         Chunk { memory, len: 0, runs, reactor: 0, level: Level::None, failed: false, announce: false, number: 0 }
     }
 
-    /// Has the kernel give its memory now rather than at the first touch.
+    /// Touches its memory, so that the kernel provides it now.
     pub fn fault_in(&mut self) {
         self.memory.fault_in();
     }

@@ -1,4 +1,4 @@
-//! A fixed number of chunks and where the free ones wait.
+//! The pool: a fixed number of chunks, and where the free ones wait.
 
 use super::{Chunk, Class};
 use crate::host::mutants::mutant;
@@ -7,12 +7,12 @@ use crate::host::sys::pieces;
 use crossbeam_utils::CachePadded;
 use std::io;
 
-/// Pools from this size on ask for huge pages; smaller ones would grow by the part of a huge page that they do not use.
+/// Pools of at least this size ask for huge pages. In smaller ones too much of a huge page would stay unused.
 const HUGE_FROM: usize = 32 << 20;
 /// Free chunks that are handed out again first, so that a quiet server lives in a few MiB that stay in the cache.
 const HOT: usize = 4;
 
-/// The chunks of one class of one shard. Made at start; never more, never fewer.
+/// The chunks of one class of one shard. Their number is fixed at the start.
 pub struct Pool {
     /// The class whose chunks these are.
     pub class: Class,
@@ -50,13 +50,13 @@ impl Pool {
         })
     }
 
-    /// An empty chunk, or `None`: all are on their way.
+    /// An empty chunk. `None`: all are in use.
     #[must_use]
     pub fn take(&self) -> Option<Box<Chunk>> {
         self.hot.pop().or_else(|| self.cold.pop())
     }
 
-    /// As [`Pool::take`]; where there is none, the next [`Pool::put`] will name `reactor` to be woken.
+    /// Like [`Pool::take`]. If there is none, the next [`Pool::put`] names `reactor` as one to wake.
     #[must_use]
     pub fn take_or_wait(&self, reactor: usize) -> Option<Box<Chunk>> {
         if let Some(chunk) = self.take() {
@@ -89,7 +89,7 @@ impl Pool {
         }
     }
 
-    /// Has the kernel give the memory of the chunks that will be used first.
+    /// Touches the memory of the chunks that will be used first, so that the kernel provides it.
     pub fn warm_up(&self) {
         for _ in 0..HOT {
             let Some(mut chunk) = self.cold.pop() else { return };
@@ -98,8 +98,8 @@ impl Pool {
         }
     }
 
-    /// Has the kernel give the memory of up to `most` chunks that have not been used yet, and returns how many there were. To
-    /// be called by one thread at a time. `wake` as for [`Pool::put`].
+    /// Touches the memory of up to `most` chunks that have not been used yet, and returns how many there were. Only one
+    /// thread at a time may call it. `wake` as for [`Pool::put`].
     pub fn fault_in(&self, most: usize, mut wake: impl FnMut(usize)) -> usize {
         for done in 0..most {
             // Those in use have been touched, or will be in a moment.

@@ -1,4 +1,4 @@
-//! What the writer appends at once: some chunks, and the slices of them that belong to each stream.
+//! A batch: the chunks that the writer appends at once, and the slices of them that belong to each stream.
 
 use super::unsynced::PerListener;
 use crate::host::mutants::mutant;
@@ -16,7 +16,7 @@ const GATHER_CHUNKS: usize = 64;
 
 /// Where gathering left off.
 pub struct Gatherer {
-    /// Whose turn it is.
+    /// The class whose turn it is.
     turn: usize,
     /// Bytes of a batch at most (one chunk alone may have more): the smallest segment of any stream.
     most_bytes: usize,
@@ -25,7 +25,7 @@ pub struct Gatherer {
 }
 
 impl Gatherer {
-    /// For batches of so many bytes at most.
+    /// For batches of at most this many bytes.
     pub fn new(most_bytes: usize) -> Self {
         Gatherer { turn: 0, most_bytes, carried: None }
     }

@@ -1,4 +1,4 @@
-//! What a reload of the configuration changes in a running writer: streams that come, and how streams are stored.
+//! What a reload of the configuration changes in a running writer: new streams, and how streams are stored.
 
 use super::Writer;
 use super::batch::Gatherer;
@@ -28,7 +28,7 @@ pub enum Change {
     },
 }
 
-/// The way of changes to one writer, which must be woken when there is one.
+/// The queue of changes to one writer. The writer must be woken after a change is put in.
 pub type Changes = Arc<ArrayQueue<Change>>;
 
 impl Writer {
@@ -55,7 +55,7 @@ impl Writer {
         }
     }
 
-    /// Tells the watchdog, and whoever waits for a change to be taken over, that this thread goes round.
+    /// Answers a ping, after taking over the changes that came before it. The watchdog and reloads wait for that.
     pub(super) fn answer_ping(&self) {
         let ping = self.control.pings(); // changes that came before it are in the queue
         if self.changes.is_empty() {

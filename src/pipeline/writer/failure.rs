@@ -1,8 +1,8 @@
 //! What the writer does when the disk fails.
 //!
-//! A failed sync is never tried again on the same file: the kernel has marked the pages clean, and a second call would
-//! report success with the data gone. The segment is sealed as suspect; what is still held goes to a new one and is synced
-//! there. The second failure stops intake.
+//! A failed sync is never tried again on the same file: the kernel has marked the pages clean, and a second call would report
+//! success although the data is gone. The segment stays suspect. What is still held goes to a new segment and is synced there.
+//! A second failure stops intake.
 
 use super::batch::{slices_of, tally_of};
 use super::unsynced::{PerListener, Unsynced};
@@ -17,7 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// So many changes by others in a row, without a good sync in between, are taken for a failure.
+/// After this many changes by others in a row, without a good sync in between, the writer treats them as a failure of the disk.
 const FOREIGN_MOST: u32 = 8;
 
 impl Writer {
@@ -55,7 +55,7 @@ impl Writer {
         if self.failures >= 2 {
             self.stop_intake(&error.to_string(), &rewrite);
         } else if rewrite.total().lines > 0 && !mutant!("held_lines_forgotten_by_a_failure") {
-            // Until that is done nobody who waits for it is told anything, whatever else is synced meanwhile.
+            // Until that is done no client that waits for these lines is answered, whatever else is synced meanwhile.
             if !mutant!("another_streams_sync_releases_what_failed") {
                 self.streams[index].lost_from = Some(lost.first_write);
             }
@@ -80,8 +80,8 @@ impl Writer {
         }
     }
 
-    /// The second failure of the disk stops intake. What others do to the files is no failure of the disk, unless they do nothing
-    /// else.
+    /// Counts a failure. The second failure of the disk stops intake. Changes by others do not count, unless there are too many in a
+    /// row.
     fn count_failure(&mut self, error: &LogError) {
         // Lines that were durable before are gone with what was cut; what was moved or deleted was moved or deleted on purpose.
         let is_cut = |what: Foreign| matches!(what, Foreign::Shorter { .. } | Foreign::Overwritten);
@@ -118,7 +118,7 @@ impl Writer {
         if is_another { Step::Done } else { Step::Blocked(now + super::FULL_AGAIN_NS) }
     }
 
-    /// The writer waits for room no longer.
+    /// The disk has room again.
     pub(super) fn disk_has_room(&self) {
         let stats = &self.shard.writer_stats;
         if stats.full.get() == 1 {
@@ -128,7 +128,7 @@ impl Writer {
         }
     }
 
-    /// Says so once, and that no new lines should come.
+    /// The disk is full: logs it once, and makes the server not ready.
     pub(super) fn disk_is_full(&self, file: &Path, error: &io::Error) {
         let stats = &self.shard.writer_stats;
         if stats.full.get() == 0 {
@@ -140,7 +140,7 @@ impl Writer {
         }
     }
 
-    /// What of the lost writes of a stream is still held.
+    /// The lines of the lost writes of a stream that are still held.
     fn held_lines_of(&self, index: usize, lost: &Unsynced) -> PerListener {
         if lost.is_none() {
             return PerListener::default();
@@ -149,7 +149,7 @@ impl Writer {
         tally_of(held, index)
     }
 
-    /// What of the lost writes belongs to the batch in hand, which then has to be appended again.
+    /// The lines of the lost writes that belong to the present batch, which must then be appended again.
     fn batch_lines_again(&mut self, index: usize, lost: &Unsynced) -> PerListener {
         if let Some(batch) = &mut self.batch
             && !lost.is_none()
@@ -202,7 +202,7 @@ impl Writer {
         {
             let path = self.streams[index].active.as_ref().map(|a| a.path.clone()).unwrap_or_default();
             let error = LogError::Foreign { path, what: *what };
-            tracing::error!(%error, "writing again in another segment");
+            tracing::error!(%error, "writing the same lines to another segment");
             self.count_failed_sync(&error);
             self.count_failure(&error);
             self.streams[index].give_up_active(stamp, &mut *self.steward);
@@ -230,7 +230,7 @@ impl Writer {
     /// Stops intake for good. `unwritten` are the held lines that are in no file that can be trusted.
     fn stop_intake(&mut self, because: &str, unwritten: &PerListener) {
         unwritten.book(&self.ledger, &[Term::AtRisk, Term::Left], &[]);
-        tracing::error!(because, "the disk failed again: refusing lines until logweir is started anew");
+        tracing::error!(because, "the disk failed again: refusing lines until logweir is restarted");
         self.control.stop_intake(because);
         self.drop_everything(Reason::DiskFailed);
         self.shard.reactors.iter().for_each(crate::pipeline::shard::ReactorPort::wake);

@@ -1,8 +1,8 @@
-//! The writer: one thread a shard. Gathers chunks, appends them, syncs, acknowledges.
+//! The writer: one thread for each shard. It gathers chunks, appends them, syncs, and acknowledges.
 //!
-//! Group commit is the shape of the loop: while a sync runs, the next group gathers in the ring. What somebody waits for
-//! is synced here, at once; what nobody waits for is synced by the steward in the background. No file ever has two
-//! syncs under way, since the kernel reports a lost write to only one of them.
+//! The shape of the loop gives group commit: while a sync runs, the next group gathers in the ring. The writer itself syncs at
+//! once what a client waits for. The steward syncs the rest in the background. No file ever has two syncs under way, because
+//! the kernel reports a lost write to only one of them.
 
 pub mod batch;
 mod changes;
@@ -37,7 +37,7 @@ const FULL_AGAIN_NS: u64 = 100_000_000;
 /// Longest sleep while something blocks, so that an abandoned shutdown is seen.
 const BLOCKED_NS: u64 = 100_000_000;
 
-/// What a turn of the writer came to.
+/// The result of a turn of the writer.
 #[derive(Debug)]
 pub enum Turn {
     /// There may be more to do.
@@ -55,7 +55,7 @@ struct Held {
     chunk: Box<Chunk>,
 }
 
-/// See the module.
+/// See the module documentation.
 pub struct Writer {
     shard: Arc<Shard>,
     control: Arc<Control>,
@@ -78,7 +78,7 @@ pub struct Writer {
     failures: u32,
     /// Times in a row, without a good sync in between, that somebody else had changed a segment.
     foreign_in_a_row: u32,
-    /// Some lines were written, and may be gone: nobody may call the end clean.
+    /// Some lines were written and may be lost, so the end is not clean.
     any_at_risk: bool,
     /// When to try again what waits for room in a trail.
     sync_again_at: Option<u64>,
@@ -102,7 +102,7 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Its helper.
     pub steward: Box<dyn Steward>,
-    /// What syncs for those who wait.
+    /// Syncs what clients wait for.
     pub syncers: Box<dyn Syncers>,
     /// What it sleeps on; the shard has what wakes it.
     pub sleeper: Box<dyn Sleep>,
@@ -208,8 +208,7 @@ impl Writer {
         self.gatherer.is_empty(&self.shard)
     }
 
-    /// True when a sync now serves everybody it could serve: nothing else waits in the rings, or no chunk is left to
-    /// gather more in.
+    /// True if it is time to sync: nothing else waits in the rings, or no chunk is left to gather more in.
     fn nothing_more_to_gather(&self) -> bool {
         let lossless = &self.shard.channel(Class::Lossless).pool;
         self.rings_are_empty() || lossless.free() == 0 || self.held_bytes >= lossless.capacity_bytes() / 4
@@ -219,7 +218,7 @@ impl Writer {
         Stamp { mono_ns: self.clock.mono_ns(), wall_ns: self.clock.wall_ns() }
     }
 
-    /// Appends what the batch holds for each stream. It stays in its place meanwhile: a failure must find it there.
+    /// Appends the part of each stream in the batch. The batch stays in its place meanwhile, because a failure must find it there.
     fn write_batch(&mut self, now: u64) -> Step {
         self.writes += 1;
         self.unsynced = self.unsynced_bytes();
@@ -309,7 +308,7 @@ impl Writer {
         self.disk_has_room();
     }
 
-    /// Everything of the batch is in files: chunks go where their level says.
+    /// The whole batch is in files: sends its chunks back, or holds them until their sync.
     fn hand_on(&mut self, batch: Batch) {
         // Once for all of them: nothing is written in between.
         let wants = |(_, chunk): &(Class, Box<Chunk>)| chunk.level == Level::Written || chunk.announce;
@@ -334,7 +333,7 @@ impl Writer {
         self.streams.iter_mut().filter_map(|s| s.active.as_mut()).all(|a| a.secure_trail(false).is_ok())
     }
 
-    /// Has the steward sync what is due though nobody waits; with `all`, everything.
+    /// Lets the steward sync in the background what is due; with `all`, everything.
     fn sync_in_background(&mut self, now: u64, all: bool) {
         for stream in &mut self.streams {
             let Some(active) = &mut stream.active else { continue };
@@ -484,7 +483,7 @@ impl Writer {
         Turn::Ended(!self.control.intake_stopped() && !self.any_at_risk)
     }
 
-    /// The end without the disk: what is still in memory is counted as dropped.
+    /// The end after a disk failure: counts what is still in memory as dropped.
     fn give_up(&mut self) -> Turn {
         self.drop_everything(Reason::Shutdown);
         Turn::Ended(false)

@@ -1,5 +1,5 @@
-//! The writer's helper: prepares the next segment, syncs in the background, seals. So the writer appends while a disk
-//! flush runs, and a rotation costs it the exchange of two pointers.
+//! The writer's helper. It prepares the next segment, syncs in the background, and seals. So the writer can append while a sync
+//! runs, and a rotation costs it the exchange of two pointers.
 
 use crate::host::clock::Clock;
 use crate::host::mutants::mutant;
@@ -19,7 +19,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Something to do, off the writer's thread.
+/// A job for the steward.
 pub enum Job {
     /// Make the next segment.
     Prepare {
@@ -56,7 +56,7 @@ pub enum Job {
     },
 }
 
-/// What became of a job.
+/// The result of a job.
 pub enum Done {
     /// The next segment, or why there is none.
     Prepared {
@@ -85,7 +85,7 @@ pub enum Done {
         /// The result.
         result: Result<(), LogError>,
     },
-    /// It has its final name, or not (then the next start sees to it).
+    /// The segment has its final name, or not. In the second case the next start handles it.
     Sealed {
         /// Index of the stream.
         stream: usize,
@@ -96,7 +96,7 @@ pub enum Done {
     },
 }
 
-/// Does jobs; in a thread of its own or, in tests, on the spot.
+/// Does jobs, in a thread of its own or, in tests, at once.
 pub trait Steward: Send {
     /// Takes a job; jobs are done in the order given.
     fn submit(&mut self, job: Job);
@@ -150,11 +150,11 @@ pub fn work(job: Job, clock: &dyn Clock, mut done: impl FnMut(Done)) {
     }
 }
 
-/// Says what somebody else has done to a finished segment.
+/// Logs what somebody else has done to a finished segment.
 fn is_foreign(parts: &SealedParts) -> bool {
     let Some(foreign) = parts.foreign else { return false };
     let file = parts.segment.path.display();
-    tracing::error!(%file, "{foreign}; nothing is cut off, logweir verify says where ours ends");
+    tracing::error!(%file, "{foreign}; nothing is cut off, and logweir verify says where the bytes of logweir end");
     true
 }
 
@@ -179,7 +179,7 @@ fn seal(dir: &StreamDir, clock: &dyn Clock, parts: &mut SealedParts, next: Optio
 /// Nothing but `tail -F` depends on it.
 fn point(dir: &StreamDir, next: Option<SegmentId>) {
     if let Some(Err(error)) = next.map(|next| dir.point_current(next)) {
-        tracing::warn!(%error, "`current` points at the segment before");
+        tracing::warn!(%error, "`current` still names the previous segment");
     }
 }
 
@@ -212,7 +212,7 @@ impl Threaded {
     /// Starts the thread; it wakes `writer` with each result, and `sealed` when a segment has its final name.
     ///
     /// # Errors
-    /// No thread can be had.
+    /// The thread cannot be started.
     pub fn start(shard: u16, streams: usize, clock: Arc<dyn Clock>, writer: Waker, sealed: Waker) -> io::Result<Self> {
         let (sender, receiver) = sync_channel::<Job>(streams * JOBS_PER_STREAM);
         let done = Arc::new(ArrayQueue::new(streams * JOBS_PER_STREAM * 2));

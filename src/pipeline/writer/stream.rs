@@ -1,4 +1,4 @@
-//! One stream of one shard as its writer sees it: the active segment, the one being sealed, the spare.
+//! One stream of one shard as its writer sees it: the active segment, the segment that is being sealed, and the spare one.
 
 use super::steward::{Job, Steward};
 use super::unsynced::{SyncPolicy, Unsynced};
@@ -18,7 +18,7 @@ pub struct StreamOptions {
     pub segment_bytes: u64,
     /// A segment is not written to for longer than this after its first line.
     pub segment_age_ns: u64,
-    /// When it is synced.
+    /// When to sync in the background.
     pub sync: SyncPolicy,
 }
 
@@ -32,7 +32,7 @@ pub fn trail_most(segment_bytes: u64) -> u64 {
 /// Time between tries to prepare a segment after a failure.
 const PREPARE_AGAIN_NS: u64 = 500_000_000;
 
-/// See the module.
+/// See the module documentation.
 pub struct StreamWriter {
     pub(super) index: usize,
     pub(super) dir: Arc<StreamDir>,
@@ -67,7 +67,7 @@ fn is_taken(segment: &Segment) -> bool {
     is_gone || segment.touched().is_ok_and(|foreign| foreign.is_some())
 }
 
-/// Whether a segment may be exchanged now.
+/// Whether the active segment can be exchanged now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rotation {
     /// Yes.
@@ -79,7 +79,7 @@ pub enum Rotation {
 }
 
 impl StreamWriter {
-    /// Opens the first segment, on the spot: what is wrong with the directory shows at start.
+    /// Opens the first segment at once, so that problems of the directory show at the start.
     ///
     /// # Errors
     /// No segment can be made.
@@ -142,7 +142,7 @@ impl StreamWriter {
                 self.prepare_again_at = None;
             }
             Err(error) => {
-                tracing::warn!(stream = self.options.name, %error, "no segment to rotate to; trying again");
+                tracing::warn!(stream = self.options.name, %error, "the next segment cannot be made; trying again");
                 self.prepare_again_at = Some(now + PREPARE_AGAIN_NS);
             }
         }
@@ -152,7 +152,7 @@ impl StreamWriter {
             if let Some(active) = &self.active
                 && let Err(error) = self.dir.point_current(active.id)
             {
-                tracing::warn!(stream = self.options.name, %error, "`current` points at the segment before");
+                tracing::warn!(stream = self.options.name, %error, "`current` still names the previous segment");
             }
         }
     }
@@ -214,7 +214,7 @@ impl StreamWriter {
         [self.lost_from, syncing, fresh].into_iter().flatten().min()
     }
 
-    /// Exchanges the active segment for the spare and has the old one sealed. Nobody may wait for what is in it.
+    /// Exchanges the active segment for the spare one, and lets the steward seal the old one. No client may wait for lines in it.
     pub fn rotate(&mut self, steward: &mut dyn Steward) {
         let Some(segment) = self.active.take() else { return };
         self.rotate_asked = false;
@@ -244,7 +244,7 @@ impl StreamWriter {
         self.seal(parts, steward);
     }
 
-    /// Has the active segment sealed for good, or removes it if it never held a line. For an orderly end.
+    /// For an orderly end: lets the steward seal the active segment, or removes it if it never held a line.
     pub fn close(&mut self, steward: &mut dyn Steward) {
         let empties = self.spare.take().map(|b| *b).into_iter();
         let active = self.active.take();
@@ -254,7 +254,7 @@ impl StreamWriter {
         };
         for segment in empties.chain(empty) {
             if let Err(error) = self.dir.discard(&segment) {
-                tracing::warn!(stream = self.options.name, %error, "an unused segment stays");
+                tracing::warn!(stream = self.options.name, %error, "an unused segment could not be removed");
             }
         }
         self.dir.drop_current();

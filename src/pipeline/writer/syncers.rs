@@ -1,5 +1,5 @@
-//! Syncing the segments of several streams at once, for those who wait for all of them: a journalling file system makes one commit of
-//! syncs that come together, and of one after the other as many as there are.
+//! Syncs the segments of several streams at once, for clients that wait for all of them. A journalling file system makes one
+//! commit of syncs that run together, but one commit for each of syncs that run one after the other.
 
 use super::steward::sync_linked;
 use crate::host::clock::Clock;
@@ -24,7 +24,7 @@ pub struct Wanted {
     pub len: u64,
 }
 
-/// What came of it.
+/// The result of a sync.
 pub struct Synced {
     /// How long it took.
     pub took_ns: u64,
@@ -44,7 +44,7 @@ fn sync_one(wanted: &Wanted, clock: &dyn Clock) -> Synced {
     Synced { took_ns: clock.mono_ns().saturating_sub(start), result }
 }
 
-/// One after the other, on the writer's thread.
+/// Syncs files one after the other, on the thread of the writer.
 pub struct InTurn(pub Arc<dyn Clock>);
 
 impl Syncers for InTurn {
@@ -56,7 +56,7 @@ impl Syncers for InTurn {
 /// Where answers go, and where they come from.
 type Done = (Sender<(usize, Synced)>, Receiver<(usize, Synced)>);
 
-/// Together, on threads that are started when they are first needed: with one stream there are none.
+/// Syncs files together, on threads that are started when they are first needed. With one stream there are none.
 pub struct Together {
     clock: Arc<dyn Clock>,
     shard: u16,
@@ -71,7 +71,7 @@ impl Together {
         Together { clock, shard, workers: Vec::new(), done: channel() }
     }
 
-    /// Starts threads until there are so many, as far as they can be had.
+    /// Starts threads until there are enough, as far as the system allows.
     fn staff(&mut self, most: usize) {
         while self.workers.len() < most.min(MOST) {
             let (jobs, orders) = channel::<(usize, Wanted)>();

@@ -1,4 +1,4 @@
-//! Syncing for those who wait, on the writer's time.
+//! Syncs on the thread of the writer what clients wait for.
 
 use super::stream::StreamWriter;
 use super::syncers::{Synced, Wanted};
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 impl Writer {
-    /// Syncs, here and now, everything that held chunks wait for, and acknowledges.
+    /// Syncs at once everything that held chunks wait for, and acknowledges.
     pub(super) fn sync_for_waiters(&mut self) {
         if self.sync_again_at.is_some_and(|at| at > self.clock.mono_ns()) {
             return;
@@ -23,13 +23,13 @@ impl Writer {
         }
     }
 
-    /// Syncs one stream's active segment. False: it failed, or its trail waits for room.
+    /// Syncs the active segment of one stream. Returns false if that failed, or if its trail waits for room.
     pub(super) fn sync_stream(&mut self, index: usize) -> bool {
         self.sync_streams(index..index + 1)
     }
 
-    /// Syncs the active segments of these streams that have something new, at once. False: one has failed, and was dealt with, or
-    /// its trail waits for room.
+    /// Syncs the active segments of these streams together, where there is something new. Returns false if one failed (the failure was
+    /// handled), or if a trail waits for room.
     fn sync_streams(&mut self, which: Range<usize>) -> bool {
         for index in which.clone() {
             while self.streams[index].syncing.is_some() {
@@ -90,7 +90,7 @@ impl Writer {
         all_good
     }
 
-    /// A sync has failed at the same time as the one that stopped intake: nothing is written again any more.
+    /// Handles a sync that failed together with the one that stopped intake. Nothing is written again any more.
     fn give_up_too(&mut self, index: usize, stamp: Stamp) {
         let stream = &mut self.streams[index];
         let mut lost = stream.fresh.take();
@@ -102,7 +102,7 @@ impl Writer {
         stream.give_up_active(stamp, &mut *self.steward);
     }
 
-    /// A stream's active segment was synced. False: not yet for those who wait, since its trail waits for room.
+    /// Notes that the active segment of a stream was synced. Returns false if clients must still wait, because its trail waits for room.
     fn note_synced(&mut self, index: usize, stamp: Stamp) -> Result<bool, LogError> {
         let stream = &mut self.streams[index];
         let Some(active) = stream.active.as_mut() else { return Ok(false) };
@@ -121,7 +121,7 @@ impl Writer {
         Ok(true)
     }
 
-    /// Sends chunks back whose every byte is synced.
+    /// Sends back the chunks of which every byte is synced.
     pub(super) fn release_held(&mut self) {
         if self.control.intake_stopped() {
             return; // here or in another shard: what was held for a segment that failed may be in no other

@@ -1,4 +1,4 @@
-//! What has been written to a segment and not synced: how much, of whom, since when; and when a sync is due.
+//! What was written to a segment and not yet synced: how much, whose, and since when. It decides when a sync is due.
 
 use crate::metrics::accounting::{Ledger, Tally, Term};
 
@@ -52,7 +52,7 @@ impl PerListener {
     }
 }
 
-/// Written and not synced.
+/// What was written and is not synced.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unsynced {
     /// Number of the first write among it.
@@ -61,7 +61,7 @@ pub struct Unsynced {
     pub since_ns: u64,
     /// Bytes.
     pub bytes: u64,
-    /// Of whom.
+    /// The lines, by listener.
     pub tally: PerListener,
 }
 
@@ -87,7 +87,7 @@ impl Unsynced {
         std::mem::take(self)
     }
 
-    /// Puts what was taken out and turned out not to be synced back in front.
+    /// Puts back in front what was taken out for a sync that failed.
     pub fn put_back(&mut self, earlier: Unsynced) {
         let later = std::mem::replace(self, earlier);
         if self.is_none() {
@@ -99,7 +99,7 @@ impl Unsynced {
     }
 }
 
-/// When what nobody waits for is synced.
+/// When to sync lines that no client waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SyncPolicy {
     /// Longest time between a write and its sync, in nanoseconds.

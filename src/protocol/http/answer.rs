@@ -1,4 +1,4 @@
-//! Answers as they go over the wire. When each is given is decided elsewhere ([`crate::session::owed`]).
+//! Writes HTTP answers. When each is given is decided elsewhere ([`crate::session::owed`]).
 
 use super::pages::Page;
 use super::problem::{self, Problem};
@@ -21,11 +21,11 @@ pub enum Kind {
     NotReady(&'static str),
     /// This page.
     Page(Box<Page>),
-    /// The page that has to be made, once it was made so many times.
+    /// A page that is being made; the answer waits until it was made this many times.
     Made(u64),
-    /// What may be asked here.
+    /// The methods that are allowed here.
     Options,
-    /// It was not taken.
+    /// The request was refused.
     Problem(&'static Problem),
 }
 
@@ -66,7 +66,7 @@ impl Date {
 }
 
 thread_local! {
-    /// One for all connections of a reactor: it costs more than the rest of an answer.
+    /// One clock text for all connections of a reactor, because making it costs more than the rest of an answer.
     static DATE: RefCell<Date> = RefCell::default();
 }
 
@@ -75,9 +75,9 @@ pub fn write(answer: &Answer, reply: &mut Reply<'_>) {
     DATE.with_borrow_mut(|date| write_at(answer, date.at(reply.wall_ns), reply.out));
 }
 
-/// What a request to `OPTIONS` and one with a wrong method are told.
+/// The answer to `OPTIONS`, and to a wrong method.
 const ALLOW: &str = "Allow: POST, PUT, GET, HEAD, OPTIONS\r\n";
-/// What scripts of a page may send, as browsers ask before they do (the Fetch standard, "CORS-preflight request").
+/// What scripts of a page may send. Browsers ask for it before they send (the Fetch standard, "CORS-preflight request").
 const PREFLIGHT: &str = "Access-Control-Allow-Methods: POST, PUT\r\n\
     Access-Control-Allow-Headers: Authorization, Content-Type, Content-Encoding, X-Logweir-Ack\r\nAccess-Control-Max-Age: 600\r\n";
 

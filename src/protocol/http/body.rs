@@ -1,10 +1,10 @@
-//! Where a body's bytes are, and where it ends: by length or in chunks (RFC 9112 sections 6 and 7).
+//! Finds the bytes of a body and its end, by length or in chunks (RFC 9112 sections 6 and 7).
 
 use super::head::Framing;
 use super::problem::{self, Problem};
 use memchr::memchr;
 
-/// Digits of a chunk size at most: more than 2^60 bytes are nobody's chunk.
+/// The most digits of a chunk size. No real chunk has more than 2^60 bytes.
 const SIZE_DIGITS: u8 = 15;
 
 /// The place in a body.
@@ -50,7 +50,7 @@ impl Body {
         }
     }
 
-    /// Bytes of content that will come at least; what ends them is known to lie behind.
+    /// The least number of bytes of content that will still come.
     #[must_use]
     pub fn surely(&self) -> u64 {
         match self {

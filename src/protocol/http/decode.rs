@@ -1,7 +1,7 @@
-//! Content codings: stages between a body and the lines in it, in memory that is leased from one budget.
+//! Content codings: the stages between an encoded body and the lines in it. Their memory is leased from one budget.
 //!
-//! Output goes straight into the chunk, as much as fits; what a decoder holds meanwhile is leased. Memory grows with the
-//! bytes received or with the window that a frame really needs, never beyond the budget, whatever a client declares.
+//! Output goes straight into the chunk, as much as fits, and what the decoder holds meanwhile is leased. Memory grows with the
+//! bytes received or with the window that a frame really needs. It never grows beyond the budget, whatever a client declares.
 
 use super::head::Coding;
 use super::problem::{self, Problem};
@@ -124,13 +124,13 @@ impl Decoder {
         Ok(progress)
     }
 
-    /// Others need the memory that it holds.
+    /// True if others need the memory that it holds.
     #[must_use]
     pub fn is_called_in(&self) -> bool {
         self.lease.is_called_in()
     }
 
-    /// True where everything that was begun is ended: a body that stops elsewhere was cut off.
+    /// True if nothing is unfinished. A body that ends elsewhere was cut off.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         match &self.inner {

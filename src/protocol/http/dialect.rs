@@ -1,4 +1,4 @@
-//! What clients want otherwise than is usual here: another success status, bodies of JSON, CORS.
+//! What some clients need differently: another success status, JSON bodies, CORS.
 
 use super::head::Head;
 use super::problem::{self, Problem};
@@ -13,7 +13,7 @@ words!(
 /// Success statuses that can be chosen.
 const SUCCESSES: [u16; 4] = [200, 201, 202, 204];
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dialect {
     /// The status of a request whose lines were taken.
@@ -47,7 +47,7 @@ pub fn is_origin(text: &str) -> bool {
 }
 
 impl Dialect {
-    /// A value of the query, if it is there.
+    /// The value of a key of the query, if it is there.
     fn asked<'a>(head: &Head<'a>, key: &str) -> Option<&'a str> {
         head.query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='))
     }
@@ -55,7 +55,7 @@ impl Dialect {
     /// The status that a request asks for, or the listener's.
     ///
     /// # Errors
-    /// It asks for another than can be chosen.
+    /// It asks for a status that cannot be chosen.
     pub fn status(&self, head: &Head<'_>) -> Result<u16, &'static Problem> {
         let Some(text) = Dialect::asked(head, "status") else { return Ok(self.status) };
         text.parse().ok().filter(|status| SUCCESSES.contains(status)).ok_or(&problem::BAD_STATUS)
@@ -64,7 +64,7 @@ impl Dialect {
     /// What of the body is a record, as the request or the listener says.
     ///
     /// # Errors
-    /// Neither of the words.
+    /// It asks for something other than lines or json.
     pub fn records(&self, head: &Head<'_>) -> Result<Records, &'static Problem> {
         match Dialect::asked(head, "records") {
             None => Ok(self.records),
@@ -74,7 +74,7 @@ impl Dialect {
         }
     }
 
-    /// What `Access-Control-Allow-Origin` says to this request; `None`: nothing is said.
+    /// The value of `Access-Control-Allow-Origin` for this request. `None`: the answer has no such field.
     #[must_use]
     pub fn allowed(&self, head: &Head<'_>) -> Option<Arc<str>> {
         let origin = head.origin?;

@@ -1,5 +1,5 @@
-//! The body of one request that is encoded, or JSON: what was received of it waits in leased memory, is decoded a piece at a time, and
-//! the pieces are gone through as the chunk and the tail have room.
+//! The body of one request that is encoded or JSON. What was received of it waits in leased memory and is decoded piece by
+//! piece; the pieces are read as the chunk and the tail have room.
 
 use super::body::{Body, Part};
 use super::decode::Decoder;
@@ -16,17 +16,17 @@ use crate::session::{Owner, Step, Window};
 
 /// Bytes decoded at once at most.
 pub const PIECE: usize = 32 << 10;
-/// Output of one turn: what leaves no line behind fills no chunk that would end it.
+/// The most output of one turn. Output without a whole line fills no chunk, so a full chunk would not end the turn.
 const WORK_MOST: usize = 1 << 20;
 
-/// What waits of a body, and behind it.
+/// The parts of a body that wait, and what was received behind it.
 pub struct Encoded {
     decoder: Option<Decoder>,
     /// What is decoded is JSON, of which records are made.
     json: Option<JsonRecords>,
     /// Received, not decoded. All of it landed in one receive; its lease is for [`Encoded::rest`] too.
     input: Document,
-    /// Decoded, not gone through.
+    /// Decoded, not yet read for lines.
     output: Document,
     /// Every byte of the body is in `input`.
     is_last: bool,
@@ -79,7 +79,7 @@ impl Encoded {
         Ok(())
     }
 
-    /// Others need the memory that it holds.
+    /// True if others need the memory that it holds.
     pub fn is_called_in(&self) -> bool {
         self.input.is_called_in()
             || self.output.is_called_in()
@@ -97,7 +97,7 @@ impl Encoded {
         self.decoder.is_none() || !has_work
     }
 
-    /// The body is not wanted any more.
+    /// Drops the body.
     pub fn stop(&mut self) {
         self.decoder = None;
         self.input.clear();
@@ -223,7 +223,7 @@ impl Http {
         }
     }
 
-    /// Takes the lines of what was decoded.
+    /// Takes the lines from what was decoded.
     fn take_decoded(&mut self, window: &mut Window<'_>) -> Step {
         // It lies beside the session while the session works on it.
         let Some(mut encoded) = self.encoded.take() else { return Step::Continue };

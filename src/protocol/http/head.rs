@@ -1,4 +1,4 @@
-//! The head of a request: strict RFC 9112, since a proxy in front that reads it otherwise is how requests are smuggled.
+//! Reads the head of a request, strictly by RFC 9112. If a proxy in front reads it differently, requests can be smuggled.
 
 use super::problem::{self, Problem};
 use memchr::memchr2_iter;
@@ -84,7 +84,7 @@ pub struct Head<'a> {
 /// Reads a head that ends in an empty line.
 ///
 /// # Errors
-/// What breaks the rules. The connection must be closed then: where the next request begins is not known.
+/// The rule that is broken. The connection must be closed then, because it is not known where the next request begins.
 pub fn read(bytes: &[u8], max_headers: usize) -> Result<Head<'_>, &'static Problem> {
     let breaks = memchr2_iter(b'\r', b'\n', bytes).try_fold(None, |open, at| match (open, bytes[at]) {
         (None, b'\r') => Some(Some(at)),
@@ -242,8 +242,8 @@ pub fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
 }
 
-/// A list of codings behind those of an earlier field. One only, beside `identity`: nobody sends logs compressed twice, and who does wants
-/// our memory.
+/// Reads a list of codings, after those of an earlier field. There may be only one beside `identity`: no real client compresses logs
+/// twice, and an attacker could use that to take memory.
 fn coding(value: &[u8], before: Result<Coding, &'static Problem>) -> Result<Coding, &'static Problem> {
     value.split(|b| *b == b',').map(<[u8]>::trim_ascii).try_fold(before?, |before, name| {
         match (before, one_coding(name)?) {

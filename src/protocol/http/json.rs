@@ -1,14 +1,15 @@
 //! `records = "json"`: the body is a JSON array whose elements are records, or JSON values with white space between them.
 //!
-//! Each record becomes one line: white space outside of strings goes, and whatever separates two records becomes a newline. Nothing is
-//! parsed into memory; what is checked is the structure that lines depend on: brackets, strings, separators.
+//! Each record becomes one line: white space outside of strings is left out, and whatever separates two records becomes a
+//! newline. Nothing is parsed into memory. The parser checks only the structure that lines depend on: brackets, strings,
+//! separators.
 
 use super::problem::{self, Problem};
 
 /// Deepest nesting inside a record.
 const DEEPEST: u32 = 127;
 
-/// What came last, white space aside.
+/// What came last, white space not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Last {
     /// Nothing of a value: it may begin here.

@@ -108,7 +108,8 @@ fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, 
 }
 
 impl HttpProtocol {
-    /// With these options; `queue`: how long a request waits for a chunk before it is refused; `age`: of connections at most.
+    /// A protocol with these options. `queue`: how long a request waits for a chunk before it is refused. `age`: the greatest age of a
+    /// connection.
     #[must_use]
     pub fn new(options: Arc<HttpOptions>, patience: Patience, queue: Duration, age: Duration) -> HttpProtocol {
         // A line; or a head, and what came with it while those before it wait for their answers.
@@ -132,7 +133,7 @@ impl HttpProtocol {
         HttpProtocol { options, profile }
     }
 
-    /// A listener that shows pages and takes no lines, from whoever may connect.
+    /// A listener that shows pages and takes no lines.
     #[must_use]
     pub fn showing(site: Site, news: Arc<AtomicU64>) -> HttpProtocol {
         let none = Route { name: String::new(), index: 0, format: Format::Raw };

@@ -1,9 +1,9 @@
 //! `protocol = "http"`: HTTP/1.1 requests whose bodies are lines (RFC 9110, RFC 9112). A 2xx means that every line of the
 //! request has reached its level.
 //!
-//! Bodies stream: lines go into the chunk as they arrive, whatever the length of the body. What lies between two receives
-//! is either the beginning of a head or of a line, and is the connection's tail; a body that is encoded waits in leased
-//! memory instead (`encoded`).
+//! Bodies stream: lines go into the chunk as they arrive, however long the body is. Between two receives there is either the
+//! beginning of a head or that of a line; it waits in the tail of the connection. An encoded body waits in leased memory
+//! instead (`encoded`).
 
 mod answer;
 mod body;

@@ -1,4 +1,4 @@
-//! The options of an HTTP listener, checked; and who may write where.
+//! The checked options of an HTTP listener, and which token may write where.
 
 use super::dialect::Dialect;
 use super::head::{Head, Method};
@@ -40,15 +40,15 @@ pub struct HttpOptions {
     pub tokens: Vec<Token>,
     /// Memory for decoding bodies, shared by all connections.
     pub room: Arc<Room>,
-    /// What clients want otherwise.
+    /// What some clients need differently: status, JSON, CORS.
     pub dialect: Dialect,
     /// What is shown instead of taking lines.
     pub site: Option<Site>,
 }
 
 impl HttpOptions {
-    /// The stream that a path names. A slash behind the name means nothing; nor does a file's name where one is PUT, which clients such as
-    /// `curl -T` add.
+    /// The stream that a path names. A slash behind the name is ignored, and so is the file name that clients such as `curl -T` add to
+    /// a PUT.
     ///
     /// # Errors
     /// It names none, or one that is not of this listener.
@@ -66,7 +66,7 @@ impl HttpOptions {
         self.routes.find(name.as_bytes()).ok_or(&problem::NO_STREAM)
     }
 
-    /// Whether this request may write to a stream.
+    /// Checks whether this request may write to a stream.
     ///
     /// # Errors
     /// It has no token, or one that is not known, or one for other streams.
@@ -106,8 +106,8 @@ impl HttpOptions {
     }
 }
 
-/// The token that a request brings: as a bearer token (RFC 6750 section 2.1), or as the password of Basic (RFC 7617), which devices
-/// can do; whoever the user is.
+/// The token of a request: a bearer token (RFC 6750 section 2.1), or the password of Basic (RFC 7617) with any user name, for devices
+/// that know only Basic.
 fn token_of(value: &[u8]) -> Option<Cow<'_, [u8]>> {
     let (scheme, given) = value.split_at_checked(value.iter().position(|b| *b == b' ')? + 1)?;
     let given = given.trim_ascii();

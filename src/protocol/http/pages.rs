@@ -1,4 +1,4 @@
-//! What an HTTP listener shows instead of taking lines: the admin address.
+//! Pages that an HTTP listener shows instead of taking lines: those of the admin address.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,27 +24,27 @@ impl Page {
     }
 }
 
-/// What a path comes to.
+/// What is at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shown {
-    /// This.
+    /// This page.
     Now(Page),
-    /// What is being made, once it was made so many times.
+    /// A page that is being made; it is ready once it was made this many times.
     Later(u64),
     /// Nothing is there.
     Nothing,
 }
 
-/// Pages of a listener. Asked by reactors: never waits.
+/// The pages of a listener. Reactors ask it, so it must never wait.
 pub trait Pages: fmt::Debug + Send + Sync {
-    /// What is at a path. Asking for what has to be made has it made.
+    /// What is at a path. If the page has to be made, this orders it.
     fn show(&self, path: &str, wants_html: bool) -> Shown;
 
-    /// What was made last, and how many times it was.
+    /// The page that was made last, and how many times it was made.
     fn made(&self) -> Option<(u64, Page)>;
 }
 
-/// Pages among options, which can be compared: they are the same if they are one.
+/// Pages as an option that can be compared. Two are equal only if they are the same one.
 #[derive(Debug, Clone)]
 pub struct Site(pub Arc<dyn Pages>);
 

@@ -1,4 +1,4 @@
-//! The beginning of a request: its head, and what is to be done with it.
+//! The beginning of a request: reads its head, and decides what to do with it.
 
 use super::answer::Kind;
 use super::body::Body;
@@ -16,7 +16,7 @@ use crate::session::{AckLevel, Refusal, Window};
 use memchr::{memchr_iter, memmem};
 use std::sync::Arc;
 
-/// What a head comes to.
+/// What a head asks for.
 enum Verdict<'a> {
     /// Lines follow.
     Take { route: &'a Route, level: AckLevel, coding: (Coding, Records), status: u16, expects: bool },
@@ -156,7 +156,7 @@ impl Http {
     }
 }
 
-/// What is to be done with a request.
+/// Decides what to do with a request.
 fn decide<'a>(options: &'a HttpOptions, head: &Head<'_>, window: &Window<'_>) -> Result<Verdict<'a>, &'static Problem> {
     if let Some(site) = &options.site {
         return match head.method {
@@ -182,7 +182,7 @@ fn decide<'a>(options: &'a HttpOptions, head: &Head<'_>, window: &Window<'_>) ->
     }
     let route = options.route(head.path, head.method);
     if !matches!(head.method, Method::Post | Method::Put) {
-        // With tokens, who has none learns nothing of the names of streams.
+        // With tokens, a client without one must not learn the names of streams.
         let is_known = route.is_ok() || (!options.tokens.is_empty() && head.path.starts_with("/ingest/"));
         return Err(if is_known { &problem::NOT_ALLOWED } else { &problem::NOT_FOUND });
     }

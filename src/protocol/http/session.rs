@@ -21,11 +21,11 @@ use std::sync::Arc;
 
 /// Answers owed to one connection at most; requests behind them wait. Bounds what a connection that pipelines can hold.
 pub const MAX_PIPELINED: usize = 16;
-/// Received at once at most while it is not known whose bytes they are.
+/// The most bytes received at once while it is not known which request they belong to.
 pub const HEAD_LANDING: usize = 32 << 10;
 /// Bytes of a refused body that are read, so that the connection can go on; a longer one ends it.
 pub const SKIP_MOST: u64 = 1 << 20;
-/// A body that brings so much within `body_timeout` is alive.
+/// A body must bring this many bytes within `body_timeout`.
 const PROGRESS_BYTES: u64 = 4096;
 
 /// Memory of a connection at most, beside its tail and what is leased: its state, the answers that it is owed, and those
@@ -86,7 +86,7 @@ impl Forms {
     }
 }
 
-/// What going through some bytes came to.
+/// The result of handling some bytes.
 enum Flow {
     /// On behind what ended there.
     On(usize),
@@ -96,10 +96,10 @@ enum Flow {
     Full(usize),
 }
 
-/// See the module.
+/// See the module documentation.
 pub struct Http {
     pub(super) options: Arc<HttpOptions>,
-    /// Those that hold from the next request on.
+    /// The options that hold from the next request on.
     pub(super) renewed: Option<Arc<HttpOptions>>,
     /// To whom leased memory is charged.
     pub(super) owner: Owner,
@@ -135,7 +135,7 @@ impl Http {
         }
     }
 
-    /// From here on lines are written so. JSON only where the options said so when the connection came.
+    /// Sets how lines are written from here on. JSON is possible only if the options had it when the connection was made.
     pub(super) fn set_format(&mut self, format: Format) {
         self.forms.is_json = format == Format::Json;
     }
@@ -333,7 +333,7 @@ impl Http {
         true
     }
 
-    /// The request is not taken after all; what it holds still is read past.
+    /// Refuses the request after all. The rest of its body is read and ignored.
     pub(super) fn refuse(&mut self, problem: &'static Problem, body: Body, window: &mut Window<'_>) {
         self.lines.abandon(window);
         if let Some(encoded) = &mut self.encoded {
@@ -380,7 +380,7 @@ impl Http {
         }
     }
 
-    /// Answers and ends: where the next request begins is not known, or does not matter any more.
+    /// Answers and ends the connection, because it is not known (or does not matter) where the next request begins.
     pub(super) fn fatal(&mut self, problem: &'static Problem, window: &mut Window<'_>) {
         if self.state == State::Head {
             self.request.lines = 0;
@@ -395,7 +395,7 @@ impl Http {
 }
 
 impl Http {
-    /// Pages that had to be made and were, are what is answered.
+    /// Answers requests for pages that have been made meanwhile.
     fn take_made(&mut self) {
         let Some((made, page)) = self.options.site.as_ref().and_then(|site| site.0.made()) else { return };
         self.answers.settle(|answer| match answer.kind {

@@ -1,5 +1,5 @@
-//! snappy bodies, in both of its formats: framed (framing_format.txt of the snappy sources) and one raw block, which
-//! Prometheus and Loki clients send. A block can only be decoded whole, so its bytes are kept, in leased memory.
+//! snappy bodies, in both formats: framed (framing_format.txt of the snappy sources), and one raw block, which Prometheus and
+//! Loki clients send. A block can only be decoded whole, so its bytes are kept in leased memory.
 
 use super::decode::Progress;
 use super::problem::{self, Problem};

@@ -1,4 +1,4 @@
-//! zstd bodies (RFC 8878): the memory for a frame's window is leased once its header has said how much it is.
+//! zstd bodies (RFC 8878). The memory for the window of a frame is leased once the header of the frame has told its size.
 
 use super::decode::Progress;
 use super::problem::{self, Problem};

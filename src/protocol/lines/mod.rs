@@ -1,4 +1,4 @@
-//! `protocol = "lines"`: records end in a newline. On request the sender is told how many have reached their level.
+//! `protocol = "lines"`: records end in a newline. With `reply = "count"` the sender is told how many have reached their level.
 
 use super::{About, Entry};
 use crate::host::address::{Address, Family};
@@ -37,7 +37,7 @@ words!(
 section!(/// The keys of a lines listener.
     Keys { reply: ReplyWord, too_long: TooLong, strip_cr: bool, nul: NulWord, unterminated: UnterminatedWord, line_timeout: Time });
 
-/// See the module.
+/// See the module documentation.
 pub static ENTRY: Entry = Entry {
     name: "lines",
     port: 5170,
@@ -59,7 +59,7 @@ pub struct LinesOptions {
     pub reply_count: bool,
     /// How they are written.
     pub format: Format,
-    /// What becomes of NUL.
+    /// What happens to NUL.
     pub nul: NulWord,
 }
 
@@ -164,12 +164,12 @@ pub struct Lines {
     form: Form,
     /// Whose datagrams they are.
     peer: Peer,
-    /// What the sender is told; `None`: nothing.
+    /// The count that the sender is told. `None`: it is told nothing.
     count: Option<Count>,
     mark: u32,
     beginning: Beginning,
     nul: NulWord,
-    /// NUL was noticed, or is looked for no more.
+    /// NUL was noticed, or is no longer looked for.
     has_looked_for_nul: bool,
 }
 
@@ -189,8 +189,8 @@ impl Lines {
         }
     }
 
-    /// Looks at what comes first, and ends lines at NUL where that is wanted. False: what comes is certainly no line, and its sender waits for
-    /// an answer.
+    /// Looks at the first bytes, and ends lines at NUL if that is configured. Returns false if the input is certainly not a line and its
+    /// sender waits for an answer.
     fn look(&mut self, input: &mut Input<'_>, window: &mut Window<'_>) -> bool {
         let is_datagram = matches!(input, Input::Datagram { .. });
         let bytes = match input {

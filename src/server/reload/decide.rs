@@ -1,4 +1,4 @@
-//! What can change and what cannot; nothing is touched.
+//! The first step of a reload: decides what can change and what cannot. It changes nothing.
 
 use super::super::live::{Live, SPARE_STREAMS};
 use super::{Proposal, Report};
@@ -10,7 +10,7 @@ use crate::intake::reactor::ListenerRun;
 use crate::server::sandbox::certificate_files;
 
 impl Live {
-    /// What only a restart changes.
+    /// Reports the changed options that need a restart.
     pub(super) fn fixed(&self, new: &Options, report: &mut Report) {
         let old = &self.options;
         let fixed = [
@@ -32,7 +32,7 @@ impl Live {
 
     pub(super) fn propose(&self, new: &Options, report: &mut Report) -> Vec<Proposal> {
         let mut proposals = Vec::new();
-        // Those that there are come first: nobody new takes what they need.
+        // Present listeners come first, so that a new one cannot take what they need.
         let place_of = |l: &ListenerOptions| self.runs.iter().position(|r| r.options.name == l.name);
         let (known, others): (Vec<_>, Vec<_>) = new.listeners.iter().partition(|l| place_of(l).is_some());
         let mut accepted: Vec<ListenerOptions> = Vec::new();
@@ -64,7 +64,7 @@ impl Live {
         proposals
     }
 
-    /// Why a listener cannot be as it should without a restart.
+    /// Why a listener needs a restart to change; `None`: it does not.
     pub(super) fn refuses(
         &self,
         new: &ListenerOptions,
@@ -118,7 +118,7 @@ impl Live {
         self.streams_at_start + SPARE_STREAMS
     }
 
-    /// Places of listeners that the file has no more.
+    /// Places of listeners that are no longer in the file.
     pub(super) fn removed(&self, new: &Options) -> Vec<usize> {
         let is_there = |run: &ListenerRun| new.listeners.iter().any(|l| l.name == run.options.name);
         (0..self.runs.len()).filter(|p| !self.runs[*p].is_gone && !is_there(&self.runs[*p])).collect()

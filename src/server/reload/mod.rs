@@ -1,7 +1,8 @@
-//! The configuration read again while the server runs: what can change changes, what cannot says so.
+//! Reads the configuration again while the server runs. What can change without a restart changes; for the rest it says that a
+//! restart is needed.
 //!
-//! First everything is decided and everything new is opened; whatever fails then leaves the server as it was. Only then are
-//! the threads told.
+//! First it decides everything and opens everything new. If anything fails, the server stays as it was. Only then does it tell
+//! the threads.
 
 mod decide;
 mod open;
@@ -19,37 +20,37 @@ use crate::log::stream_dir::StreamDir;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a reload waits for the threads to take it over: one that is at work for longer does so when it is done.
+/// How long a reload waits for the threads. A thread that is busy for longer takes the change over when it is done.
 const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(1);
 
-/// What came of it, for people.
+/// The result of a reload, in words.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// What is different from now on.
+    /// What has changed.
     pub changed: Vec<String>,
-    /// What the file says and only a restart brings.
+    /// What the file says and needs a restart.
     pub restart: Vec<String>,
 }
 
-/// What becomes of a listener.
+/// A listener that is new or will change.
 struct Proposal {
     place: usize,
     options: ListenerOptions,
-    /// Its sockets, where they are to be others than now.
+    /// Its new sockets, if it needs any.
     source: Option<Source>,
 }
 
-/// A stream that is new, with its first segment for each shard.
+/// A new stream, with its first segment for each shard.
 struct NewStream {
     settings: StreamSettings,
     begun: Vec<(Arc<StreamDir>, Segment)>,
 }
 
 impl Live {
-    /// Takes a configuration over that has been read for this server ([`crate::config::load_for`]).
+    /// Takes over a configuration that was read for this server ([`crate::config::load_for`]).
     ///
     /// # Errors
-    /// Something new cannot be had: nothing has changed then.
+    /// Something new cannot be opened. Nothing has changed then.
     pub fn reload(&mut self, new: Options, threads: &mut Threads) -> Result<Report, StartError> {
         let mut report = Report::default();
         self.fixed(&new, &mut report);

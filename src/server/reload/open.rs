@@ -1,4 +1,4 @@
-//! Everything new is opened, or nothing.
+//! The second step of a reload: opens everything new, or nothing.
 
 use super::super::certificates::Certificate;
 use super::super::error::StartError;
@@ -24,8 +24,8 @@ impl Live {
         all.iter().map(|options| self.certificates.of_options(options)).collect()
     }
 
-    /// Opens the sockets of listeners that are new or move. What a listener gives up goes to the one that takes its address:
-    /// the places of those.
+    /// Opens the sockets of listeners that are new or get another address. If a listener takes the address of another, it gets that one's
+    /// sockets; the result has the places of the listeners that give sockets up.
     pub(super) fn open_sources(&self, proposals: &mut [Proposal], gone: &[usize]) -> Result<Vec<usize>, StartError> {
         let moves = |p: &Proposal| {
             let is_same = |run: &ListenerRun| !run.is_gone && run.options.address == p.options.address;
@@ -99,7 +99,7 @@ impl Live {
                 match begin(shard) {
                     Ok(one) => begun.push(one),
                     Err(error) => {
-                        // Nothing stays that holds room and that nobody writes to.
+                        // Remove the new segments again, because no writer uses them and they hold room.
                         let others = streams.iter().flat_map(|s: &NewStream| &s.begun);
                         others.chain(&begun).for_each(|(dir, active)| drop(dir.discard(active)));
                         return Err(error);

@@ -1,4 +1,4 @@
-//! The threads are told; nothing fails from here on.
+//! The last step of a reload: tells the threads. Nothing can fail from here on.
 
 use super::super::build::stored;
 use super::super::live::Live;
@@ -132,7 +132,7 @@ impl Live {
         self.tell_acceptor(&stopped, &opened, threads);
     }
 
-    /// A listener's sockets are to be closed, once nobody waits in their queues.
+    /// Tells the threads to close the sockets of a listener, once their queues are empty.
     pub(super) fn give_up(&mut self, place: usize, handed_on: &[usize], stopped: &mut Vec<usize>) {
         let source = &mut self.sources[place];
         source.kept_as.drain(..).for_each(|name| self.manager.forget(&name));
@@ -205,8 +205,8 @@ fn tell_it(acceptor: &acceptor::Handle, change: acceptor::Change) {
     }
 }
 
-/// Puts a change in a thread's queue; where there is no room, the thread is woken until there is. One that does not go round for
-/// seconds is the watchdog's business.
+/// Puts a change into the queue of a thread. If the queue is full, it wakes the thread until there is room. It gives up on a thread that
+/// does not run for seconds; the watchdog looks after that.
 fn tell<T>(changes: &ArrayQueue<T>, mut change: T, wake: impl Fn()) {
     for _ in 0..TRIES {
         match changes.push(change) {
@@ -219,5 +219,5 @@ fn tell<T>(changes: &ArrayQueue<T>, mut change: T, wake: impl Fn()) {
     tracing::error!("a thread takes no changes any more: restart the server");
 }
 
-/// Milliseconds that a change waits for room.
+/// How many milliseconds a change waits for room.
 const TRIES: u32 = 5000;

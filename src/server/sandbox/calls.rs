@@ -1,5 +1,5 @@
-//! seccomp: which system calls there are from the start on (seccomp(2)). The others answer `EPERM`: a call that was forgotten here
-//! fails like one that the system refuses, and is dealt with as such.
+//! seccomp: the system calls that the server may make (seccomp(2)). All others return `EPERM`. So if a call is missing from the
+//! list, it fails like one that the system refuses, and the server handles it as such.
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition, SeccompFilter,
@@ -133,7 +133,7 @@ const OTHERS: &[c_long] = &[
     libc::SYS_uname,
 ];
 
-/// The same by their older names, which this architecture has besides.
+/// Older names of the same calls, which this architecture also has.
 #[cfg(target_arch = "x86_64")]
 const OLDER: &[c_long] = &[
     libc::SYS_open,
@@ -169,7 +169,7 @@ const RING: &[c_long] = &[libc::SYS_io_uring_enter, libc::SYS_io_uring_register]
 /// Filters the calls of all threads, for good.
 ///
 /// # Errors
-/// In words; nothing is filtered then.
+/// In words. Nothing is filtered then.
 pub fn confine_calls(has_ring: bool) -> Result<(), String> {
     // Every filter is asked, and the strictest answer counts.
     for filter in [no_clone3()?, allowed(has_ring)?] {

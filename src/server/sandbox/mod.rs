@@ -1,7 +1,7 @@
-//! What the server takes away from itself: file paths beyond those configured (Landlock), new privileges, and system calls that it
-//! has no use for (seccomp). A hole in it is then worth less to whoever finds it.
+//! The sandbox: the server gives up all file paths but those configured (Landlock), new privileges, and system calls that it
+//! does not use (seccomp). So a security hole in the server is worth less to an attacker.
 //!
-//! Never a reason not to start: what the kernel does not have is left out, and said.
+//! It is never a reason not to start: the server leaves out what the kernel does not have, and says so.
 
 mod calls;
 mod paths;
@@ -9,12 +9,12 @@ mod paths;
 pub use calls::confine_calls;
 pub use paths::{Paths, certificate_files};
 
-/// What is in force, for people.
+/// What the sandbox confines.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Confinement {
-    /// Beneath these directories files can be reached; `None`: anywhere.
+    /// The directories in which files can be reached. `None`: everywhere.
     pub paths: Option<Paths>,
-    /// Calls are filtered.
+    /// System calls are filtered.
     pub calls: bool,
 }
 

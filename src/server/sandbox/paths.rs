@@ -1,4 +1,4 @@
-//! Landlock: which files can be reached (landlock(7), since Linux 5.13).
+//! Landlock: the files that the server may reach (landlock(7), since Linux 5.13).
 
 use crate::config::Options;
 use crate::host::address::Address;
@@ -25,7 +25,7 @@ pub struct Paths {
 }
 
 impl Paths {
-    /// What a configuration names. Directories for files are made (durably), since only what exists can be allowed.
+    /// The directories that a configuration names. Data directories are made (durably), because Landlock can only allow what exists.
     #[must_use]
     pub fn of(options: &Options, config: Option<&Path>) -> Paths {
         let (mut paths, disk) = (Paths::default(), RealDisk::for_others(options.files));
@@ -58,10 +58,10 @@ impl Paths {
         paths
     }
 
-    /// Confines this thread, and all that it starts, to them. False: this kernel cannot.
+    /// Confines this thread, and all threads that it starts, to these directories. Returns false if the kernel cannot do that.
     ///
     /// # Errors
-    /// In words; nothing is confined then.
+    /// In words. Nothing is confined then.
     pub fn confine(&self) -> Result<bool, String> {
         let text = |error: landlock::RulesetError| error.to_string();
         let everything = AccessFs::from_all(NEWEST);
@@ -115,7 +115,7 @@ fn directories(file: &Path) -> Vec<PathBuf> {
     directory(file).into_iter().chain(target).collect()
 }
 
-/// The directory of a file, without symlinks; replaced files are found there too.
+/// The directory of a file, without symlinks, so that a file that replaces it is found there too.
 fn directory(file: &Path) -> Option<PathBuf> {
     let dir = match file.parent() {
         Some(dir) if dir != Path::new("") => dir,

@@ -1,14 +1,14 @@
-//! Documents: a message or body, or a window of one, gathered in leased memory and walked through as the chunks have room.
+//! Documents: a message or body, or a part of one, that is gathered in leased memory and read as the chunks have room.
 
 use super::room::{Lease, NoRoom};
 
-/// Bytes that wait, in the order in which they came, in memory that is leased as they come. Declared lengths are never believed:
-/// only what is there takes room.
+/// Bytes that wait, in the order in which they came. Their memory is leased as they come. Declared lengths are never believed: only
+/// bytes that are there take room.
 #[derive(Debug)]
 pub struct Document {
     /// Never more than is leased.
     bytes: Vec<u8>,
-    /// Gone through up to here,
+    /// Handled up to here,
     at: usize,
     /// and there is content up to here.
     end: usize,
@@ -91,7 +91,7 @@ impl Document {
         }
     }
 
-    /// What was not gone through.
+    /// The bytes that were not handled yet.
     #[must_use]
     pub fn rest(&self) -> &[u8] {
         &self.bytes[self.at..self.end]
@@ -117,7 +117,7 @@ impl Document {
         (self.at, self.end) = (0, 0);
     }
 
-    /// Others need the memory: whoever has the document ends.
+    /// True if others need the memory. Then the holder of the document must end.
     #[must_use]
     pub fn is_called_in(&self) -> bool {
         self.lease.is_called_in()

@@ -1,9 +1,10 @@
-//! Memory between socket and chunk: what is begun and not ended, and what must be seen whole before records can be made of it.
+//! Memory between socket and chunk, for what has begun and not ended, and for what must be seen whole before records can be
+//! made of it.
 //!
-//! There are three stores. [`tail`]: partial lines and heads, blocks of each reactor. [`room`]: leased memory, shared by all
-//! reactors, for decoders and [`document`]s. And the scratch buffer of each reactor, into which is received what does not stay
-//! as it is; it is empty between two receives, so it is nobody's share. One rule says who may hold how much of the first two and
-//! who ends when it does not do for all: [`room::Shares`] and [`room::Weight`].
+//! There are three stores. [`tail`] has partial lines and heads, in blocks of each reactor. [`room`] is leased memory for
+//! decoders and [`document`]s, which all reactors share. And each reactor has a scratch buffer, for input that does not stay as
+//! it is; it is empty between two receives, so it is part of no share. One rule says who may hold how much of the first two,
+//! and who ends when there is not enough for all: [`room::Shares`] and [`room::Weight`].
 
 pub mod document;
 pub mod room;

@@ -1,8 +1,8 @@
-//! Who may hold how much of what lies between socket and chunk, and who ends when it does not do for all.
+//! Decides who may hold how much memory between socket and chunk, and who ends when there is not enough for all.
 //!
-//! Two stores are shared so: the blocks for partial lines ([`super::tail`], one for each reactor) and the memory for decoding
-//! bodies ([`Room`], one for all). What is reserved for each connection anyway (two blocks of its tail, the buffers of its TLS)
-//! is nobody's share of it.
+//! Two stores are shared this way: the blocks for partial lines ([`super::tail`], one store for each reactor) and the memory
+//! for decoding bodies ([`Room`], one for all). What every connection has anyway (two blocks of its tail, its TLS buffers) is
+//! not part of its share.
 
 use crate::host::mutants::mutant;
 use crate::host::peer::{Client, ListenerId};
@@ -11,14 +11,14 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// How long somebody has held something before it may be taken from him, in nanoseconds: who is only passing through is not
-/// in anybody's way.
+/// How long an owner must have held room before it may be taken away, in nanoseconds. An owner that holds room only for a moment
+/// does not keep others waiting.
 pub const GRACE_NS: u64 = 2_000_000_000;
 
-/// How long somebody of whom a lease was called in gets only small ones: whoever waited for it comes first.
+/// After its lease was called in, an owner gets only small leases for this long, so that those that waited come first.
 const AFTERWARDS_NS: u64 = 5_000_000_000;
 
-/// To whom something is charged.
+/// The owner to whom room is charged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Owner {
     /// The listener.
@@ -43,9 +43,9 @@ pub struct Shares {
 impl Shares {
     /// How much more the owner may take.
     ///
-    /// Anybody may take of the first three quarters. The last quarter is for clients that hold little, less than a sixteenth; and
-    /// of that the last half is for listeners that hold little, less than an eighth. So neither one client nor all clients of one
-    /// listener can leave nothing for the others, and whoever is alone has nearly everything.
+    /// Every owner may take from the first three quarters. The last quarter is for clients that hold less than a sixteenth. The last
+    /// half of that quarter is for listeners that hold less than an eighth. So neither one client nor all clients of one listener can
+    /// take everything, and a client that is alone can have nearly everything.
     #[must_use]
     pub fn left(self) -> usize {
         let up_to = |limit: usize| limit.saturating_sub(self.used);
@@ -58,8 +58,8 @@ impl Shares {
         anybody.max(up_to(self.all / 8 * 7).min(client)).max(up_to(self.all).min(client).min(listener))
     }
 
-    /// What everybody may take while so much is in use, whatever he holds already, if that is no small part: then there is no
-    /// need to know how much he holds.
+    /// How much every owner may take while this much is in use, whatever it holds already. If that is enough, there is no need to know
+    /// how much it holds.
     #[must_use]
     pub fn left_for_all(all: usize, used: usize) -> Option<usize> {
         let anybody = (all / 4 * 3).saturating_sub(used);
@@ -67,8 +67,8 @@ impl Shares {
     }
 }
 
-/// How much somebody is in the way of the others: the one with the greatest ends first. It is of the client that holds the most,
-/// at the listener that holds the most; and there the largest, of equals the oldest.
+/// The order in which holders end so that others get room; the greatest ends first. It belongs to the client that holds the most, at
+/// the listener that holds the most. Of that client it is the largest holder, and of equal ones the oldest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Weight {
     by_listener: usize,
@@ -78,7 +78,7 @@ pub struct Weight {
 }
 
 impl Weight {
-    /// Of somebody who holds so many bytes since then; `None`: he may keep them yet.
+    /// The weight of a holder of this many bytes since that time. `None`: it may keep them for now.
     #[must_use]
     pub fn of(shares: Shares, bytes: usize, since_ns: u64, now_ns: u64) -> Option<Weight> {
         let is_ripe = bytes > 0 && now_ns.saturating_sub(since_ns) >= GRACE_NS;
@@ -119,7 +119,7 @@ impl Holdings {
     }
 }
 
-/// Why somebody gets nothing.
+/// Why a lease is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoRoom {
     /// Not so much at once, ever.
@@ -133,7 +133,7 @@ pub enum NoRoom {
 pub struct Room {
     all: usize,
     inner: Mutex<Inner>,
-    /// Somebody got nothing for want of room.
+    /// A lease was refused for want of room.
     refused: AtomicBool,
     /// How many leases were called in so far.
     called_in: AtomicU64,
@@ -154,12 +154,12 @@ struct Entry {
     owner: Owner,
     bytes: usize,
     since_ns: u64,
-    /// It may have no more than a client that holds little.
+    /// The owner may have no more than a client that holds little.
     is_small: bool,
     called_in: Arc<AtomicBool>,
 }
 
-/// The same one, not one as large.
+/// Two rooms are equal only if they are the same one.
 impl PartialEq for Room {
     fn eq(&self, other: &Room) -> bool {
         std::ptr::eq(self, other)
@@ -196,8 +196,8 @@ impl Room {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// If somebody got nothing since the last call: calls in the lease of whoever is most in the way, and returns its owner and
-    /// bytes. Its session says so ([`Lease::is_called_in`]); the reactors must be woken.
+    /// If a lease was refused since the last call, calls in the lease with the greatest weight, and returns its owner and bytes. Its
+    /// session then says so ([`Lease::is_called_in`]); the reactors must be woken.
     pub fn relieve(&self, now_ns: u64) -> Option<(Owner, usize)> {
         if !self.refused.load(Ordering::Relaxed) || !self.refused.swap(false, Ordering::Relaxed) {
             return None;
@@ -272,7 +272,7 @@ impl Lease {
         Ok(())
     }
 
-    /// Somebody else needs it: whoever holds it ends.
+    /// True if others need this memory. Then its holder must end.
     #[must_use]
     pub fn is_called_in(&self) -> bool {
         self.called_in.load(Ordering::Relaxed)
@@ -362,7 +362,7 @@ mod tests {
             }
             let first = (0..3).all(|l| holdings.shares(all, used, owner(l, 0)).by_listener < all / 8);
             prop_assert!(first || used >= all / 8);
-            // A listener of which nobody holds anything, as long as no others have taken its last eighth in small parts.
+            // A listener that holds nothing gets some, unless others have taken the last eighth in small parts.
             let fresh = holdings.shares(all, used, owner(9, 0));
             prop_assert!(fresh.left() > 0 || used > all / 8 * 7);
         }

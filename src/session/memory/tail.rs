@@ -1,9 +1,9 @@
-//! Partial lines between two receives: a fixed store of small blocks per reactor.
+//! Partial lines between two receives: a fixed store of small blocks for each reactor.
 //!
-//! Two blocks are each connection's own: whoever is between lines always goes on. Beyond them a store has a budget that is
-//! shared out by [`super::room`]; when it is spent, the largest and oldest holder ends after a while. Until then one connection
-//! (the lane) may go on, into blocks reserved for one line of the greatest length, a block at a time: so a line that is longer
-//! than the budget completes too, and what it leaves behind is never more than it held before.
+//! Two blocks belong to each connection, so a connection that is between lines can always go on. Beyond them a store has a
+//! budget that [`super::room`] shares out. When it is spent, the largest and oldest holder ends after a while. Until then one
+//! connection (it has the lane) may go on, block by block, into a reserve for one line of the greatest length. So a line that
+//! is longer than the budget completes too, and that connection never leaves more behind than it held.
 
 use super::room::{Holdings, Owner, Shares};
 use memmap2::MmapMut;
@@ -121,7 +121,7 @@ impl TailStore {
         })
     }
 
-    /// Bytes that the owner of `tail` may receive now without leaving more behind than there is room for. 0: it waits.
+    /// How many bytes the owner of `tail` may receive now, so that there is room for what it leaves behind. 0: it must wait.
     #[must_use]
     pub fn allowance(&self, tail: &TailHandle, is_lane: bool) -> usize {
         let left = Shares::left_for_all(self.budget, self.used).unwrap_or_else(|| self.shares(tail).left());
@@ -137,7 +137,7 @@ impl TailStore {
         self.holdings.shares(self.budget, self.used, tail.owner)
     }
 
-    /// Blocks that are worth ending somebody for: what a client that holds little may have.
+    /// The least number of blocks for which a holder is ended: what a client that holds little may have.
     #[must_use]
     pub fn useful(&self) -> usize {
         self.budget / 16

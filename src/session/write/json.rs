@@ -1,4 +1,5 @@
-//! `format = "json"`: one object per record, with when and from whom it came, and what the sender said beside the message.
+//! `format = "json"`: writes one JSON object per record, with its time, its sender, and what the sender said besides the
+//! message.
 
 use super::Record;
 use std::cell::Cell;
@@ -23,7 +24,7 @@ pub enum Value<'a> {
     Json(&'a [u8]),
 }
 
-/// What a sender said beside the message.
+/// An attribute: what a sender said besides the message.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Attr<'a> {
     /// Its name.
@@ -54,7 +55,7 @@ impl Envelope {
         envelope
     }
 
-    /// From now on records are another peer's.
+    /// Changes the peer of the records to come.
     pub fn set_peer(&mut self, peer: &str) {
         self.peer.clear();
         self.peer.extend_from_slice(b"\",\"peer\":\"");

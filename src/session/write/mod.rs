@@ -1,5 +1,5 @@
-//! How records look on disk, whatever protocol they came by: as they are, or as JSON objects. Where they begin and end is the
-//! protocol's business.
+//! How records look on disk, whatever protocol they came by: as they are, or as JSON objects. The protocol decides where they
+//! begin and end.
 
 pub mod json;
 
@@ -17,13 +17,13 @@ pub enum Format {
     Json,
 }
 
-/// What becomes of a newline inside a record that is written as sent. Of protocols whose records may hold one.
+/// What happens to a newline inside a record that is written as sent, for protocols whose records may have one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Escape {
     /// There is none: the protocol ends its records with it.
     #[default]
     Nothing,
-    /// It is written as `\n`; whoever reads cannot tell it from a backslash and an n.
+    /// It is written as `\n`. A reader cannot tell it from a backslash and an n.
     Newlines,
     /// Backslashes are doubled too, so that it can be taken back: `\\` is a backslash, `\n` a newline.
     Full,
@@ -37,9 +37,9 @@ pub const MARKER_ROOM: usize = 40;
 pub struct Record<'a> {
     /// The message, without a terminator.
     pub message: &'a [u8],
-    /// Written behind it as it is: what says that it was cut.
+    /// A mark that the record was cut, written behind it as it is.
     pub marker: &'a [u8],
-    /// What the sender said beside it. Kept in JSON only.
+    /// What the sender said besides the message. It is kept only in JSON.
     pub attrs: &'a [Attr<'a>],
     /// When it was received, in nanoseconds since 1970.
     pub wall_ns: u64,
@@ -109,7 +109,7 @@ impl Form {
         }
     }
 
-    /// From now on records are another peer's.
+    /// Changes the peer of the records to come.
     pub fn set_peer(&mut self, peer: &str) {
         if let Form::Json(envelope) = self {
             envelope.set_peer(peer);

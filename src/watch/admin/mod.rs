@@ -1,6 +1,6 @@
-//! The admin address: `/metrics`, `/healthz`, `/readyz`, and the status page. One more HTTP listener, which takes no lines. Its
-//! connections are served by the reactors like all others, but need no chunk and have places of their own, so that a probe is
-//! answered whatever the other clients do.
+//! The pages of the admin address: `/metrics`, `/healthz`, `/readyz`, and the status page. It is one more HTTP listener, which
+//! takes no lines. The reactors serve its connections like all others, but these need no chunk and have a limit of their own.
+//! So a probe gets an answer whatever the other clients do.
 
 mod page;
 
@@ -17,15 +17,15 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Changes whenever `/metrics` was made: those who wait for it look.
+/// Changes whenever `/metrics` was made, so that the connections that wait for it can look.
 pub type News = Arc<AtomicU64>;
 
 /// What there is to be said.
 pub struct AdminPages {
     control: Arc<Control>,
-    /// Asks for `/metrics` to be made; one order waits at most.
+    /// Orders `/metrics` to be made. At most one order waits.
     orders: SyncSender<()>,
-    /// How many times making it has begun, and what it came to last.
+    /// How many times the text was begun, and the last text.
     state: Mutex<Making>,
     news: News,
 }
@@ -43,11 +43,11 @@ impl fmt::Debug for AdminPages {
 }
 
 impl AdminPages {
-    /// Pages about this server, and the thread that makes `/metrics`, which may take its time: it asks the disk. It lives as long as
-    /// the pages; `wake` wakes those who wait.
+    /// Makes the pages of this server, and starts the thread that makes `/metrics`. That may take time, because it asks the disk. The
+    /// thread lives as long as the pages; `wake` wakes the reactors that wait for the text.
     ///
     /// # Errors
-    /// No thread can be had.
+    /// The thread cannot be started.
     pub fn start(
         metrics: &Arc<Metrics>,
         control: &Arc<Control>,
@@ -73,7 +73,7 @@ impl AdminPages {
     }
 }
 
-/// Makes `/metrics` once for each order, until nobody orders any more.
+/// Makes `/metrics` once for each order, until the pages are gone.
 fn make(ordered: &Receiver<()>, pages: impl Fn() -> Option<Arc<AdminPages>>, metrics: &Metrics, wake: &impl Fn()) {
     while ordered.recv().is_ok() {
         let Some(pages) = pages() else { return };

@@ -1,4 +1,4 @@
-//! The status page: one document with its style and script inside, which asks this server only for `/metrics` and `/readyz`.
+//! The status page: one document that includes its style and script. It reads only `/metrics` and `/readyz` of this server.
 
 use sha2::{Digest, Sha256};
 use std::sync::OnceLock;
@@ -31,7 +31,7 @@ pub const PAGE: &str = concat!(
     "</script>\n</body>\n</html>\n"
 );
 
-/// Headers that go with it: only this very style and script run, and the page talks to nobody but this server.
+/// The headers of the page. They allow only its own style and script to run, and only requests to this server.
 pub fn headers() -> &'static str {
     static HEADERS: OnceLock<String> = OnceLock::new();
     HEADERS.get_or_init(|| {

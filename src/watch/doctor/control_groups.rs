@@ -1,4 +1,4 @@
-//! What the control groups allow, against what the configuration takes: memory and CPU time.
+//! Compares what the control groups allow with what the configuration needs: memory and CPU time.
 
 use super::machine::Files;
 use super::{Check, Host, Status, Subject, total_memory};
@@ -57,8 +57,8 @@ fn memory(host: &dyn Host, subject: &Subject) -> Check {
     let status = if limit < needed { Status::Problem } else { super::advice_if(limit < 2 * needed) };
     Check::new("memory", status, format!("{whose} {}", Size(limit)), recommended)
         .because(format!(
-            "buffer.memory is {}, {} connections take {} each at most. Above the limit the kernel kills; near it, dirty pages \
-             of the files are written back page by page",
+            "buffer.memory is {}, {} connections take {} each at most. Above the limit the kernel kills the process; near it, the \
+             kernel writes dirty pages back one by one",
             Size(subject.buffer_bytes),
             subject.max_connections,
             Size(subject.connection_bytes as u64)
@@ -97,6 +97,6 @@ fn throttled(host: &dyn Host) -> Check {
     // Without a quota there are no such lines.
     let (periods, throttled) = (figure("nr_periods ").unwrap_or(0), figure("nr_throttled ").unwrap_or(0));
     Check::new("cpu_throttled", super::advice_if(throttled > 0), format!("{throttled} of {periods} periods"), "0")
-        .because("periods in which our control group had used its quota up and everything in it stood still")
+        .because("in these periods our control group had used up its quota, and everything in it stood still")
         .change("systemctl set-property logweir CPUQuota=  # or raise it: cpu.max, CPU limit of the container")
 }

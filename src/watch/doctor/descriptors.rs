@@ -1,4 +1,4 @@
-//! Limits of the process: descriptors, and memory that may be locked.
+//! Checks the limits of the process: descriptors, and memory that may be locked.
 
 use super::{Check, Host, Status, Subject};
 use crate::config::raw::EngineChoice;

@@ -1,4 +1,4 @@
-//! The data directory's file system: what kind it is, how it is mounted, and whether `RWF_DONTCACHE` works on it.
+//! Checks the data directory's file system: its kind, how it is mounted, and whether `RWF_DONTCACHE` works on it.
 
 use super::mounts::Mount;
 use super::{Check, Host, Status, Subject};
@@ -145,7 +145,7 @@ fn dont_cache(host: &dyn Host, subject: &Subject) -> Check {
     let recommended = "works (Linux 6.14, ext4 or xfs)";
     if !subject.streams.iter().any(|s| s.wants_dont_cache) {
         return Check::new("dontcache", Status::Ok, "not used", "any")
-            .because("storage.io is set otherwise for every stream");
+            .because("every stream has storage.io set to something else");
     }
     let dir = host.existing(&subject.data_dir);
     let (status, present) = match host.dont_cache(&dir) {

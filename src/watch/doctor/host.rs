@@ -1,4 +1,4 @@
-//! What is read of the host.
+//! What `doctor` reads of the host.
 
 use crate::host::sys::{self, ClockState};
 use crate::host::topology::{Live, Tree};

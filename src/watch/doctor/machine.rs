@@ -1,4 +1,4 @@
-//! Memory and processors: huge pages, NUMA balancing, governors.
+//! Checks memory and processors: huge pages, NUMA balancing, governors.
 
 use super::{Check, Host, Status, Subject, advice_if, chosen, number};
 use crate::host::topology::Machine;
@@ -8,7 +8,7 @@ pub fn checks(host: &dyn Host, subject: &Subject) -> Vec<Check> {
     vec![huge_pages(host), defrag(host), numa_balancing(host, subject, nodes), governor(host)]
 }
 
-/// A [`Host`]'s files for those who want no more.
+/// The files of a [`Host`], as a [`Tree`].
 pub struct Files<'a>(pub &'a dyn Host);
 
 impl crate::host::topology::Tree for Files<'_> {
@@ -37,7 +37,9 @@ fn defrag(host: &dyn Host) -> Check {
     };
     let present = chosen(&text).unwrap_or(text.trim());
     Check::new("hugepage_defrag", advice_if(present == "always"), present, "madvise, defer or never")
-        .because("\"always\" makes whoever touches memory wait while the kernel moves pages about: milliseconds in the latency")
+        .because(
+            "\"always\" makes a thread that touches memory wait while the kernel moves pages: milliseconds of latency",
+        )
         .change(format!("echo madvise > {HUGE}/defrag"))
 }
 
@@ -76,7 +78,7 @@ fn governor(host: &dyn Host) -> Check {
     let slow = found.iter().any(|g| matches!(g.as_str(), "powersave" | "conservative" | "ondemand"));
     Check::new("cpu_governor", advice_if(slow), found.join(", "), "performance (or schedutil)")
         .because(
-            "a core that sleeps deep and wakes slowly adds to each sync and each answer; throughput suffers little",
+            "a core that sleeps deeply and wakes slowly makes each sync and each answer slower; it costs little throughput",
         )
         .change("cpupower frequency-set -g performance")
 }

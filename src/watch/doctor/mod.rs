@@ -1,8 +1,8 @@
-//! `logweir doctor`: reads the host and says, check by check, what is right, what could be better and what is wrong, with the
-//! present value, the recommended one, why, and the command that changes it.
+//! `logweir doctor`: reads the host and says, check by check, what is right, what could be better and what is wrong. Each check
+//! has the present value, the recommended one, why, and the command that changes it.
 //!
-//! Everything is read through [`Host`], so that tests can show recorded machines, good and bad. What cannot be read (in a
-//! container, on a strange kernel) is said to be unknown; nothing here fails for want of a file.
+//! Everything is read through [`Host`], so that tests can use recorded machines, good and bad. What cannot be read (in a
+//! container, or on an unusual kernel) is reported as unknown. A missing file never makes `doctor` fail.
 
 mod control_groups;
 mod descriptors;
@@ -28,13 +28,13 @@ pub use subject::{Retention, StreamNeeds, Subject};
 
 use serde::Serialize;
 
-/// How a check came out.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Nothing to do.
     Ok,
-    /// It could not be read; that by itself is nobody's fault.
+    /// The value could not be read. That alone is no problem.
     Unknown,
     /// Works, and could be faster or safer.
     Advice,
@@ -42,20 +42,20 @@ pub enum Status {
     Problem,
 }
 
-/// One finding. The field names are those of `--json` and stay.
+/// One check. The field names are those of `--json` and must not change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
     /// Its name, which stays the same: `dirty_background`.
     pub check: &'static str,
-    /// How it came out.
+    /// Its result.
     pub status: Status,
-    /// What is there.
+    /// The present value.
     pub present: String,
-    /// What should be.
+    /// The recommended value.
     pub recommended: String,
     /// Why.
     pub why: String,
-    /// What changes it; `None`: nothing to change, or no single command does.
+    /// The command that changes it. `None`: there is nothing to change, or no single command does it.
     pub command: Option<String>,
 }
 
@@ -89,7 +89,7 @@ impl Check {
     }
 }
 
-/// `Advice` where something is so, else `Ok`.
+/// `Advice` if the condition holds, else `Ok`.
 fn advice_if(is_so: bool) -> Status {
     if is_so { Status::Advice } else { Status::Ok }
 }

@@ -1,4 +1,4 @@
-//! Which mount holds a directory (`/proc/self/mountinfo`, proc(5)), and which device is beneath it.
+//! Finds the mount that holds a directory (`/proc/self/mountinfo`, proc(5)), and the device beneath it.
 
 use super::Host;
 use std::path::{Path, PathBuf};

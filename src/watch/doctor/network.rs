@@ -1,4 +1,4 @@
-//! Queues and buffers of sockets.
+//! Checks the queues and buffers of sockets.
 
 use super::{Check, Host, Status, Subject, advice_if, number, sysctl};
 use crate::settings::units::Size;
@@ -32,7 +32,7 @@ fn somaxconn(host: &dyn Host) -> Check {
         _ => Status::Ok,
     };
     Check::new("somaxconn", status, present.to_string(), recommended)
-        .because("connections that wait to be accepted; a queue that is full drops them, and clients wait seconds to try again")
+        .because("this many connections may wait to be accepted; a full queue drops them, and their clients wait seconds before they try again")
         .change(sysctl(&[("net.core.somaxconn", BACKLOG)]))
 }
 
@@ -44,7 +44,7 @@ fn syn_backlog(host: &dyn Host, subject: &Subject) -> Check {
     let cookies = number::<u64>(host, "proc/sys/net/ipv4/tcp_syncookies").unwrap_or(0);
     Check::new("tcp_max_syn_backlog", advice_if(subject.has_tcp && present < 1024), present.to_string(), recommended)
         .because(format!(
-            "half-open connections; when many clients return at once (a restart of theirs, or ours) more are dropped{}",
+            "this many connections may be half open; when many clients return at once (after a restart of theirs, or ours), more are dropped{}",
             if cookies > 0 { ", unless SYN cookies (which are on here) save them" } else { "" }
         ))
         .change(sysctl(&[("net.ipv4.tcp_max_syn_backlog", BACKLOG)]))
@@ -58,7 +58,7 @@ fn rmem_max(host: &dyn Host, subject: &Subject) -> Check {
         return Check::unknown("rmem_max", "net.core.rmem_max", recommended);
     };
     Check::new("rmem_max", advice_if(needs && present < DATAGRAM_BUFFER), Size(present).to_string(), recommended)
-        .because("datagrams that find the receive buffer full are lost without a trace for their sender; this is the most it can be")
+        .because("datagrams that find the receive buffer full are lost, and their sender does not notice; this is the most that the buffer can be")
         .change(sysctl(&[("net.core.rmem_max", DATAGRAM_BUFFER), ("net.core.rmem_default", DATAGRAM_BUFFER)]))
 }
 
@@ -71,7 +71,7 @@ fn tcp_rmem(host: &dyn Host, subject: &Subject) -> Check {
     };
     let path = "/etc/sysctl.d/60-logweir-tcp_rmem.conf";
     Check::new("tcp_rmem", advice_if(subject.has_tcp && *most < 4 << 20), format!("{least} {default} {most}"), recommended)
-        .because("the window of one connection: what a fat sender far away may have under way. Too small, and it waits for the network")
+        .because("the window of one connection: how much a busy sender far away may have under way. With a small window it waits for the network")
         .change(format!(
             "sysctl -w net.ipv4.tcp_rmem='{least} {default} {WINDOW}' && echo 'net.ipv4.tcp_rmem={least} {default} {WINDOW}' > {path}"
         ))
@@ -83,6 +83,6 @@ fn unix_queue(host: &dyn Host) -> Check {
         return Check::unknown("max_dgram_qlen", "net.unix.max_dgram_qlen", recommended);
     };
     Check::new("max_dgram_qlen", advice_if(present < UNIX_QUEUE), present.to_string(), recommended)
-        .because("datagrams that wait at a Unix socket; its senders block (or lose) above that")
+        .because("this many datagrams may wait at a Unix socket; above that its senders block, or lose datagrams")
         .change(sysctl(&[("net.unix.max_dgram_qlen", UNIX_QUEUE)]))
 }

@@ -1,9 +1,9 @@
-//! The kernel: how old, io_uring, clocks.
+//! Checks the kernel: its version, io_uring, clocks.
 
 use super::{Check, Host, Status, Subject, advice_if, number};
 use crate::config::raw::EngineChoice;
 
-/// Floors and what they bring.
+/// Kernel versions, and what each of them brings.
 const FLOOR: (u32, u32) = (4, 18);
 const URING: (u32, u32) = (6, 1);
 const DONT_CACHE: (u32, u32) = (6, 14);

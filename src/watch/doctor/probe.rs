@@ -1,5 +1,5 @@
-//! `--probe`: what disk and loopback can do here, measured, and what that lets logweir reach. What is written has no name, so it
-//! is gone however the process ends.
+//! `--probe`: measures what disk and loopback can do here, and what logweir can reach with that. The test file has no name, so
+//! it is gone however the process ends.
 
 use super::host::nameless_file;
 use crate::bench::disk::{BATCH, GROUP, SYNC_BYTES, batch};
@@ -25,7 +25,7 @@ const SYNCS: usize = 1000;
 /// The line that figures are given for.
 const LINE: f64 = 500.0;
 
-/// What was measured. Field names are those of `--json` and stay.
+/// What was measured. Field names are those of `--json` and must not change.
 #[derive(Debug, Clone, Serialize)]
 pub struct Probe {
     /// Where.
@@ -168,7 +168,7 @@ fn loopback() -> io::Result<f64> {
 }
 
 impl Probe {
-    /// For people.
+    /// In words, for people.
     #[must_use]
     pub fn text(&self) -> String {
         let mut out = format!("\nprobe of {}\n", crate::watch::scrape::printable(&self.directory));

@@ -1,4 +1,4 @@
-//! What is printed, for people and for machines.
+//! Prints the checks, for people and for machines.
 
 use super::usage::Row;
 use super::{Check, Status, probe::Probe};
@@ -6,10 +6,10 @@ use crate::watch::scrape::printable;
 use serde::Serialize;
 use std::fmt::Write;
 
-/// Everything that was found out. The field names are those of `--json` and stay.
+/// All results. The field names are those of `--json` and must not change.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// The gravest status of all checks; unknown ones do not count.
+    /// The worst status of all checks. Unknown ones do not count.
     pub status: Status,
     /// The checks.
     pub checks: Vec<Check>,
@@ -21,7 +21,7 @@ pub struct Report {
     pub usage: Option<Vec<Row>>,
 }
 
-/// Puts it together.
+/// Puts the results together.
 #[must_use]
 pub fn report(checks: Vec<Check>, probe: Option<Probe>, usage: Option<Vec<Row>>) -> Report {
     let gravest = checks.iter().map(|c| c.status).filter(|s| *s != Status::Unknown).max();

@@ -1,4 +1,4 @@
-//! Room for the lines, and for their files.
+//! Checks the room for the lines and for their files.
 
 use super::{Check, Host, Retention, Space, Status, Subject};
 use crate::settings::units::{Size, Time};
@@ -41,7 +41,7 @@ fn room(subject: &Subject, space: Space) -> Check {
         .change("logweir serve --data-dir DIR  # elsewhere, or smaller: --set storage.segment_size=64MiB, or delete old *.log files")
 }
 
-/// What is deleted, against what there is.
+/// Compares retention with the size of the file system.
 fn retention(subject: &Subject, space: Space) -> Check {
     let command = "logweir serve --set retention.max_bytes=100GiB --set retention.min_free=10GiB";
     let recommended = "max_bytes or min_free for every stream, within what the file system holds";
@@ -95,6 +95,6 @@ fn inodes(space: Space) -> Check {
         _ => Status::Ok,
     };
     Check::new("inodes", status, format!("{} free of {}", space.inodes_free, space.inodes), "10000 or more")
-        .because("each segment is two files; without inodes no new one can be made, though there are bytes")
+        .because("each segment is two files; without inodes no new file can be made, even if there are free bytes")
         .change("df -i  # then find what has so many files, or use fewer and larger segments (storage.segment_size)")
 }

@@ -1,8 +1,8 @@
-//! Whether a server could start here now: ports, sockets, directories, certificates.
+//! Checks whether a server could start here now: ports, sockets, directories, certificates.
 
 use super::{Check, Status};
 
-/// From what was refused when it was tried; `runs`: a server has the data directory, and probably the ports too.
+/// Makes the check from what was refused when it was tried. `runs`: a server has the data directory, and probably the ports too.
 #[must_use]
 pub fn start(runs: bool, refused: &[String]) -> Check {
     let recommended = "addresses that are free, directories that can be written to, certificates that can be read";

@@ -1,4 +1,4 @@
-//! The disks beneath the data directory: scheduler, and what a flush is worth.
+//! Checks the disks beneath the data directory: their scheduler, and whether they keep what they are told to flush.
 
 use super::mounts::{Disk, Mount, disks};
 use super::{Check, Host, Status, chosen};
@@ -23,14 +23,14 @@ fn scheduler(host: &dyn Host, disk: &Disk) -> Check {
     let (status, why) = match (present, turns) {
         // Virtual disks say that they turn, whatever they are.
         ("none", true) if !disk.name.starts_with("vd") && !disk.name.starts_with("xvd") => {
-            (Status::Advice, "a disk that turns needs its requests sorted")
+            (Status::Advice, "a rotating disk needs its requests sorted")
         }
         ("none" | "mq-deadline" | "kyber" | "deadline" | "noop", _) => {
-            (Status::Ok, "few large writes and a sync now and then: nothing to gain from sorting them")
+            (Status::Ok, "logweir makes few large writes and syncs; sorting them gains nothing")
         }
         _ => (
             Status::Advice,
-            "a scheduler that shares the disk out by process costs CPU and puts syncs behind others' reads",
+            "a scheduler that shares the disk out by process costs CPU time and puts syncs behind the reads of others",
         ),
     };
     let rule = format!("ACTION==\"add|change\", KERNEL==\"{0}\", ATTR{{queue/scheduler}}=\"{wanted}\"", disk.name);

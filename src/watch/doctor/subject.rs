@@ -1,4 +1,4 @@
-//! What a configuration asks of the host.
+//! What a configuration needs of the host.
 
 use crate::config::Options;
 use crate::config::raw::{EngineChoice, Io};
@@ -6,7 +6,7 @@ use crate::host::address::Address;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What is kept of a stream.
+/// The retention of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Retention {
     /// Older segments are deleted.
@@ -18,7 +18,7 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// Something bounds what piles up, whatever is sent.
+    /// True if retention bounds the size of the files, whatever is sent.
     fn is_bounded(&self) -> bool {
         self.max_bytes.is_some() || self.min_free.is_some()
     }
@@ -35,19 +35,19 @@ pub struct StreamNeeds {
     pub reserve_step: u64,
     /// Some of its writes are made with `RWF_DONTCACHE` where that works.
     pub wants_dont_cache: bool,
-    /// What is deleted.
+    /// Its retention.
     pub retention: Retention,
 }
 
 impl StreamNeeds {
-    /// What is deleted bounds it.
+    /// True if retention bounds the size of its files.
     #[must_use]
     pub fn is_bounded(&self) -> bool {
         self.retention.is_bounded()
     }
 }
 
-/// The configuration, as far as the host matters to it.
+/// The part of a configuration that depends on the host.
 #[derive(Debug, Clone)]
 pub struct Subject {
     /// Where files go.

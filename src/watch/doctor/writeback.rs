@@ -1,4 +1,4 @@
-//! When the kernel writes back what is dirty: `vm.dirty_*`.
+//! Checks when the kernel writes back dirty pages: `vm.dirty_*`.
 
 use super::{Check, Host, Status, number, sysctl, total_memory};
 use crate::settings::units::Size;
@@ -49,8 +49,8 @@ fn background(host: &dyn Host) -> Check {
     };
     Check::new("dirty_background", super::advice_if(amount > 2 * wanted), present, recommended)
         .because(
-            "the kernel begins to write back when so much is dirty. logweir syncs its own files often, but what others dirty \
-             (and what a busy stream dirties between two syncs) stands before its syncs in the queue of the disk",
+            "the kernel begins to write back when this much is dirty. logweir syncs its own files often, but the dirty pages of others \
+             (and of a busy stream between two syncs) are in the queue of the disk before its syncs",
         )
         .change(both(memory))
 }
@@ -88,7 +88,7 @@ fn interval(host: &dyn Host) -> Check {
         n => (super::advice_if(n > 1500), format!("{n} ({} s)", n as f64 / 100.0)),
     };
     Check::new("dirty_writeback_centisecs", status, shown, recommended)
-        .because("how often the kernel looks for old dirty pages; rarely means that much comes at once")
+        .because("how often the kernel looks for old dirty pages; if it looks rarely, it writes much at once")
         .change(sysctl(&[("vm.dirty_writeback_centisecs", 500)]))
 }
 
@@ -100,8 +100,8 @@ fn expire(host: &dyn Host) -> Check {
     let shown = format!("{present} ({} s)", present as f64 / 100.0);
     Check::new("dirty_expire_centisecs", super::advice_if(present > 6000), shown, recommended)
         .because(
-            "what is dirty for so long is written back. Lines do not depend on it (storage.sync_interval does that); the trail, \
-             which serves recovery and verify, does",
+            "pages that are dirty for this long are written back. Lines do not depend on it (storage.sync_interval is for them); the \
+             trail, which recovery and verify use, does",
         )
         .change(sysctl(&[("vm.dirty_expire_centisecs", 3000)]))
 }

@@ -1,4 +1,4 @@
-//! Keeps a flood of events of one kind from becoming a flood of log lines: a full disk under many streams, say.
+//! Keeps a flood of events of one kind (a full disk under many streams, for example) from becoming a flood of log lines.
 
 use super::outlet::{Line, STDERR};
 use crate::host::clock::{Clock, SystemClock};
@@ -8,12 +8,12 @@ use tracing::Metadata;
 use tracing::callsite::Identifier;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines of one kind at once: as many as there can be listeners or streams.
+/// How many lines of one kind may be written at once: enough for one of each listener or stream.
 const AT_ONCE: u32 = 300;
-/// After those, one in so long.
+/// After those, one line in this time.
 const THEN_EVERY_NS: u64 = 10_000_000_000;
 
-/// What of a kind was written lately. A kind is a place in the code.
+/// How many lines of a kind were written lately. A kind is a place in the code.
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
     left: u32,
@@ -33,7 +33,7 @@ impl Bucket {
     }
 }
 
-/// See the module.
+/// See the module documentation.
 pub struct Flood {
     clock: SystemClock,
     kinds: Mutex<HashMap<Identifier, Bucket>>,
@@ -52,7 +52,7 @@ impl Flood {
     }
 }
 
-/// Not a filter of the subscriber's: those of a layer must not change their mind from event to event.
+/// This is not a filter of the subscriber, because a layer's filter must give the same answer for every event of a kind.
 impl<'a> MakeWriter<'a> for Flood {
     type Writer = Line;
 

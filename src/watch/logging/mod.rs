@@ -1,5 +1,5 @@
-//! logweir's own log: to standard error, structured, levelled, fit for journald. Whoever says something never waits for it to be
-//! written: lines go through a bounded queue to one thread (`outlet`).
+//! logweir's own log: to standard error, structured, levelled, fit for journald. A thread that logs never waits for the line to
+//! be written: lines go through a bounded queue to one thread (`outlet`).
 
 mod flood;
 mod outlet;
@@ -18,10 +18,10 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// How long the end of the program waits for its last words to be read.
+/// How long the program waits at its end for the last log lines to be written.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Takes log lines from now on; they wait until [`run`]. A second call changes nothing.
+/// Collects log lines from now on. They are written after [`run`]. A second call changes nothing.
 pub fn start(options: LogOptions) {
     let level = match options.level {
         LogLevel::Error => Level::ERROR,
@@ -57,20 +57,20 @@ pub fn start(options: LogOptions) {
     }));
 }
 
-/// Starts the thread that writes the lines. Behind whatever threads are to inherit.
+/// Starts the thread that writes the lines. Call it after everything that threads must inherit.
 ///
 /// # Errors
-/// There can be no thread.
+/// The thread cannot be started.
 pub fn run() -> std::io::Result<()> {
     STDERR.start()
 }
 
-/// Waits for the last lines to be written; not for ever.
+/// Waits for the last lines to be written, for a limited time.
 pub fn finish() {
     STDERR.finish(LAST_WORDS);
 }
 
-/// Lines that nobody took in time, and lines that were left out as too many of their kind.
+/// How many lines were not read in time, and how many were left out because there were too many of their kind.
 #[must_use]
 pub fn dropped() -> (u64, u64) {
     STDERR.dropped()

@@ -1,5 +1,5 @@
-//! The way of log lines to standard error: a bounded queue and one thread, so that nobody who serves ever waits for whoever reads
-//! them, or for a disk that they go to. What finds no room, or cannot be written, is counted and gone.
+//! Brings log lines to standard error: a bounded queue and one thread. So no serving thread ever waits for the reader of the
+//! log or for its disk. Lines that find no room or cannot be written are dropped and counted.
 
 use crate::host::mutants::mutant;
 use crossbeam_queue::ArrayQueue;
@@ -11,30 +11,30 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::Thread;
 use std::time::Duration;
 
-/// Lines that may wait.
+/// How many lines may wait.
 const LINES: usize = 1024;
-/// And their bytes.
+/// How many bytes may wait.
 const BYTES: usize = 1 << 20;
-/// Longest line; what is behind is cut off.
+/// The longest line; the rest is cut off.
 const LONGEST: usize = 16 << 10;
-/// Between two tries at an end that takes nothing just now.
+/// Time between two tries while standard error takes nothing.
 const AGAIN: Duration = Duration::from_millis(20);
-/// Between two lines that say how many others there were not.
+/// Time between two lines that say how many others were dropped.
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
-/// See the module.
+/// See the module documentation.
 pub struct Outlet {
     queue: OnceLock<ArrayQueue<Vec<u8>>>,
     waiting: AtomicUsize,
     waiting_bytes: AtomicUsize,
-    /// Lines that nobody took in time.
+    /// Lines that were not read in time.
     lost: AtomicU64,
     /// Lines that were too many of their kind.
     left_out: AtomicU64,
     thread: OnceLock<Thread>,
 }
 
-/// The one of this process.
+/// The outlet of this process.
 pub static STDERR: Outlet = Outlet {
     queue: OnceLock::new(),
     waiting: AtomicUsize::new(0),
@@ -72,7 +72,7 @@ impl Outlet {
         }
     }
 
-    /// Lines that nobody took in time, and lines that were too many of their kind.
+    /// How many lines were not read in time, and how many were too many of their kind.
     #[must_use]
     pub fn dropped(&self) -> (u64, u64) {
         (self.lost.load(Ordering::Relaxed), self.left_out.load(Ordering::Relaxed))
@@ -89,12 +89,12 @@ impl Outlet {
         self.waiting.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// Starts the thread that writes. Without one, lines wait.
+    /// Starts the thread that writes. Without it, lines wait.
     ///
     /// # Errors
-    /// There can be no thread, or no descriptor for it.
+    /// The thread cannot be started, or there is no descriptor for it.
     pub fn start(&'static self) -> io::Result<()> {
-        // Not the handle of the standard library: whoever waits in it would make others wait.
+        // Not the handle of the standard library: it has a lock, and a thread that waits in it would make others wait.
         let mut file = File::from(io::stderr().as_fd().try_clone_to_owned()?);
         let body = move || {
             let (mut said, mut since) = ((0, 0), Duration::ZERO);
@@ -142,7 +142,7 @@ impl Outlet {
         }
     }
 
-    /// Writes what waits where no thread does: a command has failed before the server ran.
+    /// Writes the lines that wait if no thread does: a command has failed before the server ran.
     fn write_out(&self) {
         while let Some(line) = self.queue.get().and_then(ArrayQueue::pop) {
             let _ = io::stderr().write_all(&line); // there is nobody left to tell
@@ -151,7 +151,7 @@ impl Outlet {
     }
 }
 
-/// All of a line, however long the other end takes; an end that is gone is an error.
+/// Writes the whole line, however long the other end takes. It is an error if the other end is gone.
 fn write(file: &mut File, mut line: &[u8]) -> io::Result<()> {
     while !line.is_empty() {
         match file.write(line) {

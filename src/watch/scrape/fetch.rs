@@ -1,4 +1,4 @@
-//! One GET on an admin address, with a deadline and a bound on what is read.
+//! Makes one GET request to an admin address, with a deadline and a limit on the bytes read.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};

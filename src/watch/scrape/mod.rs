@@ -1,4 +1,4 @@
-//! Watching a server by its `/metrics`: what `top` and `doctor --use` share. Reads any text; knows no server.
+//! Reads the `/metrics` of a server, for `top` and `doctor --use`. It knows no server, only the text.
 
 pub mod about;
 pub mod fetch;
@@ -12,8 +12,8 @@ pub use text::{Sample, Scrape};
 pub use view::View;
 pub use window::Window;
 
-/// Text for a terminal: control characters (and what turns the writing direction around) as escapes, so that nothing that was
-/// read from a file, a device or a server moves the cursor or sets a title.
+/// Makes text safe for a terminal: control characters (and those that change the direction of writing) become escapes. So nothing
+/// that was read from a file, a device or a server can move the cursor or set a title.
 #[must_use]
 pub fn printable(text: &str) -> String {
     let is_harmless = |c: char| {

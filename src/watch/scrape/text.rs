@@ -1,4 +1,4 @@
-//! The Prometheus text format, read leniently: what is not understood is left out, and nothing makes it fail.
+//! Reads the Prometheus text format leniently: it leaves out what it does not understand, and never fails.
 
 use std::collections::BTreeSet;
 
@@ -35,7 +35,7 @@ pub struct Scrape {
     samples: Vec<Sample>,
 }
 
-/// More samples than any server of ours has: a strange one must not fill the memory.
+/// The most samples that are kept: more than any logweir has, so that another program cannot fill the memory.
 const MOST_SAMPLES: usize = 200_000;
 
 impl Scrape {

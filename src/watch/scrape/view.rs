@@ -73,11 +73,11 @@ pub struct Terms {
     pub dropped: f64,
     /// At risk.
     pub at_risk: f64,
-    /// What is left over: 0.
+    /// Unaccounted: received less all other terms. It should be 0.
     pub unaccounted: f64,
 }
 
-/// All of it.
+/// The whole view.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct View {
     /// Which server this is.
@@ -131,7 +131,7 @@ fn latency(w: &Window, name: &str, filter: &[(&str, &str)]) -> Latency {
 }
 
 impl View {
-    /// Computes it.
+    /// Computes the view from two scrapes.
     #[must_use]
     pub fn new(w: &Window) -> View {
         let now = &w.after;

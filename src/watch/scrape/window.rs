@@ -1,4 +1,4 @@
-//! What happened between two scrapes: rates of counters and quantiles of histograms.
+//! What happened between two scrapes: rates of counters, and quantiles of histograms.
 
 use super::text::{Sample, Scrape};
 use std::collections::HashMap;

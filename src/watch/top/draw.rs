@@ -1,4 +1,4 @@
-//! One frame of the screen. Every size works: what does not fit is left out, figures last.
+//! Draws one frame of the screen, at any size. It leaves out what does not fit, and figures last.
 
 use super::State;
 use super::figures::lines;

@@ -1,4 +1,4 @@
-//! `logweir top`: a running server in a terminal, from its `/metrics`.
+//! `logweir top`: shows a running server in a terminal, from its `/metrics`.
 
 mod draw;
 mod figures;

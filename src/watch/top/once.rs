@@ -1,4 +1,4 @@
-//! `--once`: the same figures as plain text, for scripts and for those who want no screen.
+//! `--once`: prints the same figures as plain text, for scripts.
 
 use crate::watch::scrape::view::Latency;
 use crate::watch::scrape::{About, View, printable, short, short_bytes, short_share, short_time};

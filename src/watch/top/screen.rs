@@ -1,4 +1,4 @@
-//! The terminal: taken over, drawn on, and given back however this ends.
+//! Takes the terminal over, draws on it, and gives it back however the program ends.
 
 use super::{Answer, State, Step, ask, draw};
 use ratatui::crossterm::event::{self, Event};

@@ -1,4 +1,4 @@
-//! What `top` knows: the last answers, what they come to, and where the reader is.
+//! What `top` knows: the last answers, the figures made from them, and what the reader has chosen to see.
 
 use super::Answer;
 use crate::watch::scrape::{Scrape, View, Window};

@@ -1,4 +1,4 @@
-//! One connection of the ring, and the provided buffers that wait to be copied out.
+//! One connection of the io_uring engine, and the provided buffers that wait to be copied out.
 
 use super::{BUFFER_BYTES, CHANGE_AFTER};
 use crate::intake::net::contract::{ConnId, Socket};
@@ -6,7 +6,7 @@ use crate::intake::net::contract::{ConnId, Socket};
 /// What the kernel does for a connection's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Armed {
-    /// Nothing: input is to be looked for with `recv(2)`.
+    /// Nothing: the engine must look for input with `recv(2)`.
     #[default]
     Nothing,
     /// Receives into provided buffers.
@@ -35,7 +35,7 @@ pub struct Conn {
     pub armed: Armed,
     /// Received the large way.
     pub fat: bool,
-    /// Reads in a row that speak for the other way.
+    /// Reads in a row that suit the other way of receiving.
     against: u8,
     /// The peer has ended its side or the socket has failed: `recv(2)` goes on until it says so.
     pub hung_up: bool,
@@ -62,7 +62,7 @@ impl Conn {
         self.held.count == 0 && self.ended.is_none()
     }
 
-    /// Learns from the size of a read which way suits.
+    /// Chooses the way of receiving by the size of a read.
     pub fn saw(&mut self, len: usize) {
         let speaks_for_fat = len >= BUFFER_BYTES;
         self.against = if speaks_for_fat == self.fat { 0 } else { self.against + 1 };

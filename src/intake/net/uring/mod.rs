@@ -1,18 +1,20 @@
 //! The engine on io_uring.
 //!
-//! A connection is in one of two ways of receiving. Many small reads: a multishot receive fills provided buffers as input
-//! comes, with no system call per read; [`Engine::recv`] copies them into the lease. Few large ones: `recv(2)` straight into
-//! the lease, and a multishot poll that tells of more. What a connection does decides: full buffers make it
-//! large, short reads small. When one connection holds more than its share, its multishot ends and it is read the large way,
-//! which needs no buffer. While all provided buffers are used up (by connections that may not be served, say), every
-//! connection is: a multishot receive would end at once, whether or not there is input, and again each time it is armed. So
-//! nobody waits for another's buffers, and nobody goes round for want of them.
+//! A connection receives in one of two ways. For many small reads, a multishot receive fills provided buffers as input comes,
+//! without a system call for each read, and [`Engine::recv`] copies them into the lease. For few large reads, `recv(2)` fills
+//! the lease directly, and a multishot poll reports more input. Full buffers make a connection large; short reads make it
+//! small. When one connection holds more than its share of buffers, its multishot receive ends and it is read the large way,
+//! which needs no buffer. While all provided buffers are in use (because connections that hold them may not be served, for
+//! example), every connection is read the large way: a multishot receive would end at once each time it is armed, whether or
+//! not there is input. So no connection waits for the buffers of another, and the reactor does not run in a loop for want of
+//! them.
 //!
-//! A share is 16 buffers; the kernel may add those of one more run before it stops, 32 in the kernels known (6.1 to 6.18).
+//! A share is 16 buffers. The kernel may add the buffers of one more run before it stops; with the kernels known (6.1 to 6.18)
+//! that makes 32.
 //!
-//! All completions that the kernel has posted are looked at before a direct `recv(2)`. As the kernel receives for us only
-//! inside our own `io_uring_enter(2)` (`IORING_SETUP_DEFER_TASKRUN`), what it has received is known then, and bytes cannot
-//! change their order.
+//! Before a direct `recv(2)`, the engine looks at all completions that the kernel has posted. With `IORING_SETUP_DEFER_TASKRUN`
+//! the kernel receives for us only inside our own `io_uring_enter(2)`. So everything that it has received is known then, and
+//! bytes keep their order.
 
 mod conn;
 mod probe;
@@ -38,11 +40,11 @@ use std::time::Duration;
 pub const BUFFER_BYTES: usize = 4096;
 /// Buffers that one connection may hold before its multishot is ended.
 const SHARE: u16 = 16;
-/// So many full buffers in a row make a connection a fat one, so many short reads a small one.
+/// This many full buffers in a row make a connection large, this many short reads make it small.
 const CHANGE_AFTER: u8 = 4;
 
-/// So many waits that find small reads there already, and the next one waits a little for more, or the ring is entered for
-/// nearly each of them (docs/decisions.md).
+/// After this many waits that found small reads there already, the next wait lasts a little longer, to get several reads at once.
+/// Otherwise the ring would be entered for nearly each read (docs/decisions.md).
 const CROWD: u32 = 8;
 /// Small reads that must come of it.
 const BATCH_PAYS: u32 = 4;
@@ -54,7 +56,7 @@ struct Listener {
     armed: bool,
 }
 
-/// See the module.
+/// See the module documentation.
 pub struct UringEngine {
     ring: Ring,
     held: Held,
@@ -63,11 +65,11 @@ pub struct UringEngine {
     listeners: Vec<Listener>,
     conns: Vec<Conn>,
     free: VecDeque<u32>,
-    /// Times that a connection was given a poll since every provided buffer was in use.
+    /// Times that a connection was polled because every provided buffer was in use.
     polled_instead: u64,
     /// Small reads that the last wait brought.
     small_reads: u32,
-    /// How many waits lately found small reads there already: how much comes from many at once.
+    /// How many of the last waits found small reads there already.
     crowd: u32,
     /// Events found when nobody waited for them.
     stash: Vec<Event>,
@@ -218,7 +220,7 @@ impl UringEngine {
         }
     }
 
-    /// A socket was found empty: has the kernel tell of more in the way that suits the connection by now.
+    /// A socket was found empty: asks the kernel to report more input, in the way that suits the connection now.
     fn suit(&mut self, index: u32) {
         let conn = &self.conns[index as usize];
         let is_stream = conn.socket.as_ref().is_some_and(|s| s.kind == Kind::Stream);
@@ -233,7 +235,7 @@ impl UringEngine {
         self.ring.buffers_left() == 0 && !mutant!("armed_without_buffers")
     }
 
-    /// Has the kernel tell when input comes, unless it does already.
+    /// Asks the kernel to report input, unless it does already.
     fn arm(&mut self, index: u32) {
         let lacks_buffers = self.lacks_buffers();
         let conn = &mut self.conns[index as usize];
@@ -251,7 +253,7 @@ impl UringEngine {
         }
     }
 
-    /// Has the kernel end what it does for a connection's input; its last completion says when it has.
+    /// Asks the kernel to end its operation for the input of a connection. Its last completion says when it has.
     fn disarm(&mut self, index: u32) {
         let conn = &mut self.conns[index as usize];
         let op = match conn.armed {
@@ -328,7 +330,7 @@ impl Engine for UringEngine {
                 }
                 self.reap(events);
             }
-            // Those who came after the last completion.
+            // Connections that came after the last completion.
             if socket.set_nonblocking(true).is_ok() {
                 while let socket::Accept::Again = socket::accept(&socket, listener, events) {}
             }

@@ -1,4 +1,4 @@
-//! Whether io_uring works here, found out by doing what the engine will do.
+//! Finds out whether io_uring works here, by doing what the engine will do.
 
 use super::UringEngine;
 use crate::intake::net::{Engine, Event, Kind, Lease, LeaseMark, Outcome, Received, Socket};
@@ -7,8 +7,7 @@ use socket2::{Domain, Type};
 use std::io::{self, Write};
 use std::time::Duration;
 
-/// Accepts a connection, receives and answers over it, and ends it. To be called in a thread of its own or one that has no
-/// other use for rings.
+/// Accepts a connection, receives and answers over it, and ends it. Call it in a thread that does not use rings otherwise.
 ///
 /// # Errors
 /// Why it does not work: in words, with the errno where the kernel gave one.

@@ -1,4 +1,5 @@
-//! What a reactor has to tell its connections: who has something to say, who waits for the write alone, and buffers for it.
+//! What a reactor has to tell its connections: which of them have something to send, which wait only for the write, and the
+//! buffers for it.
 
 use super::conns::Conn;
 use crate::pipeline::chunk::{ConnId, Ticket};
@@ -7,13 +8,13 @@ use std::collections::VecDeque;
 /// Answer buffers kept for reuse.
 const SPARE_BUFFERS: usize = 64;
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug, Default)]
 pub struct Answers {
     /// Connections with something to send or to end, once acknowledgements of this turn are in. Each is there once.
     dirty: Vec<ConnId>,
     spare: Vec<Vec<u8>>,
-    /// What was asked to be told when it is written: the number of its chunk, who asked, and how many records.
+    /// Requests to be told of a write: the number of the chunk, the ticket, and how many records.
     writing: VecDeque<(u64, Ticket, u64)>,
 }
 
@@ -25,12 +26,12 @@ impl Answers {
         }
     }
 
-    /// Those that have, and that are marked no more once they were looked at.
+    /// Takes the connections that were marked.
     pub fn take_marked(&mut self) -> Vec<ConnId> {
         std::mem::take(&mut self.dirty)
     }
 
-    /// True where nobody has.
+    /// True if no connection is marked.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.dirty.is_empty()
@@ -49,7 +50,7 @@ impl Answers {
         }
     }
 
-    /// Somebody wants to hear when so many records of a chunk are written. Chunks are numbered as they are pushed.
+    /// Notes a client that wants to know when this many records of a chunk are written. Chunks are numbered as they are pushed.
     pub fn await_writing(&mut self, number: u64, ticket: Ticket, records: u64) {
         match self.writing.back_mut() {
             Some((n, t, all)) if (*n, *t) == (number, ticket) => *all += records,

@@ -1,24 +1,26 @@
-//! Connections of which no records come: those of the admin address. They need no chunk, count for no limit but their own, and are
-//! served until the reactor ends: a probe is answered whatever the senders do.
+//! The connections of the admin address, and which one has to make room. They bring no records, so they need no chunk. They
+//! count for no limit but their own, and they are served until the reactor ends, so that a probe gets an answer whatever other
+//! clients do.
 
 use super::conns::Conn;
 use crate::pipeline::chunk::ConnId;
 use crate::session::profile::News;
 
-/// Connections at once. Beyond them one makes room: the oldest that has asked nothing yet, else that has not read its answer.
+/// The most connections at once. Beyond them one makes room: the oldest that has sent no request yet, else the oldest that has not read
+/// its answer.
 pub const MOST_APART: usize = 64;
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug, Default)]
 pub struct Apart {
     /// The oldest first.
     pub conns: Vec<ConnId>,
-    /// What their sessions hear by, and how far they have.
+    /// The news that their sessions wait for, and the last number that they have seen.
     pub news: Option<(News, u64)>,
 }
 
 impl Apart {
-    /// Those of a listener may hear news.
+    /// Connections of a listener may wait for this news.
     pub fn listen(&mut self, news: &News) {
         self.news = Some((news.clone(), news.get()));
     }
@@ -28,12 +30,12 @@ impl Apart {
         self.conns.len()
     }
 
-    /// True where there is news that they have not heard.
+    /// True if there is news that they have not seen.
     pub fn has_news(&self) -> bool {
         self.news.as_ref().is_some_and(|(news, heard)| news.get() != *heard)
     }
 
-    /// Who is to hear the news, if there is any.
+    /// The connections that must look at the news, if there is any.
     pub fn heard_by(&mut self) -> &[ConnId] {
         match &mut self.news {
             Some((news, heard)) if news.get() != *heard => {

@@ -1,5 +1,6 @@
-//! The one owner of what lies between the sockets and the chunks of a reactor: partial lines, who waits for room and who ends for
-//! it, and the scratch buffer. (Memory that is leased belongs to all reactors; [`Relief`] looks after a reactor's part in it.)
+//! Owns what lies between the sockets and the chunks of a reactor: partial lines, the connections that wait for room and the
+//! one that ends to give it, and the scratch buffer. (Leased memory belongs to all reactors; [`Relief`] looks after this
+//! reactor's part of it.)
 
 use super::conns::Conn;
 use super::relief::Relief;
@@ -9,15 +10,15 @@ use crate::session::memory::room::Room;
 use crate::session::memory::tail::TailStore;
 use std::sync::Arc;
 
-/// See the module.
+/// See the module documentation.
 pub struct Between {
     /// Partial lines and heads.
     pub tails: TailStore,
     /// Who waits for room, and what is done for them.
     pub relief: Relief,
-    /// Where what does not stay as it is is received; out only within a turn of one connection. `None` too where no listener wants it.
+    /// The scratch buffer. It is away only during the turn of one connection. `None` also if no listener needs it.
     pub scratch: Option<Box<Chunk>>,
-    /// Datagrams in the scratch buffer; kept so that its memory is.
+    /// The list of datagrams in the scratch buffer, kept here so that its memory is reused.
     pub batch: Vec<Datagram>,
 }
 

@@ -1,6 +1,6 @@
-//! What a reload of the configuration changes in a running reactor: listeners that come, change and go.
+//! What a reload of the configuration tells a reactor: which listeners are added, changed and removed.
 //!
-//! The control thread decides what can change and binds what is new; a reactor only takes it over, between two turns.
+//! The control thread decides what can change and binds what is new. A reactor only takes the change over, between two turns.
 
 use super::listeners::ListenerRun;
 use crate::host::peer::ListenerId;
@@ -22,5 +22,5 @@ pub struct Change {
     pub linger: Duration,
 }
 
-/// The way of changes to one reactor, which must be woken when there is one.
+/// The queue of changes to one reactor. The reactor must be woken after a change is put in.
 pub type Changes = Arc<ArrayQueue<Change>>;

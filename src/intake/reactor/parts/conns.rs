@@ -38,7 +38,7 @@ pub struct Conn {
     pub kind: Kind,
     /// The other end.
     pub peer: Peer,
-    /// Whom limits count it for; `None`: nobody.
+    /// The client for which limits count it. `None`: no client.
     pub client: Option<Client>,
     /// Between the socket and the session.
     pub stage: Box<dyn Stage>,
@@ -60,13 +60,13 @@ pub struct Conn {
     pub is_starved: bool,
     /// Its TLS handshake waits for its turn.
     pub in_line: bool,
-    /// Everything was said, and our side is shut down: what still comes is read past.
+    /// Everything was sent, and our side is shut down. Further input is read and ignored.
     pub shut: bool,
     /// What the session's mark was.
     pub mark: u32,
     /// Records in chunks that have not come back.
     pub unacked: u64,
-    /// When what was, or will be.
+    /// Its times.
     pub times: Times,
     /// What it received lately.
     pub share: Share,
@@ -118,7 +118,7 @@ impl Conn {
 /// docs/performance.md.
 const BYTES_PER_CONNECTION: usize = size_of::<Option<(u32, Conn)>>() + 64 + 112 + 64 + tail::BYTES_PER_CONNECTION;
 
-/// Memory of a connection to the dearest of these listeners at most, beside what is leased.
+/// The most memory of a connection to any of these listeners, besides what is leased.
 #[must_use]
 pub fn bytes_per_connection(listeners: &[ListenerOptions]) -> usize {
     let of = |l: &ListenerOptions| {

@@ -1,7 +1,8 @@
-//! Receiving less often where nobody waits: senders that write each line by itself would wake the reactor for each of them.
+//! Decides how long a reactor may wait before it receives again, to save wake-ups.
 //!
-//! Only while all listeners are without acknowledgements, and only while little comes, at short intervals: a quiet server sleeps until
-//! something comes, a busy one has no time to lose. Lines linger in the open chunk anyway; this is a part of that time.
+//! It does so only while no listener acknowledges lines and while little comes, and for short times. A quiet server sleeps
+//! until something comes; a busy one does not pause. The pause is a part of the time for which lines linger in the open chunk
+//! anyway.
 
 use super::listeners::ListenerRun;
 use std::time::Duration;

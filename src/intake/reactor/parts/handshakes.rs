@@ -1,15 +1,15 @@
-//! Turns for TLS handshakes: each costs a private-key operation, so a flood of them could take a reactor from everybody
-//! else. A turn is for a whole ClientHello. Those beyond `limits.tls_handshakes_per_second` wait in line; clients take turns,
-//! so that who sends many waits behind himself.
+//! The queue of TLS handshakes. A handshake costs a private-key operation, so a flood of them could use up a reactor. A turn is
+//! for a whole ClientHello. Handshakes beyond `limits.tls_handshakes_per_second` wait in a queue in which clients take turns.
+//! So a client with many handshakes delays only its own.
 
 use crate::host::peer::Client;
 use crate::pipeline::chunk::ConnId;
 use std::collections::{HashMap, VecDeque};
 
-/// Turns that may be saved up, as a part of those of a second: short bursts need not wait.
+/// How many turns may be saved up, as a part of those of a second, so that short bursts need not wait.
 pub const BURST_PART: u64 = 4;
 
-/// A line that takes longer than this is served from its end.
+/// A queue that takes longer than this is served from its end.
 pub const HOPELESS_NS: u64 = 4_000_000_000;
 
 /// A bucket of turns, and who waits for one.
@@ -21,14 +21,14 @@ pub struct Handshakes {
     pub saved_ns: u64,
     pub most_ns: u64,
     pub at_ns: u64,
-    /// Clients of which somebody waits, in the order of their turns.
+    /// Clients with waiting handshakes, in the order of their turns.
     pub clients: VecDeque<Option<Client>>,
-    /// Who waits, of each of these.
+    /// The waiting connections of each client.
     pub lines: HashMap<Option<Client>, VecDeque<ConnId>>,
 }
 
 impl Handshakes {
-    /// So many a second.
+    /// A queue with this many turns a second.
     #[must_use]
     pub fn new(per_second: usize, now: u64) -> Handshakes {
         let each_ns = 1_000_000_000 / per_second.max(1) as u64;
@@ -37,7 +37,7 @@ impl Handshakes {
         Handshakes { each_ns, saved_ns: most_ns, most_ns, at_ns: now, clients, lines }
     }
 
-    /// From now on so many a second; who waits goes on waiting.
+    /// Changes the number of turns a second. Connections that wait stay in the queue.
     pub fn set_rate(&mut self, per_second: usize, now: u64) {
         let (clients, lines) = (std::mem::take(&mut self.clients), std::mem::take(&mut self.lines));
         *self = Handshakes { clients, lines, ..Handshakes::new(per_second, now) };
@@ -48,7 +48,7 @@ impl Handshakes {
         self.at_ns = now;
     }
 
-    /// Takes a turn, or waits in line.
+    /// Takes a turn, or puts the connection into the queue.
     pub fn take_turn(&mut self, id: ConnId, client: Option<Client>, now: u64) -> bool {
         self.refill(now);
         if self.clients.is_empty() && self.saved_ns >= self.each_ns {
@@ -63,7 +63,7 @@ impl Handshakes {
         false
     }
 
-    /// Leaves the line.
+    /// Removes a connection from the queue.
     pub fn leave(&mut self, id: ConnId, client: Option<Client>) {
         let Some(line) = self.lines.get_mut(&client) else { return };
         line.retain(|other| *other != id);
@@ -73,7 +73,7 @@ impl Handshakes {
         }
     }
 
-    /// The next in line, if there is a turn for it now. It is taken.
+    /// Removes the next connection from the queue, if there is a turn for it now.
     pub fn next(&mut self, now: u64) -> Option<ConnId> {
         self.refill(now);
         if self.saved_ns < self.each_ns {
@@ -81,8 +81,8 @@ impl Handshakes {
         }
         let client = self.clients.pop_front()?;
         let line = self.lines.get_mut(&client)?;
-        // In a line that takes longer than clients wait, the first would all be served too late: the last then, who may be
-        // somebody who means it.
+        // If the queue takes longer than clients wait, the first ones would be served too late. So serve the last one, which may
+        // still be there.
         let takes = (line.len() as u64).saturating_mul(self.clients.len() as u64 + 1).saturating_mul(self.each_ns);
         let id = if takes > HOPELESS_NS { line.pop_back() } else { line.pop_front() };
         if line.is_empty() {
@@ -94,7 +94,7 @@ impl Handshakes {
         id
     }
 
-    /// When the first in line has its turn.
+    /// When the first in the queue has its turn.
     #[must_use]
     pub fn next_turn(&self) -> Option<u64> {
         (!self.clients.is_empty()).then(|| self.at_ns + self.each_ns.saturating_sub(self.saved_ns))

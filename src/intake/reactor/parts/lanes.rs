@@ -1,5 +1,5 @@
-//! The open chunks of a reactor: one per class and acknowledgement level, so that nobody's chunk is held for a sync that
-//! he does not wait for. And what happens when no chunk is free.
+//! The open chunks of a reactor, and the connections that wait for one. There is one open chunk per class and acknowledgement
+//! level, so that no line is held for a sync that its client does not wait for.
 
 use crate::intake::listener::ListenerOptions;
 use crate::intake::net::Datagram;
@@ -18,14 +18,14 @@ pub struct Lane {
     pub is_out: bool,
     /// When its first record came.
     pub opened_ns: u64,
-    /// No chunk is free, and who needs one waits.
+    /// No chunk is free, so connections of this lane wait.
     pub blocked: bool,
     pub blocked_since_ns: u64,
     /// When that was last over.
     pub unblocked_ns: u64,
     /// Number of its open chunk: what was written is told by it.
     pub number: u64,
-    /// What a connection has received and no chunk was free for: it goes first, before anybody else of the lane is served.
+    /// Input of a connection for which no chunk was free. It goes first, before other connections of the lane are served.
     pub rest: Option<Rest>,
 }
 

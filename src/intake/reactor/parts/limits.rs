@@ -1,4 +1,4 @@
-//! How many connections there may be: in all, and of one client.
+//! Limits the number of connections, in all and of one client.
 
 use crate::host::peer::{Client, Peer};
 use std::collections::HashMap;

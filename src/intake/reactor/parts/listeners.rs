@@ -1,4 +1,4 @@
-//! A listener, as it runs.
+//! A listener while it runs.
 
 use super::limits::AddressLimit;
 use crate::intake::listener::ListenerOptions;

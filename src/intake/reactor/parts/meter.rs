@@ -1,30 +1,27 @@
-//! Connections that move: from a reactor that is saturated to one of its shard that has less to do.
+//! Measures the load of a reactor, and decides which connection should move to another one.
 //!
-//! Each reactor measures itself in windows of time: how long it did not wait, and the bytes it received. One that is
-//! saturated looks for a connection whose share fits the difference to the least loaded other, and gives it away: once
-//! nothing is owed to it, and after the open chunk of its lane was pushed. The ring keeps the order of pushes, so the
-//! connection's lines keep theirs.
+//! Each reactor measures itself over short windows of time: how long it did not wait, and how many bytes it received.
 
 use crate::pipeline::chunk::ConnId;
 use crate::session::memory::tail::{BLOCK, OWN_BLOCKS};
 
-/// Over which a reactor measures itself.
+/// The length of the windows in which a reactor measures itself.
 pub const WINDOW_NS: u64 = 50_000_000;
-/// Saturated: it did not wait for so much of a window, in per cent.
+/// A reactor is saturated if it did not wait for this much of a window, in per cent.
 pub const SATURATED: u64 = 60;
 /// Windows between two moves of a reactor: the first must show in what the others publish.
 pub const SETTLE: u64 = 3;
 /// A connection that has moved stays for so many windows.
 pub const STAY: u64 = 20;
-/// A partial line that is longer does not move: for so much there is room everywhere.
+/// The longest partial line that moves: every reactor has room for this much.
 pub const MOST_MOVED: usize = BLOCK * OWN_BLOCKS;
 
-/// What is to be done with the chosen connection.
+/// What to do with the chosen connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Serve it as ever.
+    /// Serve it as usual.
     Serve,
-    /// Leave it alone: it is gone, or will be called again.
+    /// Leave it alone: it is gone, or this is called again.
     Wait,
 }
 

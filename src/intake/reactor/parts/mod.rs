@@ -1,4 +1,4 @@
-//! What a reactor is made of: each part with its own rules, and none of them knows the reactor.
+//! The parts of a reactor. Each has its own rules, and none of them knows the reactor.
 
 pub mod answers;
 pub mod apart;

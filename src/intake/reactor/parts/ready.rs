@@ -1,5 +1,5 @@
-//! Who is served next: listeners in turn by bytes, within a listener its connections in turn by receives. So neither a
-//! listener with many connections nor a connection with much to say starves another.
+//! Decides which connection is served next: listeners take turns by bytes, and the connections of a listener by receives. So
+//! neither a listener with many connections nor a connection with much input starves another.
 
 use crate::host::peer::ListenerId;
 use crate::pipeline::chunk::ConnId;
@@ -40,7 +40,7 @@ impl ReadyQueue {
         self.queues[usize::from(listener)].waiting.push_back((id, since));
     }
 
-    /// Puts it back in front: it could not be served.
+    /// Puts a connection that could not be served back in front.
     pub fn push_front(&mut self, listener: ListenerId, id: ConnId, since: u64) {
         self.queues[usize::from(listener)].waiting.push_front((id, since));
     }

@@ -1,4 +1,5 @@
-//! Room for what is unfinished: who waits for it, who may go on all the same, and who ends so that the others can.
+//! Room for unfinished lines and requests: which connections wait for it, which may go on all the same, and which one ends so
+//! that the others can. This is the state.
 
 use super::conns::Conn;
 use crate::host::peer::ListenerId;
@@ -8,7 +9,7 @@ use crate::session::memory::room::Room;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Between two connections that end for the others' sake, in nanoseconds: what the first has given back is handed out first.
+/// Time between two connections that are ended for others, in nanoseconds, so that the room of the first is handed out first.
 pub const PAUSE_NS: u64 = 50_000_000;
 
 /// One that waits for room.
@@ -28,7 +29,7 @@ pub struct Relief {
     pub lane_found: usize,
     /// What had been given back when they were last looked at.
     pub fed: u64,
-    /// When somebody ended for their sake.
+    /// When a connection was last ended for them.
     pub relieved_ns: u64,
     /// Memory for decoding.
     pub decoding: Arc<Room>,
@@ -38,7 +39,7 @@ pub struct Relief {
 }
 
 impl Relief {
-    /// Nobody waits.
+    /// A state in which no connection waits.
     pub fn new(decoding: Arc<Room>) -> Relief {
         let called_in = decoding.called_in();
         Relief {
@@ -67,7 +68,7 @@ impl Relief {
         self.leave_lane(id);
     }
 
-    /// A connection has nothing to do with the lane any more.
+    /// Takes the lane away from a connection, if it has it.
     pub fn leave_lane(&mut self, id: ConnId) {
         if self.lane == Some(id) {
             self.lane = None;
@@ -81,7 +82,7 @@ impl Relief {
         }
     }
 
-    /// Somebody must look whether a lease of his was called in.
+    /// True if the connections must look whether their leases were called in.
     pub fn is_called(&self) -> bool {
         self.decoding.called_in() != self.called_in
     }

@@ -1,12 +1,12 @@
-//! When connections are looked at though nothing comes of them.
+//! Deadlines: when a reactor looks at a connection although no input comes from it.
 
 use crate::host::peer::ListenerId;
 use crate::pipeline::chunk::ConnId;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Deadlines of connections, the first to come first. One that was put off leaves its earlier entry behind: whoever takes an entry
-/// looks whether it still holds.
+/// Deadlines of connections, the earliest first. A deadline that was put off leaves its earlier entry in the queue, so the code that
+/// takes an entry must check whether it still holds.
 #[derive(Debug, Default)]
 pub struct Deadlines(BinaryHeap<Reverse<(u64, ConnId)>>);
 
@@ -25,7 +25,7 @@ impl Deadlines {
         self.0.peek().map(|Reverse((at, _))| *at)
     }
 
-    /// The same, once those before it are forgotten whose connections are gone: nobody is woken for them.
+    /// The same, after entries of connections that are gone were removed, so that the reactor does not wake up for them.
     pub fn first_there(&mut self, mut is_there: impl FnMut(ConnId) -> bool) -> Option<u64> {
         while self.0.peek().is_some_and(|Reverse((_, id))| !is_there(*id)) {
             self.0.pop();
@@ -46,7 +46,7 @@ impl Deadlines {
         self.0.retain(|Reverse((_, id))| keeps(*id));
     }
 
-    /// Forgets those of connections that are gone once they are the most: what is kept does not grow with churn.
+    /// Removes the entries of connections that are gone when they are most of the queue, so that it does not grow without bound.
     pub fn compact(&mut self, connections: usize, is_there: impl FnMut(ConnId) -> bool) {
         if self.0.len() > 2 * connections + SLACK {
             self.retain(is_there);

@@ -1,5 +1,5 @@
-//! What is told of senders in the server's log: who was closed, what was dropped, what is not what its listener expects. A line of a
-//! kind in ten seconds at most, with how many were left out; the metrics count them all.
+//! What the server's log says about senders: connections that were closed, lines that were dropped, input that a listener does
+//! not expect. Each kind gets at most one line in ten seconds, with the number of those left out. The metrics count them all.
 
 use crate::host::peer::Peer;
 use crate::host::rate::RateLimit;
@@ -7,7 +7,7 @@ use crate::metrics::accounting::{REASONS, Reason, Tally};
 use crate::metrics::stats::{REFUSED, Refused, UNEXPECTED, Unexpected};
 use std::fmt::Display;
 
-/// See the module.
+/// See the module documentation.
 #[derive(Default)]
 pub struct Told {
     closed: [RateLimit; REFUSED.len()],
@@ -26,7 +26,7 @@ impl Told {
             let reason = REFUSED[why as usize].1;
             match why {
                 Refused::Idle => {
-                    tracing::info!(listener, %peer, reason, missed, "connection closed: nothing came for idle_timeout")
+                    tracing::info!(listener, %peer, reason, missed, "connection closed: no input for idle_timeout")
                 }
                 _ => tracing::warn!(listener, %peer, reason, missed, "connection closed by the server"),
             }
@@ -76,7 +76,7 @@ impl Told {
     pub fn unexpected(&mut self, now: u64, listener: &str, peer: &Peer, what: Unexpected) {
         if let Some(missed) = self.unexpected[what as usize].allow(now) {
             let (_, kind, advice) = UNEXPECTED[what as usize];
-            tracing::warn!(listener, %peer, kind, missed, "a client sends something else than this listener expects: {advice}");
+            tracing::warn!(listener, %peer, kind, missed, "a client sends something other than this listener expects: {advice}");
         }
     }
 }

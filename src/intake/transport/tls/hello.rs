@@ -1,4 +1,5 @@
-//! Is a ClientHello whole? Only a whole one is worth a private-key operation, and until it is there nobody else has to wait.
+//! Finds out whether a ClientHello is complete. Only a complete one is worth a private-key operation, and until then no other
+//! client has to wait.
 
 use super::stage::HEADER;
 

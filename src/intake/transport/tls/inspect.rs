@@ -1,4 +1,5 @@
-//! What is in PEM files, in words: kinds of keys that cannot be used, forms that are no PEM, and how long certificates hold.
+//! Looks into PEM files and says in words what is there: keys that cannot be used, files that are not PEM, and how long
+//! certificates are valid.
 
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};

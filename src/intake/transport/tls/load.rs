@@ -1,4 +1,4 @@
-//! From the files of a listener to the configuration of rustls.
+//! Makes the configuration of rustls from the files of a listener.
 
 use super::stage::TlsStage;
 use super::subjects::Subjects;

@@ -1,7 +1,7 @@
 //! TLS 1.2 and 1.3 (RFC 5246, RFC 8446) on the server's side, with rustls and its `ring` provider.
 //!
-//! 0-RTT is off: replayed early data would be lines that nobody sent. Session tickets are on and end with a reload, so that
-//! a client whose certificate lost its permission has to show it again.
+//! 0-RTT is off, because replayed early data would be lines that nobody sent. Session tickets are on. They end with a reload,
+//! so that a client whose certificate is no longer allowed has to show it again.
 
 mod hello;
 mod inspect;

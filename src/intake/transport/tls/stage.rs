@@ -1,4 +1,4 @@
-//! One TLS connection: records in, plaintext out, in the space where the records were received.
+//! One TLS connection. It decrypts records into plaintext, in the buffer in which they were received.
 
 use super::hello::{self, First};
 use crate::host::mutants::mutant;

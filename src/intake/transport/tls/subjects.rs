@@ -1,4 +1,4 @@
-//! Which clients with a good certificate may connect.
+//! Decides which clients with a valid certificate may connect.
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};

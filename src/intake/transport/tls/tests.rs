@@ -1,4 +1,4 @@
-//! The stage against rustls' own client, over a wire that is cut anywhere.
+//! Tests the stage against rustls' own client. The bytes between them are cut at any place.
 
 mod file_tests;
 

@@ -1,4 +1,4 @@
-//! What is bounded, who may write, and what reviews have found.
+//! Tests of limits and tokens, and of what reviews have found.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! CPU, memory, disk and network, from `/proc`.
+//! Reads the use of CPU, memory, disk and network from `/proc`.
 
 use super::{Look, Pair, Row, known};
 use crate::watch::scrape::{short_bytes, short_time};
@@ -33,7 +33,7 @@ fn pressed(pressure: Option<f64>) -> Option<String> {
     pressure.map(|p| format!("tasks wait {p:.1} % of the time"))
 }
 
-/// Waiting for so much of the time is worth a look, in per cent.
+/// Pressure above this needs attention, in per cent of the time.
 const PRESSURE: f64 = 20.0;
 
 pub fn cpu(pair: &Pair<'_>) -> Row {
@@ -116,7 +116,7 @@ pub fn disk(pair: &Pair<'_>, name: &str) -> Row {
     )
 }
 
-/// All interfaces but the loopback, which is shown for itself.
+/// All interfaces together but the loopback, which has a row of its own.
 pub fn network(pair: &Pair<'_>) -> Row {
     let sums = |look: &Look, loopback: bool| -> Option<Vec<f64>> {
         let mut sums = vec![0.0; 16];

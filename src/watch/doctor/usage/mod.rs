@@ -1,5 +1,5 @@
-//! `--use`: utilisation, saturation and errors of each resource (the USE method), from two looks at `/proc` a second apart, and
-//! of a running server, from two scrapes.
+//! `--use`: utilisation, saturation and errors of each resource (the USE method). It reads `/proc` twice, a second apart. If a
+//! server runs, it also scrapes its metrics twice.
 
 mod machine;
 mod server;
@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// One resource. Field names are those of `--json` and stay.
+/// One resource. Field names are those of `--json` and must not change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Row {
     /// `cpu`, `disk vda`, `logweir buffer`
@@ -26,7 +26,7 @@ pub struct Row {
     pub saturation: String,
     /// What went wrong.
     pub errors: String,
-    /// Something of it deserves a look.
+    /// Something about it needs attention.
     pub attention: bool,
 }
 
@@ -87,7 +87,7 @@ const BETWEEN: Duration = Duration::from_secs(1);
 /// How long an admin address may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Looks twice and says what there is.
+/// Reads `/proc` twice, and prints the resources.
 #[must_use]
 pub fn observe(host: &dyn Host, data_dir: &Path, admin: Option<SocketAddr>) -> Vec<Row> {
     let scrape = || Some((Scrape::parse(&fetch(admin?, "/metrics", PATIENCE).ok()?.body), Instant::now()));
@@ -128,13 +128,13 @@ pub fn rows(pair: &Pair<'_>, disks: &[&str], server: Option<&Window>, admin: Opt
 
 const UNKNOWN: &str = "cannot tell";
 
-/// Joins what is known.
+/// Joins the parts that are known.
 fn known(parts: &[Option<String>]) -> String {
     let found: Vec<&str> = parts.iter().flatten().map(String::as_str).collect();
     if found.is_empty() { UNKNOWN.into() } else { found.join(", ") }
 }
 
-/// For people.
+/// In words, for people.
 #[must_use]
 pub fn text(rows: &[Row]) -> String {
     let mut out = String::from("\nutilisation, saturation, errors (a second of this machine; ! deserves a look)\n");

@@ -1,4 +1,4 @@
-//! logweir's own resources, from its metrics.
+//! The use of logweir's own resources, from its metrics.
 
 use super::Row;
 use crate::watch::scrape::view::Latency;

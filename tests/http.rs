@@ -426,3 +426,22 @@ fn more_small_requests_at_once_than_a_chunk_describes_are_all_taken() {
     assert_eq!(text(&server).lines().count(), 4 * CONNECTIONS);
     server.metrics().check_accounts();
 }
+
+/// A request that is content with "received" makes nobody sync: its lines go to disk as those of a listener that promises no more.
+#[test]
+fn who_asks_for_less_drags_no_syncs_along() {
+    let dir = scratch();
+    let config = format!("{WEB}[storage]\nsync_interval = \"1h\"\n");
+    let server = Server::with_config(&dir.path().join("data"), &config);
+    let mut client = Client::to(server.address("web"));
+    (0..20).for_each(|_| assert_eq!(client.post("/?ack=received", "", "a line\n").status, 204));
+    await_that("they are written", || text(&server).lines().count() == 20);
+    let metrics = server.metrics();
+    assert_eq!(metrics.sum("logweir_syncs_total", ""), 0.0);
+    assert_eq!(metrics.sum("logweir_written_lines", ""), 20.0);
+    assert_eq!(client.post("/", "", "a line\n").status, 204);
+    let metrics = server.metrics();
+    assert!(metrics.sum("logweir_syncs_total", "") >= 1.0);
+    assert_eq!(metrics.sum("logweir_durable_lines_total", ""), 21.0, "what was written before is synced with it");
+    metrics.check_accounts();
+}

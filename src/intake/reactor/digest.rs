@@ -442,7 +442,9 @@ impl<E: Engine> Reactor<E> {
             let mut told = false;
             for part in found.parts() {
                 let stream = part.stream.unwrap_or(options.stream());
-                let ticket = ticket(options.level, id, part.frame.number).filter(|_| !mutant!("ack_on_receipt"));
+                // Whoever is content with less than the listener's level waits for nothing.
+                let waits = part.frame.level > AckLevel::Received && !mutant!("ack_on_receipt");
+                let ticket = ticket(options.level, id, part.frame.number).filter(|_| waits);
                 let lines = u64::from(part.lines);
                 chunk.commit(stream, index, ticket, part.bytes, part.lines, self.now);
                 if ticket.is_none() && on_receipt {

@@ -106,6 +106,9 @@ impl<E: Engine> Reactor<E> {
             if chunk.is_empty() {
                 self.seat.shard.release(lane.class, chunk);
             } else {
+                if !chunk.is_awaited() {
+                    chunk.level = Level::None; // no sync for its sake, and no way back
+                }
                 chunk.number = lane.number;
                 lane.number += 1;
                 self.seat.shard.channel(lane.class).ring.push(chunk);
@@ -119,7 +122,8 @@ impl<E: Engine> Reactor<E> {
         for i in 0..self.lanes.all.len() {
             let lane = &self.lanes.all[i];
             let Some(due) = lane.due_at(self.lanes.linger_ns) else { continue };
-            if lane.level != Level::None || due <= self.now || self.phase.draining {
+            let is_awaited = lane.open.as_ref().is_some_and(|chunk| chunk.is_awaited());
+            if is_awaited || due <= self.now || self.phase.draining {
                 self.push_open(i);
             }
         }

@@ -80,6 +80,7 @@ pub struct Chunk {
     pub announce: bool,
     /// Its place among the chunks of its lane.
     pub number: u64,
+    is_awaited: bool,
 }
 
 /// Runs that one receive may become at most: one for each stream that a connection changes to.
@@ -112,7 +113,17 @@ impl Chunk {
     #[must_use]
     pub fn on(memory: Piece) -> Chunk {
         let runs = Vec::with_capacity(runs_per_chunk(memory.len()));
-        Chunk { memory, len: 0, runs, reactor: 0, level: Level::None, failed: false, announce: false, number: 0 }
+        Chunk {
+            memory,
+            len: 0,
+            runs,
+            reactor: 0,
+            level: Level::None,
+            failed: false,
+            announce: false,
+            number: 0,
+            is_awaited: false,
+        }
     }
 
     /// Touches its memory, so that the kernel provides it now.
@@ -126,6 +137,13 @@ impl Chunk {
         self.runs.clear();
         self.failed = false;
         self.announce = false;
+        self.is_awaited = false;
+    }
+
+    /// True where a client waits for what is in it.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        self.is_awaited
     }
 
     /// Bytes of whole records.
@@ -187,6 +205,7 @@ impl Chunk {
         assert!(len <= self.memory.len() - self.len, "committed more than the chunk holds");
         let start = self.len as u32;
         self.len += len;
+        self.is_awaited |= ticket.is_some();
         if let Some(last) = self.runs.last_mut()
             && (last.stream, last.listener, last.ticket) == (stream, listener, ticket)
         {

@@ -95,7 +95,7 @@ fn datagrams_have_room_for_a_batch() {
             .unwrap();
         let out = logweir(&["check", "--config-only", "-c", config.to_str().unwrap()]);
         let text = String::from_utf8(out.stdout).unwrap();
-        let (before, _) = text.split_once(" for what is taken apart").unwrap_or_else(|| panic!("{text}"));
+        let (before, _) = text.split_once(" for input that is rewritten").unwrap_or_else(|| panic!("{text}"));
         before.rsplit(" x ").next().unwrap().to_string()
     };
     let socket = format!("unixgram://{}", dir.path().join("d").display());

@@ -30,7 +30,7 @@ const DISTRUST_NS: u64 = 3_600_000_000_000;
 const DISTRUST_AT_START_NS: u64 = 60_000_000_000;
 
 /// Segments that are noted, deleted and synced at once.
-const BATCH: usize = 256;
+const BATCH: usize = 4096;
 /// After this many deletions of one stream the others have their turn, and free space is checked again.
 const TURN: usize = 4096;
 

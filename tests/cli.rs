@@ -184,6 +184,8 @@ fn check_says_what_would_keep_a_server_from_starting() {
     let dir = scratch();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let admin = other.local_addr().unwrap().to_string();
     let data = dir.path().join("data");
     let data_dir = data.to_str().unwrap().to_string();
     let free = ["--data-dir", &data_dir, "--admin", "off", "--listen", "tcp://127.0.0.1:0"];
@@ -201,8 +203,7 @@ fn check_says_what_would_keep_a_server_from_starting() {
     // A port in use may be free again: 1. All that is wrong is said at once.
     let address = format!("tcp://127.0.0.1:{port}");
     let nowhere = format!("unix://{}/nowhere/s", dir.path().display());
-    let (code, text) =
-        run("check", &["--data-dir", &data_dir, "--admin", &format!("127.0.0.1:{port}"), "--listen", &address]);
+    let (code, text) = run("check", &["--data-dir", &data_dir, "--admin", &admin, "--listen", &address]);
     assert_eq!(code, Some(1), "{text}");
     assert!(
         text.contains("listener.lines: cannot listen on tcp://") && text.contains("admin: cannot listen on"),
@@ -227,6 +228,14 @@ fn check_says_what_would_keep_a_server_from_starting() {
         }
     }
 
+    std::os::unix::fs::symlink(dir.path().join("not-mounted"), dir.path().join("link")).unwrap();
+    let link = dir.path().join("link");
+    for command in ["check", "serve"] {
+        let (code, text) =
+            run(command, &["--data-dir", link.to_str().unwrap(), "--admin", "off", "--listen", "tcp://127.0.0.1:0"]);
+        assert_eq!(code, Some(78), "{text}");
+        assert!(text.contains("points to none"), "{text}");
+    }
     let server = Server::start(&data, &[]);
     let (code, text) = run("check", &free);
     assert_eq!(code, Some(1), "{text}");

@@ -277,3 +277,33 @@ fn tail_with_f_shows_every_line_over_rotations() {
     let _ = tail.wait();
     assert!(server.stop().success());
 }
+
+/// A server that ends before its first line leaves `current-0` as the last name of an empty segment, which recovery removes: that is ours too.
+#[test]
+fn current_points_at_what_is_written_after_a_crash_without_lines() {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    for before in [&b""[..], b"a line\n"] {
+        let mut server = Server::start(&data, &["--set", "storage.sync_interval=5ms"]);
+        if !before.is_empty() {
+            let durable = || server.metrics().sum("logweir_durable_lines_total", "");
+            common::send_all(server.address("lines"), before);
+            await_that("the line", || durable() == 1.0);
+            server.signal(Signal::SIGUSR1);
+            await_that("a rotation", || server.metrics().sum("logweir_rotations_total", "") == 1.0);
+        }
+        server.kill();
+    }
+    // A start that fails leaves nothing in the way either.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("tcp://{}", taken.local_addr().unwrap());
+    let output = logweir(&["serve", "--admin", "off", "--listen", &address, "--data-dir", data.to_str().unwrap()]);
+    assert!(!output.status.success());
+    let server = Server::start(&data, &[]);
+    let active = common::current(&data).expect("current-0 is a name of the active segment");
+    assert_eq!(active.extension().unwrap(), "active");
+    common::send_all(server.address("lines"), b"after the crash\n");
+    await_that("the line by its other name", || {
+        std::fs::read(data.join("default/current-0")).unwrap() == b"after the crash\n"
+    });
+}

@@ -153,6 +153,32 @@ fn nul_is_noticed_taken_off_or_ends_lines() {
     await_that("it is said", || said(&log).contains("nul = \\\"strip\\\"") || said(&log).contains("nul = \"strip\""));
 }
 
+/// A message may be longer than what comes first of it.
+#[test]
+fn nul_is_noticed_behind_the_first_receive_too() {
+    let dir = scratch();
+    let (server, log) = start(dir.path(), LINES);
+    let mut client = send(&server, "l", b"{\"short_message\":\"");
+    let received = || server.metrics().sum("logweir_network_received_bytes_total", "");
+    await_that("the first part", || received() == 18.0);
+    client.write_all(b"x\"}\0{\"a\":1}\0").unwrap();
+    await_that("it is counted", || server.metrics().sum("logweir_unexpected_input_total", "kind=\"nul\"") == 1.0);
+    await_that("it is said", || said(&log).contains("kind=\"nul\""));
+}
+
+/// One listener's noise hides nothing of another's.
+#[test]
+fn each_listener_has_its_own_line() {
+    let dir = scratch();
+    let two = "[listener.a]\naddress = \"tcp://127.0.0.1:0\"\nline_timeout = \"20ms\"\n[listener.b]\naddress = \"tcp://127.0.0.1:0\"\nline_timeout = \"20ms\"\n";
+    let (server, log) = start(dir.path(), two);
+    for listener in ["a", "b"] {
+        let _client = send(&server, listener, b"begun");
+        let line = format!("connection closed by the server listener=\"{listener}\"");
+        await_that(&line, || said(&log).contains(&line));
+    }
+}
+
 /// Every close and drop by a listener has a line in the log that names the client and the reason, and a thousand of them do not have a thousand.
 #[test]
 fn what_is_closed_and_dropped_is_said_with_its_client() {

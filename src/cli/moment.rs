@@ -40,13 +40,10 @@ fn at(text: &str, now: &ZonedDateTime) -> Option<Timestamp> {
         return now.timestamp().checked_sub(ago).ok();
     }
     if let Some(utc) = text.strip_suffix("UTC") {
-        return utc
-            .trim()
-            .parse::<DateTime>()
-            .ok()?
-            .to_zoned_datetime(TimeZone::UTC)
-            .ok()
-            .map(|zoned| zoned.timestamp());
+        let today = now.timestamp().to_zoned_datetime(TimeZone::UTC).date();
+        let time = || utc.trim().parse::<Time>().ok().filter(|_| utc.contains(':')).map(|time| today.to_datetime(time));
+        let at = utc.trim().parse::<DateTime>().ok().or_else(time)?;
+        return at.to_zoned_datetime(TimeZone::UTC).ok().map(|zoned| zoned.timestamp());
     }
     let with_zone = || text.parse::<Timestamp>().ok();
     // A day without a time is a DateTime too, at midnight.
@@ -82,6 +79,8 @@ mod tests {
             ("2026-11-21", "2026-11-20T22:00:00Z"),
             ("10:00", "2026-11-21T08:00:00Z"),
             ("10:00:30", "2026-11-21T08:00:30Z"),
+            ("10:00 UTC", "2026-11-21T10:00:00Z"),
+            ("10:00 UTC", "2026-11-21T10:00:00Z"),
             ("today", "2026-11-20T22:00:00Z"),
             ("yesterday", "2026-11-19T22:00:00Z"),
             ("now", "2026-11-21T10:00:00Z"),

@@ -163,8 +163,13 @@ pub fn check(
     let around = Surroundings { only: written.len() == 1, protocols, streams: &streams, tokens: &tokens, room: &room };
     let listeners: Vec<_> = written.iter().filter_map(|l| places.kept(check.listener(l, &around))).collect();
     places.kept(check.addresses_differ(&listeners));
-    let engine = places.word("engine", raw.engine, EngineChoice::Auto);
     let admin = check.admin(raw.admin.address.as_deref());
+    let taken = admin.and_then(|admin| listeners.iter().find(|l| collide(&l.address, &Address::Tcp(admin))));
+    if let Some(listener) = taken {
+        let message = format!("{} is the address of listener.{}", listener.address, listener.name);
+        places.broken(places.error("admin.address", message));
+    }
+    let engine = places.word("engine", raw.engine, EngineChoice::Auto);
     let log = LogOptions {
         level: places.word("log.level", raw.log.level, LogLevel::Info),
         format: places.word("log.format", raw.log.format, LogFormat::Auto),
@@ -289,6 +294,15 @@ fn needs(
     }
 }
 
+/// True where two cannot listen at once: on the same address, or with the same port where one of them is all addresses of the host. Port 0 is
+/// a free one.
+fn collide(one: &Address, other: &Address) -> bool {
+    let (Address::Tcp(one), Address::Tcp(other)) = (one, other) else { return one == other };
+    // `[::]` is all addresses of IPv4 as well (ipv6(7)).
+    let holds = |all: &SocketAddr, one: &SocketAddr| all.ip().is_unspecified() && (all.is_ipv6() || one.is_ipv4());
+    one.port() != 0 && one.port() == other.port() && (one.ip() == other.ip() || holds(one, other) || holds(other, one))
+}
+
 /// The defaults of streams: `[storage]` and `[retention]`, checked.
 struct Stored<'a> {
     defaults: StreamSettings,
@@ -370,7 +384,11 @@ impl Check<'_> {
         if !path.is_absolute() {
             return Err(self.places.error("storage.sealed_dir", format!("expected an absolute path, not \"{text}\"")));
         }
-        if path == data_dir || path.starts_with(data_dir) || data_dir.starts_with(&path) {
+        // As they are in the end, where they exist: one of them may be relative, or a symlink.
+        let real =
+            |path: &Path| std::fs::canonicalize(path).or_else(|_| std::path::absolute(path)).unwrap_or(path.into());
+        let (own, data) = (real(&path), real(data_dir));
+        if own.starts_with(&data) || data.starts_with(&own) {
             return Err(self
                 .places
                 .error("storage.sealed_dir", "expected a directory outside of data_dir that does not contain it"));
@@ -497,10 +515,14 @@ impl Check<'_> {
                 .error("listener", format!("expected at most {MOST} listeners, not {}", listeners.len())));
         }
         for (i, listener) in listeners.iter().enumerate() {
-            let free_port = matches!(listener.address, Address::Tcp(a) if a.port() == 0);
-            let same = listeners[..i].iter().find(|other| other.address == listener.address);
-            if let (Some(other), false) = (same, free_port) {
-                let message = format!("{} is the address of listener.{} too", listener.address, other.name);
+            if let Some(other) = listeners[..i].iter().find(|other| collide(&other.address, &listener.address)) {
+                let message = match other.address == listener.address {
+                    true => format!("{} is the address of listener.{} too", listener.address, other.name),
+                    false => format!(
+                        "{} is part of {}, the address of listener.{}",
+                        listener.address, other.address, other.name
+                    ),
+                };
                 return Err(self.places.error(&format!("listener.{}.address", listener.name), message));
             }
         }

@@ -106,6 +106,22 @@ fn errors_name_key_line_and_what_was_expected() {
             "[listener.a]\nprotocol = \"http\"\ntokens = [\"x\"]\n[token.x]",
             "t.toml:4: `token.x`: expected `sha256` here",
         ),
+        (
+            "[listener.a]\naddress=\"tcp://0.0.0.0:1\"\n[listener.b]\naddress=\"tcp://127.0.0.1:1\"",
+            "t.toml:4: `listener.b.address`: tcp://127.0.0.1:1 is part of tcp://0.0.0.0:1",
+        ),
+        (
+            "[listener.a]\naddress=\"tcp://127.0.0.1:1\"\n[listener.b]\naddress=\"tcp://[::]:1\"",
+            "t.toml:4: `listener.b.address`",
+        ),
+        (
+            "[listener.a]\naddress=\"tcp://127.0.0.1:9610\"",
+            "t.toml: `admin.address`: tcp://127.0.0.1:9610 is the address of listener.a",
+        ),
+        (
+            "data_dir = \"x\"\n[storage]\nsealed_dir = \"/\"",
+            "t.toml:3: `storage.sealed_dir`: expected a directory outside",
+        ),
         ("[listener.a]\ntls_cert = \"c\"", "t.toml:2: `listener.a.tls_cert`: this needs `tls_key` too"),
         (
             "[listener.a]\ntls_cert = \"c\"\ntls_key = \"k\"\ntls_client_subjects = [\"s\"]",

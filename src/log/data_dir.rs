@@ -64,6 +64,9 @@ pub fn look(data_dir: &Path) -> Result<(), LogError> {
         }
         return Ok(());
     }
+    if std::fs::symlink_metadata(data_dir).is_ok() {
+        return Err(LogError::NoDirectory { path: data_dir.to_path_buf() }); // a symlink to nothing
+    }
     // It will be made, beneath the nearest directory that is there.
     let absolute = std::path::absolute(data_dir).context("find directory", data_dir)?;
     let parent = absolute.ancestors().skip(1).find_map(|dir| Some((dir, existing(dir).ok()?)));

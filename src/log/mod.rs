@@ -40,7 +40,7 @@ pub enum LogError {
         error: io::Error,
     },
     /// Something else is where a directory should be.
-    #[error("{} is not a directory; move it away, or choose another --data-dir", path.display())]
+    #[error("{} is not a directory, or points to none; move it away, or choose another directory", path.display())]
     NoDirectory {
         /// What is there.
         path: PathBuf,

@@ -4,7 +4,7 @@
 use crate::metrics::stats::Unexpected;
 
 /// How many of the first bytes of a connection are looked at.
-pub const LOOKED_AT: usize = 24;
+pub const LOOKED_AT: usize = 64;
 
 /// The protocol that begins with these first bytes of a connection. `None`: no known one.
 #[must_use]
@@ -13,11 +13,13 @@ pub fn of(first: &[u8]) -> Option<Unexpected> {
         // RFC 8446 section 5.1: handshake, version 3.x, length, ClientHello.
         [0x16, 3, 0..=4, _, _, 1, ..] => Some(Unexpected::Tls),
         // RFC 1952, RFC 8878; RFC 1950 with the window and levels that zlib writes.
-        [0x1f, 0x8b, 8, ..] | [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x78, 0x01 | 0x5e | 0x9c | 0xda, ..] => {
+        [0x1f, 0x8b, 8, ..] | [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x78, 0x01 | 0x9c | 0xda, ..] => {
             Some(Unexpected::Compressed)
         }
         // Lumberjack, versions 1 and 2: window size, JSON, data, compressed.
-        [b'1' | b'2', b'W', 0, 0, _, _, ..] | [b'2', b'C' | b'J', ..] | [b'1', b'D', ..] => Some(Unexpected::Beats),
+        [b'1' | b'2', b'W', 0, 0, _, _, ..] | [b'2', b'C' | b'J', 0, ..] | [b'1', b'D', 0, 0, ..] => {
+            Some(Unexpected::Beats)
+        }
         // MessagePack: an array of two to four whose first is a string, a tag.
         [0x92..=0x94, 0xa1..=0xbf | 0xd9, ..] => Some(Unexpected::Forward),
         // Python's SocketHandler: four bytes of length, then a pickle of protocol 1 to 5, which is a dictionary.
@@ -33,10 +35,15 @@ pub fn of(first: &[u8]) -> Option<Unexpected> {
     }
 }
 
-/// A method of HTTP and a target. `line` tells the rest: `GET / HTTP/1.1`, which a log might begin with too, is no line of one.
+/// A method of HTTP, a target, and the version. Without that it may be the line of a log: `GET / 200 12 ms`.
 fn is_request(first: &[u8]) -> bool {
-    let methods: [&[u8]; 6] = [b"GET /", b"POST /", b"PUT /", b"HEAD /", b"OPTIONS /", b"CONNECT "];
-    methods.iter().any(|method| first.starts_with(method))
+    const METHODS: [&[u8]; 9] =
+        [b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"DELETE", b"PATCH", b"TRACE", b"CONNECT"];
+    let mut words = first.splitn(3, |b| *b == b' ');
+    let (method, target, version) = (words.next(), words.next(), words.next());
+    method.is_some_and(|method| METHODS.contains(&method))
+        && target.is_some_and(|target| !target.is_empty())
+        && version.is_some_and(|version| version.starts_with(b"HTTP/"))
 }
 
 /// Beginnings with a number: octet counting (RFC 6587 section 3.4.1: `83 <14>…`) and RELP (`1 open 85 …`).
@@ -92,6 +99,7 @@ mod tests {
             (&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"[..], Unexpected::Tls),
             (b"GET / HTTP/1.1\r\nHost: x", Unexpected::Http),
             (b"POST /ingest/x HTTP/1.1\r\n", Unexpected::Http),
+            (b"DELETE /x HTTP/1.1\r\n", Unexpected::Http),
             (b"PRI * HTTP/2.0\r\n\r\nSM", Unexpected::Http2),
             (b"83 <14>1 2026-11-27T00:00", Unexpected::OctetCounting),
             (b"1 open 85 relp_version=0", Unexpected::Relp),
@@ -110,7 +118,10 @@ mod tests {
             let found: Vec<Unexpected> = first.chunks(1).filter_map(|piece| beginning.look(piece)).collect();
             assert_eq!(found, [expected], "{}", first.escape_ascii());
         }
-        let lines: [&[u8]; 8] = [
+        let lines: [&[u8]; 11] = [
+            b"2C4F99 sensor ok",
+            b"x^2 is a square",
+            b"GET / 200 12 - 3.1 ms",
             b"hello, log\n",
             b"<14>Nov 27 00:00:00 host app: x",
             b"2026-11-27T00:00:00Z GET / 200",

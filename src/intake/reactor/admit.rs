@@ -123,7 +123,7 @@ impl<E: Engine> Reactor<E> {
 
     pub(super) fn refuse(&mut self, listener: ListenerId, peer: &Peer, why: Refused) {
         self.stats().refused[why as usize].add(1);
-        self.told.refused(self.now, &self.listeners[usize::from(listener)].options.name, peer, why);
+        self.told.refused(self.now, (listener, &self.listeners[usize::from(listener)].options.name), peer, why);
     }
 
     /// Closes a connection; what it had begun must have been finished before.
@@ -150,7 +150,7 @@ impl<E: Engine> Reactor<E> {
             // Of the others it is told where more is known of them.
             if !matches!(why, Refused::Transport | Refused::NoRoom) {
                 let name = &self.listeners[usize::from(conn.listener)].options.name;
-                self.told.closed(self.now, name, &conn.peer, why);
+                self.told.closed(self.now, (conn.listener, name), &conn.peer, why);
             }
         }
         let conns = &mut self.conns;

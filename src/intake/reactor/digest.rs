@@ -466,13 +466,13 @@ impl<E: Engine> Reactor<E> {
         }
         let peer = conn.peer;
         if let Some((reason, tally)) = found.dropped {
-            self.told.dropped(self.now, &options.name, &peer, reason, tally);
+            self.told.dropped(self.now, (index, &options.name), &peer, reason, tally);
         }
         if discard {
-            self.told.dropped(self.now, &options.name, &peer, Reason::BufferFull, kept);
+            self.told.dropped(self.now, (index, &options.name), &peer, Reason::BufferFull, kept);
         }
         if found.truncated.lines > 0 {
-            self.told.cut(self.now, &options.name, &peer, found.truncated);
+            self.told.cut(self.now, (index, &options.name), &peer, found.truncated);
             self.stats().truncated_lines.add(found.truncated.lines);
             self.stats().truncated_bytes.add(found.truncated.bytes);
         }
@@ -486,7 +486,7 @@ impl<E: Engine> Reactor<E> {
         self.stats().refused[why as usize].add(1);
         let Some(conn) = self.conns.get(id) else { return };
         let name = &self.listeners[usize::from(conn.listener)].options.name;
-        self.told.closed(self.now, name, &conn.peer, why);
+        self.told.closed(self.now, (conn.listener, name), &conn.peer, why);
     }
 
     /// Counts and logs a client that speaks another protocol.
@@ -494,7 +494,7 @@ impl<E: Engine> Reactor<E> {
         self.stats().unexpected[what as usize].add(1);
         let Some(conn) = self.conns.get(id) else { return };
         let name = &self.listeners[usize::from(conn.listener)].options.name;
-        self.told.unexpected(self.now, name, &conn.peer, what);
+        self.told.unexpected(self.now, (conn.listener, name), &conn.peer, what);
     }
 
     /// Counts the lines of a rest that no chunk was found for, as dropped for this reason: its connection ends.
@@ -525,7 +525,7 @@ impl<E: Engine> Reactor<E> {
                     entry.add(listener, Term::Received, tally);
                     entry.add(listener, Term::Dropped(reason), tally);
                     let name = &self.listeners[usize::from(listener)].options.name;
-                    self.told.dropped(self.now, name, &conn.peer, reason, tally);
+                    self.told.dropped(self.now, (listener, name), &conn.peer, reason, tally);
                 }
                 drop(entry);
                 match step {

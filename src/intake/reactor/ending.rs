@@ -149,7 +149,8 @@ impl<E: Engine> Reactor<E> {
             conn.session.finish(end, &mut window);
             let (found, _) = window.close();
             if let Some((reason, tally)) = found.dropped {
-                self.told.dropped(self.now, &self.listeners[listener].options.name, &conn.peer, reason, tally);
+                let of = (listener as u16, self.listeners[listener].options.name.as_str());
+                self.told.dropped(self.now, of, &conn.peer, reason, tally);
                 let mut entry = self.books.upstream.entry();
                 entry.add(listener as u16, Term::Received, tally);
                 entry.add(listener as u16, Term::Dropped(reason), tally);
@@ -196,7 +197,7 @@ impl<E: Engine> Reactor<E> {
                 let _ = self.engine.send(id, buffer); // closed in a moment, whether or not it was sent
             }
         }
-        self.told.failed(self.now, &self.listeners[listener].options.name, &conn.peer, error);
+        self.told.failed(self.now, (listener as u16, &self.listeners[listener].options.name), &conn.peer, error);
         self.close(id, Some(Refused::Transport));
     }
 

@@ -172,7 +172,7 @@ impl<E: Engine> Reactor<E> {
             Event::AcceptFailed { listener, error } => {
                 self.stats().accept_failures.add(1);
                 let name = &self.listeners[usize::from(listener)].options.name;
-                self.told.accept_failed(self.now, name, &error);
+                self.told.accept_failed(self.now, (listener, name), &error);
                 self.timers.accept_again(self.now + ACCEPT_AGAIN_NS, listener);
             }
             Event::Pending(id) => self.pending(id),

@@ -170,7 +170,8 @@ fn decide<'a>(options: &'a HttpOptions, head: &Head<'_>, window: &Window<'_>) ->
     }
     match (head.method, head.path) {
         (Method::Options, _) => return Ok(Verdict::Say(Kind::Options)),
-        (Method::Get | Method::Head, "/") => {
+        // Not with a query: some handlers send records so (Python's HTTPHandler by default), and would take any answer for a success.
+        (Method::Get | Method::Head, "/") if head.query.is_empty() => {
             return Ok(Verdict::Say(Kind::Text("logweir takes lines: POST / or POST /ingest/STREAM\n")));
         }
         (Method::Get | Method::Head, "/healthz") => return Ok(Verdict::Say(Kind::Text("ok\n"))),

@@ -158,6 +158,9 @@ impl Protocol for LinesProtocol {
     }
 }
 
+/// NUL is looked for in so many bytes of a connection: what ends messages with it has done so by then.
+const NUL_WANTED_IN: u32 = 256 << 10;
+
 /// The state of one connection.
 pub struct Lines {
     framing: Framing,
@@ -169,8 +172,8 @@ pub struct Lines {
     mark: u32,
     beginning: Beginning,
     nul: NulWord,
-    /// NUL was noticed, or is no longer looked for.
-    has_looked_for_nul: bool,
+    /// Bytes in which NUL is still looked for; 0 once one was noticed.
+    nul_wanted_in: u32,
 }
 
 impl Lines {
@@ -185,7 +188,7 @@ impl Lines {
             mark: 0,
             beginning: Beginning::default(),
             nul: options.nul,
-            has_looked_for_nul: options.nul != NulWord::Keep,
+            nul_wanted_in: if options.nul == NulWord::Keep { NUL_WANTED_IN } else { 0 },
         }
     }
 
@@ -202,10 +205,11 @@ impl Lines {
             end_at_nul(bytes);
         }
         let mut found = None;
-        if !self.has_looked_for_nul && !bytes.is_empty() {
-            // Of a stream the first bytes are looked at, of datagrams the last of each.
+        if self.nul_wanted_in > 0 && !bytes.is_empty() {
+            // Of datagrams the last byte of each is looked at; of a stream all of its beginning, since a message may be long.
             let has_nul = if is_datagram { bytes.ends_with(b"\0") } else { memchr(0, bytes).is_some() };
-            self.has_looked_for_nul = has_nul || !is_datagram;
+            let looked_at = if is_datagram { 0 } else { u32::try_from(bytes.len()).unwrap_or(u32::MAX) };
+            self.nul_wanted_in = if has_nul { 0 } else { self.nul_wanted_in.saturating_sub(looked_at) };
             found = has_nul.then_some(Unexpected::Nul);
         }
         let begins = if is_datagram { None } else { self.beginning.look(bytes) };

@@ -1,28 +1,43 @@
 //! What the server's log says about senders: connections that were closed, lines that were dropped, input that a listener does
 //! not expect. Each kind gets at most one line in ten seconds, with the number of those left out. The metrics count them all.
 
-use crate::host::peer::Peer;
+use crate::host::peer::{ListenerId, Peer};
 use crate::host::rate::RateLimit;
 use crate::metrics::accounting::{REASONS, Reason, Tally};
 use crate::metrics::stats::{REFUSED, Refused, UNEXPECTED, Unexpected};
+use std::collections::HashMap;
 use std::fmt::Display;
 
 /// See the module documentation.
 #[derive(Default)]
 pub struct Told {
-    closed: [RateLimit; REFUSED.len()],
-    dropped: [RateLimit; REASONS.len()],
-    cut: RateLimit,
-    unexpected: [RateLimit; UNEXPECTED.len()],
-    refused: [RateLimit; REFUSED.len()],
-    failed: RateLimit,
-    accept: RateLimit,
+    /// By listener and what is told of it: one listener's noise hides nothing of another's.
+    limits: HashMap<(ListenerId, What), RateLimit>,
 }
 
+/// What is told of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum What {
+    Closed(usize),
+    Refused(usize),
+    Dropped(usize),
+    Cut,
+    Unexpected(usize),
+    Failed,
+    Accept,
+}
+
+/// A listener, by number and name.
+pub type Of<'a> = (ListenerId, &'a str);
+
 impl Told {
+    fn allow(&mut self, now: u64, listener: ListenerId, what: What) -> Option<u64> {
+        self.limits.entry((listener, what)).or_default().allow(now)
+    }
+
     /// The server closes a connection.
-    pub fn closed(&mut self, now: u64, listener: &str, peer: &Peer, why: Refused) {
-        if let Some(missed) = self.closed[why as usize].allow(now) {
+    pub fn closed(&mut self, now: u64, (id, listener): Of<'_>, peer: &Peer, why: Refused) {
+        if let Some(missed) = self.allow(now, id, What::Closed(why as usize)) {
             let reason = REFUSED[why as usize].1;
             match why {
                 Refused::Idle => {
@@ -34,30 +49,30 @@ impl Told {
     }
 
     /// A connection is not taken in.
-    pub fn refused(&mut self, now: u64, listener: &str, peer: &Peer, why: Refused) {
-        if let Some(missed) = self.refused[why as usize].allow(now) {
+    pub fn refused(&mut self, now: u64, (id, listener): Of<'_>, peer: &Peer, why: Refused) {
+        if let Some(missed) = self.allow(now, id, What::Refused(why as usize)) {
             tracing::warn!(listener, %peer, reason = REFUSED[why as usize].1, missed, "connection refused");
         }
     }
 
     /// A connection does not begin as its listener requires, or breaks the rules of TLS.
-    pub fn failed(&mut self, now: u64, listener: &str, peer: &Peer, error: &dyn Display) {
-        if let Some(missed) = self.failed.allow(now) {
+    pub fn failed(&mut self, now: u64, (id, listener): Of<'_>, peer: &Peer, error: &dyn Display) {
+        if let Some(missed) = self.allow(now, id, What::Failed) {
             tracing::warn!(listener, %peer, %error, missed, "connection closed");
         }
     }
 
     /// The kernel gives no more connections.
-    pub fn accept_failed(&mut self, now: u64, listener: &str, error: &std::io::Error) {
-        if let Some(missed) = self.accept.allow(now) {
+    pub fn accept_failed(&mut self, now: u64, (id, listener): Of<'_>, error: &std::io::Error) {
+        if let Some(missed) = self.allow(now, id, What::Accept) {
             tracing::warn!(listener, %error, missed, "cannot accept; trying again shortly");
         }
     }
 
     /// Lines were dropped.
-    pub fn dropped(&mut self, now: u64, listener: &str, peer: &Peer, reason: Reason, tally: Tally) {
+    pub fn dropped(&mut self, now: u64, (id, listener): Of<'_>, peer: &Peer, reason: Reason, tally: Tally) {
         if tally.lines > 0
-            && let Some(missed) = self.dropped[reason as usize].allow(now)
+            && let Some(missed) = self.allow(now, id, What::Dropped(reason as usize))
         {
             let (reason, Tally { lines, bytes }) = (REASONS[reason as usize].1, tally);
             tracing::warn!(listener, %peer, reason, lines, bytes, missed, "lines dropped");
@@ -65,16 +80,16 @@ impl Told {
     }
 
     /// Lines were cut to `max_line_bytes`.
-    pub fn cut(&mut self, now: u64, listener: &str, peer: &Peer, tally: Tally) {
-        if let Some(missed) = self.cut.allow(now) {
+    pub fn cut(&mut self, now: u64, (id, listener): Of<'_>, peer: &Peer, tally: Tally) {
+        if let Some(missed) = self.allow(now, id, What::Cut) {
             let Tally { lines, bytes } = tally;
             tracing::warn!(listener, %peer, lines, bytes, missed, "lines cut to max_line_bytes");
         }
     }
 
     /// A client sends what its listener does not expect.
-    pub fn unexpected(&mut self, now: u64, listener: &str, peer: &Peer, what: Unexpected) {
-        if let Some(missed) = self.unexpected[what as usize].allow(now) {
+    pub fn unexpected(&mut self, now: u64, (id, listener): Of<'_>, peer: &Peer, what: Unexpected) {
+        if let Some(missed) = self.allow(now, id, What::Unexpected(what as usize)) {
             let (_, kind, advice) = UNEXPECTED[what as usize];
             tracing::warn!(listener, %peer, kind, missed, "a client sends something other than this listener expects: {advice}");
         }

@@ -47,6 +47,14 @@ pub fn unusable_key(pem: &[u8]) -> Option<String> {
     })
 }
 
+/// A reason of the library's, in words of this project where those are riddles.
+pub fn in_words(reason: &str) -> String {
+    if reason.contains("UnsupportedCertVersion") {
+        return "it is an X.509 certificate of version 1; make one of version 3 (with openssl: `-extfile` with `subjectAltName`)".into();
+    }
+    reason.replace("invalid peer certificate: ", "")
+}
+
 /// Kinds that are not supported, by their object identifiers as they stand in the key.
 fn kind_of_key(pem: &[u8]) -> Option<&'static str> {
     const KINDS: [(&[u8], &str); 6] = [
@@ -58,8 +66,14 @@ fn kind_of_key(pem: &[u8]) -> Option<&'static str> {
         (&[6, 7, 0x2a, 0x86, 0x48, 0xce, 0x38, 4, 1], "a DSA key"),
     ];
     let key = rustls_pki_types::PrivateKeyDer::from_pem_slice(pem).ok()?;
-    let found = KINDS.iter().find(|(oid, _)| memchr::memmem::find(key.secret_der(), oid).is_some());
-    found.map(|(_, kind)| *kind)
+    let (der, has) = (key.secret_der(), |oid: &[u8]| memchr::memmem::find(key.secret_der(), oid).is_some());
+    // PKCS#8 names RSA (RFC 8017); of 2048 bits it has about 1,200 bytes, of 1024 about 600.
+    let is_rsa = matches!(key, rustls_pki_types::PrivateKeyDer::Pkcs1(_))
+        || has(&[6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1]);
+    if is_rsa && der.len() < 1000 {
+        return Some("an RSA key of fewer than 2048 bits");
+    }
+    KINDS.iter().find(|(oid, _)| has(oid)).map(|(_, kind)| *kind)
 }
 
 /// When something of a file ceases to hold, in seconds since 1970.

@@ -180,5 +180,5 @@ fn nothing(what: &'static str, path: &Path, item: &'static str, marker: &'static
 }
 
 fn unusable(what: &'static str, path: &Path, reason: &impl ToString) -> TlsError {
-    TlsError::Unusable { what, path: path.to_path_buf(), reason: reason.to_string() }
+    TlsError::Unusable { what, path: path.to_path_buf(), reason: inspect::in_words(&reason.to_string()) }
 }

@@ -62,6 +62,10 @@ fn keys_and_files_of_other_kinds_are_named() {
     // RFC 5915, with the curve's name only: enough to be told apart.
     let p521 = "-----BEGIN EC PRIVATE KEY-----\nMA8CAQEEAQCgBwYFK4EEACM=\n-----END EC PRIVATE KEY-----\n";
     assert!(said(p521.as_bytes(), false).contains("P-521"), "{}", said(p521.as_bytes(), false));
+    // Only as long as a key of 1024 bits: nobody makes such keys any more.
+    let short =
+        format!("-----BEGIN RSA PRIVATE KEY-----\n{}-----END RSA PRIVATE KEY-----\n", "AAAA".repeat(200) + "\n");
+    assert!(said(short.as_bytes(), false).contains("fewer than 2048 bits"), "{}", said(short.as_bytes(), false));
     let ssh = "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n";
     assert!(said(ssh.as_bytes(), false).contains("OpenSSH"));
     assert!(said(&[0x30, 0x82, 1, 2, 3], true).contains("DER or PKCS#12"));

@@ -139,11 +139,10 @@ impl Batch {
 
 /// The runs of these chunks, sorted by stream.
 fn places_of(chunks: &[(Class, Box<Chunk>)]) -> Vec<Place> {
-    let of_chunk = |(place, (_, chunk)): (usize, &(Class, Box<Chunk>))| {
-        let runs = chunk.runs().iter().enumerate();
-        runs.map(|(run, of)| (of.stream, place as u16, run as u32)).collect::<Vec<_>>()
-    };
-    let mut places: Vec<Place> = chunks.iter().enumerate().flat_map(of_chunk).collect();
+    let mut places: Vec<Place> = Vec::with_capacity(chunks.iter().map(|(_, chunk)| chunk.runs().len()).sum());
+    for (place, (_, chunk)) in chunks.iter().enumerate() {
+        places.extend(chunk.runs().iter().enumerate().map(|(run, of)| (of.stream, place as u16, run as u32)));
+    }
     // With one stream, which is common, they are sorted already.
     places.sort_unstable();
     places

@@ -429,3 +429,22 @@ fn notes_that_cannot_be_true_refuse_the_start_and_say_what_to_do() {
     assert_eq!(server.cat(), b"one\n");
     assert!(server.stop().success());
 }
+
+/// Nobody waits for an answer, nothing rotates, and still it is noticed soon: what is written behind the move is in the file that was moved.
+#[test]
+fn a_file_that_was_moved_is_noticed_at_the_next_sync_and_not_at_the_next_rotation() {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    let server = Server::start(&data, &["--set", "storage.sync_interval=20ms"]);
+    let durable = || server.metrics().sum("logweir_durable_lines_total", "");
+    common::send_all(server.address("lines"), b"before\n");
+    await_that("the line", || durable() == 1.0);
+    let (first, aside) = (current(&data), dir.path().join("aside"));
+    fs::rename(&first, &aside).unwrap();
+    common::send_all(server.address("lines"), b"into the file that was moved\n");
+    await_that("it is noticed", || changes(&server) == 1.0);
+    assert_eq!(server.metrics().sum("logweir_rotations_total", ""), 0.0);
+    common::send_all(server.address("lines"), b"after\n");
+    await_that("what comes then is in another file", || server.cat() == b"after\n");
+    assert_eq!(fs::read(&aside).unwrap(), b"before\ninto the file that was moved\n");
+}

@@ -32,12 +32,25 @@ pub fn near_misses(names: impl Iterator<Item = String>, keys: &[String]) -> Vec<
         NAMED.iter().map(ToString::to_string).chain(TOP.iter().map(|key| variable(&key.to_string()))).collect();
     let is_near = |name: &str, meant: &str| {
         let distance = strsim::damerau_levenshtein(name, meant);
-        distance > 0 && (distance == 1 || (distance == 2 && name.len() > "LOGWEIR_".len() + 4))
+        let is_longer = name.strip_prefix(meant).is_some_and(|more| more.len() <= 3);
+        distance > 0 && (distance == 1 || is_longer || (distance == 2 && name.len() > "LOGWEIR_".len() + 4))
+    };
+    // One underscore where two belong; in between may be the name of a listener or stream.
+    let is_flat = |name: &str, key: &str| match key.replace("__", "_").split_once("_NAME_") {
+        None => key.replace("__", "_") == name,
+        Some((before, after)) => {
+            let inner = name.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+            inner.is_some_and(|inner| inner.len() > 2 && inner.starts_with('_') && inner.ends_with('_'))
+        }
+    };
+    let is_taken = |name: &str| {
+        let key = name.strip_prefix("LOGWEIR_");
+        key.is_some_and(|key| key.contains("__")) || known.iter().any(|known| known == name)
     };
     let mut found: Vec<(String, String)> = names
-        .filter(|name| name.starts_with("LOGWEIR_") && !name.contains("__") && !known.contains(name))
+        .filter(|name| !is_taken(name))
         .filter_map(|name| {
-            let flat = of_keys.iter().find(|key| key.replace("__", "_") == name);
+            let flat = of_keys.iter().find(|key| is_flat(&name, key));
             let named = || known.iter().find(|known| is_near(&name, known)).cloned();
             Some((name.clone(), flat.cloned().or_else(named)?))
         })
@@ -63,13 +76,22 @@ mod tests {
             "LOGWEIR_PORT_5170_TCP_ADDR",
             "LOGWEIR_BUFFER__MEMORY",
             "OTHER_LISTEN",
+            "LOGWEIR__ENGINE",
+            "LOGWEIR_LISTENERS",
+            "LOGWEIR_LISTENER_LINES_ADDRESS",
+            "LOGWEIR_LISTENER_LINES_PORT",
+            "LOGWIER_ADMIN",
         ];
         let keys = crate::config::all_keys(crate::protocol::Protocols::default());
         let found = near_misses(names.iter().map(ToString::to_string), &keys);
         let expected = [
             ("LOGWEIR_DATADIR", "LOGWEIR_DATA_DIR"),
+            ("LOGWEIR_LISTENERS", "LOGWEIR_LISTEN"),
+            ("LOGWEIR_LISTENER_LINES_ADDRESS", "LOGWEIR_LISTENER__NAME__ADDRESS"),
             ("LOGWEIR_LISTN", "LOGWEIR_LISTEN"),
             ("LOGWEIR_STORAGE_SYNC_INTERVAL", "LOGWEIR_STORAGE__SYNC_INTERVAL"),
+            ("LOGWEIR__ENGINE", "LOGWEIR_ENGINE"),
+            ("LOGWIER_ADMIN", "LOGWEIR_ADMIN"),
         ];
         assert_eq!(found, expected.map(|(a, b)| (a.to_string(), b.to_string())));
     }

@@ -12,6 +12,7 @@ use logweir::protocol::Protocols;
 use logweir::protocol::http::HttpProtocol;
 use logweir::session::downcast;
 use logweir::session::write::Format;
+use logweir::settings::ConfigError;
 use logweir_fuzz::bytes::Bytes;
 use std::time::Duration;
 
@@ -157,6 +158,19 @@ fn promises(options: &Options, is_made: bool, has_tokens: bool) {
     assert!(!has_tokens || listeners.iter().any(has_token));
 }
 
+/// An error has words, and a place that exists.
+fn says_where(error: &ConfigError, text: &str) {
+    let line = error.place.strip_prefix("t.toml:").map(|l| l.parse::<usize>().expect("a line"));
+    let is_place = match line {
+        Some(line) => (1..=text.split('\n').count()).contains(&line),
+        None => matches!(error.place.as_str(), "t.toml" | "--set" | "--listen"),
+    };
+    assert!(is_place, "{error}");
+    assert!(!error.message.is_empty(), "{error:?}");
+    // Of a key that is not written nobody can say where it stands; of all else one can.
+    assert!(line.is_some() || error.key.is_some() || error.place != "t.toml", "{error}");
+}
+
 fuzz_target!(|data: &[u8]| {
     let [choice, rest @ ..] = data else { return };
     let mut overrides = Overrides::default();
@@ -180,16 +194,9 @@ fuzz_target!(|data: &[u8]| {
     let result = load();
     match &result {
         Ok(options) => promises(options, is_made, is_made && text.contains("[token.")),
-        Err(error) => {
-            let line = error.place.strip_prefix("t.toml:").map(|l| l.parse::<usize>().expect("a line"));
-            let is_place = match line {
-                Some(line) => (1..=text.split('\n').count()).contains(&line),
-                None => matches!(error.place.as_str(), "t.toml" | "--set" | "--listen"),
-            };
-            assert!(is_place, "{error}");
-            assert!(!error.message.is_empty(), "{error:?}");
-            // Of a key that is not written nobody can say where it stands; of all else one can.
-            assert!(line.is_some() || error.key.is_some() || error.place != "t.toml", "{error}");
+        Err(errors) => {
+            assert!(errors.iter().count() > 0, "a refusal says why");
+            errors.iter().for_each(|error| says_where(error, &text));
         }
     }
     if choice & 8 != 0 {

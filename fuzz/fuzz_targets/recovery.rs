@@ -63,6 +63,8 @@ fn judge(content: &[u8], trail: &Trail, boot: [u8; 16], mount: u64) -> Judged {
         at_lines &= is_end(at);
     }
     is_sound &= trail.synced_to() <= at as u64;
+    // A mark that somebody else has changed the file stays, and `verify` goes on to report it.
+    is_sound &= trail.records.iter().all(|r| r.what != What::Foreign);
     let sector = SECTOR as usize;
     let holes = (at / sector..content.len() / sector).find(|s| content[(s + 1) * sector - 1] == 0);
     let hole = holes.map(|s| {

@@ -147,11 +147,8 @@ impl<E: Engine> Reactor<E> {
         }
         if let Some(why) = why {
             self.stats().refused[why as usize].add(1);
-            // Of the others it is told where more is known of them.
-            if !matches!(why, Refused::Transport | Refused::NoRoom) {
-                let name = &self.listeners[usize::from(conn.listener)].options.name;
-                self.told.closed(self.now, (conn.listener, name), &conn.peer, why);
-            }
+            let name = &self.listeners[usize::from(conn.listener)].options.name;
+            self.told.closed(self.now, (conn.listener, name), &conn.peer, why);
         }
         let conns = &mut self.conns;
         for deadlines in [&mut self.timers.idle, &mut self.timers.line] {

@@ -126,14 +126,8 @@ impl<E: Engine> Reactor<E> {
 
     fn end_for_others(&mut self, id: ConnId, bytes: usize) {
         let Some(conn) = self.conns.get(id) else { return };
-        let (listener, peer) = (usize::from(conn.listener), conn.peer);
-        if let Some(missed) = self.between.relief.log.allow(self.now) {
-            let name = &self.listeners[listener].options.name;
-            tracing::warn!(
-                listener = name, %peer, bytes, missed,
-                "connection closed: it held the most room for unfinished lines and requests, and others waited for it"
-            );
-        }
+        let name = &self.listeners[usize::from(conn.listener)].options.name;
+        self.told.ended_for_others(self.now, (conn.listener, name), &conn.peer, bytes);
         self.break_off(id, Reason::NoRoom, Some(Refused::NoRoom));
         if let Some(conn) = self.conns.get(id) {
             self.answers.mark(conn, id);

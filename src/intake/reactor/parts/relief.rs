@@ -3,7 +3,6 @@
 
 use super::conns::Conn;
 use crate::host::peer::ListenerId;
-use crate::host::rate::RateLimit;
 use crate::pipeline::chunk::ConnId;
 use crate::session::memory::room::Room;
 use std::collections::VecDeque;
@@ -35,23 +34,13 @@ pub struct Relief {
     pub decoding: Arc<Room>,
     /// Leases of it that had been called in when the connections were last looked at.
     pub called_in: u64,
-    pub log: RateLimit,
 }
 
 impl Relief {
     /// A state in which no connection waits.
     pub fn new(decoding: Arc<Room>) -> Relief {
         let called_in = decoding.called_in();
-        Relief {
-            starved: VecDeque::new(),
-            lane: None,
-            lane_found: 0,
-            fed: 0,
-            relieved_ns: 0,
-            decoding,
-            called_in,
-            log: RateLimit::new(),
-        }
+        Relief { starved: VecDeque::new(), lane: None, lane_found: 0, fed: 0, relieved_ns: 0, decoding, called_in }
     }
 
     /// A connection waits for room.

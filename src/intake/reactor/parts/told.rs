@@ -1,5 +1,5 @@
 //! What the server's log says about senders: connections that were closed, lines that were dropped, input that a listener does
-//! not expect. Each kind gets at most one line in ten seconds, with the number of those left out. The metrics count them all.
+//! not expect. Each kind of a listener gets at most one line in ten seconds, with the number of those left out. The metrics count all.
 
 use crate::host::peer::{ListenerId, Peer};
 use crate::host::rate::RateLimit;
@@ -35,8 +35,11 @@ impl Told {
         self.limits.entry((listener, what)).or_default().allow(now)
     }
 
-    /// The server closes a connection.
+    /// The server closes a connection. Of two reasons more is known elsewhere: see `failed` and `ended_for_others`.
     pub fn closed(&mut self, now: u64, (id, listener): Of<'_>, peer: &Peer, why: Refused) {
+        if matches!(why, Refused::Transport | Refused::NoRoom) {
+            return;
+        }
         if let Some(missed) = self.allow(now, id, What::Closed(why as usize)) {
             let reason = REFUSED[why as usize].1;
             match why {
@@ -45,6 +48,16 @@ impl Told {
                 }
                 _ => tracing::warn!(listener, %peer, reason, missed, "connection closed by the server"),
             }
+        }
+    }
+
+    /// The server closes the connection that holds the most room, since others wait for it.
+    pub fn ended_for_others(&mut self, now: u64, (id, listener): Of<'_>, peer: &Peer, bytes: usize) {
+        if let Some(missed) = self.allow(now, id, What::Closed(Refused::NoRoom as usize)) {
+            tracing::warn!(
+                listener, %peer, bytes, missed,
+                "connection closed: it held the most room for unfinished lines and requests, and others waited for it"
+            );
         }
     }
 

@@ -8,6 +8,8 @@ use super::raw::{self, Compress, Count, EngineChoice, Io, LogFormat, LogLevel, P
 use crate::host::address::Address;
 use crate::host::topology::{Live, Machine, Pinning, Plan, Wanted};
 use crate::intake::listener::{ListenerOptions, WhenFull};
+use crate::log::commit::AUTO_BYTES;
+use crate::log::commit::record::BLOCK;
 use crate::log::names::is_stream_name;
 use crate::log::real_disk::FileAccess;
 use crate::pipeline::chunk::{Class, Level};
@@ -52,6 +54,8 @@ pub struct Options {
     pub strict: bool,
     /// Who may read the files.
     pub files: FileAccess,
+    /// The commit logs of the reactors.
+    pub commit_log: CommitLogSize,
     /// Sealed segments move there; `None`: they stay where they were written.
     pub sealed_dir: Option<PathBuf>,
     /// Metrics and health; `None`: off.
@@ -64,6 +68,17 @@ pub struct Options {
     pub streams: Vec<StreamSettings>,
     /// The listeners, sorted by name.
     pub listeners: Vec<ListenerOptions>,
+}
+
+/// `storage.commit_log`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitLogSize {
+    /// None: durable answers come by syncs of the segments.
+    Off,
+    /// One for each reactor, where the engine and the file system can have it and it pays.
+    Auto,
+    /// One for each reactor, of so many bytes, where the engine and the file system can have it.
+    Bytes(u64),
 }
 
 /// Threads and cores.
@@ -190,9 +205,10 @@ pub fn check(
     }
     places.in_force("buffer.memory", Some(format!("\"{}\"", buffer.exact())));
     let sealed_dir = places.kept(check.sealed_dir(raw.storage.sealed_dir.as_deref(), &data_dir)).flatten();
+    let commit_log = check.commit_log(raw.storage.commit_log);
     places.verdict()?;
     // What depends on everything else.
-    let memory = MemoryPlan::new(&needs(buffer, &room, engine, &placement, &listeners, &streams, admin.is_some())).map_err(|least| {
+    let memory = MemoryPlan::new(&needs(buffer, &room, (engine, commit_log), &placement, &listeners, &streams, admin.is_some())).map_err(|least| {
         let longest = listeners.iter().map(|l| l.max_line_bytes).max().unwrap_or(0);
         places.error(
             "buffer.memory",
@@ -217,6 +233,7 @@ pub fn check(
         strict,
         files,
         sealed_dir,
+        commit_log,
         admin,
         log,
         max_connections,
@@ -244,7 +261,7 @@ impl Options {
         needs(
             Size(self.buffer_bytes),
             &self.room,
-            self.engine,
+            (self.engine, self.commit_log),
             &self.placement,
             listeners,
             &self.streams,
@@ -256,7 +273,7 @@ impl Options {
 fn needs(
     buffer: Size,
     room: &Room,
-    engine: EngineChoice,
+    (engine, commit_log): (EngineChoice, CommitLogSize),
     placement: &Placement,
     listeners: &[ListenerOptions],
     streams: &[StreamSettings],
@@ -282,6 +299,9 @@ fn needs(
         longest_tail: listeners.iter().map(ListenerOptions::longest_tail).max().unwrap_or(0),
         least_chunk_bytes: listeners.iter().map(ListenerOptions::least_chunk_bytes).max().unwrap_or(0),
         has_ring: engine != EngineChoice::Epoll,
+        has_commit_log: engine != EngineChoice::Epoll
+            && commit_log != CommitLogSize::Off
+            && listeners.iter().any(|l| l.level == Level::Durable),
         direct_streams: streams.iter().filter(|s| s.io == Io::Direct).count(),
         discards: listeners.iter().any(|l| l.when_full == WhenFull::DropNewest || l.profile().refuses_after.is_some()),
         scratch: {
@@ -394,6 +414,25 @@ impl Check<'_> {
                 .error("storage.sealed_dir", "expected a directory outside of data_dir that does not contain it"));
         }
         Ok(Some(path))
+    }
+
+    fn commit_log(&self, raw: Option<raw::CommitLog>) -> CommitLogSize {
+        const KEY: &str = "storage.commit_log";
+        let in_words = |text: &str| self.places.in_force(KEY, Some(format!("\"{text}\"")));
+        match raw {
+            None | Some(raw::CommitLog::Word(raw::CommitLogWord::Auto)) => {
+                in_words("auto");
+                CommitLogSize::Auto
+            }
+            Some(raw::CommitLog::Word(raw::CommitLogWord::Off)) => {
+                in_words("off");
+                CommitLogSize::Off
+            }
+            Some(raw::CommitLog::Bytes(size)) => {
+                let bytes = self.places.size(KEY, Some(size), AUTO_BYTES, 1 << 20, 1 << 30);
+                CommitLogSize::Bytes(bytes.next_multiple_of(BLOCK as u64))
+            }
+        }
     }
 
     fn placement(&self, raw: &raw::Placement) -> Placement {

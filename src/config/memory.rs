@@ -5,6 +5,7 @@ use crate::intake::listener::DATAGRAM_MAX;
 use crate::intake::net::{BATCH, BUFFER_BYTES};
 use crate::log::direct::STAGING_BYTES;
 use crate::pipeline::chunk::{Class, memory_of_chunk};
+use crate::pipeline::commit::{RECORD_BYTES, SLOTS};
 use crate::session::memory::tail;
 use crate::settings::units::Size;
 use std::fmt;
@@ -26,6 +27,8 @@ pub struct Needs {
     pub least_chunk_bytes: usize,
     /// The engine may be io_uring, which receives small reads into buffers of its own.
     pub has_ring: bool,
+    /// Each reactor may have a commit log.
+    pub has_commit_log: bool,
     /// Streams that are written with `O_DIRECT`, through an aligned copy.
     pub direct_streams: usize,
     /// Some listener drops or refuses input when the buffer is full; it reads that input into a buffer of its own.
@@ -58,6 +61,8 @@ pub struct MemoryPlan {
     pub shards: usize,
     /// Provided buffers of each reactor's ring, a power of two; 0: there is no ring.
     pub ring_buffers: u16,
+    /// Whether each reactor has memory for records of a commit log.
+    pub has_commit_log: bool,
     /// Streams that are written with `O_DIRECT`.
     pub direct_streams: usize,
     /// Whether each reactor has a buffer for what it drops or refuses.
@@ -89,6 +94,9 @@ const fn memory_of_scratch(bytes: usize) -> usize {
 fn tail_reserve(longest: usize, scratch: usize, rests: usize) -> usize {
     longest + rests * longest.min(scratch)
 }
+
+/// Memory for the records of a commit log that are being written.
+const COMMITS: usize = SLOTS * RECORD_BYTES;
 
 /// Aligned copies: the active segment of each stream and shard has one, and the one being sealed.
 const fn copies(direct_streams: usize, shards: usize) -> usize {
@@ -125,7 +133,8 @@ impl MemoryPlan {
         let copies = copies(needs.direct_streams, needs.shards) * STAGING_BYTES;
         let scratch = reactors * (1 + rests) * memory_of_scratch(scratch_bytes);
         let rings = reactors * usize::from(ring_buffers) * BUFFER_BYTES;
-        let fixed = needs.leased + tails + scratch + discard + copies + rings;
+        let commits = if needs.has_commit_log { reactors * COMMITS } else { 0 };
+        let fixed = needs.leased + tails + scratch + discard + copies + rings + commits;
         let per_chunk = memory_of_chunk(chunk_bytes);
         let fit = needs.memory.saturating_sub(fixed) / per_chunk / needs.shards;
         if fit < least_sum {
@@ -150,6 +159,7 @@ impl MemoryPlan {
             reactors,
             shards: needs.shards,
             ring_buffers,
+            has_commit_log: needs.has_commit_log,
             direct_streams: needs.direct_streams,
             discards: needs.discards,
             scratch: scratch_bytes,
@@ -201,6 +211,7 @@ impl MemoryPlan {
             + self.reactors * tail::memory_of_store(self.tail_budget, self.tail_reserve)
             + self.reactors * usize::from(self.ring_buffers) * BUFFER_BYTES
             + copies(self.direct_streams, self.shards) * STAGING_BYTES
+            + if self.has_commit_log { self.reactors * COMMITS } else { 0 }
             + self.reactors * (1 + self.rests) * memory_of_scratch(self.scratch)
             + self.leased
     }
@@ -217,6 +228,9 @@ impl fmt::Display for MemoryPlan {
         if self.ring_buffers > 0 {
             let ring = usize::from(self.ring_buffers) * BUFFER_BYTES;
             write!(f, " + {} x {} for small reads (io_uring)", self.reactors, size(ring))?;
+        }
+        if self.has_commit_log {
+            write!(f, " + {} x {} for records of the commit log", self.reactors, size(COMMITS))?;
         }
         if self.direct_streams > 0 {
             let copies = copies(self.direct_streams, self.shards);
@@ -252,7 +266,7 @@ mod tests {
             if lossy { all.push((Class::Lossy, 1)); }
             let needs = Needs {
                 memory, shards, reactors_per_shard, lanes: all, longest_tail: line,
-                least_chunk_bytes: line + 16384, has_ring: discards, direct_streams: lanes - 1, discards,
+                least_chunk_bytes: line + 16384, has_ring: discards, direct_streams: lanes - 1, discards, has_commit_log: discards,
                 scratch: if lossy { 100_000 } else { 0 }, datagrams: discards, rests: lanes - 1, leased: if discards { memory / 4 } else { 0 },
             };
             match MemoryPlan::new(&needs) {

@@ -45,6 +45,26 @@ pub enum PinWord {
     None,
 }
 
+/// `storage.commit_log`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(untagged, expecting = "expected \"auto\", \"off\" or a size such as \"16MiB\"")]
+pub enum CommitLog {
+    /// `auto` or `off`.
+    Word(CommitLogWord),
+    /// Bytes of each.
+    Bytes(Size),
+}
+
+/// `auto` or `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CommitLogWord {
+    /// Left to logweir.
+    Auto,
+    /// None.
+    Off,
+}
+
 words!(
     /// `engine`
     EngineChoice { Auto = "auto", Epoll = "epoll", IoUring = "io_uring" }
@@ -88,7 +108,7 @@ section!(/// `[buffer]`
     Buffer { memory: Size, linger: Time });
 section!(/// `[storage]`
     Storage { io: Io, segment_size: Size, segment_age: Time, reserve_step: Size, sync_interval: Time, sync_bytes: Size, strict: bool,
-              compress: Compress, compress_level: usize, sealed_dir: String, file_mode: String, file_group: String });
+              compress: Compress, compress_level: usize, commit_log: CommitLog, sealed_dir: String, file_mode: String, file_group: String });
 section!(/// `[retention]`
     Retention { max_age: Time, max_bytes: Size, min_free: Size });
 section!(/// `[admin]`

@@ -48,6 +48,17 @@ pub const NAMES: &[&str] = &[
     "counted_length_trusted",
     "stale_mark_believed",
     "ready_on_a_full_disk",
+    "answered_before_the_commit",
+    "answered_behind_a_hole",
+    "commit_block_reused_before_the_sync",
+    "commit_checksum_of_the_head_only",
+    "generation_not_compared",
+    "replayed_though_there",
+    "not_replayed_though_missing",
+    "logged_lines_forgotten_by_a_full_disk",
+    "trail_names_nothing",
+    "half_a_logged_write_kept",
+    "logged_lines_overtake_direct_ones",
 ];
 
 /// True if this is the one that was chosen.

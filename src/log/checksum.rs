@@ -1,6 +1,6 @@
 //! CRC32C (Castagnoli, RFC 3720 section 12.1), which can be continued over pieces.
 
-use crc_fast::{CrcAlgorithm, Digest, checksum_combine};
+use crc_fast::{CrcAlgorithm, Digest};
 
 /// The checksum of `bytes`.
 #[must_use]
@@ -19,7 +19,41 @@ pub fn crc32c_append(crc: u32, bytes: &[u8]) -> u32 {
 /// The checksum of some bytes followed by `len` others, from those of each.
 #[must_use]
 pub fn crc32c_joined(first: u32, second: u32, len: u64) -> u32 {
-    checksum_combine(CrcAlgorithm::Crc32Iscsi, u64::from(first), u64::from(second), len) as u32
+    // The first one moved by `len` zero bytes, as zlib's `crc32_combine` does: the library's own way takes 4 µs, twice for each append.
+    times(bytes_power(len), first) ^ second
+}
+
+/// Castagnoli's polynomial, its bits reversed (RFC 3720 section 12.1).
+const POLYNOMIAL: u32 = 0x82f6_3b78;
+
+/// The product of two polynomials over GF(2), modulo Castagnoli's. The highest bit is the constant term.
+const fn times(mut a: u32, mut b: u32) -> u32 {
+    let mut product = 0;
+    while a != 0 {
+        if a & 1 << 31 != 0 {
+            product ^= b;
+        }
+        a <<= 1;
+        b = if b & 1 == 1 { b >> 1 ^ POLYNOMIAL } else { b >> 1 };
+    }
+    product
+}
+
+/// x to the power of 8 · 2^n, for each n.
+const POWERS: [u32; 64] = {
+    let (mut powers, mut n) = ([0; 64], 1);
+    powers[0] = 1 << 23; // x^8
+    while n < 64 {
+        powers[n] = times(powers[n - 1], powers[n - 1]);
+        n += 1;
+    }
+    powers
+};
+
+/// x to the power of 8 · `len`.
+fn bytes_power(len: u64) -> u32 {
+    let bits = (0..64).filter(|n| len >> n & 1 == 1);
+    bits.fold(1 << 31, |power, n| times(POWERS[n], power))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The interface to a disk. [`super::real_disk`] implements it for this machine; tests have faulty ones.
 
 use std::io::{self, IoSlice};
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -67,8 +68,23 @@ pub trait Disk: Send + Sync + 'static {
     fn can_bypass_cache(&self, _dir: &Path) -> bool {
         false
     }
+    /// Opens a file of fixed size whose blocks are overwritten past the page cache. With `make`, it gets this many bytes first, all of
+    /// them written and synced, its directory entry too.
+    fn fixed(&self, _path: &Path, _make: Option<u64>) -> io::Result<Arc<dyn FixedFile>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Identity of the mount under `dir`, never reused during a boot; 0: unknown.
     fn mount_id(&self, dir: &Path) -> u64;
+}
+
+/// A file of fixed size whose blocks are overwritten past the page cache: durable when a write is over.
+pub trait FixedFile: Send + Sync {
+    /// Writes whole blocks at a multiple of a block, and returns when they are durable.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// For writing through a ring; `None`: only [`FixedFile::write_at`] works.
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 /// One open file.

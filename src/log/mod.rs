@@ -5,11 +5,13 @@
 pub mod archive;
 pub mod cat;
 pub mod checksum;
+pub mod commit;
 pub mod content;
 pub mod data_dir;
 pub mod direct;
 pub mod disk;
 pub mod foreign;
+pub mod import;
 pub mod names;
 pub mod real_disk;
 pub mod recover;
@@ -22,6 +24,7 @@ pub mod timeline;
 pub mod trail;
 pub mod trail_writer;
 pub mod verify;
+pub mod whole_lines;
 
 use std::io;
 use std::path::PathBuf;

@@ -1,13 +1,13 @@
 //! The disk of this machine, as [`super::disk::Disk`].
 
 use super::direct::{self, BLOCK, Direct, Way};
-use super::disk::{Caching, Disk, DiskFile};
+use super::disk::{Caching, Disk, DiskFile, FixedFile};
 use crate::host::sys;
 use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, PosixFadviseAdvice, fcntl};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
-use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -244,8 +244,46 @@ impl Disk for RealDisk {
         works
     }
 
+    fn fixed(&self, path: &Path, make: Option<u64>) -> io::Result<Arc<dyn FixedFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).custom_flags((OFlag::O_DIRECT | OFlag::O_DSYNC | OFlag::O_NOFOLLOW).bits());
+        if let Some(bytes) = make {
+            // Its own descriptor: synced once behind all of it, not at each write.
+            let file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .custom_flags(OFlag::O_NOFOLLOW.bits())
+                .open(path)?;
+            self.access.give(&file, self.access.mode)?;
+            let zeros = vec![0; 1 << 20];
+            for at in (0..bytes).step_by(zeros.len()) {
+                let n = (bytes - at).min(zeros.len() as u64) as usize;
+                file.write_all_at(&zeros[..n], at)?;
+            }
+            file.set_len(bytes)?;
+            file.sync_all()?;
+            let _ = nix::fcntl::posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED); // advice
+            self.sync_dir(path.parent().unwrap_or(Path::new(".")))?;
+        }
+        Ok(Arc::new(RealFixed(self.with_spare(|| options.open(path))?)))
+    }
+
     fn mount_id(&self, dir: &Path) -> u64 {
         sys::mount_id(dir)
+    }
+}
+
+/// Opened with `O_DIRECT` and `O_DSYNC`.
+struct RealFixed(File);
+
+impl FixedFile for RealFixed {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
     }
 }
 

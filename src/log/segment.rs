@@ -1,5 +1,6 @@
 //! One segment while it is written: its appends, its reserved room, and its trail.
 
+use super::commit::Named;
 use super::disk::{Caching, DiskFile};
 use super::foreign::{self, Foreign};
 use super::names::{Kind, SegmentId};
@@ -172,6 +173,7 @@ impl Segment {
         lines: u64,
         options: AppendOptions,
         stamp: Stamp,
+        named: &[Named],
         free: impl FnOnce() -> u64,
     ) -> Result<(), AppendError> {
         let bytes: u64 = slices.iter().map(|s| s.len() as u64).sum();
@@ -186,6 +188,7 @@ impl Segment {
             self.trail_must_sync |= ends_sector_in_nul(piece, at);
             at += piece.len() as u64;
         }
+        self.name_ahead(named, bytes, crc)?;
         let caching = if bytes >= LARGE_FROM_BYTES { options.large } else { Caching::Keep };
         self.rest_to = self.len + bytes;
         if let Err(error) = append_slices(&*self.file, slices, caching) {
@@ -225,6 +228,20 @@ impl Segment {
         self.lines += lines;
         self.unsynced.1 = crate::log::checksum::crc32c_joined(self.unsynced.1, crc, bytes);
         Ok(())
+    }
+
+    /// Notes what of the commit logs the next bytes contain. The kernel has that before it has them: so whatever is in the file after a
+    /// kill, recovery knows.
+    fn name_ahead(&mut self, named: &[Named], len: u64, crc: u32) -> Result<(), AppendError> {
+        if named.is_empty() || mutant!("trail_names_nothing") {
+            return Ok(());
+        }
+        let records: Vec<Record> = named.iter().map(|named| named.record(self.len, len, crc)).collect();
+        match self.trail.push_ahead(&records) {
+            Err(error) if is_full(&error) => Err(AppendError::Full(error)),
+            // The trail is given up. Without it recovery may bring lines twice, and never loses one.
+            _ => Ok(()),
+        }
     }
 
     /// What somebody else has done to the file or its trail, if anything.

@@ -144,23 +144,7 @@ impl StreamDir {
     /// # Errors
     /// The step that failed; what was made is removed again.
     pub fn prepare(&self) -> Result<Segment, LogError> {
-        self.disk.create_dir_all(&self.dir).context("make directory", &self.dir)?;
-        let highest = self.highest.load(Ordering::Relaxed);
-        let sequence = highest.checked_add(1).ok_or_else(|| LogError::State {
-            path: self.state.clone(),
-            expected: "a sequence that can go on",
-            way_out: "no name is left in this stream and shard: use another stream",
-        })?;
-        if !mutant!("sequence_restarts") {
-            for state in self.second_state.iter().chain([&self.state]) {
-                // Somebody may have deleted it.
-                let states = state.parent().unwrap_or(&self.dir);
-                self.disk.create_dir_all(states).context("make directory", states)?;
-                replace_file(&*self.disk, state, format!("{sequence}\n").as_bytes()).context("replace", state)?;
-            }
-        }
-        self.highest.store(sequence, Ordering::Relaxed);
-        let id = SegmentId { shard: self.shard, sequence };
+        let id = self.take_name()?;
         let (path, trail_path) = (self.file(id, Kind::Active), self.file(id, Kind::Trail));
         // A file of that name that is there already is somebody else's, and stays: the next try takes the next name.
         let file = self.disk.create_new(&path).context("create", &path)?;
@@ -177,6 +161,27 @@ impl StreamDir {
             let _ = self.disk.remove(&trail_path);
         }
         made
+    }
+
+    /// The name of the next segment. No other gets it, whatever happens: its sequence is durable.
+    pub(super) fn take_name(&self) -> Result<SegmentId, LogError> {
+        self.disk.create_dir_all(&self.dir).context("make directory", &self.dir)?;
+        let highest = self.highest.load(Ordering::Relaxed);
+        let sequence = highest.checked_add(1).ok_or_else(|| LogError::State {
+            path: self.state.clone(),
+            expected: "a sequence that can go on",
+            way_out: "no name is left in this stream and shard: use another stream",
+        })?;
+        if !mutant!("sequence_restarts") {
+            for state in self.second_state.iter().chain([&self.state]) {
+                // Somebody may have deleted it.
+                let states = state.parent().unwrap_or(&self.dir);
+                self.disk.create_dir_all(states).context("make directory", states)?;
+                replace_file(&*self.disk, state, format!("{sequence}\n").as_bytes()).context("replace", state)?;
+            }
+        }
+        self.highest.store(sequence, Ordering::Relaxed);
+        Ok(SegmentId { shard: self.shard, sequence })
     }
 
     fn make(
@@ -198,18 +203,27 @@ impl StreamDir {
 
     /// Writes the trail's header: from now on the segment is in use.
     pub fn begin(&self, segment: &mut Segment) {
-        let header = Header {
-            boot: self.clock.boot_id(),
-            node: self.node,
-            mount: self.disk.mount_id(&self.dir),
-            id: segment.id,
-            previous: self.begun.swap(segment.id.sequence, Ordering::Relaxed),
-            wall_ns: self.clock.wall_ns(),
-        };
+        let header = self.header(segment.id);
         segment.trail().begin(&header);
         if let Err(error) = segment.trail().flush() {
             tracing::warn!(file = %segment.path.display(), %error, "the trail cannot be written yet");
         }
+    }
+
+    /// The header of the trail of a segment that is in use from now on.
+    pub(super) fn header(&self, id: SegmentId) -> Header {
+        Header {
+            boot: self.clock.boot_id(),
+            node: self.node,
+            mount: self.disk.mount_id(&self.dir),
+            id,
+            previous: self.begun.swap(id.sequence, Ordering::Relaxed),
+            wall_ns: self.clock.wall_ns(),
+        }
+    }
+
+    pub(super) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
     }
 
     /// Renames the active file to its sealed name, without replacing, and makes that durable.
@@ -306,7 +320,7 @@ impl StreamDir {
         self.disk.remove(&trail).context("remove", &trail)
     }
 
-    fn file(&self, id: SegmentId, kind: Kind) -> PathBuf {
+    pub(super) fn file(&self, id: SegmentId, kind: Kind) -> PathBuf {
         self.dir.join(id.file_name(kind))
     }
 }

@@ -53,6 +53,9 @@ pub enum What {
     Foreign,
     /// As [`What::Write`], and everything before its end was synced.
     Synced,
+    /// Noted before a write of `len` bytes at `offset`: with it, everything of the segment's stream is here or in an earlier segment that
+    /// the commit log of a reactor (`lines`) holds, up to a record (`mono_ns`) of a generation (`wall_ns`).
+    Logged,
 }
 
 /// One record.
@@ -150,6 +153,7 @@ impl Record {
             What::End => 4,
             What::Foreign => 5,
             What::Synced => 6,
+            What::Logged => 7,
         };
         b[4..8].copy_from_slice(&self.lines.to_le_bytes());
         b[8..16].copy_from_slice(&self.offset.to_le_bytes());
@@ -173,6 +177,7 @@ impl Record {
             4 => What::End,
             5 => What::Foreign,
             6 => What::Synced,
+            7 => What::Logged,
             _ => return None,
         };
         Some(Record {
@@ -349,7 +354,7 @@ impl Summary {
                 What::End => drop(summary.end.get_or_insert(record.offset)),
                 What::Foreign => drop(summary.foreign.get_or_insert(record.offset)),
                 What::Suspect => summary.is_suspect = true,
-                What::Write | What::Sync | What::Synced => {}
+                What::Write | What::Sync | What::Synced | What::Logged => {}
             }
         }
         records.skips = true;

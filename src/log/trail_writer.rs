@@ -144,6 +144,16 @@ impl TrailWriter {
         }
     }
 
+    /// Adds a record that is true before what it speaks of is, and hands it to the kernel. Writes that are not noted yet may still be
+    /// joined by others.
+    ///
+    /// # Errors
+    /// As [`TrailWriter::flush`].
+    pub fn push_ahead(&mut self, records: &[Record]) -> io::Result<()> {
+        records.iter().for_each(|record| self.keep(record));
+        self.append_kept()
+    }
+
     fn write(&mut self, next: Joined) {
         if !self.is_cut
             && let Some(open) = &mut self.open
@@ -215,7 +225,19 @@ impl TrailWriter {
         if self.pending.is_empty() {
             return Ok(());
         }
-        if !self.file.is_at(&self.path)? || foreign::length(&*self.file, self.flushed)?.is_some() {
+        if !self.file.is_at(&self.path)? {
+            (self.broken, self.foreign) = (true, true);
+            return Err(io::Error::other("somebody else has taken the trail away"));
+        }
+        self.append_kept()
+    }
+
+    /// As [`TrailWriter::append_pending`], without a look at the name.
+    fn append_kept(&mut self) -> io::Result<()> {
+        if self.broken {
+            return Err(io::Error::other("the trail had been given up"));
+        }
+        if foreign::length(&*self.file, self.flushed)?.is_some() {
             (self.broken, self.foreign) = (true, true);
             return Err(io::Error::other("somebody else has changed the trail"));
         }

@@ -9,6 +9,7 @@ use crate::log::names::Kind;
 use crate::log::names::SegmentId;
 use crate::log::retention::{Finished, Inventory, Known, Limits};
 use crate::log::retired::{self, Taken};
+use crate::pipeline::commit::Clearance;
 use crate::pipeline::control::Control;
 use crate::pipeline::sleep::Sleep;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +29,9 @@ const JUMP_NS: u64 = 3_600_000_000_000;
 const DISTRUST_NS: u64 = 3_600_000_000_000;
 /// The same after the start, because the clock may not be set yet.
 const DISTRUST_AT_START_NS: u64 = 60_000_000_000;
+
+/// Time between two looks at whether the commit logs need a segment still.
+const CLEAR_NS: u64 = 200_000_000;
 
 /// Segments that are noted, deleted and synced at once.
 const BATCH: usize = 4096;
@@ -107,6 +111,8 @@ pub struct Keeper {
     stuck: BTreeMap<(String, SegmentId), u64>,
     /// When free space is to be looked at, in monotonic nanoseconds.
     look_at: u64,
+    /// What no commit log needs any more.
+    clearance: Clearance,
 }
 
 impl Keeper {
@@ -119,6 +125,7 @@ impl Keeper {
         data_dir: &Path,
         streams: KeptStreams,
         counts: KeptCounts,
+        clearance: Clearance,
     ) -> Keeper {
         let now = clock.mono_ns();
         let last = (clock.wall_ns(), now);
@@ -137,6 +144,7 @@ impl Keeper {
             finished: BTreeSet::new(),
             stuck: BTreeMap::new(),
             look_at: 0,
+            clearance,
         }
     }
 
@@ -172,6 +180,7 @@ impl Keeper {
     /// Does what is due. Returns when something is due next, in monotonic nanoseconds; `None`: nothing is.
     pub fn pass(&mut self) -> Option<u64> {
         self.look_at_clock();
+        self.clearance.look(&*self.disk);
         let streams = self.streams.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut due: Option<u64> = None;
         // A full disk first, and again between all other work: lines wait for it.
@@ -201,7 +210,8 @@ impl Keeper {
         let looks = streams.iter().any(|s| s.limits.min_free.is_some()).then_some(self.look_at);
         let now = self.clock.mono_ns();
         let again = self.stuck.values().copied().filter(|at| *at > now);
-        due.into_iter().chain(looks).chain(again).min()
+        let clear = self.clearance.is_pending().then(|| now.saturating_add(CLEAR_NS));
+        due.into_iter().chain(looks).chain(again).chain(clear).min()
     }
 
     fn count(&self, stream: &str, change: impl FnOnce(&mut Kept)) {
@@ -232,6 +242,13 @@ impl Keeper {
     fn inventory(&mut self, stream: &KeptStream) -> Result<Inventory, LogError> {
         let known = self.known.entry(stream.name.clone()).or_default();
         let mut inventory = Inventory::read(&*self.disk, &stream.shelf.dir, known)?;
+        if stream.limits != Limits::default() {
+            let needed: Vec<SegmentId> =
+                inventory.ids().filter(|id| !self.clearance.is_clear(&stream.name, *id)).collect();
+            for one in needed.into_iter().filter_map(|id| inventory.remove(id)).collect::<Vec<_>>() {
+                inventory.is_stuck(one);
+            }
+        }
         let (bytes, segments, now) = (inventory.bytes(), inventory.segments(), self.clock.mono_ns());
         self.count(&stream.name, |kept| (kept.bytes, kept.segments) = (bytes, segments));
         self.stuck.retain(|(name, id), _| *name != stream.name || inventory.contains(*id));

@@ -4,6 +4,7 @@ use crate::log::disk::DiskFile;
 use crate::log::names::SegmentId;
 use crate::log::real_disk::RealDisk;
 use crate::log::trail::{Header, Record, What};
+use crate::pipeline::commit::Clearance;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -109,7 +110,15 @@ impl Kept1 {
         let stuck = Stuck::default();
         let told = Told { real: RealDisk::new(), free: Arc::clone(&free), stuck: Arc::clone(&stuck) };
         let disk: Arc<dyn Disk> = Arc::new(told);
-        let keeper = Keeper::new(disk, time, Arc::default(), dir.path(), streams, KeptCounts::default());
+        let keeper = Keeper::new(
+            disk,
+            time,
+            Arc::default(),
+            dir.path(),
+            streams,
+            KeptCounts::default(),
+            Clearance::new(Vec::new()),
+        );
         Kept1 { dir, clock, keeper, free, stuck }
     }
 

@@ -2,6 +2,7 @@
 //! looks after sealed segments.
 
 pub mod chunk;
+pub mod commit;
 pub mod control;
 pub mod keeper;
 pub mod ring;

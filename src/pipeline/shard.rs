@@ -4,6 +4,7 @@ use crate::host::sync::{ArrayQueue, AtomicBool, AtomicU64, Ordering};
 use crate::metrics::cells::Cell;
 use crate::metrics::stats::{ReactorStats, WriterStats};
 use crate::pipeline::chunk::{Chunk, Class, Pool};
+use crate::pipeline::commit::CommitLog;
 use crate::pipeline::ring::{Ring, Wake};
 use crate::pipeline::sleep::Waker;
 use crossbeam_utils::CachePadded;
@@ -32,6 +33,8 @@ pub struct ReactorPort {
     pub written: CachePadded<AtomicU64>,
     /// The last of [`crate::pipeline::control::Control::pings`] that it answered.
     pub answered: Cell,
+    /// Its commit log, once there is one. The reactor must be woken after it is put in.
+    pub commit: ArrayQueue<Box<CommitLog>>,
 }
 
 /// How much a reactor received in its last window of time.
@@ -68,6 +71,8 @@ pub struct Shard {
     pub writer_answered: Cell,
     /// Wakes the writer.
     pub writer: Waker,
+    /// A reactor wants everything synced in the background now.
+    hurry: AtomicBool,
 }
 
 /// How large a shard is; derived in `config::memory`.
@@ -102,6 +107,7 @@ impl Shard {
             load: CachePadded::default(),
             written: CachePadded::default(),
             answered: Cell::default(),
+            commit: ArrayQueue::new(1),
         };
         Ok(Arc::new(Shard {
             index,
@@ -110,6 +116,7 @@ impl Shard {
             writer_stats: WriterStats::default(),
             writer_answered: Cell::default(),
             writer,
+            hurry: AtomicBool::new(false),
         }))
     }
 
@@ -140,6 +147,18 @@ impl Shard {
         let port = &self.reactors[usize::from(chunk.reactor)];
         port.written.store(chunk.number, Ordering::SeqCst);
         port.wake();
+    }
+
+    /// Asks the writer to sync in the background, at once, what is written.
+    pub fn hurry(&self) {
+        self.hurry.store(true, Ordering::SeqCst);
+        (self.writer)();
+    }
+
+    /// True if that was asked for since the last look.
+    #[must_use]
+    pub fn take_hurry(&self) -> bool {
+        self.hurry.load(Ordering::SeqCst) && self.hurry.swap(false, Ordering::SeqCst)
     }
 
     /// Bytes of records that all chunks can hold.

@@ -2,6 +2,7 @@
 
 use super::admin::AdminAddress;
 use super::certificates::Certificates;
+use super::commit_logs::CommitLogs;
 use super::engine;
 use super::error::{StartError, resource};
 use super::file_modes::FileModes;
@@ -21,6 +22,7 @@ use crate::host::topology::ShardPlan;
 use crate::intake::net::{EpollEngine, UringEngine};
 use crate::intake::reactor::{Change, ConnectionLimit, MOST_APART, bytes_per_connection};
 use crate::intake::spread::Spread;
+use crate::log::commit::recover;
 use crate::log::data_dir::{self};
 use crate::log::disk::Disk;
 use crate::log::recover::recover_dir;
@@ -28,6 +30,7 @@ use crate::log::retired;
 use crate::log::segment::AppendOptions;
 use crate::log::stream_dir::StreamDir;
 use crate::metrics::accounting::{Accounting, Ledger};
+use crate::pipeline::commit::Clearance;
 use crate::pipeline::control::{Control, Notice};
 use crate::pipeline::keeper::{KeptCounts, KeptStreams};
 use crate::pipeline::shard::{Shard, ShardSize};
@@ -39,6 +42,7 @@ use crate::pipeline::writer::{Parts, Writer};
 use crate::server::sandbox::Confinement;
 use crate::watch::render::{Metrics, RecoverySums};
 use crossbeam_queue::ArrayQueue;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::mpsc::Sender;
@@ -125,6 +129,7 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
     let size = max_connections.div_ceil(reactors) + MOST_APART;
     let make_rings = || (0..reactors).map(|_| UringEngine::new(size, options.memory.ring_buffers)).collect();
     let (engine, rings) = engine::choose(options.engine, make_rings)?;
+    let is_ring = rings.is_some();
     let _ = metrics.engine.set(engine.label()); // set here only
     let mut seats = Seats {
         options,
@@ -155,11 +160,15 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
     let recovery = recover(&**disk, &**clock, &options.data_dir, options.strict)?;
     let _ = metrics.recovery.set(recovery); // set here only
     let node = data_dir::node_id(&**disk, &options.data_dir)?;
+    let (data_dir, sealed_dir) = (options.data_dir.as_path(), options.sealed_dir.as_deref());
+    let around = recover::Around { disk, clock, data_dir, sealed_dir, node };
+    let commit_logs = CommitLogs::recover(&around, options, is_ring, options.streams.len() + SPARE_STREAMS)?;
     let modes = FileModes::probe(&**disk, &options.data_dir.join(data_dir::STATE_DIR));
 
     let (keeper_sleeper, keep) = crate::pipeline::sleep::parking();
     let writer_changes: Vec<crate::pipeline::writer::Changes> =
         shards.iter().map(|_| Arc::new(ArrayQueue::new(CHANGES))).collect();
+    let (mut opened, mut first) = (Vec::new(), BTreeMap::new());
     for (i, sleeper) in sleepers.into_iter().enumerate() {
         let shard = Arc::clone(&shards[i]);
         let most = options.streams.len() + SPARE_STREAMS;
@@ -167,7 +176,13 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
         let start = || Threaded::start(shard.index, most, Arc::clone(clock), writer, sealed);
         let mut steward = placed(plan[i].writer_place(), start).map_err(resource("start a steward"))?;
         let streams = open_streams(options, disk, clock, node, shard.index, modes, &mut steward)?;
-        let writer = Writer::new(Parts {
+        first.extend(
+            streams
+                .iter()
+                .filter_map(|stream| stream.first_segment())
+                .map(|(name, id)| ((name, id.shard), id.sequence)),
+        );
+        opened.push(Writer::new(Parts {
             shard,
             control: Arc::clone(&control),
             clock: Arc::clone(clock),
@@ -177,7 +192,11 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
             ledger: Arc::clone(&writers[i]),
             streams,
             changes: Arc::clone(&writer_changes[i]),
-        });
+        }));
+    }
+    options.streams.iter().enumerate().for_each(|(index, stream)| commit_logs.admit(index, &stream.name));
+    commit_logs.begin(first)?;
+    for (i, writer) in opened.into_iter().enumerate() {
         spawn(format!("writer-{i}"), plan[i].writer_place(), notices.clone(), move || {
             Notice::WriterEnded(writer.run())
         })
@@ -238,10 +257,11 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
     let counts = KeptCounts::default();
     let data_dir = std::fs::canonicalize(&options.data_dir).unwrap_or_else(|_| options.data_dir.clone());
     let _ = metrics.kept.set((Arc::clone(&counts), Arc::clone(disk), data_dir.clone())); // set here only
-    let work = (Arc::clone(&kept), counts);
+    let work = (Arc::clone(&kept), counts, Clearance::new(commit_logs.progress()));
     threads.keeper = Some(housekeeping::start(disk, clock, &control, &options.data_dir, work, keeper_sleeper)?);
     begun.done();
     control.start();
+    commit_logs.start(&shards).map_err(resource("start a thread"))?;
     fault_in(&shards, plan).map_err(resource("start a thread"))?;
     Ok(Running {
         started: Started {
@@ -271,6 +291,7 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
             control,
             metrics,
             certificates,
+            commit_logs,
             disk: Arc::clone(disk),
             clock: Arc::clone(clock),
             node,

@@ -10,6 +10,7 @@ use crate::log::archive::Shelf;
 use crate::log::data_dir::stream_dirs;
 use crate::log::disk::Disk;
 use crate::log::retention::Limits;
+use crate::pipeline::commit::Clearance;
 use crate::pipeline::control::Control;
 use crate::pipeline::keeper::{Keeper, KeptCounts, KeptStream, KeptStreams};
 use crate::pipeline::sleep::Sleep;
@@ -64,12 +65,12 @@ pub fn start(
     clock: &Arc<dyn Clock>,
     control: &Arc<Control>,
     data_dir: &Path,
-    (streams, counts): (KeptStreams, KeptCounts),
+    (streams, counts, clearance): (KeptStreams, KeptCounts, Clearance),
     sleeper: Box<dyn Sleep>,
 ) -> Result<JoinHandle<()>, StartError> {
     // Descriptors that are kept for rotation would be gone to clients once housekeeping had used them.
     let patient = disk.that_can_wait().unwrap_or_else(|| Arc::clone(disk));
-    let keeper = Keeper::new(patient, Arc::clone(clock), Arc::clone(control), data_dir, streams, counts);
+    let keeper = Keeper::new(patient, Arc::clone(clock), Arc::clone(control), data_dir, streams, counts, clearance);
     let body = move || {
         crate::host::sys::lowest_priority();
         if catch_unwind(AssertUnwindSafe(|| keeper.run(&*sleeper))).is_err() {

@@ -1,6 +1,7 @@
 //! A running server as a reload sees it: its options, and the ways to change them.
 
 use super::certificates::Certificates;
+use super::commit_logs::CommitLogs;
 use super::file_modes::FileModes;
 use super::sources::Source;
 use crate::config::Options;
@@ -41,6 +42,7 @@ pub struct Live {
     pub control: Arc<Control>,
     pub metrics: Arc<Metrics>,
     pub certificates: Certificates,
+    pub commit_logs: CommitLogs,
     pub disk: Arc<dyn Disk>,
     pub clock: Arc<dyn Clock>,
     pub node: [u8; 16],

@@ -3,6 +3,7 @@
 mod admin;
 mod build;
 mod certificates;
+mod commit_logs;
 mod engine;
 mod error;
 mod file_modes;
@@ -108,6 +109,8 @@ impl Server {
             match self.next_notice(None) {
                 Ok(Notice::Signal(signal_hook::consts::SIGUSR1)) => {
                     tracing::info!("SIGUSR1: rotating");
+                    // What was answered goes along, though it may wait in an open chunk still.
+                    self.threads.go_round(&self.live.control, ROUND);
                     self.live.control.ask_rotation();
                     self.threads.wake_writers();
                 }
@@ -253,7 +256,11 @@ impl Server {
         }
         self.threads.stop_keeper(&self.live.control, deadline);
         self.live.remove_socket_files();
-        self.threads.writers_clean()
+        let is_clean = self.threads.writers_clean();
+        if is_clean {
+            self.live.commit_logs.end();
+        }
+        is_clean
     }
 
     /// Waits until all reactors (or all writers) have ended. Returns false if the time was over first.
@@ -297,6 +304,9 @@ impl Server {
         }
     }
 }
+
+/// How long a rotation waits for reactors to push what was answered.
+const ROUND: Duration = Duration::from_millis(200);
 
 /// How long the server waits for abandoned threads to stop.
 const GRACE: Duration = Duration::from_secs(1);

@@ -157,7 +157,16 @@ impl Server {
         Metrics::parse(&self.get("/metrics").1)
     }
 
+    /// What readers see, once all that was answered is in the segments: what the commit log has made durable follows within `buffer.linger`.
     pub fn cat(&self) -> Vec<u8> {
+        await_that("what was answered is in the segments", || {
+            let admin = self.admin.filter(|admin| TcpStream::connect(admin).is_ok());
+            admin.is_none_or(|_| {
+                let metrics = self.metrics();
+                let sum = |name: &str| metrics.sum(name, "");
+                sum("logweir_durable_bytes_total") + sum("logweir_written_bytes") <= sum("logweir_appended_bytes_total")
+            })
+        });
         cat(&self.data_dir)
     }
 }

@@ -9,7 +9,7 @@
 mod inode;
 
 use inode::{Inode, PAGE};
-use logweir::log::disk::{Caching, Disk, DiskFile};
+use logweir::log::disk::{Caching, Disk, DiskFile, FixedFile};
 use logweir::log::verify::{Content, Files};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
@@ -365,8 +365,55 @@ impl Disk for SimDisk {
         Ok(1 << 30)
     }
 
+    fn fixed(&self, path: &Path, make: Option<u64>) -> io::Result<Arc<dyn FixedFile>> {
+        let mut state = self.call(Call::Create)?;
+        let inode = match (state.resolve(path), make) {
+            (Some(inode), _) => inode,
+            (None, None) => return not_found(),
+            (None, Some(_)) => {
+                state.inodes.push(Inode::default());
+                let inode = state.inodes.len() - 1;
+                state.names.insert(path.to_path_buf(), Entry::File(inode));
+                state.durable_names.insert(path.to_path_buf(), Entry::File(inode));
+                inode
+            }
+        };
+        if let Some(bytes) = make {
+            state.inodes[inode].write_through(0, &vec![0; bytes as usize]);
+        }
+        Ok(Arc::new(SimFixed { disk: self.clone(), inode }))
+    }
+
     fn mount_id(&self, _dir: &Path) -> u64 {
         self.lock().mount
+    }
+}
+
+/// A file of fixed size. What is written is on the platter. No hook is called: nobody waits in a call for it.
+struct SimFixed {
+    disk: SimDisk,
+    inode: usize,
+}
+
+impl FixedFile for SimFixed {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut state = self.disk.lock();
+        state.calls += 1;
+        let failed = match &mut state.fail_at {
+            Some((0, errno)) => Some(*errno),
+            Some((n, _)) => {
+                *n -= 1;
+                None
+            }
+            None => None,
+        };
+        let mut rest = bytes;
+        if failed.is_some() {
+            (state.fail_at, state.failures) = (None, state.failures + 1);
+            rest = &bytes[..state.chance.below(bytes.len() as u64 / 512) as usize * 512];
+        }
+        state.inodes[self.inode].write_through(offset as usize, rest);
+        failed.map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(errno)))
     }
 }
 

@@ -4,6 +4,7 @@
 use super::fiber::{Flag, below, machine, note, now, once_in, point, sleep};
 use logweir::host::peer::{ListenerId, Peer};
 use logweir::intake::net::{ConnId, Datagram, Engine, Event, Kind, Lease, Outcome, Received, Sent, Socket};
+use logweir::pipeline::commit::{CommitWrite, Committed};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -48,6 +49,8 @@ struct Side {
     accept_failed: bool,
     events: Vec<Event>,
     places: Vec<Place>,
+    /// Writes to the commit log that are under way.
+    commits: Vec<CommitWrite>,
     flag: Flag,
 }
 
@@ -69,6 +72,7 @@ impl Net {
             accept_failed: false,
             events: Vec::new(),
             places: Vec::new(),
+            commits: Vec::new(),
             flag: Arc::clone(flag),
         };
         let null = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
@@ -116,8 +120,39 @@ impl Net {
         }
     }
 
-    /// Finishes one of the sends that are under way. False: there is none that could be finished.
+    /// Finishes a write to some commit log. False: none is under way.
+    fn settle_commit(&mut self) -> bool {
+        let busy: Vec<usize> = (0..self.sides.len()).filter(|s| !self.sides[*s].commits.is_empty()).collect();
+        if busy.is_empty() {
+            return false;
+        }
+        let side = &mut self.sides[busy[below(busy.len() as u64) as usize]];
+        let at = below(side.commits.len() as u64) as usize;
+        let CommitWrite { slot, file, memory, len, offset } = side.commits.remove(at);
+        let result = file.write_at(&memory[..len], offset);
+        note("committed", u64::from(result.is_ok()));
+        side.events.push(Event::Committed(Committed { slot, memory, result }));
+        side.flag.store(true, Ordering::SeqCst);
+        true
+    }
+
+    /// The process dies in the middle of writes to its commit logs. Without power, each sector may be there or not.
+    pub fn crash(&mut self, has_power: bool) {
+        for CommitWrite { file, memory, len, offset, .. } in self.sides.iter_mut().flat_map(|s| s.commits.drain(..)) {
+            let (all, sector) = (once_in(2), 512);
+            for (i, bytes) in memory[..len].chunks(sector).enumerate() {
+                if if has_power { all } else { once_in(2) } {
+                    let _ = file.write_at(bytes, offset + (i * sector) as u64);
+                }
+            }
+        }
+    }
+
+    /// Finishes one of the sends or writes that are under way. False: there is none that could be finished.
     pub fn settle_one(&mut self) -> bool {
+        if once_in(2) && self.settle_commit() {
+            return true;
+        }
         let mut busy = Vec::new();
         for (s, side) in self.sides.iter().enumerate() {
             for (p, place) in side.places.iter().enumerate() {
@@ -312,6 +347,10 @@ impl Engine for SimEngine {
             }
             result => Some(Sent { conn: id, buffer, result: result.map(|_| ()) }),
         }
+    }
+
+    fn commit(&mut self, write: CommitWrite) {
+        self.net.borrow_mut().sides[self.number].commits.push(write);
     }
 
     fn shut_down_sending(&mut self, id: ConnId) {

@@ -12,12 +12,16 @@ use logweir::intake::listener::ListenerOptions;
 use logweir::intake::reactor::{AddressLimit, Books, ConnectionLimit, ListenerRun, Reactor, Seat, Setup};
 use logweir::intake::spread::Spread;
 use logweir::log::LogError;
+use logweir::log::commit::generation::Generation;
+use logweir::log::commit::recover::{Around, Brought};
+use logweir::log::commit::{self};
 use logweir::log::disk::{Caching, Disk};
 use logweir::log::recover::recover_dir;
 use logweir::log::segment::AppendOptions;
 use logweir::log::stream_dir::StreamDir;
 use logweir::metrics::accounting::{Accounting, Ledger};
 use logweir::pipeline::chunk::{Chunk, Class};
+use logweir::pipeline::commit::{self as commit_place, CommitLog, StreamNames};
 use logweir::pipeline::control::Control;
 use logweir::pipeline::shard::{Shard, ShardSize};
 use logweir::pipeline::sleep::Sleep;
@@ -27,7 +31,7 @@ use logweir::pipeline::writer::unsynced::SyncPolicy;
 use logweir::pipeline::writer::{Parts, Writer};
 use logweir::session::memory::tail::TailStore;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -121,6 +125,8 @@ pub struct Sizes {
     pub sync_bytes: u64,
     pub sync_interval_ns: u64,
     pub tail_budget: usize,
+    /// Bytes of each commit log; 0: there is none.
+    pub commit_log: u64,
 }
 
 impl Sizes {
@@ -134,6 +140,7 @@ impl Sizes {
             sync_bytes: [4_000, 30_000, 1 << 20][below(3) as usize],
             sync_interval_ns: [1_000_000, 30_000_000, 10_000_000_000][below(3) as usize],
             tail_budget: [2 << 10, 16 << 10][below(2) as usize],
+            commit_log: [0, 8, 16, 256, 256][below(5) as usize] * 4096,
         }
     }
 }
@@ -145,6 +152,9 @@ pub struct Serving {
     pub accounting: Accounting,
     pub net: SharedNet,
     pub fibers: Vec<Fiber>,
+    /// Commit logs that are not handed over yet, by shard and place in it.
+    pub logs: Vec<(usize, usize, Box<CommitLog>)>,
+    pub generation: u64,
     pub reactors_over: Rc<Cell<usize>>,
     /// Writers that have ended; and whether all of them ended clean.
     pub writers_over: Rc<Cell<(usize, bool)>>,
@@ -217,6 +227,21 @@ pub fn start(disk: &SimDisk, sizes: Sizes) -> Result<Serving, LogError> {
         assert_eq!(recover_dir(&*disk_too, &*clock, &dir, false)?, [], "once is enough");
         assert_eq!(before, disk.contents(""), "and twice is the same");
     }
+    let around = Around { disk: &disk_too, clock: &clock, data_dir: Path::new(DATA), sealed_dir: None, node: [7; 16] };
+    let (last, brought) = commit::recover::recover(&around)?;
+    if machine(|m| m.talks) {
+        eprintln!("generation {last} {brought:?}");
+    }
+    let before = disk.contents("");
+    assert_eq!(commit::recover::recover(&around)?, (last, Brought::default()), "once is enough");
+    assert_eq!(before, disk.contents(""), "and twice is the same");
+    let (generation, mut first) = (last + 1, BTreeMap::new());
+    let names = Arc::new(StreamNames::new(options.streams.len()));
+    for (i, settings) in options.streams.iter().enumerate() {
+        if i == 0 || !once_in(4) {
+            names.admit(i, &settings.name);
+        }
+    }
     let listeners = options.listeners.len();
     let control = Arc::new(Control::default());
     let mut accounting = Accounting::new(listeners);
@@ -250,7 +275,9 @@ pub fn start(disk: &SimDisk, sizes: Sizes) -> Result<Serving, LogError> {
                 segment_age_ns: sizes.segment_age_ns,
                 sync: SyncPolicy { interval_ns: sizes.sync_interval_ns, bytes: sizes.sync_bytes },
             };
-            streams.push(StreamWriter::open(i, Arc::new(dir), stream, &mut steward)?);
+            let stream = StreamWriter::open(i, Arc::new(dir), stream, &mut steward)?;
+            first.extend(stream.first_segment().map(|(name, id)| ((name, id.shard), id.sequence)));
+            streams.push(stream);
         }
         let (body, woken) = (steward.clone(), Arc::clone(&flag));
         fibers.push(Fiber::new("steward", Arc::clone(&steward.flag), move || body.run(&woken)));
@@ -271,6 +298,24 @@ pub fn start(disk: &SimDisk, sizes: Sizes) -> Result<Serving, LogError> {
             over.set((over.get().0 + 1, over.get().1 && clean));
         }));
         shards.push(shard);
+    }
+    Generation { number: generation, is_empty: false, first }.begin(&*disk_too, Path::new(DATA))?;
+    let mut logs = Vec::new();
+    for number in 0..if sizes.commit_log > 0 { sizes.shards * sizes.reactors } else { 0 } {
+        let path = commit::path(Path::new(DATA), number as u16);
+        let make = (disk_too.size_of(&path).ok() != Some(sizes.commit_log)).then_some(sizes.commit_log);
+        let (shard, place) = (number / sizes.reactors, number % sizes.reactors);
+        let log = CommitLog::new(commit_place::Place {
+            file: disk_too.fixed(&path, make).map_err(|error| LogError::Io { what: "open", path, error })?,
+            bytes: sizes.commit_log,
+            generation,
+            reactor: number as u16,
+            shard: shard as u16,
+            names: Arc::clone(&names),
+            progress: Arc::default(),
+            direct_ns: 0,
+        });
+        logs.push((shard, place, Box::new(log.unwrap())));
     }
     let reactors: Vec<Flag> = (0..sizes.shards * sizes.reactors).map(|_| Flag::default()).collect();
     let net = Net::new(&reactors);
@@ -320,10 +365,24 @@ pub fn start(disk: &SimDisk, sizes: Sizes) -> Result<Serving, LogError> {
         }));
     }
     control.start();
-    Ok(Serving { control, shards, accounting, net, fibers, reactors_over, writers_over })
+    Ok(Serving { control, shards, accounting, net, fibers, logs, generation, reactors_over, writers_over })
 }
 
 impl Serving {
+    /// A commit log is ready for its reactor.
+    pub fn hand_over_a_log(&mut self) {
+        if let Some((shard, place, log)) = self.logs.pop() {
+            let _ = self.shards[shard].reactors[place].commit.push(log);
+            self.shards[shard].reactors[place].wake();
+        }
+    }
+
+    /// Behind an orderly end that was clean.
+    pub fn empty_the_logs(&self, disk: &SimDisk) {
+        let empty = Generation { number: self.generation, is_empty: true, first: BTreeMap::new() };
+        let _ = empty.begin(disk, Path::new(DATA));
+    }
+
     /// Raises the flags of all reactors, as the control thread does.
     pub fn wake_reactors(&self) {
         self.shards.iter().flat_map(|s| &s.reactors).for_each(logweir::pipeline::shard::ReactorPort::wake);

@@ -10,6 +10,7 @@ pub use crate::host::peer::{ListenerId, Peer};
 pub use crate::pipeline::chunk::ConnId;
 
 use crate::pipeline::chunk::Chunk;
+use crate::pipeline::commit::{CommitWrite, Committed};
 use std::io;
 use std::time::Duration;
 
@@ -133,6 +134,8 @@ pub enum Event {
     Received(Received),
     /// A send that was not over at once.
     Sent(Sent),
+    /// A write to the commit log is over.
+    Committed(Committed),
     /// Somebody called the waker.
     Woken,
 }
@@ -169,6 +172,8 @@ pub trait Engine {
     fn recv_batch(&mut self, conn: ConnId, space: &mut [u8], batch: &mut Vec<Datagram>) -> Outcome;
     /// Sends all of `buffer`; one send at a time per connection. `None`: an event will bring the buffer back.
     fn send(&mut self, conn: ConnId, buffer: Vec<u8>) -> Option<Sent>;
+    /// Writes a record of the commit log; [`Event::Committed`] follows.
+    fn commit(&mut self, write: CommitWrite);
     /// Tells the peer that nothing more is sent; receiving goes on. No send may be out.
     fn shut_down_sending(&mut self, conn: ConnId);
     /// Waits for events, at most `timeout` (`None`: for ever), and adds them.

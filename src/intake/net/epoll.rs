@@ -5,6 +5,7 @@
 
 use super::contract::{ConnId, Datagram, Engine, Event, Lease, ListenerId, Outcome, Received, Sent, Socket};
 use super::socket::{self, Accept};
+use crate::pipeline::commit::CommitWrite;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token, Waker};
 use std::collections::VecDeque;
@@ -182,6 +183,10 @@ impl Engine for EpollEngine {
 
     fn close(&mut self, id: ConnId) {
         drop(self.detach(id));
+    }
+
+    fn commit(&mut self, _write: CommitWrite) {
+        unreachable!("a reactor on epoll has no commit log");
     }
 
     fn shut_down_sending(&mut self, id: ConnId) {

@@ -15,6 +15,10 @@ impl<E: Engine> Reactor<E> {
     pub(super) fn answer_ping(&mut self, events: &mut Vec<Event>) {
         let ping = self.seat.control.pings(); // changes that came before it are in the queue
         self.take_changes(events);
+        if ping != self.port().answered.get() && self.commit.is_some() {
+            // Whoever asks for a rotation then finds in the segment what was answered.
+            (0..self.lanes.all.len()).for_each(|lane| self.push_open(lane));
+        }
         self.port().answered.set(ping);
     }
 

@@ -106,14 +106,21 @@ impl<E: Engine> Reactor<E> {
             if chunk.is_empty() {
                 self.seat.shard.release(lane.class, chunk);
             } else {
-                if !chunk.is_awaited() {
+                if !chunk.is_awaited() && chunk.logged() == 0 {
                     chunk.level = Level::None; // no sync for its sake, and no way back
+                }
+                if self.commit.is_some() && chunk.is_awaited() {
+                    for run in chunk.unlogged_runs() {
+                        if let Some(conn) = run.ticket.and_then(|ticket| self.conns.get(ticket.conn)) {
+                            conn.direct += u64::from(run.lines);
+                        }
+                    }
                 }
                 chunk.number = lane.number;
                 lane.number += 1;
                 self.seat.shard.channel(lane.class).ring.push(chunk);
             }
-            lane.opened_ns = 0;
+            (lane.opened_ns, lane.waits_for_log) = (0, false);
         }
     }
 
@@ -123,7 +130,9 @@ impl<E: Engine> Reactor<E> {
             let lane = &self.lanes.all[i];
             let Some(due) = lane.due_at(self.lanes.linger_ns) else { continue };
             let is_awaited = lane.open.as_ref().is_some_and(|chunk| chunk.is_awaited());
-            if is_awaited || due <= self.now || self.phase.draining {
+            // What has lingered is in the log first, so that nobody waits for a sync.
+            let goes_directly = is_awaited && !self.commit_group(i);
+            if goes_directly || due <= self.now || self.phase.draining {
                 self.push_open(i);
             }
         }

@@ -4,6 +4,7 @@
 mod admit;
 mod apart;
 mod changes;
+mod commit;
 mod dawdle;
 mod digest;
 mod ending;
@@ -60,7 +61,9 @@ impl<E: Engine> Reactor<E> {
                 self.begin_drain(&mut events);
             }
             events.drain(..).for_each(|event| self.handle(event));
+            self.take_commit_log();
             self.take_spent();
+            self.tell_logged();
             self.take_inbox();
             if self.seat.control.intake_stopped() && !self.phase.stopped {
                 self.phase.stopped = true;
@@ -84,6 +87,7 @@ impl<E: Engine> Reactor<E> {
                 && (self.seat.spread.close(self.seat.number) || self.seat.control.reactors_abandoned())
             {
                 self.close_all();
+                self.give_up_logged();
                 (0..self.lanes.all.len()).for_each(|lane| self.push_open(lane));
                 return Ok(());
             }
@@ -91,7 +95,9 @@ impl<E: Engine> Reactor<E> {
     }
 
     fn is_empty(&self) -> bool {
-        self.conns.len() == self.apart.len() && self.seat.spread.inbox(self.seat.number).is_empty()
+        self.commit.as_ref().is_none_or(|log| log.has_told())
+            && self.conns.len() == self.apart.len()
+            && self.seat.spread.inbox(self.seat.number).is_empty()
     }
 
     /// Waits for something to do, unless there is.
@@ -150,10 +156,10 @@ impl<E: Engine> Reactor<E> {
         let linger = self.lanes.all.iter().filter_map(|l| l.due_at(self.lanes.linger_ns)).min();
         let refusal = self.next_refusal().map(|at| at + 1);
         let handshake = self.handshakes.next_turn();
-        let relief = self.relief_due_at();
+        let (relief, commit) = (self.relief_due_at(), self.commit_due_at());
         let conns = &mut self.conns;
         let timer = self.timers.first(|id| conns.get(id).is_some());
-        let at = [timer, linger, refusal, handshake, relief];
+        let at = [timer, linger, refusal, handshake, relief, commit];
         let at = at.into_iter().flatten().min()?;
         Some(Duration::from_nanos(at.saturating_sub(self.seat.clock.mono_ns())))
     }
@@ -178,6 +184,11 @@ impl<E: Engine> Reactor<E> {
             Event::Pending(id) => self.pending(id),
             Event::Received(received) => self.received(received),
             Event::Sent(sent) => self.sent(sent),
+            Event::Committed(done) => {
+                if let Some(log) = &mut self.commit {
+                    log.completed(done, self.now);
+                }
+            }
             Event::Woken => {}
         }
     }
@@ -193,10 +204,13 @@ impl<E: Engine> Reactor<E> {
     /// Acknowledges what the writer sent back, and frees the chunks.
     fn take_spent(&mut self) {
         while let Some(chunk) = self.port().spent.pop() {
-            for run in chunk.runs() {
+            for run in chunk.unlogged_runs() {
                 let Some(Ticket { conn: id, frame }) = run.ticket else { continue };
                 let Some(conn) = self.conns.get(id) else { continue };
                 conn.unacked -= u64::from(run.lines);
+                if self.commit.is_some() {
+                    conn.direct -= u64::from(run.lines);
+                }
                 if chunk.failed {
                     if conn.session.failed() {
                         self.answers.mark(conn, id);
@@ -211,6 +225,9 @@ impl<E: Engine> Reactor<E> {
                     .stats
                     .ack_latency
                     .record(self.now.saturating_sub(run.received_ns));
+            }
+            if let Some(log) = self.commit.as_mut().filter(|_| chunk.logged() > 0) {
+                log.returned(chunk.number, chunk.failed, self.now);
             }
             self.seat.shard.release(Class::Lossless, chunk); // only lossless chunks are awaited
         }

@@ -19,6 +19,7 @@ use crate::intake::net::Engine;
 use crate::intake::spread::Spread;
 use crate::metrics::accounting::Ledger;
 use crate::pipeline::chunk::{Chunk, ConnId, Level, Ticket};
+use crate::pipeline::commit::{CommitLog, Waiter};
 use crate::pipeline::control::{Control, Notice};
 use crate::pipeline::ring::Wake;
 use crate::pipeline::shard::Shard;
@@ -117,6 +118,10 @@ pub struct Reactor<E: Engine> {
     pub(super) dawdler: Dawdler,
     pub(super) phase: Phase,
     pub(super) told: Told,
+    /// Where small groups become durable; `None`: by syncs of the segments only.
+    pub(super) commit: Option<Box<CommitLog>>,
+    /// Whose lines are durable in it, and who waits for others of theirs that went the direct way.
+    pub(super) deferred: Vec<Waiter>,
     /// Time of this turn.
     pub(super) now: u64,
     pub(super) wall: u64,
@@ -145,6 +150,8 @@ impl<E: Engine> Reactor<E> {
             dawdler: Dawdler::new(&setup.listeners, setup.linger),
             phase: Phase::default(),
             told: Told::default(),
+            commit: None,
+            deferred: Vec::new(),
             now,
             wall: 0,
             engine: setup.engine,

@@ -5,6 +5,7 @@ mod pool;
 pub use pool::Pool;
 
 use crate::host::sys::{Piece, pieces};
+use crate::log::commit::Named;
 use std::io;
 
 /// One connection of one reactor. The generation makes an old id miss when its place has been taken again.
@@ -81,6 +82,9 @@ pub struct Chunk {
     /// Its place among the chunks of its lane.
     pub number: u64,
     is_awaited: bool,
+    /// The first so many runs are in the commit log, which answers for them.
+    logged: usize,
+    named: Option<Named>,
 }
 
 /// Runs that one receive may become at most: one for each stream that a connection changes to.
@@ -123,6 +127,8 @@ impl Chunk {
             announce: false,
             number: 0,
             is_awaited: false,
+            logged: 0,
+            named: None,
         }
     }
 
@@ -138,9 +144,36 @@ impl Chunk {
         self.failed = false;
         self.announce = false;
         self.is_awaited = false;
+        self.logged = 0;
+        self.named = None;
     }
 
-    /// True where a client waits for what is in it.
+    /// Notes that everything in it is in the commit log.
+    pub fn note_logged(&mut self, named: Named) {
+        self.logged = self.runs.len();
+        self.is_awaited = false;
+        self.named = Some(named);
+    }
+
+    /// How many of its runs are in the commit log: the first ones.
+    #[must_use]
+    pub fn logged(&self) -> usize {
+        self.logged
+    }
+
+    /// How a trail names those of them that belong to a stream.
+    #[must_use]
+    pub fn named(&self) -> Option<Named> {
+        self.named
+    }
+
+    /// The runs that are not in the commit log: the writer counts and answers for them.
+    #[must_use]
+    pub fn unlogged_runs(&self) -> &[Run] {
+        &self.runs[self.logged..]
+    }
+
+    /// True where a client waits for its sync: for something in it that is not in the commit log.
     #[must_use]
     pub fn is_awaited(&self) -> bool {
         self.is_awaited
@@ -188,6 +221,12 @@ impl Chunk {
         &self.memory[run.start as usize..(run.start + run.len) as usize]
     }
 
+    /// The bytes from one place to another.
+    #[must_use]
+    pub fn bytes_between(&self, from: u32, to: u32) -> &[u8] {
+        &self.memory[from as usize..to as usize]
+    }
+
     /// Takes the first `len` bytes of the free part in as `lines` records. Joins the last run where both belong to the
     /// same stream, listener and ticket.
     ///
@@ -206,7 +245,8 @@ impl Chunk {
         let start = self.len as u32;
         self.len += len;
         self.is_awaited |= ticket.is_some();
-        if let Some(last) = self.runs.last_mut()
+        if self.runs.len() > self.logged
+            && let Some(last) = self.runs.last_mut()
             && (last.stream, last.listener, last.ticket) == (stream, listener, ticket)
         {
             last.len += len as u32;

@@ -2,6 +2,7 @@
 
 use super::unsynced::PerListener;
 use crate::host::mutants::mutant;
+use crate::log::commit::Named;
 use crate::metrics::accounting::Tally;
 use crate::pipeline::chunk::{Chunk, Class, Run};
 use crate::pipeline::shard::Shard;
@@ -95,14 +96,11 @@ impl Batch {
         Some(Batch { chunks, places, pending, appended: Vec::new() })
     }
 
-    /// The runs of one stream, each with its chunk.
-    fn runs_of(&self, stream: usize) -> impl Iterator<Item = (&Chunk, Run)> {
+    /// The runs of one stream, each with its chunk and its place there.
+    fn runs_of(&self, stream: usize) -> impl Iterator<Item = (&Chunk, usize)> {
         let from = self.places.partition_point(|(of, ..)| usize::from(*of) < stream);
         let of_it = self.places[from..].iter().take_while(move |(of, ..)| usize::from(*of) == stream);
-        of_it.map(|(_, chunk, run)| {
-            let chunk = &*self.chunks[usize::from(*chunk)].1;
-            (chunk, chunk.runs()[*run as usize])
-        })
+        of_it.map(|(_, chunk, run)| (&*self.chunks[usize::from(*chunk)].1, *run as usize))
     }
 
     /// Notes that a stream has its part.
@@ -131,9 +129,39 @@ impl Batch {
         joined(self.runs_of(stream))
     }
 
-    /// What of the batch belongs to one stream, by listener.
-    pub fn tally(&self, stream: usize) -> PerListener {
-        counted(self.runs_of(stream))
+    /// What of the batch belongs to one stream.
+    pub fn share(&self, stream: usize) -> Share {
+        Share::of(self.runs_of(stream))
+    }
+}
+
+/// What of some chunks belongs to one stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Share {
+    /// All of it.
+    pub all: Tally,
+    /// What the writer counts, by listener. The rest is in the commit log, and is counted there.
+    pub counted: PerListener,
+    /// How a trail names that rest.
+    pub named: Vec<Named>,
+}
+
+impl Share {
+    fn of<'a>(runs: impl Iterator<Item = (&'a Chunk, usize)>) -> Share {
+        let mut share = Share::default();
+        for (chunk, place) in runs {
+            let run = &chunk.runs()[place];
+            let tally = Tally { lines: u64::from(run.lines), bytes: u64::from(run.len) };
+            share.all.add(tally);
+            match chunk.named().filter(|_| place < chunk.logged()) {
+                None => share.counted.add(run.listener, tally),
+                Some(named) => match share.named.iter_mut().find(|n| n.reactor == named.reactor) {
+                    Some(before) => *before = named,
+                    None => share.named.push(named),
+                },
+            }
+        }
+        share
     }
 }
 
@@ -149,10 +177,10 @@ fn places_of(chunks: &[(Class, Box<Chunk>)]) -> Vec<Place> {
 }
 
 /// The bytes of these runs, neighbours joined.
-fn joined<'a>(runs: impl Iterator<Item = (&'a Chunk, Run)>) -> Vec<IoSlice<'a>> {
+fn joined<'a>(runs: impl Iterator<Item = (&'a Chunk, usize)>) -> Vec<IoSlice<'a>> {
     let mut slices = Vec::new();
     let mut open: Option<(&Chunk, Run)> = None;
-    for (chunk, run) in runs {
+    for (chunk, run) in runs.map(|(chunk, place)| (chunk, chunk.runs()[place])) {
         match &mut open {
             Some((of, before)) if std::ptr::eq(*of, chunk) && run.start == before.start + before.len => {
                 before.len += run.len
@@ -166,16 +194,10 @@ fn joined<'a>(runs: impl Iterator<Item = (&'a Chunk, Run)>) -> Vec<IoSlice<'a>> 
     slices
 }
 
-fn counted<'a>(runs: impl Iterator<Item = (&'a Chunk, Run)>) -> PerListener {
-    let mut tally = PerListener::default();
-    runs.for_each(|(_, run)| tally.add(run.listener, Tally { lines: u64::from(run.lines), bytes: u64::from(run.len) }));
-    tally
-}
-
 /// The runs of one stream in these chunks.
-fn of_stream<'a>(chunks: impl Iterator<Item = &'a Chunk>, stream: usize) -> impl Iterator<Item = (&'a Chunk, Run)> {
-    let runs = chunks.flat_map(|chunk| chunk.runs().iter().map(move |run| (chunk, *run)));
-    runs.filter(move |(_, run)| usize::from(run.stream) == stream)
+fn of_stream<'a>(chunks: impl Iterator<Item = &'a Chunk>, stream: usize) -> impl Iterator<Item = (&'a Chunk, usize)> {
+    let runs = chunks.flat_map(|chunk| (0..chunk.runs().len()).map(move |place| (chunk, place)));
+    runs.filter(move |(chunk, place)| usize::from(chunk.runs()[*place].stream) == stream)
 }
 
 /// The bytes of one stream in these chunks, neighbouring runs joined.
@@ -183,9 +205,9 @@ pub fn slices_of<'a>(chunks: impl Iterator<Item = &'a Chunk>, stream: usize) -> 
     joined(of_stream(chunks, stream))
 }
 
-/// Lines and bytes of one stream in these chunks, by listener.
-pub fn tally_of<'a>(chunks: impl Iterator<Item = &'a Chunk>, stream: usize) -> PerListener {
-    counted(of_stream(chunks, stream))
+/// What of these chunks belongs to one stream.
+pub fn share_of<'a>(chunks: impl Iterator<Item = &'a Chunk>, stream: usize) -> Share {
+    Share::of(of_stream(chunks, stream))
 }
 
 #[cfg(test)]
@@ -202,7 +224,7 @@ mod tests {
         chunk.commit(0, 0, None, 3, 1, 0);
         let slices = slices_of([&chunk].into_iter(), 0);
         assert_eq!(slices.iter().map(|s| &**s).collect::<Vec<_>>(), [b"aabb".as_slice(), b"dda".as_slice()]);
-        let tally = tally_of([&chunk].into_iter(), 0);
+        let tally = share_of([&chunk].into_iter(), 0).counted;
         let mut expected = PerListener::default();
         expected.add(0, Tally { lines: 2, bytes: 5 });
         expected.add(1, Tally { lines: 1, bytes: 2 });
@@ -213,6 +235,6 @@ mod tests {
         assert_eq!(bytes(0), [b"aabb".to_vec(), b"dda".to_vec()]);
         assert_eq!(bytes(1), [b"cc".to_vec()]);
         assert!(bytes(2).is_empty());
-        assert_eq!((batch.tally(0), batch.tally(2)), (expected, PerListener::default()));
+        assert_eq!((batch.share(0).counted, batch.share(2)), (expected, Share::default()));
     }
 }

@@ -4,7 +4,7 @@
 //! success although the data is gone. The segment stays suspect. What is still held goes to a new segment and is synced there.
 //! A second failure stops intake.
 
-use super::batch::{slices_of, tally_of};
+use super::batch::{Share, share_of, slices_of};
 use super::unsynced::{PerListener, Unsynced};
 use super::{Rotation, Step, Turn, Writer};
 use crate::host::mutants::mutant;
@@ -32,7 +32,8 @@ impl Writer {
         }
         let written_to = stream.active.as_ref().map_or(0, |a| a.len());
         let synced_to = written_to - lost.bytes;
-        let rewrite = self.held_lines_of(index, &lost);
+        let held = self.held_lines_of(index, &lost);
+        let rewrite = held.counted.clone();
         let again = self.batch_lines_again(index, &lost);
         let mut at_risk = lost.tally.clone();
         at_risk.sub_all(&rewrite);
@@ -48,18 +49,18 @@ impl Writer {
             from = synced_to,
             to = written_to,
             lines_at_risk = at_risk.total().lines,
-            lines_written_again = rewrite.total().lines,
+            lines_written_again = held.all.lines,
             "segment failed: its unsynced bytes may be lost; going on in a new segment"
         );
         self.streams[index].give_up_active(stamp, &mut *self.steward);
         if self.failures >= 2 {
             self.stop_intake(&error.to_string(), &rewrite);
-        } else if rewrite.total().lines > 0 && !mutant!("held_lines_forgotten_by_a_failure") {
+        } else if held.all.lines > 0 && !mutant!("held_lines_forgotten_by_a_failure") {
             // Until that is done no client that waits for these lines is answered, whatever else is synced meanwhile.
             if !mutant!("another_streams_sync_releases_what_failed") {
                 self.streams[index].lost_from = Some(lost.first_write);
             }
-            self.write_again(index, &lost, rewrite);
+            self.write_again(index, &lost, held);
         }
     }
 
@@ -141,12 +142,12 @@ impl Writer {
     }
 
     /// The lines of the lost writes of a stream that are still held.
-    fn held_lines_of(&self, index: usize, lost: &Unsynced) -> PerListener {
+    fn held_lines_of(&self, index: usize, lost: &Unsynced) -> Share {
         if lost.is_none() {
-            return PerListener::default();
+            return Share::default();
         }
         let held = self.held.iter().filter(|h| h.write >= lost.first_write).map(|h| &*h.chunk);
-        tally_of(held, index)
+        share_of(held, index)
     }
 
     /// The lines of the lost writes that belong to the present batch, which must then be appended again.
@@ -155,13 +156,14 @@ impl Writer {
             && !lost.is_none()
             && batch.undo(index, lost.first_write)
         {
-            return batch.tally(index);
+            return batch.share(index).counted;
         }
         PerListener::default()
     }
 
     /// Appends the held lines of the failed segment to the new one and syncs them there.
-    fn write_again(&mut self, index: usize, lost: &Unsynced, lines: PerListener) {
+    fn write_again(&mut self, index: usize, lost: &Unsynced, share: Share) {
+        let lines = share.counted.clone();
         while self.streams[index].active.is_none() {
             let waited = self.wait_for_steward();
             if self.control.intake_stopped() {
@@ -179,14 +181,14 @@ impl Writer {
         }
         self.writes += 1;
         let stamp = self.stamp();
-        let total = lines.total();
+        let total = share.all;
         let result = loop {
             let stream = &mut self.streams[index];
             let held = self.held.iter().filter(|h| h.write >= lost.first_write).map(|h| &*h.chunk);
             let slices = slices_of(held, index);
             let Some(active) = stream.active.as_mut() else { return };
             let dir = &stream.dir;
-            match active.append(&slices, total.lines, stream.options.append, stamp, || dir.free_bytes()) {
+            match active.append(&slices, total.lines, stream.options.append, stamp, &share.named, || dir.free_bytes()) {
                 Err(AppendError::Full(error)) if !self.control.writers_abandoned() => {
                     let path = active.path.clone();
                     self.disk_is_full(&path, &error);
@@ -206,7 +208,7 @@ impl Writer {
             self.count_failed_sync(&error);
             self.count_failure(&error);
             self.streams[index].give_up_active(stamp, &mut *self.steward);
-            return self.write_again(index, lost, lines);
+            return self.write_again(index, lost, share);
         }
         if let Err(error) = result {
             self.failures += 1;
@@ -254,7 +256,7 @@ impl Writer {
             chunk.failed = true;
             self.shard.give_back(chunk);
         }
-        self.held_bytes = 0;
+        (self.held_bytes, self.held_awaited) = (0, 0);
         loop {
             let Some(batch) = self.batch.take().or_else(|| super::Batch::gather(&self.shard, &mut self.gatherer))
             else {
@@ -262,7 +264,7 @@ impl Writer {
             };
             let mut entry = self.ledger.entry();
             for (class, mut chunk) in batch.chunks {
-                for run in chunk.runs().iter().filter(|r| batch.pending.contains(&usize::from(r.stream))) {
+                for run in chunk.unlogged_runs().iter().filter(|r| batch.pending.contains(&usize::from(r.stream))) {
                     let tally = Tally { lines: u64::from(run.lines), bytes: u64::from(run.len) };
                     entry.add(run.listener, Term::Left, tally);
                     entry.add(run.listener, Term::Dropped(reason), tally);

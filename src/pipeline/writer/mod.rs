@@ -68,6 +68,10 @@ pub struct Writer {
     batch: Option<Batch>,
     held: VecDeque<Held>,
     held_bytes: u64,
+    /// How many of them hold lines that somebody waits for, who is not answered by the commit log.
+    held_awaited: usize,
+    /// Everything that is written is to be synced in the background now.
+    hurries: bool,
     /// Bytes of all streams that are written and not synced, as of this turn's batch.
     unsynced: u64,
     /// Numbers the batches.
@@ -132,6 +136,8 @@ impl Writer {
             batch: None,
             held: VecDeque::new(),
             held_bytes: 0,
+            held_awaited: 0,
+            hurries: false,
             unsynced: 0,
             writes: 0,
             failures: 0,
@@ -183,10 +189,13 @@ impl Writer {
         self.answer_ping();
         let had_batch = self.batch.is_some();
         let step = self.write_batch(now);
-        if !self.held.is_empty() && (self.nothing_more_to_gather() || matches!(step, Step::Blocked(_))) {
+        if self.held_awaited > 0 && (self.nothing_more_to_gather() || matches!(step, Step::Blocked(_))) {
             self.sync_for_waiters();
         }
-        self.sync_in_background(now, false);
+        self.hurries |= self.shard.take_hurry() || self.holds_too_much();
+        self.sync_in_background(now, self.hurries);
+        // What was written while a sync of the same file ran is synced behind it.
+        self.hurries &= self.streams.iter().any(|s| s.syncing.is_some() && !s.fresh.is_none());
         self.streams.iter_mut().filter_map(|s| s.active.as_mut()).for_each(|active| active.trail().flush_if_due(now));
         self.rotate_idle(now);
         match step {
@@ -198,7 +207,7 @@ impl Writer {
             Step::Done if !self.rings_are_empty() => Turn::Again,
             Step::Done => {
                 let deadlines = self.streams.iter().filter_map(StreamWriter::next_deadline);
-                let again = self.sync_again_at.filter(|_| !self.held.is_empty());
+                let again = self.sync_again_at.filter(|_| self.held_awaited > 0);
                 Turn::Sleep(deadlines.chain(again).min())
             }
         }
@@ -245,8 +254,8 @@ impl Writer {
             self.sync_in_background(now, true);
             return Step::Blocked(u64::MAX);
         }
-        let Some(tally) = self.batch.as_ref().map(|b| b.tally(index)) else { return Step::Done };
-        let total = tally.total();
+        let Some(share) = self.batch.as_ref().map(|b| b.share(index)) else { return Step::Done };
+        let total = share.all;
         if self.streams[index].rotation_due(total.bytes, now) {
             match self.streams[index].rotation() {
                 Rotation::Ready => self.rotate(index),
@@ -265,22 +274,30 @@ impl Writer {
         if mutant!("rotation_loses_the_next_lines") && was_empty && slices.len() > 1 {
             slices.remove(0);
         }
-        let result = active.append(&slices, total.lines, stream.options.append, stamp, || dir.free_bytes());
+        let result =
+            active.append(&slices, total.lines, stream.options.append, stamp, &share.named, || dir.free_bytes());
         match result {
             Ok(()) => {
                 if was_empty {
                     stream.first_line_ns = stamp.mono_ns;
                 }
                 batch.done(index, self.writes);
-                stream.fresh.add(self.writes, stamp.mono_ns, total.bytes, &tally);
+                stream.fresh.add(self.writes, stamp.mono_ns, total.bytes, &share.counted);
                 self.unsynced += total.bytes;
-                tally.book(&self.ledger, &[Term::Left, Term::Written], &[]);
+                share.counted.book(&self.ledger, &[Term::Left, Term::Written], &[]);
                 self.count_append(total.bytes, stamp);
                 Step::Done
             }
             Err(AppendError::Full(error)) => {
                 let path = active.path.clone();
                 self.disk_is_full(&path, &error);
+                if mutant!("logged_lines_forgotten_by_a_full_disk")
+                    && !share.named.is_empty()
+                    && let Some(batch) = &mut self.batch
+                {
+                    batch.done(index, self.writes); // they were answered, after all
+                    return Step::Done;
+                }
                 Step::Blocked(now + FULL_AGAIN_NS)
             }
             Err(AppendError::Foreign(what)) => {
@@ -322,11 +339,25 @@ impl Writer {
                     if chunk.announce && are_secure {
                         self.shard.announce_written(&chunk);
                     }
-                    self.held_bytes += chunk.len() as u64;
-                    self.held.push_back(Held { write: self.writes, chunk });
+                    self.hold(Held { write: self.writes, chunk });
                 }
             }
         }
+    }
+
+    fn hold(&mut self, held: Held) {
+        self.held_bytes += held.chunk.len() as u64;
+        self.held_awaited += usize::from(held.chunk.is_awaited());
+        self.held.push_back(held);
+    }
+
+    /// True if chunks whose lines are in the commit log, so that nobody waits for their sync, are so many that others lack them soon.
+    fn holds_too_much(&self) -> bool {
+        if self.held.is_empty() {
+            return false;
+        }
+        let lossless = &self.shard.channel(Class::Lossless).pool;
+        lossless.free() * 4 <= lossless.chunks()
     }
 
     fn trails_are_secure(&mut self) -> bool {

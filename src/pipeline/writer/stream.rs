@@ -3,6 +3,7 @@
 use super::steward::{Job, Steward};
 use super::unsynced::{SyncPolicy, Unsynced};
 use crate::log::LogError;
+use crate::log::names::SegmentId;
 use crate::log::segment::{AppendOptions, SealedParts, Segment, Stamp};
 use crate::log::stream_dir::StreamDir;
 use std::sync::Arc;
@@ -121,6 +122,12 @@ impl StreamWriter {
         };
         stream.prepare_next(steward);
         stream
+    }
+
+    /// Its name, and the segment that it writes to.
+    #[must_use]
+    pub fn first_segment(&self) -> Option<(String, SegmentId)> {
+        Some((self.options.name.clone(), self.active.as_ref()?.id))
     }
 
     fn prepare_next(&mut self, steward: &mut dyn Steward) {

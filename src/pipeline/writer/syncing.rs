@@ -76,7 +76,7 @@ impl Writer {
         }
         if mutant!("another_streams_sync_releases_what_failed") && !failed.is_empty() && failed.len() < asked {
             self.held.drain(..).for_each(|held| self.shard.give_back(held.chunk));
-            self.held_bytes = 0;
+            (self.held_bytes, self.held_awaited) = (0, 0);
         }
         // Those last: what comes of them may be that nothing is taken in any more.
         for (index, error) in failed {
@@ -131,6 +131,7 @@ impl Writer {
         while self.held.front().is_some_and(|h| h.write < first_unsynced) {
             if let Some(Held { chunk, .. }) = self.held.pop_front() {
                 self.held_bytes -= chunk.len() as u64;
+                self.held_awaited -= usize::from(chunk.is_awaited());
                 self.shard.give_back(chunk);
             }
         }

@@ -20,6 +20,7 @@ impl Live {
             ("buffer.memory", new.buffer_bytes != old.buffer_bytes),
             ("admin.address", new.admin != old.admin),
             ("storage.sealed_dir", new.sealed_dir != old.sealed_dir),
+            ("storage.commit_log", new.commit_log != old.commit_log),
             ("storage.file_mode or file_group", new.files != old.files),
             ("[log]", new.log != old.log),
             (

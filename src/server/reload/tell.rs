@@ -37,6 +37,7 @@ impl Live {
         }
         for NewStream { settings, begun } in streams {
             report.changed.push(format!("stream {} is new", settings.name));
+            self.commit_logs.admit(self.options.streams.len(), &settings.name);
             for (changes, (dir, active)) in self.writer_changes.iter().zip(begun) {
                 let options = stored(&settings, self.modes);
                 tell(changes, writer::Change::Open { dir, active: Box::new(active), options }, wake);

@@ -42,6 +42,17 @@ impl Inode {
         }
     }
 
+    /// Writes past all caches, as `O_DIRECT` with `O_DSYNC` does.
+    pub fn write_through(&mut self, from: usize, bytes: &[u8]) {
+        let end = from + bytes.len();
+        for layer in [&mut self.now, &mut self.device, &mut self.platter] {
+            if layer.len() < end {
+                layer.resize(end, 0);
+            }
+            layer[from..end].copy_from_slice(bytes);
+        }
+    }
+
     /// True if what processes see of a page is not what the platter has.
     pub fn differs(&self, page: usize) -> bool {
         let part = |of: &[u8]| of.get(page * PAGE..).map(|rest| rest[..rest.len().min(PAGE)].to_vec());

@@ -27,6 +27,8 @@ use super::contract::{
 use super::socket;
 use crate::host::mutants::mutant;
 use crate::host::sys::{Done, Op, Ring};
+use crate::log::disk::FixedFile;
+use crate::pipeline::commit::{CommitWrite, Committed};
 use conn::{Armed, Conn, Ended, Held};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::VecDeque;
@@ -73,6 +75,8 @@ pub struct UringEngine {
     crowd: u32,
     /// Events found when nobody waited for them.
     stash: Vec<Event>,
+    /// Files that are written to, with the bytes that each write must write; by slot.
+    commits: Vec<Option<(Arc<dyn FixedFile>, usize)>>,
 }
 
 impl UringEngine {
@@ -93,6 +97,7 @@ impl UringEngine {
             small_reads: 0,
             crowd: 0,
             stash: Vec::new(),
+            commits: Vec::new(),
         })
     }
 
@@ -113,7 +118,8 @@ impl UringEngine {
                 Op::Recv => self.filled(index, done, out),
                 Op::Poll => self.polled(index, done, out),
                 Op::Send => self.sent(index, done, out),
-                Op::Cancel | Op::Write => {} // files are written elsewhere
+                Op::Write => self.committed(done, out),
+                Op::Cancel => {}
             }
         }
     }
@@ -210,6 +216,17 @@ impl UringEngine {
             _ => Err(io::ErrorKind::WriteZero.into()),
         };
         out.push(Event::Sent(Sent { conn: conn.id(index), buffer, result }));
+    }
+
+    fn committed(&mut self, done: Done, out: &mut Vec<Event>) {
+        let under_way = self.commits.get_mut(done.index as usize).and_then(Option::take);
+        let (Some((_, len)), Some(memory)) = (under_way, done.written) else { return };
+        let result = match usize::try_from(done.result) {
+            Err(_) => Err(io::Error::from_raw_os_error(-done.result)),
+            Ok(n) if n == len => Ok(()),
+            Ok(_) => Err(io::ErrorKind::WriteZero.into()),
+        };
+        out.push(Event::Committed(Committed { slot: done.index as u16, memory, result }));
     }
 
     /// Gives the place of a closed connection to the next, once the kernel has ended everything of the old one.
@@ -372,6 +389,20 @@ impl Engine for UringEngine {
             self.ring.cancel(Op::Send, index);
         }
         self.release_if_over(index);
+    }
+
+    fn commit(&mut self, write: CommitWrite) {
+        let CommitWrite { slot, file, memory, len, offset } = write;
+        let Some(fd) = file.fd() else {
+            let result = Err(io::ErrorKind::Unsupported.into());
+            return self.stash.push(Event::Committed(Committed { slot, memory, result }));
+        };
+        self.ring.write(fd, memory, len, offset, slot.into());
+        let place = usize::from(slot);
+        if self.commits.len() <= place {
+            self.commits.resize_with(place + 1, || None);
+        }
+        self.commits[place] = Some((file, len));
     }
 
     fn shut_down_sending(&mut self, id: ConnId) {

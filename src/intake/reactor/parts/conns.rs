@@ -66,6 +66,8 @@ pub struct Conn {
     pub mark: u32,
     /// Records in chunks that have not come back.
     pub unacked: u64,
+    /// Those of them that went the direct way, past the commit log.
+    pub direct: u64,
     /// Its times.
     pub times: Times,
     /// What it received lately.
@@ -94,6 +96,7 @@ impl Conn {
             shut: false,
             mark: 0,
             unacked: 0,
+            direct: 0,
             times: Times::default(),
             share: Share::default(),
         }

@@ -27,6 +27,8 @@ pub struct Lane {
     pub number: u64,
     /// Input of a connection for which no chunk was free. It goes first, before other connections of the lane are served.
     pub rest: Option<Rest>,
+    /// What clients wait for in the open chunk is offered to the commit log again when one of its writes is over.
+    pub waits_for_log: bool,
 }
 
 /// Input that no chunk was free for.
@@ -135,11 +137,13 @@ impl Lane {
             unblocked_ns: 0,
             number: 1,
             rest: None,
+            waits_for_log: false,
         }
     }
 
     /// When its chunk is to be pushed though it is not full; `None`: it is empty.
     pub fn due_at(&self, linger_ns: u64) -> Option<u64> {
+        let linger_ns = if self.waits_for_log { 2 * linger_ns } else { linger_ns };
         self.open.as_ref().filter(|c| !c.is_empty()).map(|_| self.opened_ns + linger_ns)
     }
 

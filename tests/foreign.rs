@@ -18,7 +18,12 @@ fn config(engine: &str, io: &str, more: &str) -> String {
 }
 
 fn start(data: &Path) -> Server {
-    Server::with_config(data, &config("auto", "auto", ""))
+    start_with(data, "commit_log = \"off\"")
+}
+
+/// What is answered by the commit log is not in the segment yet, nor synced there: these tests are about what is.
+fn start_with(data: &Path, storage: &str) -> Server {
+    Server::with_config(data, &config("auto", "auto", storage))
 }
 
 /// A client that waits until its lines are durable.
@@ -160,6 +165,30 @@ fn a_file_that_others_cut_is_given_up_and_no_later_line_is_lost() {
     let server = start(&data);
     assert_eq!(server.metrics().sum("logweir_recovered_damaged_segments", ""), 5.0);
     has(&common::cat(&data), &["after 0", "after 4"]);
+}
+
+/// What only the commit log and memory have goes to the next segment, whatever others do to this one.
+#[test]
+fn a_foreign_change_takes_nothing_that_the_commit_log_has() {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    let mut server = start_with(&data, "commit_log = \"1MiB\"\nsync_interval = \"1h\"");
+    let logs = || server.metrics().sum("logweir_commit_logs", "");
+    if !common::is_awaited(|| logs() == 1.0) {
+        return common::skipped("a_foreign_change_takes_nothing_that_the_commit_log_has", "no commit log here");
+    }
+    let mut client = Client::of(&server);
+    client.durable(b"before\n");
+    assert!(server.metrics().sum("logweir_commit_log_records_total", "") >= 1.0);
+    server.cat();
+    let touched = current(&data);
+    OpenOptions::new().write(true).open(&touched).unwrap().set_len(0).unwrap();
+    client.durable(b"after\n");
+    await_another(&data, &touched);
+    has(&server.cat(), &["before", "after"]);
+    assert!(!server.stop().success(), "the file was changed");
+    let server = start(&data);
+    assert_eq!(lines_of(&server.cat()).len(), 2, "and the next start brings nothing again");
 }
 
 #[test]

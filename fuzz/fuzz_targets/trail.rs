@@ -9,7 +9,7 @@ use logweir_fuzz::segments::{header, record};
 
 /// Whole and of a known kind, looked at from outside.
 fn is_whole(record: &[u8]) -> bool {
-    record.len() == RECORD_LEN && (1..=6).contains(&record[0]) && crc32c(&record[..44]).to_le_bytes() == record[44..]
+    record.len() == RECORD_LEN && (1..=7).contains(&record[0]) && crc32c(&record[..44]).to_le_bytes() == record[44..]
 }
 
 fn read(bytes: &[u8]) -> Trail {

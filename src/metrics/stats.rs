@@ -186,6 +186,27 @@ pub struct ReactorCells {
     pub answers: AnswerCells,
     /// From receipt to acknowledgement.
     pub ack_latency: Histogram,
+    /// Of its commit log.
+    pub commit: CommitCells,
+}
+
+/// The counts of one commit log.
+#[derive(Debug, Default)]
+pub struct CommitCells {
+    /// 1 while small groups go to it.
+    pub in_use: Cell,
+    /// 1 once it was given up.
+    pub given_up: Cell,
+    /// Records that became durable.
+    pub records: Cell,
+    /// Bytes of their blocks.
+    pub bytes: Cell,
+    /// Blocks that cannot be written over yet.
+    pub used: Cell,
+    /// All its blocks.
+    pub blocks: Cell,
+    /// From the submission of a record to its completion.
+    pub latency: Histogram,
 }
 
 /// Padded.

@@ -161,6 +161,12 @@ impl Metrics {
         histogram(text, "logweir_write_seconds", "Time that one write to a segment took.", &write);
         let sync = self.shards.iter().map(|s| (s.index, &s.writer_stats.sync_latency)).collect::<Vec<_>>();
         histogram(text, "logweir_sync_seconds", "Time that one fdatasync of a segment took.", &sync);
+        let commits = self
+            .shards
+            .iter()
+            .flat_map(|s| s.reactors.iter().map(|r| (s.index, &r.stats.commit.latency)))
+            .collect::<Vec<_>>();
+        histogram(text, "logweir_commit_seconds", "Time that one write to a commit log took.", &commits);
         let acks = self
             .shards
             .iter()
@@ -200,6 +206,8 @@ fn describe() {
             "logweir_polled_instead_total",
             "Times that a connection was polled since every buffer for small reads was in use.",
         ),
+        ("logweir_commit_log_records_total", "Small groups of lines that became durable in a commit log."),
+        ("logweir_commit_log_written_bytes_total", "Bytes written to commit logs, in whole blocks."),
         ("logweir_own_log_lines_dropped_total", "Lines of logweir's own log that were not written, by reason."),
         ("logweir_appends_total", "Writes that appended to a segment."),
         ("logweir_appended_bytes_total", "Bytes appended to segments."),
@@ -239,6 +247,9 @@ fn describe() {
         ("logweir_buffer_bytes", "Bytes of all chunks of a shard, in use or not."),
         ("logweir_partial_line_bytes", "Memory held for lines that have not ended yet, in bytes."),
         ("logweir_ring_chunks", "Chunks that wait in the rings of a shard."),
+        ("logweir_commit_logs", "Commit logs that small groups of lines go to, one for each reactor at most."),
+        ("logweir_commit_logs_given_up", "Commit logs that were given up, because a write failed or took too long."),
+        ("logweir_commit_log_utilisation", "Share of a shard's commit logs that segments lack still, 0 to 1."),
         ("logweir_disk_full", "1 while a writer waits for room on a full disk."),
         ("logweir_stored_bytes", "Bytes of the files of a stream, as of the last segment that was sealed."),
         ("logweir_stored_segments", "Sealed segments of a stream."),
@@ -305,6 +316,8 @@ fn publish_shard(shard: &Shard) {
     count("logweir_backpressure_events_total", sum(&|r| r.backpressure_events.get()));
     count("logweir_partial_line_waits_total", sum(&|r| r.tail_waits.get()));
     count("logweir_polled_instead_total", sum(&|r| r.polled_instead.get()));
+    count("logweir_commit_log_records_total", sum(&|r| r.commit.records.get()));
+    count("logweir_commit_log_written_bytes_total", sum(&|r| r.commit.bytes.get()));
     for (refused, reason) in REFUSED {
         let value = sum(&|r| r.refused[refused as usize].get());
         counter!("logweir_connections_refused_total", "shard" => index.clone(), "reason" => reason).absolute(value);
@@ -334,6 +347,10 @@ fn publish_shard(shard: &Shard) {
     let level = |name: &'static str, value: f64| gauge!(name, "shard" => index.clone()).set(value);
     level("logweir_connections", sum(&|r| r.open.get()) as f64);
     level("logweir_partial_line_bytes", sum(&|r| r.tail_bytes.get()) as f64);
+    level("logweir_commit_logs", sum(&|r| r.commit.in_use.get()) as f64);
+    level("logweir_commit_logs_given_up", sum(&|r| r.commit.given_up.get()) as f64);
+    let used = sum(&|r| r.commit.used.get()) as f64;
+    level("logweir_commit_log_utilisation", used / (sum(&|r| r.commit.blocks.get()) as f64).max(1.0));
     level("logweir_disk_full", writer.full.get() as f64);
     level("logweir_buffer_bytes", shard.capacity_bytes() as f64);
     level("logweir_ring_chunks", shard.channels.iter().map(|c| c.ring.len()).sum::<usize>() as f64);

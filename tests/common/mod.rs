@@ -31,6 +31,18 @@ pub fn await_that(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// As [`await_that`]; false where it does not come in a few seconds.
+pub fn is_awaited(mut condition: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    while !condition() {
+        if start.elapsed() > PATIENCE / 6 {
+            return false;
+        }
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+    true
+}
+
 /// Says that a test could not run here, where CI collects it.
 pub fn skipped(test: &str, why: &str) {
     eprintln!("SKIPPED {test}: {why}");

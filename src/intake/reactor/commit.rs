@@ -5,7 +5,7 @@ use crate::host::mutants::mutant;
 use crate::intake::net::Engine;
 use crate::metrics::accounting::{Reason, Term};
 use crate::metrics::stats::Refused;
-use crate::pipeline::chunk::{Class, Level};
+use crate::pipeline::chunk::{Class, Level, Run};
 use crate::pipeline::commit::{Offer, Stamp, Told, Waiter};
 use crate::session::AckLevel;
 
@@ -34,6 +34,12 @@ impl<E: Engine> Reactor<E> {
             return false;
         };
         lane.waits_for_log = false;
+        // The lines of a connection stay in order, in the files and in what is acknowledged: none may be durable in the log while others
+        // before it are on the direct way.
+        let overtakes = |run: &Run| run.ticket.is_some_and(|t| self.conns.get(t.conn).is_some_and(|c| c.direct > 0));
+        if chunk.unlogged_runs().iter().any(overtakes) && !mutant!("logged_lines_overtake_direct_ones") {
+            return false;
+        }
         let stamp = Stamp { mono_ns: self.now, wall_ns: self.wall };
         match log.offer(chunk, lane.number, stamp) {
             Offer::Write(write) => self.engine.commit(write),
@@ -45,14 +51,12 @@ impl<E: Engine> Reactor<E> {
 
     /// Answers those whose lines are durable, and has the writer sync what the log needs to be synced.
     pub(super) fn tell_logged(&mut self) {
-        for waiter in std::mem::take(&mut self.deferred) {
-            self.tell_waiter(waiter, true);
-        }
         while let Some(told) = self.commit.as_mut().and_then(|log| log.next_told()) {
             self.tell_record(told);
         }
         let Some(log) = &mut self.commit else { return };
         log.free(self.now);
+        log.publish(&self.seat.shard.reactors[self.seat.index].stats.commit);
         if let Some(write) = log.mark(Stamp { mono_ns: self.now, wall_ns: self.wall }) {
             self.engine.commit(write);
         }
@@ -78,10 +82,6 @@ impl<E: Engine> Reactor<E> {
         let Waiter { ticket, lines, received_ns } = waiter;
         let (id, lines) = (ticket.conn, u64::from(lines));
         let Some(conn) = self.conns.get(id) else { return };
-        if is_durable && conn.direct > 0 && !mutant!("logged_lines_overtake_direct_ones") {
-            // Lines of the same connection are on the direct way, and it may be that only their number is told.
-            return self.deferred.push(waiter);
-        }
         conn.unacked -= lines;
         if is_durable {
             conn.session.reached(ticket.frame, AckLevel::Durable, lines);

@@ -186,7 +186,8 @@ impl<E: Engine> Reactor<E> {
             Event::Sent(sent) => self.sent(sent),
             Event::Committed(done) => {
                 if let Some(log) = &mut self.commit {
-                    log.completed(done, self.now);
+                    let cells = &self.seat.shard.reactors[self.seat.index].stats.commit;
+                    log.completed(done, self.now, cells);
                 }
             }
             Event::Woken => {}

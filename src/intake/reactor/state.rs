@@ -19,7 +19,7 @@ use crate::intake::net::Engine;
 use crate::intake::spread::Spread;
 use crate::metrics::accounting::Ledger;
 use crate::pipeline::chunk::{Chunk, ConnId, Level, Ticket};
-use crate::pipeline::commit::{CommitLog, Waiter};
+use crate::pipeline::commit::CommitLog;
 use crate::pipeline::control::{Control, Notice};
 use crate::pipeline::ring::Wake;
 use crate::pipeline::shard::Shard;
@@ -120,8 +120,6 @@ pub struct Reactor<E: Engine> {
     pub(super) told: Told,
     /// Where small groups become durable; `None`: by syncs of the segments only.
     pub(super) commit: Option<Box<CommitLog>>,
-    /// Whose lines are durable in it, and who waits for others of theirs that went the direct way.
-    pub(super) deferred: Vec<Waiter>,
     /// Time of this turn.
     pub(super) now: u64,
     pub(super) wall: u64,
@@ -151,7 +149,6 @@ impl<E: Engine> Reactor<E> {
             phase: Phase::default(),
             told: Told::default(),
             commit: None,
-            deferred: Vec::new(),
             now,
             wall: 0,
             engine: setup.engine,

@@ -24,6 +24,7 @@ use crate::log::commit::Named;
 use crate::log::commit::record::{self, BLOCK, Head, Part};
 use crate::log::disk::FixedFile;
 use crate::metrics::accounting::Tally;
+use crate::metrics::stats::CommitCells;
 use crate::pipeline::chunk::{Chunk, Ticket};
 use circle::Circle;
 use std::collections::VecDeque;
@@ -167,6 +168,8 @@ pub struct CommitLog {
     asked_for: u64,
     /// Average time of a write, in nanoseconds.
     average_ns: u64,
+    /// Bytes of the blocks of each slot's write.
+    writing: [u64; SLOTS],
 }
 
 impl Record {
@@ -196,6 +199,7 @@ impl CommitLog {
             is_over: false,
             asked_for: 0,
             average_ns: 0,
+            writing: [0; SLOTS],
         })
     }
 
@@ -288,12 +292,13 @@ impl CommitLog {
             told: None,
         });
         self.place.progress.set_next(self.next);
+        self.writing[usize::from(slot) % SLOTS] = len as u64;
         let offset = u64::from(start) * BLOCK as u64;
         Some(CommitWrite { slot, file: Arc::clone(&self.place.file), memory, len, offset })
     }
 
     /// Takes the end of a write.
-    pub fn completed(&mut self, done: Committed, now_ns: u64) {
+    pub fn completed(&mut self, done: Committed, now_ns: u64, cells: &CommitCells) {
         let Committed { slot, memory, result } = done;
         self.spare.push((slot, memory));
         let Some(record) = self.records.iter_mut().find(|r| r.slot == slot && r.state == State::Writing) else {
@@ -304,6 +309,9 @@ impl CommitLog {
         if let Err(error) = result {
             self.give_up(&format!("a write failed: {error}"));
         } else {
+            cells.records.add(1);
+            cells.bytes.add(self.writing[usize::from(slot) % SLOTS]);
+            cells.latency.record(took);
             self.average_ns = (self.average_ns * (AVERAGED - 1) + took) / AVERAGED;
             let direct = self.place.direct_ns;
             if direct > 0 && self.average_ns > 8 * direct {
@@ -370,6 +378,14 @@ impl CommitLog {
             }
         }
         None
+    }
+
+    /// Publishes how it stands.
+    pub fn publish(&self, cells: &CommitCells) {
+        cells.in_use.set(u64::from(!self.is_over));
+        cells.given_up.set(u64::from(self.is_over));
+        cells.used.set(self.circle.in_use().into());
+        cells.blocks.set(self.circle.blocks().into());
     }
 
     /// True if nobody waits to be told anything.

@@ -357,6 +357,9 @@ impl SealedParts {
             let error = io::Error::other("an earlier sync of it failed");
             return Err(LogError::Io { what: "sync", path, error });
         }
+        if let Some(ahead) = segment.trail.sync_ahead() {
+            ahead.sync();
+        }
         segment.file.sync_data().context("sync", &path)?;
         if !segment.file.is_at(&path).context("look at", &path)? {
             return Err(LogError::Foreign { path, what: Foreign::Gone });

@@ -13,6 +13,7 @@ use crate::log::checksum::crc32c_joined;
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Records kept in memory before they are flushed: 16 KiB.
 const PENDING_LIMIT: usize = 341 * RECORD_LEN;
@@ -70,8 +71,28 @@ pub struct TrailWriter {
     flush_at: Option<u64>,
     flushed: u64,
     broken: bool,
+    /// A sync of it on another thread has failed.
+    sync_failed: Arc<AtomicBool>,
+    /// What was noted ahead is in the kernel, and was not synced since.
+    has_ahead: bool,
     /// Somebody else has changed it.
     foreign: bool,
+}
+
+/// A sync of a trail that is to go before that of its segment: what the segment contains of a commit log is known by the trail only, and
+/// would be brought again after a power cut.
+pub struct SyncAhead {
+    file: Arc<dyn DiskFile>,
+    failed: Arc<AtomicBool>,
+}
+
+impl SyncAhead {
+    /// Syncs. If that fails, the trail is given up: then lines may be brought twice, and none is lost.
+    pub fn sync(&self) {
+        if self.file.sync_data().is_err() {
+            self.failed.store(true, Ordering::SeqCst);
+        }
+    }
 }
 
 impl TrailWriter {
@@ -88,6 +109,8 @@ impl TrailWriter {
             flush_at: None,
             flushed: 0,
             broken: false,
+            sync_failed: Arc::default(),
+            has_ahead: false,
             foreign: false,
         }
     }
@@ -118,7 +141,7 @@ impl TrailWriter {
     /// When [`TrailWriter::flush_if_due`] has something to do, in monotonic nanoseconds; `None`: not before another mark.
     #[must_use]
     pub fn flush_at(&self) -> Option<u64> {
-        self.flush_at.filter(|_| !self.broken)
+        self.flush_at.filter(|_| !self.is_broken())
     }
 
     /// Flushes marks that have waited for long enough. Not where somebody waits for an answer: nobody is answered sooner for it.
@@ -151,7 +174,20 @@ impl TrailWriter {
     /// As [`TrailWriter::flush`].
     pub fn push_ahead(&mut self, records: &[Record]) -> io::Result<()> {
         records.iter().for_each(|record| self.keep(record));
-        self.append_kept()
+        self.append_kept()?;
+        self.has_ahead = true;
+        Ok(())
+    }
+
+    /// The sync that must go before the next one of the segment, if there is any.
+    pub fn sync_ahead(&mut self) -> Option<SyncAhead> {
+        let is_due = std::mem::take(&mut self.has_ahead) && !self.is_broken();
+        is_due.then(|| SyncAhead { file: Arc::clone(&self.file), failed: Arc::clone(&self.sync_failed) })
+    }
+
+    /// Nothing more is written to it.
+    fn is_broken(&self) -> bool {
+        self.broken || self.sync_failed.load(Ordering::SeqCst)
     }
 
     fn write(&mut self, next: Joined) {
@@ -197,7 +233,7 @@ impl TrailWriter {
         if self.pending.len() + RECORD_LEN > PENDING_LIMIT {
             self.make_room();
         }
-        if !self.broken {
+        if !self.is_broken() {
             record.append_to(&mut self.pending);
         }
     }
@@ -219,7 +255,7 @@ impl TrailWriter {
     }
 
     fn append_pending(&mut self) -> io::Result<()> {
-        if self.broken {
+        if self.is_broken() {
             return Err(io::Error::other("the trail had been given up"));
         }
         if self.pending.is_empty() {
@@ -234,7 +270,7 @@ impl TrailWriter {
 
     /// As [`TrailWriter::append_pending`], without a look at the name.
     fn append_kept(&mut self) -> io::Result<()> {
-        if self.broken {
+        if self.is_broken() {
             return Err(io::Error::other("the trail had been given up"));
         }
         if foreign::length(&*self.file, self.flushed)?.is_some() {

@@ -4,7 +4,7 @@ use crate::common::ledger::{self, Dice, Findings, Watch, clear, row};
 use crate::common::{Server, await_that, scratch, skipped};
 use crate::fuse::Mounted;
 use crate::kills::killed_early;
-use crate::load::{Client, ENGINES, accounts, config, four, under_load};
+use crate::load::{Client, ENGINES, accounts, await_commit_log, config, four, under_load};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -37,6 +37,7 @@ fn cut(mounted: &mut Mounted, dir: &Path, text: &str, dice: &mut Dice, seen: &mu
         .trim()
         .to_string();
     let watch = Watch::over(server.admin.unwrap(), server.pid());
+    seen.logged += u64::from(await_commit_log(&server));
     let moment = dice.below(3_000_000 / longest);
     let before = under_load(&mut server, &clients, |server| {
         await_that("acknowledgements", || ledger::acked_in_all(accounts(&clients)) > moment);
@@ -74,6 +75,8 @@ struct Seen {
     in_recovery: u64,
     damaged: u64,
     mode: String,
+    /// Cuts of servers whose small groups went to a commit log.
+    logged: u64,
 }
 
 #[test]
@@ -100,8 +103,9 @@ fn durable_lines_survive_a_file_system_that_forgets() {
         assert!(!mounted.disk.knobs.synced_after_failure.load(Ordering::SeqCst));
         assert!(seen.memory.own_kib << 10 <= seen.cap, "{:?} of {}", seen.memory, seen.cap);
         let note = format!(
-            "and {} cuts during recovery; {}; {} KiB moved to .torn",
+            "and {} cuts during recovery; {} with a commit log; {}; {} KiB moved to .torn",
             seen.in_recovery,
+            seen.logged,
             seen.mode,
             seen.torn_bytes >> 10
         );

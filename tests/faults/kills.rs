@@ -2,7 +2,7 @@
 
 use crate::common::ledger::{self, Account, Dice, Findings, Watch, clear, row};
 use crate::common::{self, BINARY, Server, await_that, scratch};
-use crate::load::{Client, ENGINES, MODES, accounts, config, under_load};
+use crate::load::{Client, ENGINES, MODES, accounts, await_commit_log, config, under_load};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -49,6 +49,7 @@ fn rounds(Case { test, listener, ack }: Case) {
         let data = dir.path().join("data");
         let text = config(engine, io, ack, "segment_size = \"2MiB\"\nsync_interval = \"10ms\"\n");
         let (mut found, mut memory, mut cap) = (Findings::default(), ledger::Memory::default(), 0);
+        let mut logged = 0;
         for round in 0..kills {
             let mut dice = Dice::new(test, (which as u64) << 20 | round);
             // Lines so long that batches are large enough for direct writes, and short ones.
@@ -60,6 +61,7 @@ fn rounds(Case { test, listener, ack }: Case) {
             let start_time = begun.elapsed();
             cap = ledger::memory_cap(&server.introduction);
             let watch = Watch::over(server.admin.unwrap(), server.pid());
+            logged += u64::from(ack == "durable" && await_commit_log(&server));
             let moment = dice.below(1_000_000 / longest);
             let before = under_load(&mut server, &clients, |server| {
                 await_that("acknowledgements", || ledger::acked_in_all(accounts(&clients)) > moment);
@@ -82,7 +84,7 @@ fn rounds(Case { test, listener, ack }: Case) {
         }
         assert!(memory.own_kib << 10 <= cap, "{memory:?} of {cap}");
         let variant = format!("{listener}, {ack}, {engine}, {io}");
-        let note = format!("and {} kills during recovery", kills * KILLS_IN_RECOVERY);
+        let note = format!("and {} kills during recovery; {logged} with a commit log", kills * KILLS_IN_RECOVERY);
         row("kill -9", &variant, kills, &found, Some((memory, cap)), &note);
     }
 }

@@ -11,6 +11,8 @@ pub const MODES: [&str; 4] = ["append", "dontcache", "direct", "auto"];
 
 /// Little memory, small segments, and three listeners: `lines` with counts, `web`, and `plain` without a promise.
 pub fn config(engine: &str, io: &str, ack: &str, storage: &str) -> String {
+    // So small that it is full now and then.
+    let commit_log = if engine == "io_uring" { "1MiB" } else { "auto" };
     format!(
         "engine = \"{engine}\"
 [buffer]
@@ -20,6 +22,7 @@ max_connections = 64
 [storage]
 io = \"{io}\"
 reserve_step = \"1MiB\"
+commit_log = \"{commit_log}\"
 {storage}
 [listener.lines]
 address = \"tcp://127.0.0.1:0\"
@@ -102,6 +105,12 @@ fn hold_to_ledger(admin: std::net::SocketAddr, clients: &[Client]) {
     let written = metrics.sum("logweir_written_lines", "") + metrics.sum("logweir_at_risk_lines_total", "");
     let safe = if clients.iter().all(|c| c.durable) { durable } else { durable + written };
     assert!(safe >= acked, "acknowledged {acked}, but counted {durable} durable and {written} written");
+}
+
+/// Waits until small groups go to a commit log, where the configuration asks for one. Says whether they do.
+pub fn await_commit_log(server: &Server) -> bool {
+    let is_asked_for = server.metrics().sum("logweir_engine_info", "io_uring") > 0.0;
+    is_asked_for && common::is_awaited(|| server.metrics().sum("logweir_commit_logs", "") > 0.0)
 }
 
 /// Sends exactly so many lines, ends the connection, and waits until the server has read them all.

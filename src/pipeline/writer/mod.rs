@@ -376,8 +376,9 @@ impl Writer {
             let (id, path, file, len) = (active.id, active.path.clone(), Arc::clone(&active.file), active.len());
             let failed = Arc::clone(&active.sync_failed);
             active.trail().cut();
+            let ahead = active.trail().sync_ahead();
             stream.syncing = Some((stream.fresh.take(), len));
-            self.steward.submit(Job::Sync { stream: stream.index, id, path, file, len, failed });
+            self.steward.submit(Job::Sync { stream: stream.index, id, path, file, len, ahead, failed });
         }
     }
 

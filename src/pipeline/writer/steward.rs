@@ -9,6 +9,7 @@ use crate::log::foreign::still_there;
 use crate::log::names::SegmentId;
 use crate::log::segment::{SealedParts, Segment, Stamp};
 use crate::log::stream_dir::StreamDir;
+use crate::log::trail_writer::SyncAhead;
 use crate::pipeline::sleep::{Sleep, Waker};
 use crossbeam_queue::ArrayQueue;
 use std::io;
@@ -40,6 +41,8 @@ pub enum Job {
         file: Arc<dyn DiskFile>,
         /// Bytes that were written by now.
         len: u64,
+        /// The sync of its trail that goes before.
+        ahead: Option<SyncAhead>,
         /// To be set if it fails: a seal job may be waiting behind this one.
         failed: Arc<AtomicBool>,
     },
@@ -110,8 +113,9 @@ pub trait Steward: Send {
 pub fn work(job: Job, clock: &dyn Clock, mut done: impl FnMut(Done)) {
     match job {
         Job::Prepare { stream, dir } => done(Done::Prepared { stream, result: dir.prepare().map(Box::new) }),
-        Job::Sync { stream, id, path, file, len, failed } => {
+        Job::Sync { stream, id, path, file, len, ahead, failed } => {
             let start = clock.mono_ns();
+            ahead.iter().for_each(SyncAhead::sync);
             let result = sync_linked(&*file, &path, len);
             failed.store(result.is_err(), Ordering::SeqCst);
             done(Done::Synced { stream, id, took_ns: clock.mono_ns().saturating_sub(start), result });

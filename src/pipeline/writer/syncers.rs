@@ -5,6 +5,7 @@ use super::steward::sync_linked;
 use crate::host::clock::Clock;
 use crate::log::LogError;
 use crate::log::disk::DiskFile;
+use crate::log::trail_writer::SyncAhead;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -22,6 +23,8 @@ pub struct Wanted {
     pub path: PathBuf,
     /// Bytes that it must have.
     pub len: u64,
+    /// The sync of its trail that goes before.
+    pub ahead: Option<SyncAhead>,
 }
 
 /// The result of a sync.
@@ -40,6 +43,7 @@ pub trait Syncers: Send {
 
 fn sync_one(wanted: &Wanted, clock: &dyn Clock) -> Synced {
     let start = clock.mono_ns();
+    wanted.ahead.iter().for_each(SyncAhead::sync);
     let result = sync_linked(&*wanted.file, &wanted.path, wanted.len);
     Synced { took_ns: clock.mono_ns().saturating_sub(start), result }
 }

@@ -57,7 +57,9 @@ impl Writer {
                 let _ = active.trail().sync();
             }
             indices.push(index);
-            wanted.push(Wanted { file: Arc::clone(&active.file), path: active.path.clone(), len: active.len() });
+            let ahead = active.trail().sync_ahead();
+            let (file, path, len) = (Arc::clone(&active.file), active.path.clone(), active.len());
+            wanted.push(Wanted { file, path, len, ahead });
         }
         let (mut failed, asked) = (Vec::new(), indices.len());
         for (index, Synced { took_ns, result }) in indices.into_iter().zip(self.syncers.sync(wanted)) {

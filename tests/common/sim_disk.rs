@@ -193,6 +193,13 @@ impl SimDisk {
         }
     }
 
+    /// Every name is durable from here on, and every byte, and the page cache stays.
+    pub fn sync_all_names(&self) {
+        let mut state = self.lock();
+        state.inodes.iter_mut().for_each(Inode::flush);
+        state.durable_names = state.names.clone();
+    }
+
     /// Unmounts in order and mounts again: everything is there, in a page cache that remembers nothing.
     pub fn remount(&self) {
         let mut state = self.lock();

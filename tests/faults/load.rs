@@ -70,6 +70,7 @@ pub fn accounts(clients: &[Client]) -> impl Iterator<Item = &Account> + Clone {
 pub fn under_load<T>(server: &mut Server, clients: &[Client], fault: impl FnOnce(&mut Server) -> T) -> T {
     let over = AtomicBool::new(false);
     let admin = server.admin.unwrap();
+    await_commit_log(server);
     std::thread::scope(|scope| {
         for Client { listener, account, .. } in clients {
             let Ok(stream) = TcpStream::connect(server.address(listener)) else { continue }; // it may be gone already
@@ -109,8 +110,10 @@ fn hold_to_ledger(admin: std::net::SocketAddr, clients: &[Client]) {
 
 /// Waits until small groups go to a commit log, where the configuration asks for one. Says whether they do.
 pub fn await_commit_log(server: &Server) -> bool {
-    let is_asked_for = server.metrics().sum("logweir_engine_info", "io_uring") > 0.0;
-    is_asked_for && common::is_awaited(|| server.metrics().sum("logweir_commit_logs", "") > 0.0)
+    let scrape = || server.admin.and_then(ledger::scrape);
+    let is_asked_for = scrape().is_some_and(|m| m.sum("logweir_engine_info", "io_uring") > 0.0);
+    let is_there = || scrape().is_none_or(|m| m.sum("logweir_commit_logs", "") > 0.0);
+    is_asked_for && common::is_awaited(is_there) && scrape().is_some()
 }
 
 /// Sends exactly so many lines, ends the connection, and waits until the server has read them all.

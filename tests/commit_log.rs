@@ -1,0 +1,191 @@
+//! Recovery of commit logs on a disk in memory: what no segment has is brought into one, once, whatever interrupts it.
+
+mod common;
+
+use common::sim_disk::{Chance, SimDisk};
+use logweir::host::clock::{BootId, Clock};
+use logweir::log::LogError;
+use logweir::log::commit::generation::Generation;
+use logweir::log::commit::record::{BLOCK, Head, Part, encode};
+use logweir::log::commit::recover::{Around, Brought, recover};
+use logweir::log::commit::{self, Named};
+use logweir::log::disk::{Caching, Disk};
+use logweir::log::recover::recover_dir;
+use logweir::log::segment::{AppendOptions, Stamp};
+use logweir::log::stream_dir::StreamDir;
+use std::io::IoSlice;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const DATA: &str = "/data";
+
+#[derive(Clone, Copy)]
+struct StoppedClock;
+
+impl Clock for StoppedClock {
+    fn mono_ns(&self) -> u64 {
+        1
+    }
+    fn wall_ns(&self) -> u64 {
+        1
+    }
+    fn boot_id(&self) -> BootId {
+        [1; 16]
+    }
+}
+
+struct Setup {
+    disk: SimDisk,
+}
+
+impl Setup {
+    fn new() -> Setup {
+        let setup = Setup { disk: SimDisk::new() };
+        Generation { number: 7, ..Generation::default() }.begin(&setup.disk, Path::new(DATA)).unwrap();
+        setup
+    }
+
+    fn disk(&self) -> Arc<dyn Disk> {
+        Arc::new(self.disk.clone())
+    }
+
+    /// Writes a record to the log of a reactor, at a block of it.
+    fn log(&self, reactor: u16, block: usize, head: Head, parts: &[Part<'_>]) {
+        let path = commit::path(Path::new(DATA), reactor);
+        let is_new = self.disk().size_of(&path).is_err();
+        let file = self.disk.fixed(&path, is_new.then_some(16 * BLOCK as u64)).unwrap();
+        let mut memory = vec![0; BLOCK];
+        let len = encode(&mut memory, &head, parts).unwrap();
+        file.write_at(&memory[..len], (block * BLOCK) as u64).unwrap();
+    }
+
+    fn recover(&self) -> Result<Brought, LogError> {
+        let (disk, clock): (_, Arc<dyn Clock>) = (self.disk(), Arc::new(StoppedClock));
+        for stream in ["a", "b"] {
+            recover_dir(&*disk, &*clock, &Path::new(DATA).join(stream), false)?;
+        }
+        let around = Around { disk: &disk, clock: &clock, data_dir: Path::new(DATA), sealed_dir: None, node: [7; 16] };
+        let (generation, brought) = recover(&around)?;
+        assert_eq!(generation, 7);
+        Ok(brought)
+    }
+
+    /// What readers see of a stream.
+    fn text(&self, stream: &str) -> String {
+        let of = |(path, _): &(PathBuf, Vec<u8>)| path.starts_with(Path::new(DATA).join(stream));
+        let files = self.disk.contents(".log").into_iter().chain(self.disk.contents(".log.active"));
+        files.filter(of).map(|(_, bytes)| String::from_utf8(bytes).unwrap()).collect()
+    }
+
+    /// A segment of a stream that a crash left active, with these lines, of which the trail names what is in the logs.
+    fn segment(&self, stream: &str, lines: &[u8], named: &[Named]) {
+        let dir = StreamDir::open(self.disk(), Arc::new(StoppedClock), Path::new(DATA), [7; 16], stream, 0, 0).unwrap();
+        let mut segment = dir.begin_first().unwrap();
+        let options = AppendOptions { large: Caching::Keep, reserve_step: 0 };
+        let count = lines.iter().filter(|b| **b == b'\n').count() as u64;
+        // A call may take fewer bytes than offered; `append` makes as many as it needs.
+        segment.append(&[IoSlice::new(lines)], count, options, Stamp::default(), named, || 0).unwrap();
+    }
+}
+
+fn head(reactor: u16, sequence: u64, mono_ns: u64) -> Head {
+    Head { generation: 7, reactor, shard: 0, sequence, freed_to: 1, mono_ns, wall_ns: 5 }
+}
+
+fn part<'a>(stream: &'a str, text: &'a str) -> Part<'a> {
+    Part { stream, listener: 0, lines: text.lines().count() as u32, bytes: text.as_bytes() }
+}
+
+/// Two logs, one of a reactor that is not configured any more; a part of them in a segment already.
+fn filled() -> Setup {
+    let setup = Setup::new();
+    setup.log(0, 0, head(0, 1, 10), &[part("a", "a1\na2\n"), part("b", "b1\n")]);
+    setup.log(9, 0, head(9, 1, 20), &[part("a", "a3\n")]);
+    setup.log(0, 1, head(0, 2, 30), &[part("b", "b2\n"), part("a", "a4\n")]);
+    setup.log(9, 1, head(9, 2, 40), &[part("a", "a5\na6\n")]);
+    // Of another run, and behind a hole: nobody was told of it.
+    setup.log(0, 2, Head { generation: 6, ..head(0, 3, 50) }, &[part("a", "stale\n")]);
+    setup.log(9, 2, head(9, 4, 60), &[part("a", "behind a hole\n")]);
+    setup.segment("a", b"a1\na2\nplain\n", &[Named { generation: 7, reactor: 0, through: 1 }]);
+    setup
+}
+
+#[test]
+fn what_no_segment_has_is_brought_once_and_in_order() {
+    let setup = filled();
+    let brought = setup.recover().unwrap();
+    assert_eq!((brought.segments, brought.lines), (2, 6));
+    assert_eq!(setup.text("a"), "a1\na2\nplain\na3\na4\na5\na6\n");
+    assert_eq!(setup.text("b"), "b1\nb2\n");
+    assert_eq!(setup.recover().unwrap(), Brought::default(), "and not again");
+    for stream in ["a", "b"] {
+        let report = logweir::log::verify::stream(&setup.disk, Path::new(DATA), stream).unwrap();
+        assert_eq!(report.problems, []);
+    }
+}
+
+#[test]
+fn an_interrupted_recovery_shows_nothing_twice_and_loses_nothing() {
+    for power in [true, false] {
+        for n in 0..1000 {
+            assert!(n < 999, "recovery does not end");
+            let setup = filled();
+            setup.disk.sync_all_names();
+            setup.disk.fail_at(n, libc::EIO);
+            let first = setup.recover();
+            let is_over = setup.disk.heal();
+            if !power {
+                setup.disk.power_cut(&mut Chance::new(n));
+            }
+            setup.recover().unwrap();
+            let a = setup.text("a");
+            let logged: String = a.lines().filter(|l| *l != "plain").map(|l| format!("{l}\n")).collect();
+            assert_eq!(logged, "a1\na2\na3\na4\na5\na6\n", "call {n}, {first:?}");
+            assert_eq!(setup.text("b"), "b1\nb2\n", "call {n}, {first:?}");
+            if is_over {
+                assert!(n > 20 && first.is_ok());
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_keeps_the_logs_for_the_next_start() {
+    let setup = filled();
+    setup.recover().unwrap();
+    let setup_full = filled();
+    setup_full.disk.set_full(true);
+    let error = setup_full.recover().unwrap_err();
+    assert!(error.is_full(), "{error}");
+    setup_full.disk.set_full(false);
+    assert_eq!(setup_full.recover().unwrap().lines, 6);
+    assert_eq!(setup_full.text("a"), setup.text("a"));
+}
+
+#[test]
+fn a_log_that_ended_in_order_is_not_looked_at() {
+    let setup = filled();
+    Generation { number: 7, is_empty: true, ..Generation::default() }.begin(&setup.disk, Path::new(DATA)).unwrap();
+    assert_eq!(setup.recover().unwrap(), Brought::default());
+}
+
+/// The process died in the middle of a write: of what the log brings again nothing is shown from there.
+#[test]
+fn half_a_write_with_logged_lines_is_put_aside() {
+    let setup = Setup::new();
+    setup.log(0, 0, head(0, 1, 10), &[part("a", "a1\na2\na3\n")]);
+    setup.segment("a", b"a1\na2\na3\n", &[Named { generation: 7, reactor: 0, through: 1 }]);
+    let (path, _) = setup.disk.contents(".log.active").remove(0);
+    setup.disk().open(&path).unwrap().truncate(7).unwrap();
+    assert_eq!(setup.recover().unwrap().lines, 3);
+    assert_eq!(setup.text("a"), "a1\na2\na3\n");
+}
+
+/// Somebody has deleted the note of the generation: the records say which it was.
+#[test]
+fn without_its_note_the_last_generation_is_found() {
+    let setup = filled();
+    setup.disk.remove(&Path::new(DATA).join(".logweir/generation")).unwrap();
+    assert_eq!(setup.recover().unwrap().lines, 6);
+}

@@ -3,9 +3,11 @@
 use super::{BAD_CONFIGURATION, ConfigArgs, bad_configuration, cannot_start, warn_of_near_misses};
 use crate::config::Options;
 use crate::config::checked::StreamSettings;
+use crate::config::commit_log::CommitLogSize;
 use crate::host::output::{self, complain, say};
 use crate::intake::listener::ListenerOptions;
 use crate::intake::reactor;
+use crate::log::commit::AUTO_BYTES;
 use crate::log::seekable::MEMORY;
 use crate::pipeline::chunk::Class;
 use crate::server::{self, Certificates, StartError, rehearsal};
@@ -99,6 +101,15 @@ fn explain(options: &Options) {
         options.engine
     );
     say!("  place them: {}", placement.plan);
+    if options.memory.has_commit_log {
+        let bytes = match options.commit_log {
+            CommitLogSize::Bytes(bytes) => bytes,
+            CommitLogSize::Auto | CommitLogSize::Off => AUTO_BYTES,
+        };
+        let logs = placement.shards * placement.reactors_per_shard;
+        let if_it_pays = if options.commit_log == CommitLogSize::Auto { ", if it is quicker than a sync" } else { "" };
+        say!("  make small groups durable in {logs} commit log(s) of {}, with io_uring{if_it_pays}", Size(bytes));
+    }
     let for_connections = options.max_connections * reactor::bytes_per_connection(&options.listeners);
     let for_all = options.memory.total() + for_connections;
     say!("  use up to {} of memory, and a few MiB for the program:", Size(for_all as u64));

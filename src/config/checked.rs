@@ -1,6 +1,7 @@
 //! The second stage of a configuration: applies defaults, checks ranges and rules, and makes one struct of options for each
 //! module.
 
+use super::commit_log::CommitLogSize;
 use super::document::Written as Read;
 use super::listener::{Surroundings, Written};
 use super::memory::{MemoryPlan, Needs};
@@ -8,8 +9,6 @@ use super::raw::{self, Compress, Count, EngineChoice, Io, LogFormat, LogLevel, P
 use crate::host::address::Address;
 use crate::host::topology::{Live, Machine, Pinning, Plan, Wanted};
 use crate::intake::listener::{ListenerOptions, WhenFull};
-use crate::log::commit::AUTO_BYTES;
-use crate::log::commit::record::BLOCK;
 use crate::log::names::is_stream_name;
 use crate::log::real_disk::FileAccess;
 use crate::pipeline::chunk::{Class, Level};
@@ -68,17 +67,6 @@ pub struct Options {
     pub streams: Vec<StreamSettings>,
     /// The listeners, sorted by name.
     pub listeners: Vec<ListenerOptions>,
-}
-
-/// `storage.commit_log`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CommitLogSize {
-    /// None: durable answers come by syncs of the segments.
-    Off,
-    /// One for each reactor, where the engine and the file system can have it and it pays.
-    Auto,
-    /// One for each reactor, of so many bytes, where the engine and the file system can have it.
-    Bytes(u64),
 }
 
 /// Threads and cores.
@@ -414,25 +402,6 @@ impl Check<'_> {
                 .error("storage.sealed_dir", "expected a directory outside of data_dir that does not contain it"));
         }
         Ok(Some(path))
-    }
-
-    fn commit_log(&self, raw: Option<raw::CommitLog>) -> CommitLogSize {
-        const KEY: &str = "storage.commit_log";
-        let in_words = |text: &str| self.places.in_force(KEY, Some(format!("\"{text}\"")));
-        match raw {
-            None | Some(raw::CommitLog::Word(raw::CommitLogWord::Auto)) => {
-                in_words("auto");
-                CommitLogSize::Auto
-            }
-            Some(raw::CommitLog::Word(raw::CommitLogWord::Off)) => {
-                in_words("off");
-                CommitLogSize::Off
-            }
-            Some(raw::CommitLog::Bytes(size)) => {
-                let bytes = self.places.size(KEY, Some(size), AUTO_BYTES, 1 << 20, 1 << 30);
-                CommitLogSize::Bytes(bytes.next_multiple_of(BLOCK as u64))
-            }
-        }
     }
 
     fn placement(&self, raw: &raw::Placement) -> Placement {

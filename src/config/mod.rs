@@ -3,6 +3,7 @@
 
 mod access;
 pub mod checked;
+pub mod commit_log;
 mod document;
 mod in_force;
 mod listen;

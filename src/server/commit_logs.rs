@@ -2,7 +2,7 @@
 
 use super::error::StartError;
 use crate::config::Options;
-use crate::config::checked::CommitLogSize;
+use crate::config::commit_log::CommitLogSize;
 use crate::host::sys::{Piece, Ring, pieces};
 use crate::log::commit;
 use crate::log::commit::generation::Generation;
@@ -50,7 +50,11 @@ impl CommitLogs {
         streams: usize,
     ) -> Result<CommitLogs, StartError> {
         let start = Instant::now();
-        let (last, brought) = recover::recover(around)?;
+        let (last, brought) = recover::recover(around).inspect_err(|error| {
+            if error.is_full() {
+                tracing::error!("lines that are only in the commit logs find no room in segments: the logs stay as they are until a start finds room");
+            }
+        })?;
         if brought.segments > 0 {
             let ms = start.elapsed().as_millis() as u64;
             tracing::info!(

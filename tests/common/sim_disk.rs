@@ -6,8 +6,10 @@
 //! the order of the writes, and each changed name as it was or as it is. A failed sync marks pages clean whether or not they
 //! were written, as Linux does: syncing again succeeds, and the data are not there.
 
+mod fixed;
 mod inode;
 
+use fixed::SimFixed;
 use inode::{Inode, PAGE};
 use logweir::log::disk::{Caching, Disk, DiskFile, FixedFile};
 use logweir::log::verify::{Content, Files};
@@ -393,34 +395,6 @@ impl Disk for SimDisk {
 
     fn mount_id(&self, _dir: &Path) -> u64 {
         self.lock().mount
-    }
-}
-
-/// A file of fixed size. What is written is on the platter. No hook is called: nobody waits in a call for it.
-struct SimFixed {
-    disk: SimDisk,
-    inode: usize,
-}
-
-impl FixedFile for SimFixed {
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let mut state = self.disk.lock();
-        state.calls += 1;
-        let failed = match &mut state.fail_at {
-            Some((0, errno)) => Some(*errno),
-            Some((n, _)) => {
-                *n -= 1;
-                None
-            }
-            None => None,
-        };
-        let mut rest = bytes;
-        if failed.is_some() {
-            (state.fail_at, state.failures) = (None, state.failures + 1);
-            rest = &bytes[..state.chance.below(bytes.len() as u64 / 512) as usize * 512];
-        }
-        state.inodes[self.inode].write_through(offset as usize, rest);
-        failed.map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(errno)))
     }
 }
 

@@ -49,6 +49,7 @@ impl Reloading {
     }
 
     fn cat(&self, stream: &str) -> Vec<u8> {
+        self.server.cat(); // what was answered is in the segments
         let dir = self.server.data_dir.to_str().unwrap();
         common::logweir(&["cat", "-s", stream, "--data-dir", dir]).stdout
     }

@@ -257,7 +257,7 @@ pub fn sound(input: &mut Bytes<'_>) -> (Names, Vec<Sound>) {
             let bytes = batch(input);
             let (a, b) = bytes.split_at(input.below(bytes.len()));
             let mut slices = [IoSlice::new(a), IoSlice::new(b)];
-            segment.append(&mut slices, lines(&bytes).into(), options, stamp, || 1 << 30).expect("there is room");
+            segment.append(&mut slices, lines(&bytes).into(), options, stamp, &[], || 1 << 30).expect("there is room");
             content.extend_from_slice(&bytes);
             segment.secure_trail(true).expect("there is room");
             if input.coin() {

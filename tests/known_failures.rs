@@ -167,7 +167,7 @@ fn foreign_files_in_the_data_directory_are_left_alone() {
 fn tiny_lines_with_a_sync_each_make_no_trail_larger_than_they_are() {
     let dir = scratch();
     let data = dir.path().join("data");
-    let config = "[placement]\nshards = 1\n[listener.lines]\naddress = \"tcp://127.0.0.1:0\"\nreply = \"count\"\n";
+    let config = "[placement]\nshards = 1\n[storage]\ncommit_log = \"off\"\n[listener.lines]\naddress = \"tcp://127.0.0.1:0\"\nreply = \"count\"\n";
     let mut server = Server::with_config(&data, config);
     let mut client = server.connect();
     let mut counts = BufReader::new(client.try_clone().unwrap()).lines();
@@ -177,9 +177,8 @@ fn tiny_lines_with_a_sync_each_make_no_trail_larger_than_they_are() {
         client.write_all(b"\n").unwrap();
         assert_eq!(counts.next().unwrap().unwrap(), n.to_string());
     }
-    // Ten records a second, two more for each flush, and what a slow machine adds; with a commit log one for each append, which comes
-    // after `buffer.linger` (5 ms).
-    let records = 20 + (15 + 200) * (1 + since.elapsed().as_secs());
+    // Ten records a second, two more for each flush, and what a slow machine adds.
+    let records = 20 + 15 * since.elapsed().as_secs();
     let size = |n: usize| std::fs::metadata(data.join(format!("default/000-000000000{n}.trail"))).unwrap().len();
     server.kill();
     assert!(size(1) <= 80 + 48 * records, "{} bytes of trail", size(1));

@@ -56,6 +56,7 @@ pub const NAMES: &[&str] = &[
     "replayed_though_there",
     "not_replayed_though_missing",
     "logged_lines_forgotten_by_a_full_disk",
+    "logged_on_a_full_disk",
     "trail_names_nothing",
     "half_a_logged_write_kept",
     "logged_lines_overtake_direct_ones",

@@ -68,8 +68,8 @@ pub trait Disk: Send + Sync + 'static {
     fn can_bypass_cache(&self, _dir: &Path) -> bool {
         false
     }
-    /// Opens a file of fixed size whose blocks are overwritten past the page cache. With `make`, it gets this many bytes first, all of
-    /// them written and synced, its directory entry too.
+    /// Opens a file of fixed size whose blocks are overwritten past the page cache. With `make`, this many bytes are written first. It is
+    /// synced, and so is its directory entry.
     fn fixed(&self, _path: &Path, _make: Option<u64>) -> io::Result<Arc<dyn FixedFile>> {
         Err(io::ErrorKind::Unsupported.into())
     }

@@ -262,11 +262,13 @@ impl Disk for RealDisk {
                 file.write_all_at(&zeros[..n], at)?;
             }
             file.set_len(bytes)?;
-            file.sync_all()?;
-            let _ = nix::fcntl::posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED); // advice
-            self.sync_dir(path.parent().unwrap_or(Path::new(".")))?;
         }
-        Ok(Arc::new(RealFixed(self.with_spare(|| options.open(path))?)))
+        let file = self.with_spare(|| options.open(path))?;
+        // Also where it was there: whoever made it may have died before this.
+        file.sync_all()?;
+        let _ = nix::fcntl::posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED); // advice
+        self.sync_dir(path.parent().unwrap_or(Path::new(".")))?;
+        Ok(Arc::new(RealFixed(file)))
     }
 
     fn mount_id(&self, dir: &Path) -> u64 {

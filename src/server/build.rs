@@ -261,7 +261,7 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
     threads.keeper = Some(housekeeping::start(disk, clock, &control, &options.data_dir, work, keeper_sleeper)?);
     begun.done();
     control.start();
-    commit_logs.start(&shards).map_err(resource("start a thread"))?;
+    commit_logs.start(&shards);
     fault_in(&shards, plan).map_err(resource("start a thread"))?;
     Ok(Running {
         started: Started {

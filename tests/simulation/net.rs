@@ -4,7 +4,9 @@
 use super::fiber::{Flag, below, machine, note, now, once_in, point, sleep};
 use logweir::host::peer::{ListenerId, Peer};
 use logweir::intake::net::{ConnId, Datagram, Engine, Event, Kind, Lease, Outcome, Received, Sent, Socket};
+use logweir::log::commit::record::decode;
 use logweir::pipeline::commit::{CommitWrite, Committed};
+use logweir::pipeline::control::{Control, NotReady};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -224,6 +226,7 @@ fn transmit(wire: &mut Wire, buffer: &[u8], done: usize) -> io::Result<usize> {
 pub struct SimEngine {
     pub net: SharedNet,
     pub number: usize,
+    pub control: Arc<Control>,
 }
 
 impl SimEngine {
@@ -350,6 +353,9 @@ impl Engine for SimEngine {
     }
 
     fn commit(&mut self, write: CommitWrite) {
+        let (_, parts) = decode(&write.memory).expect("a whole record");
+        let is_full = self.control.readiness() == Some(NotReady::DiskFull);
+        assert!(parts.is_empty() || !is_full, "lines are logged while a writer waits for room");
         self.net.borrow_mut().sides[self.number].commits.push(write);
     }
 

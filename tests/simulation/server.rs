@@ -337,7 +337,7 @@ pub fn start(disk: &SimDisk, sizes: Sizes) -> Result<Serving, LogError> {
         };
         // Boxed: what a coroutine takes along must be small.
         let reactor = Box::new(Reactor::new(Setup {
-            engine: SimEngine { net: Rc::clone(&net), number },
+            engine: SimEngine { net: Rc::clone(&net), number, control: Arc::clone(&control) },
             seat: Seat {
                 index: number % sizes.reactors,
                 number,

@@ -7,6 +7,7 @@ use crate::metrics::accounting::{Reason, Term};
 use crate::metrics::stats::Refused;
 use crate::pipeline::chunk::{Class, Level, Run};
 use crate::pipeline::commit::{Offer, Stamp, Told, Waiter};
+use crate::pipeline::control::NotReady;
 use crate::session::AckLevel;
 
 impl<E: Engine> Reactor<E> {
@@ -34,6 +35,11 @@ impl<E: Engine> Reactor<E> {
             return false;
         };
         lane.waits_for_log = false;
+        // While a writer waits for room, nothing new is answered that has no room in a segment.
+        let has_failed = matches!(self.seat.control.readiness(), Some(NotReady::DiskFull | NotReady::DiskFailed));
+        if has_failed && !mutant!("logged_on_a_full_disk") {
+            return false;
+        }
         // The lines of a connection stay in order, in the files and in what is acknowledged: none may be durable in the log while others
         // before it are on the direct way.
         let overtakes = |run: &Run| run.ticket.is_some_and(|t| self.conns.get(t.conn).is_some_and(|c| c.direct > 0));

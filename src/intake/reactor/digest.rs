@@ -454,8 +454,6 @@ impl<E: Engine> Reactor<E> {
                 if let (LeaseMark::Lane(lane), Some(ticket)) = (mark, ticket)
                     && part.frame.level == AckLevel::Written
                     && options.level > crate::pipeline::chunk::Level::Written
-                    && self.commit.is_none()
-                // which is as quick
                 {
                     chunk.announce = true;
                     self.answers.await_writing(self.lanes.all[lane].number, ticket, lines);

@@ -6,6 +6,7 @@
 
 use crate::host::mutants::mutant;
 use crate::log::checksum::{crc32c, crc32c_append};
+use crate::log::trail::{u32_at, u64_at};
 
 /// Unit of the file: what `O_DIRECT` writes at least, and what no common device exceeds.
 pub const BLOCK: usize = 4096;
@@ -108,14 +109,6 @@ fn checksum(record: &[u8], total: usize) -> u32 {
         return crc32c(&record[..60]);
     }
     crc32c_append(crc32c(&record[..60]), &record[HEAD..total])
-}
-
-fn u32_at(b: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(std::array::from_fn(|i| b[at + i]))
-}
-
-fn u64_at(b: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(std::array::from_fn(|i| b[at + i]))
 }
 
 fn u16_at(b: &[u8], at: usize) -> u16 {

@@ -6,6 +6,7 @@
 //! repeating it shows nothing twice: the trail of what it wrote names the same records.
 
 use super::generation::Generation;
+use super::record::{self, Part};
 use super::scan::{self, Found};
 use crate::host::clock::Clock;
 use crate::host::mutants::mutant;
@@ -82,17 +83,9 @@ pub fn recover(around: &Around<'_>) -> Result<(u64, Brought), LogError> {
         Replay { around, generation: &generation, reactors, there: BTreeMap::new(), open: BTreeMap::new() };
     for (log, found) in &needed {
         let (path, file) = &logs[*log];
-        let mut failed = None;
-        let read = scan::parts(&**file, found, |part| {
-            replay.take(found, part).map_err(|error| {
-                failed = Some(error);
-                io::Error::other("said elsewhere")
-            })
-        });
-        match (failed, read) {
-            (Some(error), _) => return Err(error),
-            (None, read) => read.context("read", path)?,
-        }
+        let bytes = scan::read(&**file, found).context("read", path)?;
+        let parts = record::decode(&bytes).map_or(Vec::new(), |(_, parts)| parts);
+        parts.iter().try_for_each(|part| replay.take(found, part))?;
     }
     let brought = replay.finish()?;
     Ok((generation.number, brought))
@@ -130,7 +123,7 @@ struct Replay<'a> {
 }
 
 impl Replay<'_> {
-    fn take(&mut self, found: &Found, part: &super::record::Part<'_>) -> Result<(), LogError> {
+    fn take(&mut self, found: &Found, part: &Part<'_>) -> Result<(), LogError> {
         let head = &found.head;
         if !is_stream_name(part.stream) {
             let path = super::path(self.around.data_dir, head.reactor);

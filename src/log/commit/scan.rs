@@ -1,7 +1,7 @@
 //! Finds the records of a commit log that are needed: of one generation, from what was still needed when the last of them was written, up
 //! to the first that is not whole. Who waited for that one, or for one behind it, was not answered.
 
-use super::record::{self, BLOCK, Head, Part};
+use super::record::{self, BLOCK, Head};
 use crate::host::mutants::mutant;
 use crate::log::disk::{DiskFile, read_full};
 use std::collections::BTreeMap;
@@ -69,13 +69,14 @@ fn each(file: &dyn DiskFile, wants: impl Fn(u64) -> bool, mut take: impl FnMut(F
     }
 }
 
-/// Reads a record again, and calls `take` with its parts.
+/// Reads the bytes of a record again.
 ///
 /// # Errors
 /// Reading failed, or it is not there any more.
-pub fn parts(file: &dyn DiskFile, found: &Found, take: impl FnMut(&Part<'_>) -> io::Result<()>) -> io::Result<()> {
+pub fn read(file: &dyn DiskFile, found: &Found) -> io::Result<Vec<u8>> {
     let mut memory = vec![0; found.len];
     let n = read_full(file, &mut memory, found.offset)?;
-    let (_, parts) = record::decode(&memory[..n]).ok_or(io::ErrorKind::InvalidData)?;
-    parts.iter().try_for_each(take)
+    memory.truncate(n);
+    record::decode(&memory).ok_or(io::ErrorKind::InvalidData)?;
+    Ok(memory)
 }

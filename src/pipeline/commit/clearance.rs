@@ -52,9 +52,12 @@ impl Clearance {
 
     /// True if a sealed segment may go. If not, it is asked for.
     pub fn is_clear(&mut self, stream: &str, id: SegmentId) -> bool {
-        let key = (stream.to_string(), id.shard);
         let is_idle = |(progress, _): &(Arc<Progress>, PathBuf)| progress.marked() >= progress.next();
-        if self.logs.iter().all(is_idle) || self.clear.get(&key).is_some_and(|clear| id.sequence <= *clear) {
+        if self.logs.iter().all(is_idle) {
+            return true;
+        }
+        let key = (stream.to_string(), id.shard);
+        if self.clear.get(&key).is_some_and(|clear| id.sequence <= *clear) {
             return true;
         }
         let seen = self.seen.entry(key).or_default();

@@ -8,7 +8,7 @@
 //! Where the log cannot take a group (it is too large, the log is full or given up, a stream lies on another device), the group goes the
 //! direct way: the chunk is pushed at once, and its return is the answer. That is also how those are answered whose log write fails.
 
-pub mod circle;
+mod circle;
 mod clearance;
 mod names;
 mod progress;
@@ -41,8 +41,11 @@ pub const SLOTS: usize = 2;
 const MARK_NS: u64 = 1_000_000_000;
 /// A write that takes longer than this is not waited for: its lines go the direct way too.
 const LATE_NS: u64 = 1_000_000_000;
-/// A log whose writes take longer than the direct way on average, over about this many writes, is given up.
+/// The average time of a write is over about this many.
 const AVERAGED: u64 = 256;
+/// A log whose writes take so many times as long as the direct way took when it was tried out, alone, is given up. On busy cores the direct
+/// way takes two to three times as long as alone; a device that makes others wait does not end a log.
+const SLOWER: u64 = 8;
 
 /// A write of a record, for the engine.
 pub struct CommitWrite {
@@ -121,9 +124,8 @@ enum State {
 #[derive(Debug)]
 struct Record {
     sequence: u64,
-    slot: u16,
     state: State,
-    /// Number of the chunk with its lines.
+    /// Number of the chunk with its lines; of a record without lines that of the record before it.
     chunk: u64,
     since_ns: u64,
     /// What its write says is free.
@@ -153,9 +155,19 @@ pub enum Offer {
 pub struct CommitLog {
     place: Place,
     circle: Circle,
-    /// Those whose blocks are in use, oldest first.
+    /// Those whose blocks are in use, in sequence. There are thousands: each is looked at when something happens to it, never all of them.
     records: VecDeque<Record>,
     next: u64,
+    /// The last record with lines.
+    last_lines: u64,
+    /// The chunks of all records before this one have come back, and their lines are synced.
+    synced_to: u64,
+    /// All records before this one are written.
+    written_to: u64,
+    /// Everybody who waits for records before this one was told.
+    told_to: u64,
+    /// Nobody needs the records before this one any more.
+    done_to: u64,
     /// Memory of the writes that are not under way, by slot.
     spare: Vec<(u16, Piece)>,
     /// Everything before this record is free, and the log says so.
@@ -168,8 +180,8 @@ pub struct CommitLog {
     asked_for: u64,
     /// Average time of a write, in nanoseconds.
     average_ns: u64,
-    /// Bytes of the blocks of each slot's write.
-    writing: [u64; SLOTS],
+    /// Sequence and bytes of the write under way in each slot.
+    writing: [(u64, u64); SLOTS],
 }
 
 impl Record {
@@ -193,13 +205,18 @@ impl CommitLog {
             circle: Circle::new(blocks),
             records: VecDeque::new(),
             next: 1,
+            last_lines: 0,
+            synced_to: 1,
+            written_to: 1,
+            told_to: 1,
+            done_to: 1,
             spare,
             marked: 1,
             mark_at: None,
             is_over: false,
             asked_for: 0,
             average_ns: 0,
-            writing: [0; SLOTS],
+            writing: [(0, 0); SLOTS],
         })
     }
 
@@ -246,9 +263,10 @@ impl CommitLog {
                 let (reactor, generation) = (self.place.reactor, self.place.generation);
                 let through = self.next - 1;
                 if let Some(record) = self.records.back_mut() {
-                    record.chunk = number;
+                    (record.chunk, record.is_synced) = (number, false);
                     record.told = Some((waiters, lines));
                 }
+                self.last_lines = through;
                 chunk.note_logged(Named { generation, reactor, through });
                 Offer::Write(write)
             }
@@ -261,7 +279,7 @@ impl CommitLog {
         let blocks = u32::try_from(record::len_of(parts) / BLOCK).ok()?;
         let (slot, mut memory) = self.spare.pop()?;
         let sequence = self.next;
-        let freed_to = self.records.iter().find(|r| !r.is_done()).map_or(sequence, |r| r.sequence);
+        let freed_to = self.done_to;
         let Place { generation, reactor, shard, .. } = self.place;
         let head =
             Head { generation, reactor, shard, sequence, freed_to, mono_ns: stamp.mono_ns, wall_ns: stamp.wall_ns };
@@ -272,8 +290,9 @@ impl CommitLog {
         let written = place.and_then(|start| Some((start, record::encode(&mut memory, &head, parts)?)));
         let Some((start, len)) = written else {
             self.spare.push((slot, memory));
-            // What is done makes room as soon as the log says so.
-            if fits && self.records.front().is_some_and(Record::is_done) {
+            // What is done makes room as soon as the log says so, unless a write that says so is under way.
+            let is_said = self.records.iter().rev().take(SLOTS).any(|r| r.freed_to >= self.done_to);
+            if fits && self.done_to > self.marked && !is_said {
                 self.mark_at = Some(stamp.mono_ns);
             }
             return None;
@@ -282,40 +301,57 @@ impl CommitLog {
         self.mark_at = None;
         self.records.push_back(Record {
             sequence,
-            slot,
             state: State::Writing,
-            chunk: 0,
+            chunk: self.records.back().map_or(0, |before| before.chunk),
             since_ns: stamp.mono_ns,
             freed_to,
-            is_synced: parts.is_empty(),
+            is_synced: true,
             has_failed: false,
             told: None,
         });
         self.place.progress.set_next(self.next);
-        self.writing[usize::from(slot) % SLOTS] = len as u64;
+        self.writing[usize::from(slot) % SLOTS] = (sequence, len as u64);
         let offset = u64::from(start) * BLOCK as u64;
         Some(CommitWrite { slot, file: Arc::clone(&self.place.file), memory, len, offset })
+    }
+
+    /// A record whose blocks are in use.
+    fn at(&mut self, sequence: u64) -> Option<&mut Record> {
+        let first = self.records.front()?.sequence;
+        self.records.get_mut(usize::try_from(sequence.checked_sub(first)?).ok()?)
+    }
+
+    /// Goes on from a record as far as `holds` does, and returns the first of which it does not hold.
+    fn as_far_as(&self, from: u64, holds: impl Fn(&Record) -> bool) -> u64 {
+        let first = self.records.front().map_or(self.next, |r| r.sequence);
+        let from = from.max(first);
+        let records = self.records.iter().skip((from - first) as usize);
+        from + records.take_while(|r| holds(r)).count() as u64
     }
 
     /// Takes the end of a write.
     pub fn completed(&mut self, done: Committed, now_ns: u64, cells: &CommitCells) {
         let Committed { slot, memory, result } = done;
         self.spare.push((slot, memory));
-        let Some(record) = self.records.iter_mut().find(|r| r.slot == slot && r.state == State::Writing) else {
-            return;
-        };
-        let took = now_ns.saturating_sub(record.since_ns);
-        record.state = if result.is_ok() { State::Written } else { State::Failed };
-        if let Err(error) = result {
-            self.give_up(&format!("a write failed: {error}"));
-        } else {
-            cells.records.add(1);
-            cells.bytes.add(self.writing[usize::from(slot) % SLOTS]);
-            cells.latency.record(took);
-            self.average_ns = (self.average_ns * (AVERAGED - 1) + took) / AVERAGED;
-            let direct = self.place.direct_ns;
-            if direct > 0 && self.average_ns > 8 * direct {
-                self.give_up("its writes take longer than the direct way");
+        let (sequence, bytes) = self.writing[usize::from(slot) % SLOTS];
+        let Some(record) = self.at(sequence) else { return };
+        let (took, freed_to) = (now_ns.saturating_sub(record.since_ns), record.freed_to);
+        match result {
+            Err(error) => {
+                record.state = State::Failed;
+                self.give_up(&format!("a write failed: {error}"));
+            }
+            Ok(()) => {
+                record.state = State::Written;
+                self.marked = self.marked.max(freed_to);
+                self.written_to = self.as_far_as(self.written_to, |r| r.state == State::Written);
+                cells.records.add(1);
+                cells.bytes.add(bytes);
+                cells.latency.record(took);
+                self.average_ns = (self.average_ns * (AVERAGED - 1) + took) / AVERAGED;
+                if self.place.direct_ns > 0 && self.average_ns > SLOWER * self.place.direct_ns {
+                    self.give_up("its writes take much longer than the direct way");
+                }
             }
         }
         self.free(now_ns);
@@ -329,13 +365,20 @@ impl CommitLog {
                 "the commit log is given up: durable answers come by syncs of the segments"
             );
         }
+        self.mark_at = None;
     }
 
     /// A chunk has come back: everything of it and of those before it is synced in segments, or in none and never will be.
     pub fn returned(&mut self, number: u64, failed: bool, now_ns: u64) {
-        for record in self.records.iter_mut().filter(|r| r.chunk <= number) {
-            record.is_synced |= !failed;
-            record.has_failed |= failed && !record.is_synced;
+        let to = self.as_far_as(self.synced_to, |r| r.chunk <= number);
+        for sequence in self.synced_to..to {
+            if let Some(record) = self.at(sequence) {
+                record.is_synced |= !failed;
+                record.has_failed |= !record.is_synced;
+            }
+        }
+        if !failed {
+            self.synced_to = to;
         }
         self.free(now_ns);
     }
@@ -343,22 +386,22 @@ impl CommitLog {
     /// Frees what is synced and told, from the oldest on, once the log says durably that it is. Recovery finds the end of what is needed
     /// by holes in the sequence; a hole among older records would hide those behind it.
     pub fn free(&mut self, now_ns: u64) {
-        let written = self.records.iter().filter(|r| r.state == State::Written);
-        self.marked = written.map(|r| r.freed_to).chain([self.marked]).max().unwrap_or(0);
+        self.told_to = self.as_far_as(self.told_to, |r| r.told.is_none());
+        self.done_to = self.as_far_as(self.done_to, Record::is_done);
         let early = mutant!("commit_block_reused_before_the_sync");
         while let Some(record) = self.records.front()
-            && (early || (record.is_done() && record.sequence < self.marked))
+            && (early || (record.sequence < self.done_to && record.sequence < self.marked))
             && record.state != State::Writing
             && record.told.is_none()
         {
             self.records.pop_front();
             self.circle.free();
         }
-        if self.is_over && self.records.iter().all(Record::is_done) {
+        let all_done = self.done_to == self.next;
+        if self.is_over && all_done {
             self.place.progress.end();
         }
-        let says_nothing = |r: &Record| r.is_done() && r.chunk > 0 && r.sequence >= self.marked;
-        if !self.is_over && self.records.iter().any(says_nothing) && self.records.back().is_some_and(Record::is_done) {
+        if !self.is_over && all_done && self.last_lines >= self.marked {
             self.mark_at.get_or_insert(now_ns + MARK_NS);
         }
         self.place.progress.set_marked(self.marked);
@@ -367,11 +410,12 @@ impl CommitLog {
     /// What can be told now. Recovery takes records up to the first that is not whole, so none counts before those before it are written;
     /// not even where their lines are in segments by now.
     pub fn next_told(&mut self) -> Option<Told> {
-        let mut is_reached = true;
-        for record in &mut self.records {
+        let written_to = self.written_to;
+        for sequence in self.told_to..self.next {
+            let Some(record) = self.at(sequence) else { continue };
             let early = record.state == State::Writing && mutant!("answered_before_the_commit");
-            is_reached &= record.state == State::Written || early || mutant!("answered_behind_a_hole");
-            let is_durable = is_reached || record.is_synced;
+            let behind = record.state == State::Written && mutant!("answered_behind_a_hole");
+            let is_durable = sequence < written_to || record.is_synced || early || behind;
             let is_settled = is_durable || (record.state == State::Failed && record.has_failed);
             if let Some((waiters, lines)) = record.told.take_if(|_| is_settled) {
                 return Some(Told { waiters, lines, is_durable });
@@ -391,7 +435,13 @@ impl CommitLog {
     /// True if nobody waits to be told anything.
     #[must_use]
     pub fn has_told(&self) -> bool {
-        self.records.iter().all(|r| r.told.is_none())
+        self.told_to == self.next
+    }
+
+    /// The records that somebody waits to be told of: as many as are under way, unless something has failed.
+    fn untold(&self) -> impl Iterator<Item = &Record> {
+        let first = self.records.front().map_or(self.next, |r| r.sequence);
+        self.records.iter().skip(self.told_to.saturating_sub(first) as usize).filter(|r| r.told.is_some())
     }
 
     /// The lines of all records that nobody was told of. Nobody will be.
@@ -404,7 +454,7 @@ impl CommitLog {
         let is_half_full = self.circle.in_use() >= self.circle.blocks() / 2;
         let hangs =
             |r: &Record| r.state == State::Failed || (r.state == State::Writing && now_ns > r.since_ns + LATE_NS);
-        let somebody_waits = self.records.iter().any(|r| r.told.is_some() && !r.is_synced && !r.has_failed && hangs(r));
+        let somebody_waits = self.untold().any(|r| !r.is_synced && !r.has_failed && hangs(r));
         let is_new = self.records.front().is_some_and(|r| r.sequence >= self.asked_for);
         if (is_half_full || somebody_waits) && is_new {
             self.asked_for = self.next;
@@ -429,8 +479,7 @@ impl CommitLog {
     /// When writes under way are looked at again, in monotonic nanoseconds.
     #[must_use]
     pub fn look_at(&self) -> Option<u64> {
-        let writing =
-            self.records.iter().find(|r| r.state == State::Writing && r.told.is_some() && r.sequence >= self.asked_for);
+        let writing = self.untold().find(|r| r.state == State::Writing && r.sequence >= self.asked_for);
         writing.map(|r| r.since_ns + LATE_NS + 1)
     }
 }

@@ -92,8 +92,6 @@ start_logweir() { # sets url and admin
 data_dir = "$run_dir/data"
 [admin]
 address = "127.0.0.1:0"
-[log]
-level = "warn"
 [listener.web]
 protocol = "http"
 address = "tcp://127.0.0.1:0"

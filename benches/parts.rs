@@ -118,7 +118,7 @@ fn append(c: &mut Criterion) {
                             segment = Some(Segment::new(SegmentId { shard: 0, sequence }, path, file, trail));
                         }
                         let segment = segment.as_mut().unwrap();
-                        segment.append(&[IoSlice::new(&bytes)], 1, options, Stamp::default(), || 1 << 40).unwrap();
+                        segment.append(&[IoSlice::new(&bytes)], 1, options, Stamp::default(), &[], || 1 << 40).unwrap();
                     },
                     BatchSize::SmallInput,
                 );

@@ -22,7 +22,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Small groups that each way writes, in turn, to be compared.
-const TRIES: usize = 32;
+const GROUPS: usize = 32;
+/// Times to wait, one after the other, before they are compared again: a server that starts under load has no cores to try things out.
+const AGAIN: [Duration; 4] =
+    [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8)];
 
 /// The logs of a server.
 pub struct CommitLogs {
@@ -190,9 +193,17 @@ impl Making {
         self.disk.create_dir_all(dir).context("make directory", dir)?;
         let is_made = self.disk.size_of(&path).is_ok_and(|size| size == self.bytes);
         let file = self.disk.fixed(&path, (!is_made).then_some(self.bytes)).context("open", &path)?;
-        let tried = self.compare(dir, &file, ring).context("try", &path)?;
+        let mut tried = self.compare(dir, &file, ring).context("try", &path)?;
+        let is_no_better = |(by_log, by_sync): (Duration, Duration)| self.compares && by_log * 10 > by_sync * 9;
+        for pause in AGAIN {
+            if !is_no_better(tried) {
+                break;
+            }
+            std::thread::park_timeout(pause);
+            tried = self.compare(dir, &file, ring).context("try", &path)?;
+        }
         let (by_log, by_sync) = (tried.0.as_micros() as u64, tried.1.as_micros() as u64);
-        if self.compares && tried.0 * 10 > tried.1 * 9 {
+        if is_no_better(tried) {
             tracing::info!(by_log, by_sync, "no commit log: it is not quicker here than a sync (microseconds)");
             // It takes room, and memory where files are in memory. The lines of the last run are in segments.
             self.disk.remove(&path).context("remove", &path)?;
@@ -212,7 +223,8 @@ impl Making {
         CommitLog::new(place).context("map memory for", &path).map(Some)
     }
 
-    /// The medians of a small group in the log and of one that is appended and synced, in turn.
+    /// What a small group takes in the log, and one that is appended and synced, in turn. The lower quartiles: others may be busy, which
+    /// makes both wait.
     fn compare(&self, dir: &Path, file: &Arc<dyn FixedFile>, ring: &mut Ring) -> io::Result<(Duration, Duration)> {
         let path = dir.join("probe.tmp");
         let _ = self.disk.remove(&path); // left by a process that died in between
@@ -231,7 +243,7 @@ impl Making {
         let mut memory: Vec<Piece> = pieces(1, BLOCK, false, None)?;
         let (mut by_log, mut by_sync) = (Vec::new(), Vec::new());
         let blocks = (self.bytes / BLOCK as u64).max(1);
-        for i in 0..TRIES {
+        for i in 0..GROUPS {
             let start = Instant::now();
             append_all(appended, &[b'\n'; BLOCK - 96])?;
             appended.sync_data()?;
@@ -256,10 +268,10 @@ impl Making {
             }
             by_log.push(start.elapsed());
         }
-        let median = |mut times: Vec<Duration>| {
+        let quartile = |mut times: Vec<Duration>| {
             times.sort_unstable();
-            times[times.len() / 2]
+            times[times.len() / 4]
         };
-        Ok((median(by_log), median(by_sync)))
+        Ok((quartile(by_log), quartile(by_sync)))
     }
 }

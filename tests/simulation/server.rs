@@ -27,6 +27,7 @@ use logweir::pipeline::shard::{Shard, ShardSize};
 use logweir::pipeline::sleep::Sleep;
 use logweir::pipeline::writer::steward::{Done, Job, Steward, work};
 use logweir::pipeline::writer::stream::{StreamOptions, StreamWriter};
+use logweir::pipeline::writer::syncers::InTurn;
 use logweir::pipeline::writer::unsynced::SyncPolicy;
 use logweir::pipeline::writer::{Parts, Writer};
 use logweir::session::memory::tail::TailStore;
@@ -198,7 +199,7 @@ impl SimSteward {
         loop {
             let job = self.jobs.lock().unwrap().pop_front();
             match job {
-                Some(job) => work(job, &SimClock, |result| {
+                Some(job) => work(job, &SimClock, &mut InTurn(Arc::new(SimClock)), |result| {
                     note("steward", 0);
                     self.done.lock().unwrap().push_back(result);
                     writer.store(true, Ordering::SeqCst);
@@ -286,7 +287,7 @@ pub fn start(disk: &SimDisk, sizes: Sizes) -> Result<Serving, LogError> {
             control: Arc::clone(&control),
             clock: Arc::clone(&clock),
             steward: Box::new(steward),
-            syncers: Box::new(logweir::pipeline::writer::syncers::InTurn(Arc::clone(&clock))),
+            syncers: Box::new(InTurn(Arc::clone(&clock))),
             sleeper: Box::new(SimSleep(Arc::clone(&flag))),
             ledger,
             streams,

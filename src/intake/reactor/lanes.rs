@@ -128,10 +128,13 @@ impl<E: Engine> Reactor<E> {
     pub(super) fn push_due(&mut self) {
         for i in 0..self.lanes.all.len() {
             let lane = &self.lanes.all[i];
-            let Some(due) = lane.due_at(self.lanes.linger_ns) else { continue };
+            if lane.due_at(self.lanes.linger_ns).is_none() {
+                continue;
+            }
             let is_awaited = lane.open.as_ref().is_some_and(|chunk| chunk.is_awaited());
             // What has lingered is in the log first, so that nobody waits for a sync.
             let goes_directly = is_awaited && !self.commit_group(i);
+            let due = self.lanes.all[i].due_at(self.lanes.linger_ns).unwrap_or(self.now);
             if goes_directly || due <= self.now || self.phase.draining {
                 self.push_open(i);
             }

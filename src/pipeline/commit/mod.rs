@@ -162,8 +162,6 @@ pub struct CommitLog {
     next: u64,
     /// The last record with lines.
     last_lines: u64,
-    /// The chunks of all records before this one have come back, and their lines are synced.
-    synced_to: u64,
     /// All records before this one are written.
     written_to: u64,
     /// Everybody who waits for records before this one was told.
@@ -208,7 +206,6 @@ impl CommitLog {
             records: VecDeque::new(),
             next: 1,
             last_lines: 0,
-            synced_to: 1,
             written_to: 1,
             told_to: 1,
             done_to: 1,
@@ -371,17 +368,13 @@ impl CommitLog {
         self.mark_at = None;
     }
 
-    /// A chunk has come back: everything of it and of those before it is synced in segments, or in none and never will be.
+    /// A chunk has come back: everything of it is synced in segments, or in none and never will be. Chunks come back in any order.
     pub fn returned(&mut self, number: u64, failed: bool, now_ns: u64) {
-        let to = self.as_far_as(self.synced_to, |r| r.chunk <= number);
-        for sequence in self.synced_to..to {
-            if let Some(record) = self.at(sequence) {
-                record.is_synced |= !failed;
-                record.has_failed |= !record.is_synced;
-            }
-        }
-        if !failed {
-            self.synced_to = to;
+        // Chunks have ascending numbers, in the order of the records.
+        let from = self.records.partition_point(|r| r.chunk < number);
+        for record in self.records.iter_mut().skip(from).take_while(|r| r.chunk == number) {
+            record.is_synced |= !failed;
+            record.has_failed |= !record.is_synced;
         }
         self.free(now_ns);
     }

@@ -87,8 +87,11 @@ fn a_full_log_says_at_once_what_is_free_and_goes_on() {
     }
     assert_eq!(number, 7, "one block stays for the record that says what is free");
     assert!(log.wants_sync(3) && !log.wants_sync(3), "the writer is asked once");
-    log.returned(number, false, 4);
-    assert!(matches!(offer(&mut log, number + 1, 5), Offer::Direct), "nothing says so durably yet");
+    for chunk in (1..=number).rev() {
+        assert!(log.mark(Stamp { mono_ns: 4, wall_ns: 0 }).is_none(), "what the oldest brought is not synced yet");
+        log.returned(chunk, false, 4);
+        assert!(matches!(offer(&mut log, number + 1, 4), Offer::Direct), "nothing says so durably yet");
+    }
     let mark = log.mark(Stamp { mono_ns: 5, wall_ns: 0 }).unwrap();
     assert!(
         matches!(offer(&mut log, number + 1, 5), Offer::Direct) && log.mark(Stamp { mono_ns: 5, wall_ns: 0 }).is_none()

@@ -28,9 +28,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use steward::{Done, Job, Steward};
+use steward::{Done, Job, Steward, ToSync};
 use stream::{Rotation, StreamWriter};
-use syncers::Syncers;
+use syncers::{Syncers, Wanted};
 
 /// Time between tries while the disk is full.
 const FULL_AGAIN_NS: u64 = 100_000_000;
@@ -53,6 +53,8 @@ struct Held {
     /// Number of the write that holds the last of it.
     write: u64,
     chunk: Box<Chunk>,
+    /// The streams that have lines in it: when all of them are synced, it goes back. Others do not matter to it.
+    streams: Vec<u16>,
 }
 
 /// See the module documentation.
@@ -70,9 +72,12 @@ pub struct Writer {
     held_bytes: u64,
     /// How many of them hold lines that somebody waits for, who is not answered by the commit log.
     held_awaited: usize,
-    /// Everything that is written is to be synced in the background now.
-    hurries: bool,
-    /// Bytes of all streams that are written and not synced, as of this turn's batch.
+    /// Somebody wants everything that is written to be synced in the background.
+    is_hurried: bool,
+    /// What was written up to this write is synced in the background now. What comes behind it is not: streams that are written to all
+    /// the time would be synced all the time.
+    hurry_to: u64,
+    /// Bytes of all streams that are written and not synced, at most.
     unsynced: u64,
     /// Numbers the batches.
     writes: u64,
@@ -137,7 +142,8 @@ impl Writer {
             held: VecDeque::new(),
             held_bytes: 0,
             held_awaited: 0,
-            hurries: false,
+            is_hurried: false,
+            hurry_to: 0,
             unsynced: 0,
             writes: 0,
             failures: 0,
@@ -192,10 +198,8 @@ impl Writer {
         if self.held_awaited > 0 && (self.nothing_more_to_gather() || matches!(step, Step::Blocked(_))) {
             self.sync_for_waiters();
         }
-        self.hurries |= self.shard.take_hurry() || self.holds_too_much();
-        self.sync_in_background(now, self.hurries);
-        // What was written while a sync of the same file ran is synced behind it.
-        self.hurries &= self.streams.iter().any(|s| s.syncing.is_some() && !s.fresh.is_none());
+        self.hurry();
+        self.sync_in_background(now);
         self.streams.iter_mut().filter_map(|s| s.active.as_mut()).for_each(|active| active.trail().flush_if_due(now));
         self.rotate_idle(now);
         match step {
@@ -230,7 +234,6 @@ impl Writer {
     /// Appends the part of each stream in the batch. The batch stays in its place meanwhile, because a failure must find it there.
     fn write_batch(&mut self, now: u64) -> Step {
         self.writes += 1;
-        self.unsynced = self.unsynced_bytes();
         while let Some(stream) = self.batch.as_ref().and_then(|b| b.pending.last().copied()) {
             match self.append(stream, now) {
                 Step::Done if self.control.intake_stopped() => return Step::Done,
@@ -248,10 +251,11 @@ impl Writer {
     fn append(&mut self, index: usize, now: u64) -> Step {
         let policy = self.streams[index].options.sync;
         if policy.must_wait(self.unsynced) {
-            self.unsynced = self.unsynced_bytes(); // a rotation may have synced since
+            self.unsynced = self.unsynced_bytes(); // as far as this goes, syncs since then were not taken off
         }
         if policy.must_wait(self.unsynced) {
-            self.sync_in_background(now, true);
+            self.hurry_to = self.writes;
+            self.sync_in_background(now);
             return Step::Blocked(u64::MAX);
         }
         let Some(share) = self.batch.as_ref().map(|b| b.share(index)) else { return Step::Done };
@@ -339,16 +343,19 @@ impl Writer {
                     if chunk.announce && are_secure {
                         self.shard.announce_written(&chunk);
                     }
-                    self.hold(Held { write: self.writes, chunk });
+                    self.hold(chunk);
                 }
             }
         }
     }
 
-    fn hold(&mut self, held: Held) {
-        self.held_bytes += held.chunk.len() as u64;
-        self.held_awaited += usize::from(held.chunk.is_awaited());
-        self.held.push_back(held);
+    fn hold(&mut self, chunk: Box<Chunk>) {
+        self.held_bytes += chunk.len() as u64;
+        self.held_awaited += usize::from(chunk.is_awaited());
+        let mut streams: Vec<u16> = chunk.runs().iter().map(|run| run.stream).collect();
+        streams.sort_unstable();
+        streams.dedup();
+        self.held.push_back(Held { write: self.writes, chunk, streams });
     }
 
     /// True if chunks whose lines are in the commit log, so that nobody waits for their sync, are so many that others lack them soon.
@@ -364,21 +371,40 @@ impl Writer {
         self.streams.iter_mut().filter_map(|s| s.active.as_mut()).all(|a| a.secure_trail(false).is_ok())
     }
 
-    /// Lets the steward sync in the background what is due; with `all`, everything.
-    fn sync_in_background(&mut self, now: u64, all: bool) {
+    /// Begins to sync everything that is written, where that is wanted and what was wanted before is done.
+    fn hurry(&mut self) {
+        self.is_hurried |= self.shard.take_hurry();
+        if !self.is_hurried && !self.holds_too_much() {
+            return;
+        }
+        let is_under_way =
+            |s: &StreamWriter| s.active.is_some() && s.first_unsynced_write().is_some_and(|w| w <= self.hurry_to);
+        if !self.streams.iter().any(is_under_way) {
+            (self.is_hurried, self.hurry_to) = (false, self.writes);
+        }
+    }
+
+    /// Lets the steward sync in the background what is due.
+    fn sync_in_background(&mut self, now: u64) {
+        let mut files = Vec::new();
         for stream in &mut self.streams {
             let Some(active) = &mut stream.active else { continue };
-            let due = (all && !stream.fresh.is_none()) || stream.options.sync.is_due(&stream.fresh, now);
+            let is_hurried = !stream.fresh.is_none() && stream.fresh.first_write <= self.hurry_to;
+            let due = is_hurried || stream.options.sync.is_due(&stream.fresh, now);
             let has_failed = active.sync_failed.load(Ordering::SeqCst);
             if stream.syncing.is_some() || !due || has_failed || now < stream.sync_not_before {
                 continue;
             }
-            let (id, path, file, len) = (active.id, active.path.clone(), Arc::clone(&active.file), active.len());
-            let failed = Arc::clone(&active.sync_failed);
             active.trail().cut();
             let ahead = active.trail().sync_ahead();
+            let (file, path, len) = (Arc::clone(&active.file), active.path.clone(), active.len());
+            let wanted = Wanted { file, path, len, ahead };
             stream.syncing = Some((stream.fresh.take(), len));
-            self.steward.submit(Job::Sync { stream: stream.index, id, path, file, len, ahead, failed });
+            let failed = Arc::clone(&active.sync_failed);
+            files.push(ToSync { stream: stream.index, id: active.id, failed, wanted });
+        }
+        if !files.is_empty() {
+            self.steward.submit(Job::Sync(files));
         }
     }
 
@@ -394,8 +420,9 @@ impl Writer {
 
     fn rotate(&mut self, index: usize) {
         // What somebody waits for must not move into the background: its failure would need the order of lines undone.
-        let in_hand = self.batch.as_ref().is_some_and(|b| !b.appended.is_empty());
-        if (in_hand || !self.held.is_empty()) && !self.sync_stream(index) {
+        let in_hand = self.batch.as_ref().is_some_and(|b| b.appended.iter().any(|(stream, _)| *stream == index));
+        let is_held = self.held.iter().any(|held| held.streams.binary_search(&(index as u16)).is_ok());
+        if (in_hand || is_held) && !self.sync_stream(index) {
             return;
         }
         self.release_held();

@@ -1,6 +1,7 @@
 //! The writer's helper. It prepares the next segment, syncs in the background, and seals. So the writer can append while a sync
 //! runs, and a rotation costs it the exchange of two pointers.
 
+use super::syncers::{InTurn, Synced, Syncers, Together, Wanted};
 use crate::host::clock::Clock;
 use crate::host::mutants::mutant;
 use crate::log::LogError;
@@ -9,11 +10,9 @@ use crate::log::foreign::still_there;
 use crate::log::names::SegmentId;
 use crate::log::segment::{SealedParts, Segment, Stamp};
 use crate::log::stream_dir::StreamDir;
-use crate::log::trail_writer::SyncAhead;
 use crate::pipeline::sleep::{Sleep, Waker};
 use crossbeam_queue::ArrayQueue;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -29,23 +28,8 @@ pub enum Job {
         /// Where.
         dir: Arc<StreamDir>,
     },
-    /// Sync an active segment.
-    Sync {
-        /// Index of the stream.
-        stream: usize,
-        /// Which segment.
-        id: SegmentId,
-        /// Its path, for messages.
-        path: PathBuf,
-        /// Its file.
-        file: Arc<dyn DiskFile>,
-        /// Bytes that were written by now.
-        len: u64,
-        /// The sync of its trail that goes before.
-        ahead: Option<SyncAhead>,
-        /// To be set if it fails: a seal job may be waiting behind this one.
-        failed: Arc<AtomicBool>,
-    },
+    /// Sync active segments, together.
+    Sync(Vec<ToSync>),
     /// Make a finished segment durable, give its unused room back, rename it, point `current` at its successor.
     Seal {
         /// Index of the stream.
@@ -57,6 +41,18 @@ pub enum Job {
         /// What `current` is to point at; `None`: nothing, the server ends.
         next: Option<SegmentId>,
     },
+}
+
+/// An active segment to sync.
+pub struct ToSync {
+    /// Index of the stream.
+    pub stream: usize,
+    /// Which segment.
+    pub id: SegmentId,
+    /// To be set if it fails: a seal job may be waiting behind this one.
+    pub failed: Arc<AtomicBool>,
+    /// Its file.
+    pub wanted: Wanted,
 }
 
 /// The result of a job.
@@ -110,15 +106,19 @@ pub trait Steward: Send {
 }
 
 /// Does one job, handing results on as they come.
-pub fn work(job: Job, clock: &dyn Clock, mut done: impl FnMut(Done)) {
+pub fn work(job: Job, clock: &dyn Clock, syncers: &mut dyn Syncers, mut done: impl FnMut(Done)) {
     match job {
         Job::Prepare { stream, dir } => done(Done::Prepared { stream, result: dir.prepare().map(Box::new) }),
-        Job::Sync { stream, id, path, file, len, ahead, failed } => {
-            let start = clock.mono_ns();
-            ahead.iter().for_each(SyncAhead::sync);
-            let result = sync_linked(&*file, &path, len);
-            failed.store(result.is_err(), Ordering::SeqCst);
-            done(Done::Synced { stream, id, took_ns: clock.mono_ns().saturating_sub(start), result });
+        Job::Sync(files) => {
+            let (mut whose, mut wanted) = (Vec::new(), Vec::new());
+            for file in files {
+                whose.push((file.stream, file.id, file.failed));
+                wanted.push(file.wanted);
+            }
+            for ((stream, id, failed), Synced { took_ns, result }) in whose.into_iter().zip(syncers.sync(wanted)) {
+                failed.store(result.is_err(), Ordering::SeqCst);
+                done(Done::Synced { stream, id, took_ns, result });
+            }
         }
         Job::Seal { stream, dir, mut parts, next } => {
             if !parts.suspect {
@@ -222,8 +222,9 @@ impl Threaded {
         let done = Arc::new(ArrayQueue::new(streams * JOBS_PER_STREAM * 2));
         let results = Arc::clone(&done);
         let thread = std::thread::Builder::new().name(format!("steward-{shard}")).spawn(move || {
+            let mut syncers = Together::new(Arc::clone(&clock), shard);
             for job in receiver {
-                work(job, &*clock, |result| {
+                work(job, &*clock, &mut syncers, |result| {
                     let is_sealed = matches!(result, Done::Sealed { .. });
                     // Cannot be full: each job has at most two results, and the writer gives no new ones before.
                     let _ = results.push(result);
@@ -280,8 +281,8 @@ impl Inline {
 
 impl Steward for Inline {
     fn submit(&mut self, job: Job) {
-        let done = &mut self.done;
-        work(job, &*self.clock, |result| done.push_back(result));
+        let (done, mut syncers) = (&mut self.done, InTurn(Arc::clone(&self.clock)));
+        work(job, &*self.clock, &mut syncers, |result| done.push_back(result));
     }
 
     fn poll(&mut self) -> Option<Done> {

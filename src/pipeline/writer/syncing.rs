@@ -1,38 +1,39 @@
-//! Syncs on the thread of the writer what clients wait for.
+//! Syncs on the thread of the writer what clients wait for, and nothing else: who waits for a quiet stream does not pay for busy ones.
 
-use super::stream::StreamWriter;
 use super::syncers::{Synced, Wanted};
 use super::{FULL_AGAIN_NS, Held, Writer};
 use crate::host::mutants::mutant;
 use crate::log::LogError;
 use crate::log::segment::Stamp;
 use crate::metrics::accounting::Term;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 impl Writer {
-    /// Syncs at once everything that held chunks wait for, and acknowledges.
+    /// Syncs at once the streams that clients wait for, and acknowledges.
     pub(super) fn sync_for_waiters(&mut self) {
         if self.sync_again_at.is_some_and(|at| at > self.clock.mono_ns()) {
             return;
         }
         self.sync_again_at = None;
-        if self.sync_streams(0..self.streams.len()) {
-            self.release_held();
-        }
+        let awaited = self.held.iter().filter(|held| held.chunk.is_awaited());
+        let mut which: Vec<usize> = awaited.flat_map(|held| held.streams.iter().map(|s| usize::from(*s))).collect();
+        which.sort_unstable();
+        which.dedup();
+        self.sync_streams(&which);
+        self.release_held();
     }
 
     /// Syncs the active segment of one stream. Returns false if that failed, or if its trail waits for room.
     pub(super) fn sync_stream(&mut self, index: usize) -> bool {
-        self.sync_streams(index..index + 1)
+        self.sync_streams(&[index])
     }
 
     /// Syncs the active segments of these streams together, where there is something new. Returns false if one failed (the failure was
     /// handled), or if a trail waits for room.
-    fn sync_streams(&mut self, which: Range<usize>) -> bool {
-        for index in which.clone() {
-            while self.streams[index].syncing.is_some() {
+    fn sync_streams(&mut self, which: &[usize]) -> bool {
+        for index in which {
+            while self.streams[*index].syncing.is_some() {
                 if !self.wait_for_steward() {
                     return false;
                 }
@@ -40,9 +41,10 @@ impl Writer {
         }
         let stamp = self.stamp();
         let (mut indices, mut wanted, mut all_good) = (Vec::new(), Vec::new(), true);
-        for (index, stream) in self.streams.iter_mut().enumerate().take(which.end).skip(which.start) {
+        for index in which.iter().copied() {
+            let stream = &mut self.streams[index];
             let Some(active) = stream.active.as_mut() else {
-                all_good &= self.held.is_empty();
+                all_good = false;
                 continue;
             };
             if stream.fresh.is_none() {
@@ -123,19 +125,24 @@ impl Writer {
         Ok(true)
     }
 
-    /// Sends back the chunks of which every byte is synced.
+    /// Sends back the chunks of which every byte is synced, in whatever order: each frame of a client counts its own records.
     pub(super) fn release_held(&mut self) {
         if self.control.intake_stopped() {
             return; // here or in another shard: what was held for a segment that failed may be in no other
         }
-        let first_unsynced =
-            self.streams.iter().filter_map(StreamWriter::first_unsynced_write).min().unwrap_or(u64::MAX);
-        while self.held.front().is_some_and(|h| h.write < first_unsynced) {
-            if let Some(Held { chunk, .. }) = self.held.pop_front() {
-                self.held_bytes -= chunk.len() as u64;
-                self.held_awaited -= usize::from(chunk.is_awaited());
-                self.shard.give_back(chunk);
+        let streams = &self.streams;
+        let is_synced = |held: &Held| {
+            let first = |stream: &u16| streams[usize::from(*stream)].first_unsynced_write();
+            held.streams.iter().all(|stream| first(stream).is_none_or(|write| write > held.write))
+        };
+        for held in std::mem::take(&mut self.held) {
+            if !is_synced(&held) {
+                self.held.push_back(held);
+                continue;
             }
+            self.held_bytes -= held.chunk.len() as u64;
+            self.held_awaited -= usize::from(held.chunk.is_awaited());
+            self.shard.give_back(held.chunk);
         }
     }
 }

@@ -26,6 +26,7 @@ pub const NAMES: &[&str] = &[
     "half_a_batch_left_by_a_full_disk",
     "held_lines_forgotten_by_a_failure",
     "another_streams_sync_releases_what_failed",
+    "released_with_its_first_stream",
     "holes_kept",
     "failed_pages_taken_for_synced",
     "suspect_sealed_as_sound",

@@ -548,3 +548,6 @@ impl Writer {
         Turn::Ended(false)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -133,7 +133,8 @@ impl Writer {
         let streams = &self.streams;
         let is_synced = |held: &Held| {
             let first = |stream: &u16| streams[usize::from(*stream)].first_unsynced_write();
-            held.streams.iter().all(|stream| first(stream).is_none_or(|write| write > held.write))
+            let mut synced = held.streams.iter().map(|stream| first(stream).is_none_or(|write| write > held.write));
+            if mutant!("released_with_its_first_stream") { synced.any(|is| is) } else { synced.all(|is| is) }
         };
         for held in std::mem::take(&mut self.held) {
             if !is_synced(&held) {

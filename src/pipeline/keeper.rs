@@ -269,10 +269,13 @@ impl Keeper {
         if self.clock.mono_ns() < age_from {
             limits.max_age_ns = None;
         }
+        let mut inventory = self.inventory(stream)?;
         loop {
-            let mut inventory = self.inventory(stream)?;
             let (mut touched, mut turn) = (BTreeSet::new(), 0);
             let more = loop {
+                if turn >= TURN || self.control.draining() {
+                    break inventory.why(&limits, self.clock.wall_ns(), None).is_some();
+                }
                 let mut batch = Vec::new();
                 while batch.len() < BATCH
                     && let Some((oldest, why)) = inventory.why(&limits, self.clock.wall_ns(), None)
@@ -280,8 +283,8 @@ impl Keeper {
                     inventory.remove(oldest.id);
                     batch.push((oldest, why));
                 }
-                if batch.is_empty() || turn >= TURN || self.control.draining() {
-                    break !batch.is_empty();
+                if batch.is_empty() {
+                    break false;
                 }
                 turn += batch.len();
                 touched.extend(batch.iter().map(|(one, _)| one.id.shard));
@@ -295,7 +298,10 @@ impl Keeper {
                 let in_mono = |at: u64| mono.saturating_add(at.saturating_sub(wall)).max(age_from);
                 return Ok(inventory.due_ns(&stream.limits).map(in_mono));
             }
-            self.make_room_if_due(streams);
+            // What is sealed meanwhile is seen to in the next pass: to list the directory in each turn costs as much as the deletions.
+            if self.make_room_if_due(streams) {
+                inventory = self.inventory(stream)?;
+            }
         }
     }
 
@@ -401,12 +407,14 @@ impl Keeper {
         Ok(())
     }
 
-    fn make_room_if_due(&mut self, streams: &[KeptStream]) {
-        let now = self.clock.mono_ns();
-        if now >= self.look_at && streams.iter().any(|s| s.limits.min_free.is_some()) {
+    /// True if it was due: then segments of any stream may be gone.
+    fn make_room_if_due(&mut self, streams: &[KeptStream]) -> bool {
+        let is_due = self.clock.mono_ns() >= self.look_at && streams.iter().any(|s| s.limits.min_free.is_some());
+        if is_due {
             self.make_room(streams);
             self.look_at = self.clock.mono_ns().saturating_add(LOOK_NS);
         }
+        is_due
     }
 
     /// While too little is free, deletes the oldest segment of all streams on that file system.

@@ -42,6 +42,8 @@ struct Told {
     real: RealDisk,
     free: Arc<AtomicU64>,
     stuck: Stuck,
+    /// How often directories were listed.
+    listed: Arc<AtomicU64>,
 }
 
 /// Names of files that cannot be removed.
@@ -58,6 +60,7 @@ impl Disk for Told {
         self.real.open(path)
     }
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.listed.fetch_add(1, Ordering::SeqCst);
         self.real.list(dir)
     }
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -91,6 +94,7 @@ impl Disk for Told {
 
 struct Kept1 {
     stuck: Stuck,
+    listed: Arc<AtomicU64>,
     free: Arc<AtomicU64>,
     dir: tempfile::TempDir,
     clock: Arc<Times>,
@@ -108,7 +112,9 @@ impl Kept1 {
         let time: Arc<dyn Clock> = Arc::clone(&clock) as Arc<dyn Clock>;
         let free = Arc::new(AtomicU64::new(1 << 30));
         let stuck = Stuck::default();
-        let told = Told { real: RealDisk::new(), free: Arc::clone(&free), stuck: Arc::clone(&stuck) };
+        let listed = Arc::new(AtomicU64::new(0));
+        let (real, told) = (RealDisk::new(), (Arc::clone(&free), Arc::clone(&stuck), Arc::clone(&listed)));
+        let told = Told { real, free: told.0, stuck: told.1, listed: told.2 };
         let disk: Arc<dyn Disk> = Arc::new(told);
         let keeper = Keeper::new(
             disk,
@@ -119,7 +125,7 @@ impl Kept1 {
             KeptCounts::default(),
             Clearance::new(Vec::new()),
         );
-        Kept1 { dir, clock, keeper, free, stuck }
+        Kept1 { dir, clock, keeper, free, stuck, listed }
     }
 
     /// A sealed segment of so many bytes whose last line came now.
@@ -320,4 +326,19 @@ fn one_file_that_cannot_be_removed_does_not_keep_the_others() {
     it.seal(0, 2_002, 10);
     assert_eq!(it.keeper.pass(), None);
     assert!(!it.there().contains(&(0, 3)), "{:?}", it.there());
+}
+
+#[test]
+fn many_deletions_list_the_directory_no_more_often_than_few() {
+    let lists = |segments: u64| {
+        let mut it = Kept1::new(Limits { max_bytes: Some(20), ..Limits::default() });
+        for sequence in 1..=segments {
+            let id = SegmentId { shard: 0, sequence };
+            std::fs::write(it.dir.path().join("s").join(id.file_name(Kind::Sealed)), "nine more\n").unwrap();
+        }
+        it.keeper.pass();
+        assert_eq!(it.kept().deleted["max_bytes"], segments - 2);
+        it.listed.load(Ordering::SeqCst)
+    };
+    assert_eq!(lists(2 * TURN as u64 + 10), lists(3));
 }

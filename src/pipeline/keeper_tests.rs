@@ -113,9 +113,12 @@ impl Kept1 {
         let free = Arc::new(AtomicU64::new(1 << 30));
         let stuck = Stuck::default();
         let listed = Arc::new(AtomicU64::new(0));
-        let (real, told) = (RealDisk::new(), (Arc::clone(&free), Arc::clone(&stuck), Arc::clone(&listed)));
-        let told = Told { real, free: told.0, stuck: told.1, listed: told.2 };
-        let disk: Arc<dyn Disk> = Arc::new(told);
+        let disk: Arc<dyn Disk> = Arc::new(Told {
+            real: RealDisk::new(),
+            free: Arc::clone(&free),
+            stuck: Arc::clone(&stuck),
+            listed: Arc::clone(&listed),
+        });
         let keeper = Keeper::new(
             disk,
             time,

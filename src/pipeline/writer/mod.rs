@@ -251,7 +251,7 @@ impl Writer {
     fn append(&mut self, index: usize, now: u64) -> Step {
         let policy = self.streams[index].options.sync;
         if policy.must_wait(self.unsynced) {
-            self.unsynced = self.unsynced_bytes(); // as far as this goes, syncs since then were not taken off
+            self.unsynced = self.unsynced_bytes(); // what was synced since the last look was not taken off
         }
         if policy.must_wait(self.unsynced) {
             self.hurry_to = self.writes;

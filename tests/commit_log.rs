@@ -11,13 +11,15 @@ use logweir::log::commit::recover::{Around, Brought, recover};
 use logweir::log::commit::{self, Named};
 use logweir::log::disk::{Caching, Disk};
 use logweir::log::recover::recover_dir;
-use logweir::log::segment::{AppendOptions, Stamp};
+use logweir::log::segment::{AppendOptions, Segment, Stamp};
 use logweir::log::stream_dir::StreamDir;
+use logweir::log::trail::RECORD_LEN;
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const DATA: &str = "/data";
+const OPTIONS: AppendOptions = AppendOptions { large: Caching::Keep, reserve_step: 0 };
 
 #[derive(Clone, Copy)]
 struct StoppedClock;
@@ -77,14 +79,18 @@ impl Setup {
         files.filter(of).map(|(_, bytes)| String::from_utf8(bytes).unwrap()).collect()
     }
 
+    /// The first segment of a stream.
+    fn begin(&self, stream: &str) -> Segment {
+        let dir = StreamDir::open(self.disk(), Arc::new(StoppedClock), Path::new(DATA), [7; 16], stream, 0, 0).unwrap();
+        dir.begin_first().unwrap()
+    }
+
     /// A segment of a stream that a crash left active, with these lines, of which the trail names what is in the logs.
     fn segment(&self, stream: &str, lines: &[u8], named: &[Named]) {
-        let dir = StreamDir::open(self.disk(), Arc::new(StoppedClock), Path::new(DATA), [7; 16], stream, 0, 0).unwrap();
-        let mut segment = dir.begin_first().unwrap();
-        let options = AppendOptions { large: Caching::Keep, reserve_step: 0 };
+        let mut segment = self.begin(stream);
         let count = lines.iter().filter(|b| **b == b'\n').count() as u64;
         // A call may take fewer bytes than offered; `append` makes as many as it needs.
-        segment.append(&[IoSlice::new(lines)], count, options, Stamp::default(), named, || 0).unwrap();
+        segment.append(&[IoSlice::new(lines)], count, OPTIONS, Stamp::default(), named, || 0).unwrap();
     }
 }
 
@@ -180,6 +186,31 @@ fn half_a_write_with_logged_lines_is_put_aside() {
     setup.disk().open(&path).unwrap().truncate(7).unwrap();
     assert_eq!(setup.recover().unwrap().lines, 3);
     assert_eq!(setup.text("a"), "a1\na2\na3\n");
+}
+
+/// The kernel had written text back before its note in the trail, and then the power went: the log brings what was logged, so the
+/// segment must not show it too. What was synced the direct way, in no log, stays.
+#[test]
+fn text_that_reached_the_disk_before_its_note_is_not_shown_twice() {
+    let setup = Setup::new();
+    setup.log(0, 0, head(0, 1, 10), &[part("a", "a1\n")]);
+    setup.log(0, 1, head(0, 2, 20), &[part("a", "a2\n")]);
+    let mut segment = setup.begin("a");
+    let append = |segment: &mut Segment, text: &str, through: Option<u64>| {
+        let named = through.map(|through| Named { generation: 7, reactor: 0, through });
+        segment.append(&[IoSlice::new(text.as_bytes())], 1, OPTIONS, Stamp::default(), named.as_slice(), || 0).unwrap();
+    };
+    append(&mut segment, "a1\n", Some(1));
+    append(&mut segment, "direct\n", None);
+    segment.sync_ahead().unwrap().expect("a trail that names records goes first").sync().unwrap();
+    segment.file.sync_data().unwrap();
+    append(&mut segment, "a2\n", Some(2));
+    drop(segment);
+    let (trail, bytes) = setup.disk.contents(".trail").remove(0);
+    setup.disk().open(&trail).unwrap().truncate(bytes.len() as u64 - RECORD_LEN as u64).unwrap();
+    setup.disk.remount();
+    assert_eq!(setup.recover().unwrap().lines, 1);
+    assert_eq!(setup.text("a"), "a1\ndirect\na2\n");
 }
 
 /// Somebody has deleted the note of the generation: the records say which it was.

@@ -60,6 +60,8 @@ pub const NAMES: &[&str] = &[
     "logged_on_a_full_disk",
     "trail_names_nothing",
     "half_a_logged_write_kept",
+    "lines_kept_that_the_log_brings",
+    "text_synced_before_its_trail",
     "logged_lines_overtake_direct_ones",
 ];
 

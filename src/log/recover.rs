@@ -324,7 +324,7 @@ fn judge(file: &dyn DiskFile, len: u64, trail: &Trail, mut cache_is_whole: bool)
     if len < synced {
         damage = Some(format!("{len} bytes are left of {synced} that were synced"));
     }
-    let (mut at, mut lines, mut records) = (0, 0, 0);
+    let (mut at, mut lines, mut records, mut names_records) = (0, 0, 0, false);
     let mut buffer = vec![0; READ];
     // A write that does not fit ends it: it and those behind it do not hold.
     let mut unmatched = false;
@@ -356,13 +356,16 @@ fn judge(file: &dyn DiskFile, len: u64, trail: &Trail, mut cache_is_whole: bool)
             at = end;
             lines += u64::from(record.lines);
         }
+        names_records |= record.what == What::Logged;
         if record.what == What::Logged && record.end() > synced {
             named.push((record.offset, record.end()));
         }
         records += 1;
     }
     let stop_at_holes = !cache_is_whole && !mutant!("holes_kept");
-    let mut past = if unmatched && !cache_is_whole {
+    // What such a trail does not speak of was never synced, and may be what a commit log is about to bring.
+    let may_be_logged = names_records && !mutant!("lines_kept_that_the_log_brings");
+    let mut past = if (unmatched || may_be_logged) && !cache_is_whole {
         Past { end: at, lines: 0, crc: 0 }
     } else {
         whole_lines(file, at, len, stop_at_holes, &mut buffer)?

@@ -5,7 +5,7 @@ use super::disk::{Caching, DiskFile};
 use super::foreign::{self, Foreign};
 use super::names::{Kind, SegmentId};
 use super::trail::{Record, What};
-use super::trail_writer::TrailWriter;
+use super::trail_writer::{SyncAhead, TrailWriter};
 use super::{LogError, is_full};
 use crate::host::mutants::mutant;
 use std::io::{self, IoSlice};
@@ -237,11 +237,11 @@ impl Segment {
             return Ok(());
         }
         let records: Vec<Record> = named.iter().map(|named| named.record(self.len, len, crc)).collect();
-        match self.trail.push_ahead(&records) {
-            Err(error) if is_full(&error) => Err(AppendError::Full(error)),
-            // The trail is given up. Without it recovery may bring lines twice, and never loses one.
-            _ => Ok(()),
-        }
+        self.trail.name(&records).map_err(|error| match error {
+            error if is_full(&error) => AppendError::Full(error),
+            _ if self.trail.is_foreign() => AppendError::Foreign(Foreign::Trail),
+            error => AppendError::Failed(error),
+        })
     }
 
     /// What somebody else has done to the file or its trail, if anything.
@@ -263,6 +263,19 @@ impl Segment {
     fn unless_overwritten(&self, longer: Foreign) -> io::Result<Foreign> {
         let (from, crc) = self.unsynced;
         Ok(if foreign::checksum(&*self.file, from, self.len)? == crc { longer } else { Foreign::Overwritten })
+    }
+
+    /// The sync of its trail that must go before its own, if there is any. There is none where somebody else has changed the trail: what
+    /// recovery makes of that is theirs.
+    ///
+    /// # Errors
+    /// The trail has no room, or cannot be written: nothing may be acknowledged then.
+    pub fn sync_ahead(&mut self) -> Result<Option<SyncAhead>, LogError> {
+        match self.trail.sync_ahead() {
+            Err(_) if self.trail.is_foreign() => Ok(None),
+            Err(error) => Err(LogError::Io { what: "write trail of", path: self.path.clone(), error }),
+            Ok(ahead) => Ok(ahead),
+        }
     }
 
     /// Syncs the trail if that is needed before an acknowledgement: recovery can tell a line that looks like a hole from a real hole
@@ -357,9 +370,11 @@ impl SealedParts {
             let error = io::Error::other("an earlier sync of it failed");
             return Err(LogError::Io { what: "sync", path, error });
         }
-        if let Some(ahead) = segment.trail.sync_ahead() {
-            ahead.sync();
-        }
+        let is_spoken_of = match segment.sync_ahead() {
+            Ok(ahead) => ahead.map_or(Ok(()), |ahead| ahead.sync()).context("sync trail of", &path).map(|()| true)?,
+            Err(error) if error.is_full() => false,
+            Err(error) => return Err(error),
+        };
         segment.file.sync_data().context("sync", &path)?;
         if !segment.file.is_at(&path).context("look at", &path)? {
             return Err(LogError::Foreign { path, what: Foreign::Gone });
@@ -370,7 +385,7 @@ impl SealedParts {
         }
         let is_secure = match segment.secure_trail(true) {
             Err(error) if !is_full(&error) => return Err(LogError::Io { what: "sync trail of", path, error }),
-            other => other.is_ok(),
+            other => other.is_ok() && is_spoken_of,
         };
         segment.note_synced(segment.len, stamp);
         Ok(is_secure)

@@ -9,6 +9,7 @@
 use super::disk::{DiskFile, append_all};
 use super::foreign;
 use super::trail::{Header, RECORD_LEN, Record, What};
+use crate::host::mutants::mutant;
 use crate::log::checksum::crc32c_joined;
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
@@ -73,25 +74,26 @@ pub struct TrailWriter {
     broken: bool,
     /// A sync of it on another thread has failed.
     sync_failed: Arc<AtomicBool>,
-    /// What was noted ahead is in the kernel, and was not synced since.
-    has_ahead: bool,
+    /// It names records of commit logs, and that it does so is durable.
+    names_records: bool,
     /// Somebody else has changed it.
     foreign: bool,
 }
 
-/// A sync of a trail that is to go before that of its segment: what the segment contains of a commit log is known by the trail only, and
-/// would be brought again after a power cut.
+/// A sync of a trail that goes before that of its segment: what the segment contains of a commit log is known by the trail only. So after
+/// a power cut recovery keeps nothing of such a segment that the trail does not speak of.
 pub struct SyncAhead {
     file: Arc<dyn DiskFile>,
     failed: Arc<AtomicBool>,
 }
 
 impl SyncAhead {
-    /// Syncs. If that fails, the trail is given up: then lines may be brought twice, and none is lost.
-    pub fn sync(&self) {
-        if self.file.sync_data().is_err() {
-            self.failed.store(true, Ordering::SeqCst);
-        }
+    /// Syncs.
+    ///
+    /// # Errors
+    /// The trail is given up then, and what it was to speak of must not count as durable.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_data().inspect_err(|_| self.failed.store(true, Ordering::SeqCst))
     }
 }
 
@@ -110,7 +112,7 @@ impl TrailWriter {
             flushed: 0,
             broken: false,
             sync_failed: Arc::default(),
-            has_ahead: false,
+            names_records: false,
             foreign: false,
         }
     }
@@ -167,22 +169,34 @@ impl TrailWriter {
         }
     }
 
-    /// Adds a record that is true before what it speaks of is, and hands it to the kernel. Writes that are not noted yet may still be
-    /// joined by others.
+    /// Names records of commit logs whose lines are about to be written, and hands that to the kernel. The first time it is made durable,
+    /// with all that was written before: from then on recovery knows that nothing counts of which the trail does not speak.
     ///
     /// # Errors
-    /// As [`TrailWriter::flush`].
-    pub fn push_ahead(&mut self, records: &[Record]) -> io::Result<()> {
+    /// As [`TrailWriter::flush`], and as [`TrailWriter::sync`] the first time.
+    pub fn name(&mut self, records: &[Record]) -> io::Result<()> {
+        if self.names_records {
+            // Writes that are not noted yet may still be joined by others.
+            records.iter().for_each(|record| self.keep(record));
+            return self.append_kept();
+        }
+        self.settle();
         records.iter().for_each(|record| self.keep(record));
-        self.append_kept()?;
-        self.has_ahead = true;
+        self.sync()?;
+        self.names_records = true;
         Ok(())
     }
 
-    /// The sync that must go before the next one of the segment, if there is any.
-    pub fn sync_ahead(&mut self) -> Option<SyncAhead> {
-        let is_due = std::mem::take(&mut self.has_ahead) && !self.is_broken();
-        is_due.then(|| SyncAhead { file: Arc::clone(&self.file), failed: Arc::clone(&self.sync_failed) })
+    /// The sync that must go before the next one of the segment, if there is any: of a trail that speaks of every write so far.
+    ///
+    /// # Errors
+    /// As [`TrailWriter::flush`]; the segment must not be synced then, unless it gets its sealed name before anybody is told.
+    pub fn sync_ahead(&mut self) -> io::Result<Option<SyncAhead>> {
+        if !self.names_records || mutant!("text_synced_before_its_trail") {
+            return Ok(None);
+        }
+        self.flush()?;
+        Ok(Some(SyncAhead { file: Arc::clone(&self.file), failed: Arc::clone(&self.sync_failed) }))
     }
 
     /// Nothing more is written to it.

@@ -386,7 +386,7 @@ impl Writer {
 
     /// Lets the steward sync in the background what is due.
     fn sync_in_background(&mut self, now: u64) {
-        let mut files = Vec::new();
+        let (mut files, mut failed) = (Vec::new(), Vec::new());
         for stream in &mut self.streams {
             let Some(active) = &mut stream.active else { continue };
             let is_hurried = !stream.fresh.is_none() && stream.fresh.first_write <= self.hurry_to;
@@ -396,15 +396,22 @@ impl Writer {
                 continue;
             }
             active.trail().cut();
-            let ahead = active.trail().sync_ahead();
-            let (file, path, len) = (Arc::clone(&active.file), active.path.clone(), active.len());
-            let wanted = Wanted { file, path, len, ahead };
-            stream.syncing = Some((stream.fresh.take(), len));
-            let failed = Arc::clone(&active.sync_failed);
-            files.push(ToSync { stream: stream.index, id: active.id, failed, wanted });
+            match Wanted::of(active) {
+                Ok(wanted) => {
+                    stream.syncing = Some((stream.fresh.take(), wanted.len));
+                    let failed = Arc::clone(&active.sync_failed);
+                    files.push(ToSync { stream: stream.index, id: active.id, failed, wanted });
+                }
+                Err(error) if error.is_full() => stream.sync_not_before = now + FULL_AGAIN_NS,
+                Err(error) => failed.push((stream.index, error)),
+            }
         }
         if !files.is_empty() {
             self.steward.submit(Job::Sync(files));
+        }
+        for (index, error) in failed {
+            self.count_failed_sync(&error);
+            self.fail_active(index, &error);
         }
     }
 

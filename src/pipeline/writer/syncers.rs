@@ -3,9 +3,10 @@
 
 use super::steward::sync_linked;
 use crate::host::clock::Clock;
-use crate::log::LogError;
 use crate::log::disk::DiskFile;
+use crate::log::segment::Segment;
 use crate::log::trail_writer::SyncAhead;
+use crate::log::{Context, LogError};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -27,6 +28,17 @@ pub struct Wanted {
     pub ahead: Option<SyncAhead>,
 }
 
+impl Wanted {
+    /// All of a segment that was written so far.
+    ///
+    /// # Errors
+    /// As [`Segment::sync_ahead`].
+    pub fn of(segment: &mut Segment) -> Result<Wanted, LogError> {
+        let ahead = segment.sync_ahead()?;
+        Ok(Wanted { file: Arc::clone(&segment.file), path: segment.path.clone(), len: segment.len(), ahead })
+    }
+}
+
 /// The result of a sync.
 pub struct Synced {
     /// How long it took.
@@ -43,8 +55,8 @@ pub trait Syncers: Send {
 
 fn sync_one(wanted: &Wanted, clock: &dyn Clock) -> Synced {
     let start = clock.mono_ns();
-    wanted.ahead.iter().for_each(SyncAhead::sync);
-    let result = sync_linked(&*wanted.file, &wanted.path, wanted.len);
+    let ahead = wanted.ahead.as_ref().map_or(Ok(()), SyncAhead::sync).context("sync trail of", &wanted.path);
+    let result = ahead.and_then(|()| sync_linked(&*wanted.file, &wanted.path, wanted.len));
     Synced { took_ns: clock.mono_ns().saturating_sub(start), result }
 }
 

@@ -6,7 +6,6 @@ use crate::host::mutants::mutant;
 use crate::log::LogError;
 use crate::log::segment::Stamp;
 use crate::metrics::accounting::Term;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 impl Writer {
@@ -40,7 +39,7 @@ impl Writer {
             }
         }
         let stamp = self.stamp();
-        let (mut indices, mut wanted, mut all_good) = (Vec::new(), Vec::new(), true);
+        let (mut indices, mut wanted, mut failed, mut all_good) = (Vec::new(), Vec::new(), Vec::new(), true);
         for index in which.iter().copied() {
             let stream = &mut self.streams[index];
             let Some(active) = stream.active.as_mut() else {
@@ -58,12 +57,19 @@ impl Writer {
                 active.note_synced(active.len(), stamp);
                 let _ = active.trail().sync();
             }
-            indices.push(index);
-            let ahead = active.trail().sync_ahead();
-            let (file, path, len) = (Arc::clone(&active.file), active.path.clone(), active.len());
-            wanted.push(Wanted { file, path, len, ahead });
+            match Wanted::of(active) {
+                Ok(file) => {
+                    indices.push(index);
+                    wanted.push(file);
+                }
+                Err(error) if error.is_full() => {
+                    self.sync_again_at = Some(stamp.mono_ns + FULL_AGAIN_NS);
+                    all_good = false;
+                }
+                Err(error) => failed.push((index, error)),
+            }
         }
-        let (mut failed, asked) = (Vec::new(), indices.len());
+        let asked = indices.len();
         for (index, Synced { took_ns, result }) in indices.into_iter().zip(self.syncers.sync(wanted)) {
             self.shard.writer_stats.sync_latency.record(took_ns);
             match result {

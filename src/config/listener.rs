@@ -66,6 +66,7 @@ impl From<FormatWord> for Format {
         match word {
             FormatWord::Raw => Format::Raw,
             FormatWord::Json => Format::Json,
+            FormatWord::Classic => Format::Classic,
         }
     }
 }

@@ -79,7 +79,7 @@ words!(
 );
 words!(
     /// `stream.NAME.format`
-    FormatWord { Raw = "raw", Json = "json" }
+    FormatWord { Raw = "raw", Json = "json", Classic = "classic" }
 );
 words!(
     /// `listener.NAME.ack`

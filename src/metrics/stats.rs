@@ -75,17 +75,21 @@ pub enum Unexpected {
     Media,
     /// Plain lines, or anything else that is no HTTP, where HTTP is spoken.
     NotHttp,
+    /// A count in front of a syslog message that is not its length.
+    Count,
+    /// rsyslog's compressed messages.
+    CompressedSyslog,
 }
 
 /// All kinds, in the order of their discriminants: a word for machines, and a text for people that says what it is and what helps.
-pub const UNEXPECTED: [(Unexpected, &str, &str); 14] = [
+pub const UNEXPECTED: [(Unexpected, &str, &str); 16] = [
     (Unexpected::Tls, "tls", "a TLS handshake, and this listener has no tls_cert"),
     (Unexpected::Http, "http", "an HTTP request; for HTTP a listener needs protocol = \"http\""),
     (Unexpected::Http2, "http2", "HTTP/2 without negotiation; this server speaks only HTTP/1.1"),
     (
         Unexpected::OctetCounting,
         "octet_counting",
-        "syslog with octet counting (RFC 6587); set the sender to newlines (non-transparent framing)",
+        "syslog with octet counting (RFC 6587); give the listener protocol = \"syslog\"",
     ),
     (
         Unexpected::Relp,
@@ -125,6 +129,16 @@ pub const UNEXPECTED: [(Unexpected, &str, &str); 14] = [
         "a body that is not lines, by its Content-Type (forms, archives, protobuf); with curl use --data-binary @FILE, not -F",
     ),
     (Unexpected::NotHttp, "not_http", "no HTTP request; plain lines belong to a listener with protocol = \"lines\""),
+    (
+        Unexpected::Count,
+        "octet_count",
+        "an octet count (RFC 6587) that is not the length of its message, so the connection ends; a proxy or a sender between counts wrong",
+    ),
+    (
+        Unexpected::CompressedSyslog,
+        "compressed_syslog",
+        "rsyslog's compressed messages, which are refused; remove ZipLevel and compression.mode from omfwd, or use TLS without compression",
+    ),
 ];
 
 /// The codes that answers are counted by: the status codes of HTTP.

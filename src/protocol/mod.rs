@@ -3,6 +3,7 @@
 
 pub mod http;
 pub mod lines;
+pub mod syslog;
 
 use crate::host::address::{Address, Family};
 use crate::session::memory::room::Room;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// All protocols, as `listener.NAME.protocol` names them.
-pub static TABLE: &[&Entry] = &[&lines::ENTRY, &http::ENTRY];
+pub static TABLE: &[&Entry] = &[&lines::ENTRY, &http::ENTRY, &syslog::ENTRY];
 
 /// One protocol.
 #[derive(Debug)]
@@ -65,6 +66,20 @@ impl About<'_> {
     #[must_use]
     pub fn can_answer(&self) -> bool {
         matches!(self.address.family(), Family::Tcp | Family::Unix)
+    }
+}
+
+impl About<'_> {
+    /// Refuses `format = "classic"`, for protocols whose records do not say what it shows.
+    ///
+    /// # Errors
+    /// A stream of the listener has this format.
+    pub fn refuse_classic(&self, section: &Section<'_>) -> Result<(), ConfigError> {
+        match self.routes.any(Format::Classic) {
+            true => Err(section
+                .error("format", "\"classic\" needs messages that name their host and program: protocol = \"syslog\"")),
+            false => Ok(()),
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! the partial line before it, which is copied there when its end arrives. No line is touched by itself: SIMD counts the
 //! newlines and finds the last one. Records that are written in another form are received into the scratch buffer.
 
-use super::write::{Form, MARKER_ROOM, Record};
+use super::write::{Escape, Form, MARKER_ROOM, Record, Writer};
 use super::{End, Landing, Step, Window};
 use crate::metrics::accounting::Reason;
 use crate::words;
@@ -38,12 +38,20 @@ impl LineOptions {
     pub fn strips(&self) -> bool {
         self.strip_cr || self.strip_nul
     }
-
-    /// True for a last byte that is taken off.
-    fn takes_off(&self, last: Option<u8>) -> bool {
-        (self.strip_cr && last == Some(b'\r')) || (self.strip_nul && last == Some(0))
-    }
 }
+
+/// What ends a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ends {
+    /// A terminator.
+    #[default]
+    Terminator,
+    /// A number that was told before. One terminator that the sender has counted in is taken off.
+    Count,
+}
+
+/// Bytes of the longest terminator that a sender counts in: CR LF.
+const COUNTED_IN: usize = 2;
 
 /// Bytes that a chunk must have at least where lines are received into it and up to `longest` are in the tail: something more can
 /// land behind them.
@@ -92,13 +100,15 @@ pub struct Lines {
     overlong: u64,
     /// The last byte seen of a line that is too long is one that is taken off where the line ends behind it.
     may_be_stripped: bool,
+    /// What ends the present one.
+    ends: Ends,
 }
 
 impl Lines {
     /// Between lines.
     #[must_use]
     pub fn new(options: LineOptions) -> Self {
-        Lines { options, overlong: 0, may_be_stripped: false }
+        Lines { options, overlong: 0, may_be_stripped: false, ends: Ends::Terminator }
     }
 
     /// True where a line is begun, with so much in the tail.
@@ -109,7 +119,7 @@ impl Lines {
 
     /// Where to receive lines that are written so.
     #[must_use]
-    pub fn landing(&self, form: &Form, tail_len: usize) -> Landing {
+    pub fn landing(&self, form: &impl Writer, tail_len: usize) -> Landing {
         if form.is_plain() {
             let gap = if self.overlong > 0 { tail_len + MARKER_ROOM + 1 } else { tail_len };
             Landing::Chunk { gap, most: usize::MAX }
@@ -120,7 +130,7 @@ impl Lines {
 
     /// Room that ending the line which is begun needs at most.
     #[must_use]
-    pub fn room_to_end(&self, form: &Form, tail_len: usize) -> usize {
+    pub fn room_to_end(&self, form: &impl Writer, tail_len: usize) -> usize {
         if self.is_begun(tail_len) { form.room_for(tail_len) } else { 0 }
     }
 
@@ -136,14 +146,47 @@ impl Lines {
 
     /// Longest partial line that may still become a whole one.
     fn max_partial(&self) -> usize {
-        self.max() + usize::from(self.options.strips())
+        self.max()
+            + match self.ends {
+                Ends::Terminator => usize::from(self.options.strips()),
+                Ends::Count => COUNTED_IN,
+            }
     }
 
-    /// Decides what happens to a line of `len` bytes whose last byte is `last`, and of which `cut` more bytes are gone already.
-    fn judge(&self, mut len: usize, last: Option<u8>, cut: u64) -> Verdict {
-        if cut == 0 && self.options.takes_off(last) {
-            len -= 1;
+    /// True for a last byte that is taken off in front of a terminator.
+    fn takes_off(&self, last: Option<&u8>) -> bool {
+        self.ends == Ends::Terminator
+            && match last {
+                Some(b'\r') => self.options.strip_cr,
+                Some(0) => self.options.strip_nul,
+                _ => false,
+            }
+    }
+
+    /// How many bytes are taken off the end of a whole record.
+    fn taken_off(&self, record: &[u8]) -> usize {
+        match (self.ends, record) {
+            (Ends::Terminator, _) => usize::from(self.takes_off(record.last())),
+            // Without this limit it would matter how much of it has come at once.
+            (Ends::Count, _) if record.len() > self.max_partial() => 0,
+            (Ends::Count, [.., b'\r', b'\n']) => 2,
+            (Ends::Count, [.., b'\n' | 0]) => 1,
+            (Ends::Count, _) => 0,
         }
+    }
+
+    /// What ends the record that is about to begin.
+    pub fn begin(&mut self, ends: Ends) {
+        self.ends = ends;
+    }
+
+    /// Decides what happens to a line that is all here.
+    fn judge(&self, line: &[u8]) -> Verdict {
+        self.judge_length(line.len() - self.taken_off(line), 0)
+    }
+
+    /// Decides what happens to a line of which `len` bytes are here and `cut` more are gone already.
+    fn judge_length(&self, len: usize, cut: u64) -> Verdict {
         if cut == 0 && len <= self.max() {
             return Verdict::Keep(len, Marker::new(0));
         }
@@ -174,7 +217,7 @@ impl Lines {
             let Some(first) = memchr(b'\n', &space[start..end]) else { return Step::Continue };
             self.lengthen(&space[start..start + first]);
             raw = start + first + 1;
-            if self.end_begun(&Form::Raw(Default::default()), 0, window) == Step::Close {
+            if self.end_begun(&Form::Raw(Escape::Nothing), 0, window) == Step::Close {
                 return Step::Close;
             }
         } else if !window.tail.is_empty() {
@@ -207,8 +250,7 @@ impl Lines {
             let filled = window.sink.filled();
             let space = window.sink.space();
             let Some(newline) = memchr(b'\n', &space[raw..end]) else { break };
-            let last = newline.checked_sub(1).map(|i| space[raw + i]);
-            match self.judge(newline, last, 0) {
+            match self.judge(&space[raw..raw + newline]) {
                 Verdict::Keep(kept, marker) => {
                     // Never longer than the line was: the marker is not longer than what is cut.
                     space.copy_within(raw..raw + kept, filled);
@@ -237,45 +279,73 @@ impl Lines {
     }
 
     /// Takes in bytes that lie beside the sink.
-    pub fn take_beside(&mut self, bytes: &[u8], form: &Form, window: &mut Window<'_>) -> Step {
-        let Some(last) = memrchr(b'\n', bytes) else {
-            let (step, dropped) = self.keep_partial(bytes, &mut window.tail);
-            dropped.into_iter().for_each(|bytes| window.sink.drop_record(Reason::TooLong, bytes));
-            return step;
-        };
+    pub fn take_beside(&mut self, bytes: &[u8], form: &impl Writer, window: &mut Window<'_>) -> Step {
+        let Some(last) = memrchr(b'\n', bytes) else { return self.gather(bytes, window) };
         let mut at = 0;
         if self.is_begun(window.tail.len()) {
             let Some(first) = memchr(b'\n', bytes) else { return Step::Continue };
-            let is_overlong = self.overlong > 0;
-            // Only as much of it as may be kept.
-            let most = if is_overlong { 0 } else { self.max_partial() - window.tail.len() };
-            let (piece, more) = bytes[..first].split_at(first.min(most));
-            if window.sink.room() < form.room_for(window.tail.len() + piece.len()) {
-                return Step::Full(0);
+            match self.complete(&bytes[..first], form, window) {
+                Step::Continue => at = first + 1,
+                other => return other,
             }
-            let cut = if is_overlong {
-                self.lengthen(more);
-                self.gone(window.tail.len())
-            } else {
-                more.len() as u64 - u64::from(self.options.takes_off(more.last().copied()))
-            };
-            if self.join(piece, form, (cut, more.is_empty()), window) == Step::Close {
-                return Step::Close;
-            }
-            at = first + 1;
         }
         match self.take_whole_beside(&bytes[at..=last], form, window) {
             Step::Full(n) => return Step::Full(at + n),
             Step::Close => return Step::Close,
             Step::Continue => {}
         }
-        let (step, dropped) = self.keep_partial(&bytes[last + 1..], &mut window.tail);
+        self.gather(&bytes[last + 1..], window)
+    }
+
+    /// Takes in bytes of a record, which lie beside the sink and end no record.
+    pub fn gather(&mut self, bytes: &[u8], window: &mut Window<'_>) -> Step {
+        let (step, dropped) = self.keep_partial(bytes, &mut window.tail);
         dropped.into_iter().for_each(|bytes| window.sink.drop_record(Reason::TooLong, bytes));
         step
     }
 
+    /// Ends the record that was gathered, if any, with a last piece of it, which lies beside the sink. Where there is no room for it,
+    /// [`Step::Full`] of nothing.
+    pub fn complete(&mut self, piece: &[u8], form: &impl Writer, window: &mut Window<'_>) -> Step {
+        if !self.is_begun(window.tail.len()) {
+            return self.take_record(piece, 0, form, window);
+        }
+        let is_overlong = self.overlong > 0;
+        // Only as much of it as may be kept.
+        let most = if is_overlong { 0 } else { self.max_partial() - window.tail.len() };
+        let (piece, more) = piece.split_at(piece.len().min(most));
+        if window.sink.room() < form.room_for(window.tail.len() + piece.len()) {
+            return Step::Full(0);
+        }
+        let cut = if is_overlong {
+            self.lengthen(more);
+            self.gone(window.tail.len())
+        } else {
+            more.len() as u64 - u64::from(self.takes_off(more.last()))
+        };
+        self.join(piece, form, (cut, more.is_empty()), window)
+    }
+
+    /// A record in one piece, which lies beside the sink; `cut` more bytes of it are gone. Where there is no room for it, [`Step::Full`] of
+    /// nothing.
+    pub fn take_record(&mut self, bytes: &[u8], cut: u64, form: &impl Writer, window: &mut Window<'_>) -> Step {
+        let verdict = if cut == 0 { self.judge(bytes) } else { self.judge_length(bytes.len(), cut) };
+        match verdict {
+            Verdict::Drop(bytes) => self.drop_line(bytes, window),
+            Verdict::Keep(kept, marker) => {
+                let (message, wall_ns) = (&bytes[..kept], window.around.wall_ns);
+                let record = Record { message, marker: marker.text(), wall_ns, ..Record::default() };
+                if !form.write(&record, &mut window.sink) {
+                    return Step::Full(0);
+                }
+                self.count_cut(&marker, window);
+                Step::Continue
+            }
+        }
+    }
+
     /// Makes records of whole lines, as many as there is room for.
-    fn take_whole_beside(&mut self, lines: &[u8], form: &Form, window: &mut Window<'_>) -> Step {
+    fn take_whole_beside(&mut self, lines: &[u8], form: &impl Writer, window: &mut Window<'_>) -> Step {
         if form.is_plain() && !self.options.strips() && none_longer(lines, self.max()) {
             let room = window.sink.room();
             let n = match lines.len() <= room {
@@ -290,24 +360,10 @@ impl Lines {
         while at < lines.len() {
             let Some(newline) = memchr(b'\n', &lines[at..]) else { break };
             let line = &lines[at..at + newline];
-            match self.judge(line.len(), line.last().copied(), 0) {
-                Verdict::Keep(kept, marker) => {
-                    let record = Record {
-                        message: &line[..kept],
-                        marker: marker.text(),
-                        attrs: &[],
-                        wall_ns: window.around.wall_ns,
-                    };
-                    if !form.write(&record, &mut window.sink) {
-                        return Step::Full(at);
-                    }
-                    self.count_cut(&marker, window);
-                }
-                Verdict::Drop(bytes) => {
-                    if self.drop_line(bytes, window) == Step::Close {
-                        return Step::Close;
-                    }
-                }
+            match self.take_record(line, 0, form, window) {
+                Step::Continue => {}
+                Step::Full(_) => return Step::Full(at),
+                Step::Close => return Step::Close,
             }
             at += newline + 1;
         }
@@ -327,7 +383,7 @@ impl Lines {
 
     /// Ends the line of which the tail is all that is kept, or the beginning; `cut` more bytes of it are gone. The sink has room for it
     /// ([`Lines::room_to_end`]).
-    pub fn end_begun(&mut self, form: &Form, mut cut: u64, window: &mut Window<'_>) -> Step {
+    pub fn end_begun(&mut self, form: &impl Writer, mut cut: u64, window: &mut Window<'_>) -> Step {
         if !self.is_begun(window.tail.len()) && cut == 0 {
             return Step::Continue;
         }
@@ -338,7 +394,7 @@ impl Lines {
     }
 
     /// Makes a record of the tail and a piece behind it. `cut`: how many more bytes of the line are gone, and whether its end is there.
-    fn join(&mut self, piece: &[u8], form: &Form, (cut, has_end): (u64, bool), window: &mut Window<'_>) -> Step {
+    fn join(&mut self, piece: &[u8], form: &impl Writer, (cut, has_end): (u64, bool), window: &mut Window<'_>) -> Step {
         let (before, wall_ns) = (window.tail.len(), window.around.wall_ns);
         let len = before + piece.len();
         let free = window.sink.free();
@@ -346,9 +402,9 @@ impl Lines {
         let from = if form.is_plain() { 0 } else { free.len() - len };
         window.tail.copy_to(&mut free[from..]);
         free[from + before..from + len].copy_from_slice(piece);
-        let last = len.checked_sub(1).map(|i| free[from + i]).filter(|_| has_end);
+        let taken_off = if has_end && cut == 0 { self.taken_off(&free[from..from + len]) } else { 0 };
         window.tail.clear();
-        let (kept, marker) = match self.judge(len, last, cut) {
+        let (kept, marker) = match self.judge_length(len - taken_off, cut) {
             Verdict::Keep(kept, marker) => (kept, marker),
             Verdict::Drop(bytes) => return self.drop_line(bytes, window),
         };
@@ -358,7 +414,7 @@ impl Lines {
             kept + marker.len + 1
         } else {
             let (to, source) = free.split_at_mut(from);
-            let record = Record { message: &source[..kept], marker: marker.text(), attrs: &[], wall_ns };
+            let record = Record { message: &source[..kept], marker: marker.text(), wall_ns, ..Record::default() };
             form.render(&record, to).unwrap_or(0) // there is room: whoever calls has looked
         };
         window.sink.commit(written, 1);
@@ -368,24 +424,16 @@ impl Lines {
 
     /// Takes in a datagram, of which `cut` more bytes did not fit: no line goes on beyond it. [`Step::Full`] as ever; the rest comes
     /// again as a datagram of its own.
-    pub fn take_datagram(&mut self, bytes: &[u8], cut: usize, form: &Form, window: &mut Window<'_>) -> Step {
+    pub fn take_datagram(&mut self, bytes: &[u8], cut: usize, form: &impl Writer, window: &mut Window<'_>) -> Step {
         let whole = memrchr(b'\n', bytes).map_or(0, |last| last + 1);
         let step = self.take_whole_beside(&bytes[..whole], form, window);
         let last = &bytes[whole..];
         if step != Step::Continue || (last.is_empty() && cut == 0) {
             return step;
         }
-        match self.judge(last.len(), last.last().copied(), cut as u64) {
-            Verdict::Drop(bytes) => self.drop_line(bytes, window),
-            Verdict::Keep(kept, marker) => {
-                let message = &last[..kept];
-                let wall_ns = window.around.wall_ns;
-                if !form.write(&Record { message, marker: marker.text(), attrs: &[], wall_ns }, &mut window.sink) {
-                    return Step::Full(whole);
-                }
-                self.count_cut(&marker, window);
-                Step::Continue
-            }
+        match self.take_record(last, cut as u64, form, window) {
+            Step::Full(_) => Step::Full(whole),
+            other => other,
         }
     }
 
@@ -393,7 +441,7 @@ impl Lines {
     fn lengthen(&mut self, bytes: &[u8]) {
         self.overlong += bytes.len() as u64;
         if let Some(last) = bytes.last() {
-            self.may_be_stripped = self.options.takes_off(Some(*last));
+            self.may_be_stripped = self.takes_off(Some(last));
         }
     }
 
@@ -409,7 +457,7 @@ impl Lines {
             return (Step::Continue, None);
         }
         self.overlong = len as u64;
-        self.may_be_stripped = self.options.takes_off(bytes.last().copied());
+        self.may_be_stripped = self.takes_off(bytes.last());
         let keep = match self.options.too_long {
             TooLong::Truncate => self.max() - MARKER_ROOM,
             TooLong::Drop => 0,
@@ -429,7 +477,7 @@ impl Lines {
     }
 
     /// Ends the input. After a clean end the line that is begun may be kept; then the sink has room for it.
-    pub fn finish(&mut self, end: End, form: &Form, window: &mut Window<'_>) {
+    pub fn finish(&mut self, end: End, form: &impl Writer, window: &mut Window<'_>) {
         if !self.is_begun(window.tail.len()) {
             return;
         }

@@ -53,6 +53,7 @@ pub struct HttpProtocol {
 
 fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, ConfigError> {
     let keys: Keys = section.read()?;
+    about.refuse_classic(section)?;
     if keys.tokens.as_ref().is_some_and(Vec::is_empty) {
         return Err(section.error("tokens", "expected at least one token; leave the key out to let anybody write"));
     }

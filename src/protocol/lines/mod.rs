@@ -72,6 +72,7 @@ pub struct LinesProtocol {
 
 fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, ConfigError> {
     let keys: Keys = section.read()?;
+    about.refuse_classic(section)?;
     let reply_count = section.word("reply", keys.reply, ReplyWord::None) == ReplyWord::Count;
     if reply_count && !about.can_answer() {
         return Err(section.error("reply", format!("nothing can be sent back over {}", about.address)));
@@ -93,8 +94,7 @@ fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, 
             too_long,
             strip_cr: section.flag("strip_cr", keys.strip_cr, false),
             strip_nul: nul == NulWord::Strip,
-            keep_unterminated: section.word("unterminated", keys.unterminated, UnterminatedWord::Keep)
-                == UnterminatedWord::Keep,
+            keep_unterminated: keeps_unterminated(section, keys.unterminated),
         },
         reply_count,
         format: about.routes.own().format,
@@ -105,12 +105,18 @@ fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, 
     Ok(Arc::new(LinesProtocol::new(options, patience)))
 }
 
+/// What `unterminated` says.
+#[must_use]
+pub fn keeps_unterminated(section: &Section<'_>, word: Option<UnterminatedWord>) -> bool {
+    section.word("unterminated", word, UnterminatedWord::Keep) == UnterminatedWord::Keep
+}
+
 /// Bytes that a chunk must have at least for lines of these options.
 #[must_use]
 pub fn least_chunk_bytes(options: &LinesOptions) -> usize {
     let longest = options.framing.max_line_bytes;
     match options.format {
-        Format::Raw => least_chunk(longest),
+        Format::Raw | Format::Classic => least_chunk(longest),
         Format::Json => longest_record(longest + 1, 0, Format::Json, Escape::Nothing),
     }
 }

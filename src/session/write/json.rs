@@ -11,8 +11,11 @@ pub const GROWTH: usize = 6;
 /// Bytes around message and attributes at most: the names of the fields, the time, a listener's name (64 at most) and a peer.
 pub const MOST_AROUND: usize = 512;
 
+/// Writes a JSON value for some bytes, piece by piece.
+pub type Maker = fn(&[u8], &mut dyn FnMut(&[u8]));
+
 /// The value of an attribute.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy)]
 pub enum Value<'a> {
     /// Text; bytes that are not UTF-8 become U+FFFD.
     Text(&'a [u8]),
@@ -22,10 +25,12 @@ pub enum Value<'a> {
     Float(f64),
     /// JSON as the sender wrote it, which the protocol has found to be valid. Line ends between its tokens become spaces.
     Json(&'a [u8]),
+    /// What the protocol makes of bytes: JSON without line ends.
+    Made(Maker, &'a [u8]),
 }
 
 /// An attribute: what a sender said besides the message.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Attr<'a> {
     /// Its name.
     pub name: &'a [u8],
@@ -140,6 +145,7 @@ impl Out<'_> {
             Value::Integer(number) => self.put(number.to_string().as_bytes()),
             Value::Float(number) if number.is_finite() => self.put(number.to_string().as_bytes()),
             Value::Float(number) => self.value(Value::Text(number.to_string().as_bytes())),
+            Value::Made(make, bytes) => make(bytes, &mut |b| self.put(b)),
             Value::Json(json) => {
                 let is_end = |b: &u8| *b == b'\n' || *b == b'\r';
                 for (i, piece) in json.split(is_end).enumerate() {
@@ -177,7 +183,7 @@ fn plain_prefix(bytes: &[u8]) -> usize {
 }
 
 /// RFC 8259 section 7; bytes that are not UTF-8 become U+FFFD.
-fn push_escaped(bytes: &[u8], mut put: impl FnMut(&[u8])) {
+pub fn push_escaped(bytes: &[u8], mut put: impl FnMut(&[u8])) {
     let plain = plain_prefix(bytes);
     put(&bytes[..plain]);
     if plain == bytes.len() {

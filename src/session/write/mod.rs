@@ -15,6 +15,8 @@ pub enum Format {
     Raw,
     /// As JSON objects.
     Json,
+    /// As syslog files look: `TIMESTAMP HOST TAG: MSG`. Only for protocols whose messages say so much.
+    Classic,
 }
 
 /// What happens to a newline inside a record that is written as sent, for protocols whose records may have one.
@@ -35,6 +37,8 @@ pub const MARKER_ROOM: usize = 40;
 /// One record, as a protocol found it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Record<'a> {
+    /// What stands in front of the message where it is written as text.
+    pub lead: &'a [u8],
     /// The message, without a terminator.
     pub message: &'a [u8],
     /// A mark that the record was cut, written behind it as it is.
@@ -54,13 +58,39 @@ pub enum Form {
     Json(Box<Envelope>),
 }
 
+/// Makes records of messages. [`Form`] writes a message as it is or with what its protocol says of it; a protocol whose messages say more
+/// of themselves has a writer of its own, which takes them apart.
+pub trait Writer {
+    /// True where records are the bytes as they came: whole lines may stay where they were received.
+    fn is_plain(&self) -> bool;
+
+    /// True where a line, with its newline, is its own record.
+    fn keeps_lines(&self) -> bool;
+
+    /// Room that a record of so many bytes, without attributes, needs at most to be put together and written.
+    fn room_for(&self, len: usize) -> usize;
+
+    /// Writes a record at the start of `to` and returns its length; `None`: it does not fit.
+    fn render(&self, record: &Record<'_>, to: &mut [u8]) -> Option<usize>;
+
+    /// Writes a record at the end of what is committed. False: there is no room for it, and nothing was written.
+    #[must_use]
+    fn write(&self, record: &Record<'_>, sink: &mut Sink<'_>) -> bool {
+        let len = self.render(record, sink.free());
+        if let Some(len) = len {
+            sink.commit(len, 1);
+        }
+        len.is_some()
+    }
+}
+
 /// Bytes of a chunk that a record of `longest` bytes needs at most, with attributes of so many bytes (their names and values).
 #[must_use]
 pub const fn longest_record(longest: usize, attrs: usize, format: Format, escape: Escape) -> usize {
     match (format, escape) {
         (Format::Raw, Escape::Nothing) => longest + MARKER_ROOM + 1,
         // A record that is put together from two pieces has its source in the same space.
-        (Format::Raw, _) => 3 * longest + MARKER_ROOM + 1,
+        (Format::Raw | Format::Classic, _) => 3 * longest + attrs + MARKER_ROOM + 1,
         (Format::Json, _) => (json::GROWTH + 1) * longest + 2 * json::GROWTH * attrs + json::MOST_AROUND,
     }
 }
@@ -70,43 +100,15 @@ impl Form {
     #[must_use]
     pub fn new(format: Format, escape: Escape, listener: &str, peer: &str) -> Form {
         match format {
-            Format::Raw => Form::Raw(escape),
+            Format::Raw | Format::Classic => Form::Raw(escape),
             Format::Json => Form::Json(Box::new(Envelope::new(listener, peer))),
         }
     }
 
-    /// True where records are the bytes as they came: whole lines may stay where they were received.
-    #[must_use]
-    pub fn is_plain(&self) -> bool {
-        matches!(self, Form::Raw(Escape::Nothing))
-    }
-
-    /// Room that a record of so many bytes, without attributes, needs at most to be put together and written.
-    #[must_use]
-    pub fn room_for(&self, len: usize) -> usize {
-        match self {
-            Form::Raw(Escape::Nothing) => len + MARKER_ROOM + 1,
-            Form::Raw(_) => 3 * len + MARKER_ROOM + 1,
-            Form::Json(envelope) => (json::GROWTH + 1) * len + envelope.around() + MARKER_ROOM,
-        }
-    }
-
-    /// Writes a record at the end of what is committed. False: there is no room for it, and nothing was written.
+    /// As [`Writer::write`].
     #[must_use]
     pub fn write(&self, record: &Record<'_>, sink: &mut Sink<'_>) -> bool {
-        let len = self.render(record, sink.free());
-        if let Some(len) = len {
-            sink.commit(len, 1);
-        }
-        len.is_some()
-    }
-
-    /// Writes a record at the start of `to` and returns its length; `None`: it does not fit.
-    pub fn render(&self, record: &Record<'_>, to: &mut [u8]) -> Option<usize> {
-        match self {
-            Form::Raw(escape) => raw(*escape, record, to),
-            Form::Json(envelope) => envelope.write(record, to),
-        }
+        Writer::write(self, record, sink)
     }
 
     /// Changes the peer of the records to come.
@@ -117,8 +119,33 @@ impl Form {
     }
 }
 
+impl Writer for Form {
+    fn is_plain(&self) -> bool {
+        matches!(self, Form::Raw(Escape::Nothing))
+    }
+
+    fn keeps_lines(&self) -> bool {
+        matches!(self, Form::Raw(Escape::Nothing | Escape::Newlines))
+    }
+
+    fn room_for(&self, len: usize) -> usize {
+        match self {
+            Form::Raw(Escape::Nothing) => len + MARKER_ROOM + 1,
+            Form::Raw(_) => 3 * len + MARKER_ROOM + 1,
+            Form::Json(envelope) => (json::GROWTH + 1) * len + envelope.around() + MARKER_ROOM,
+        }
+    }
+
+    fn render(&self, record: &Record<'_>, to: &mut [u8]) -> Option<usize> {
+        match self {
+            Form::Raw(escape) => raw(*escape, record, to),
+            Form::Json(envelope) => envelope.write(record, to),
+        }
+    }
+}
+
 fn raw(escape: Escape, record: &Record<'_>, to: &mut [u8]) -> Option<usize> {
-    let Record { message, marker, .. } = record;
+    let Record { lead, message, marker, .. } = record;
     let is_special = |b: u8| match escape {
         Escape::Nothing => false,
         Escape::Newlines => b == b'\n',
@@ -126,13 +153,14 @@ fn raw(escape: Escape, record: &Record<'_>, to: &mut [u8]) -> Option<usize> {
     };
     let mut specials = memchr2_iter(b'\n', b'\\', if escape == Escape::Nothing { &[] } else { message });
     let doubled = specials.clone().filter(|i| is_special(message[*i])).count();
-    let len = message.len() + doubled + marker.len() + 1;
+    let len = lead.len() + message.len() + doubled + marker.len() + 1;
     let to = to.get_mut(..len)?;
     let (mut from, mut at) = (0, 0);
     let mut put = |bytes: &[u8]| {
         to[at..at + bytes.len()].copy_from_slice(bytes);
         at += bytes.len();
     };
+    put(lead);
     for i in specials.by_ref().filter(|i| is_special(message[*i])) {
         put(&message[from..i]);
         put(if message[i] == b'\n' { b"\\n" } else { b"\\\\" });

@@ -79,10 +79,12 @@ pub enum Unexpected {
     Count,
     /// rsyslog's compressed messages.
     CompressedSyslog,
+    /// Anything else where RELP is spoken, or RELP out of turn.
+    NotRelp,
 }
 
 /// All kinds, in the order of their discriminants: a word for machines, and a text for people that says what it is and what helps.
-pub const UNEXPECTED: [(Unexpected, &str, &str); 16] = [
+pub const UNEXPECTED: [(Unexpected, &str, &str); 17] = [
     (Unexpected::Tls, "tls", "a TLS handshake, and this listener has no tls_cert"),
     (Unexpected::Http, "http", "an HTTP request; for HTTP a listener needs protocol = \"http\""),
     (Unexpected::Http2, "http2", "HTTP/2 without negotiation; this server speaks only HTTP/1.1"),
@@ -91,11 +93,7 @@ pub const UNEXPECTED: [(Unexpected, &str, &str); 16] = [
         "octet_counting",
         "syslog with octet counting (RFC 6587); give the listener protocol = \"syslog\"",
     ),
-    (
-        Unexpected::Relp,
-        "relp",
-        "RELP, which this listener does not answer; set the sender to plain TCP (rsyslog: omfwd)",
-    ),
+    (Unexpected::Relp, "relp", "RELP, which this listener does not answer; give the listener protocol = \"relp\""),
     (
         Unexpected::Forward,
         "forward",
@@ -138,6 +136,11 @@ pub const UNEXPECTED: [(Unexpected, &str, &str); 16] = [
         Unexpected::CompressedSyslog,
         "compressed_syslog",
         "rsyslog's compressed messages, which are refused; remove ZipLevel and compression.mode from omfwd, or use TLS without compression",
+    ),
+    (
+        Unexpected::NotRelp,
+        "not_relp",
+        "no RELP, or RELP out of turn; plain syslog belongs to a listener with protocol = \"syslog\"",
     ),
 ];
 

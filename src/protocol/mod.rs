@@ -3,6 +3,7 @@
 
 pub mod http;
 pub mod lines;
+pub mod relp;
 pub mod syslog;
 
 use crate::host::address::{Address, Family};
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// All protocols, as `listener.NAME.protocol` names them.
-pub static TABLE: &[&Entry] = &[&lines::ENTRY, &http::ENTRY, &syslog::ENTRY];
+pub static TABLE: &[&Entry] = &[&lines::ENTRY, &http::ENTRY, &syslog::ENTRY, &relp::ENTRY];
 
 /// One protocol.
 #[derive(Debug)]

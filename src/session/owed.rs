@@ -78,6 +78,13 @@ impl<T> Owed<T> {
         }
     }
 
+    /// Takes the open frame back: it has no records.
+    pub fn withdraw(&mut self) {
+        if self.queue.back().is_some_and(|entry| entry.say.is_none()) {
+            self.queue.pop_back();
+        }
+    }
+
     /// Completes the open frame. The answer is given when all its records have reached their level.
     pub fn close(&mut self, say: T) {
         if let Some(entry) = self.queue.back_mut() {

@@ -4,7 +4,7 @@
 mod framing;
 pub mod message;
 mod structured;
-mod writing;
+pub mod writing;
 
 use super::{About, Entry};
 use crate::host::address::{Address, Family};
@@ -73,31 +73,37 @@ fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, 
         too_long => too_long,
     };
     let format = about.routes.own().format;
-    let escape = match section.word("escape", keys.escape, EscapeWord::Newlines) {
-        EscapeWord::Newlines => Escape::Newlines,
-        EscapeWord::Full if format == Format::Json => {
-            return Err(
-                section.error("escape", "JSON has escapes of its own; this is for format = \"raw\" or \"classic\"")
-            );
-        }
-        EscapeWord::Full => Escape::Full,
-    };
+    let escape = escape(section, keys.escape, format)?;
     let keep_unterminated = super::lines::keeps_unterminated(section, keys.unterminated);
     let options = SyslogOptions {
         listener: about.listener.to_string(),
-        framing: LineOptions {
-            max_line_bytes: about.max_line_bytes,
-            too_long,
-            strip_cr: true,
-            strip_nul: false,
-            keep_unterminated,
-        },
+        framing: framing_options(about.max_line_bytes, too_long, keep_unterminated),
         format,
         escape,
     };
     let line = section.time("line_timeout", keys.line_timeout, "30s", "0s", "1day");
     let patience = Patience { line, head: about.header_timeout, ..Patience::default() };
     Ok(Arc::new(SyslogProtocol::new(options, patience)))
+}
+
+/// How syslog messages are found.
+#[must_use]
+pub fn framing_options(max_line_bytes: usize, too_long: TooLong, keep_unterminated: bool) -> LineOptions {
+    LineOptions { max_line_bytes, too_long, strip_cr: true, strip_nul: false, keep_unterminated }
+}
+
+/// What `escape` says.
+///
+/// # Errors
+/// It says something though the records are JSON.
+pub fn escape(section: &Section<'_>, word: Option<EscapeWord>, format: Format) -> Result<Escape, ConfigError> {
+    match section.word("escape", word, EscapeWord::Newlines) {
+        EscapeWord::Newlines => Ok(Escape::Newlines),
+        EscapeWord::Full if format == Format::Json => {
+            Err(section.error("escape", "JSON has escapes of its own; this is for format = \"raw\" or \"classic\""))
+        }
+        EscapeWord::Full => Ok(Escape::Full),
+    }
 }
 
 impl SyslogProtocol {

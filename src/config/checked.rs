@@ -305,7 +305,10 @@ fn needs(
 /// True where two cannot listen at once: on the same address, or with the same port where one of them is all addresses of the host. Port 0 is
 /// a free one.
 fn collide(one: &Address, other: &Address) -> bool {
-    let (Address::Tcp(one), Address::Tcp(other)) = (one, other) else { return one == other };
+    let (one, other) = match (one, other) {
+        (Address::Tcp(one), Address::Tcp(other)) | (Address::Udp(one), Address::Udp(other)) => (one, other),
+        _ => return one == other,
+    };
     // `[::]` is all addresses of IPv4 as well (ipv6(7)).
     let holds = |all: &SocketAddr, one: &SocketAddr| all.ip().is_unspecified() && (all.is_ipv6() || one.is_ipv4());
     one.port() != 0 && one.port() == other.port() && (one.ip() == other.ip() || holds(one, other) || holds(other, one))

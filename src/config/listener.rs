@@ -3,7 +3,8 @@
 use super::checked::{Check, StreamSettings};
 use super::raw::{self, Ack, FormatWord, ProxyWord, TlsVersion};
 use crate::host::address::Address;
-use crate::intake::listener::{ListenerOptions, TlsSettings, WhenFull};
+use crate::intake::listener::{ListenerOptions, TlsSettings, UDP_MAX, WhenFull};
+use crate::intake::net::listen;
 use crate::pipeline::chunk::{Class, Level};
 use crate::protocol::{About, Entry, Protocols};
 use crate::session::memory::room::Room;
@@ -106,8 +107,19 @@ impl Check<'_> {
         };
         places.word(&key("address"), None, &address);
         self.keys_fit(written, entry, &address, around.protocols)?;
-        let when_full = places.word(&key("when_full"), raw.when_full, WhenFull::Block);
-        let max_line_bytes = places.size(&key("max_line_bytes"), raw.max_line_bytes, 1 << 20, 128, 256 << 20) as usize;
+        // A sender of datagrams cannot be slowed down: what is not taken is dropped by the kernel, which does not say of whom.
+        let is_udp = matches!(address, Address::Udp(_));
+        let when_full_is = if is_udp { WhenFull::DropNewest } else { WhenFull::Block };
+        let when_full = places.word(&key("when_full"), raw.when_full, when_full_is);
+        // No datagram is longer.
+        let longest = if is_udp { UDP_MAX as u64 } else { 1 << 20 };
+        let max_line_bytes = places.size(&key("max_line_bytes"), raw.max_line_bytes, longest, 128, 256 << 20) as usize;
+        let receive_buffer = match is_udp {
+            true => {
+                places.size(&key("receive_buffer"), raw.receive_buffer, listen::UDP_QUEUE as u64, 64 << 10, 1 << 30)
+            }
+            false => listen::UDP_QUEUE as u64,
+        };
         let socket = self.socket_access(name, raw);
         let header_timeout = match raw.header_timeout.is_some() || self.begins(raw, entry) {
             true => places.time(&key("header_timeout"), raw.header_timeout, "10s", "100ms", "1h"),
@@ -170,6 +182,7 @@ impl Check<'_> {
             proxy: places.word(&key("proxy_protocol"), raw.proxy_protocol, ProxyWord::Off) == ProxyWord::Required,
             tls: self.tls(name, raw)?,
             socket,
+            receive_buffer: receive_buffer as usize,
         })
     }
 
@@ -204,6 +217,9 @@ impl Check<'_> {
         if !entry.runs_on.contains(&address.family()) {
             let families: Vec<String> = entry.runs_on.iter().map(ToString::to_string).collect();
             return refuse("protocol", format!("{} needs {}", entry.name, families.join(" or ")));
+        }
+        if raw.receive_buffer.is_some() && !matches!(address, Address::Udp(_)) {
+            return refuse("receive_buffer", "this belongs to udp:// addresses".into());
         }
         if matches!(address, Address::Tcp(_) | Address::Unix(_)) {
             return Ok(());

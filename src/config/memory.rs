@@ -1,8 +1,9 @@
 //! Divides `buffer.memory` among its users. The result is the sum that `check` prints; every size in it is computed, none is
 //! guessed.
 
+use crate::intake::listener::BATCH;
 use crate::intake::listener::DATAGRAM_MAX;
-use crate::intake::net::{BATCH, BUFFER_BYTES};
+use crate::intake::net::BUFFER_BYTES;
 use crate::log::direct::STAGING_BYTES;
 use crate::pipeline::chunk::{Class, memory_of_chunk};
 use crate::pipeline::commit::{RECORD_BYTES, SLOTS};

@@ -122,7 +122,7 @@ section!(/// `[stream.NAME]`
              io: Io, compress: Compress, compress_level: usize, max_age: Time, max_bytes: Size, min_free: Size });
 section!(/// The keys of `[listener.NAME]` that any protocol has; the others are the protocol's own.
     Listener { protocol: String, address: String, stream: String, format: FormatWord, when_full: WhenFull, ack: Ack,
-               max_line_bytes: Size, max_connections_per_address: usize, idle_timeout: Time, header_timeout: Time,
+               max_line_bytes: Size, receive_buffer: Size, max_connections_per_address: usize, idle_timeout: Time, header_timeout: Time,
                socket_mode: String, socket_owner: String, socket_group: String, proxy_protocol: ProxyWord, tls_cert: String,
                tls_key: String, tls_client_ca: String, tls_client_crl: String,
                tls_client_subjects: Vec<String>, tls_min_version: TlsVersion });

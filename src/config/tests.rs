@@ -328,7 +328,7 @@ fn what_is_in_force_is_every_key_and_loads_to_the_same() {
         "data_dir = \"/a$$b\"\n[buffer]\nmemory = \"200000000B\"\n[listener.l]\naddress = \"tcp://127.0.0.1:1\"\nreply = \"count\"\n\
          [listener.h]\naddress = \"tcp://127.0.0.1:2\"\nprotocol = \"http\"\ntokens = [\"t\"]\nstreams = [\"s\"]\nmax_body_bytes = \"1MiB\"\n\
          tls_cert = \"c\"\ntls_key = \"k\"\n\
-         [listener.y]\naddress = \"tcp://127.0.0.1:3\"\nprotocol = \"syslog\"\n[token.t]\nsha256 = \"{hash}\"\n[stream.s]\nformat = \"json\"\nmax_age = \"2days\"\n[placement]\nshards = 2\npin = [0]\n"
+         [listener.y]\naddress = \"udp://127.0.0.1:3\"\nprotocol = \"syslog\"\n[token.t]\nsha256 = \"{hash}\"\n[stream.s]\nformat = \"json\"\nmax_age = \"2days\"\n[placement]\nshards = 2\npin = [0]\n"
     );
     let list = |text: &str| read_text(text, "t.toml", &Overrides::default(), |_| None, None).unwrap();
     let (options, in_force) = list(&text);

@@ -14,6 +14,8 @@ pub enum Address {
     Unix(PathBuf),
     /// `unixgram://PATH`: a datagram socket.
     UnixDatagram(PathBuf),
+    /// `udp://HOST:PORT`; a group's address joins the group (multicast), port 0 takes a free one.
+    Udp(SocketAddr),
     /// `stdin:`
     Stdin,
 }
@@ -27,6 +29,8 @@ pub enum Family {
     Unix,
     /// A Unix datagram socket.
     UnixDatagram,
+    /// UDP.
+    Udp,
     /// Standard input.
     Stdin,
 }
@@ -37,6 +41,7 @@ impl fmt::Display for Family {
             Family::Tcp => "tcp://",
             Family::Unix => "unix://",
             Family::UnixDatagram => "unixgram://",
+            Family::Udp => "udp://",
             Family::Stdin => "stdin:",
         })
     }
@@ -50,6 +55,7 @@ impl Address {
             Address::Tcp(_) => Family::Tcp,
             Address::Unix(_) => Family::Unix,
             Address::UnixDatagram(_) => Family::UnixDatagram,
+            Address::Udp(_) => Family::Udp,
             Address::Stdin => Family::Stdin,
         }
     }
@@ -61,6 +67,7 @@ impl fmt::Display for Address {
             Address::Tcp(address) => write!(f, "tcp://{address}"),
             Address::Unix(path) => write!(f, "unix://{}", path.display()),
             Address::UnixDatagram(path) => write!(f, "unixgram://{}", path.display()),
+            Address::Udp(address) => write!(f, "udp://{address}"),
             Address::Stdin => f.write_str("stdin:"),
         }
     }
@@ -88,26 +95,28 @@ impl FromStr for Address {
             return Ok(Address::Stdin);
         }
         match text.split_once("://") {
-            Some(("tcp", rest)) => {
+            Some((scheme @ ("tcp" | "udp"), rest)) => {
                 let rest = rest.replace("localhost:", "127.0.0.1:");
-                rest.parse().map(Address::Tcp).map_err(|_| {
+                rest.parse().map(if scheme == "tcp" { Address::Tcp } else { Address::Udp }).map_err(|_| {
                     let hint = match rest.rsplit_once(':') {
                         Some(("" | "*", port)) if is_port(port) => {
-                            format!("; all addresses of this host are tcp://[::]:{port}")
+                            format!("; all addresses of this host are {scheme}://[::]:{port}")
                         }
                         Some((name, port)) if is_port(port) && name.contains(|c: char| c.is_alphabetic()) => {
                             "; names are not looked up: write the IP".to_string()
                         }
                         _ => String::new(),
                     };
-                    format!("\"{text}\" is not tcp://IP:PORT (such as tcp://127.0.0.1:5170 or tcp://[::]:5170){hint}")
+                    let example = if scheme == "tcp" { 5170 } else { 5140 };
+                    format!(
+                        "\"{text}\" is not {scheme}://IP:PORT (such as {scheme}://127.0.0.1:{example} or {scheme}://[::]:{example}){hint}"
+                    )
                 })
             }
             Some(("unix", rest)) => path(rest).map(Address::Unix),
             Some(("unixgram", rest)) => path(rest).map(Address::UnixDatagram),
-            Some(("udp", _)) => Err("udp:// is not an address of the lines protocol; use tcp:// or unixgram://".into()),
             _ => Err(format!(
-                "\"{text}\" is not an address: expected tcp://IP:PORT, unix://PATH, unixgram://PATH or stdin:{}",
+                "\"{text}\" is not an address: expected tcp://IP:PORT, udp://IP:PORT, unix://PATH, unixgram://PATH or stdin:{}",
                 meant(text).map(|hint| format!(" ({hint})")).unwrap_or_default()
             )),
         }

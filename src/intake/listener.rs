@@ -47,6 +47,8 @@ pub struct ListenerOptions {
     pub idle_timeout: Duration,
     /// Who may use the socket file.
     pub socket: SocketAccess,
+    /// Bytes that may wait in the queue of each UDP socket.
+    pub receive_buffer: usize,
 }
 
 /// Who may use a socket file.
@@ -82,6 +84,11 @@ pub const WIRE_ROOM: usize = 20 << 10;
 /// Largest datagram that is received whole (Linux's default `net.core.wmem_default` is 208 KiB).
 pub const DATAGRAM_MAX: usize = 256 * 1024;
 
+/// Largest datagram that UDP brings, rounded up to whole pages: 65,507 bytes over IPv4, 65,527 over IPv6 (RFC 768, RFC 8200).
+pub const UDP_MAX: usize = 64 * 1024;
+/// Datagrams received at once at most.
+pub const BATCH: usize = 32;
+
 impl ListenerOptions {
     /// What a reactor must know of its protocol.
     #[must_use]
@@ -110,7 +117,7 @@ impl ListenerOptions {
     /// It receives datagrams.
     #[must_use]
     pub fn is_datagram(&self) -> bool {
-        matches!(self.address, Address::UnixDatagram(_))
+        matches!(self.address, Address::UnixDatagram(_) | Address::Udp(_))
     }
 
     /// Bytes that a connection may leave in its tail at most.
@@ -129,7 +136,8 @@ impl ListenerOptions {
     /// Bytes of a reactor's scratch buffer that it wants. One for datagrams may come with a reload, so there is always room for one.
     #[must_use]
     pub fn scratch_bytes(&self) -> usize {
-        (self.profile().scratch + 2 * WIRE_ROOM).max(DATAGRAM_MAX)
+        let datagrams = if matches!(self.address, Address::Udp(_)) { BATCH * UDP_MAX } else { DATAGRAM_MAX };
+        (self.profile().scratch + 2 * WIRE_ROOM).max(datagrams)
     }
 
     /// What it receives may wait in the lane for want of a chunk. Where the newest is dropped nothing waits.

@@ -120,6 +120,21 @@ impl Spread {
         }
     }
 
+    /// Hands a socket that is no client's to this reactor, as far as there are so many, or to the best one.
+    pub fn place(&self, to: Option<usize>, handed: Handed) {
+        let Some(to) = to.map(|to| to % self.inboxes.len()) else {
+            let _ = self.hand(None, handed); // far fewer than an inbox holds
+            return;
+        };
+        let mut seats = self.lock();
+        let port = self.port(seats[to]);
+        if !seats[to].closed && self.inboxes[to].push(handed).is_ok() {
+            seats[to].open += 1;
+            drop(seats);
+            port.wake();
+        }
+    }
+
     /// Hands a connection that is open already from one reactor to another.
     ///
     /// # Errors

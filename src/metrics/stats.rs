@@ -185,6 +185,8 @@ pub struct ReactorCells {
     pub network_bytes: Cell,
     /// Receives.
     pub receives: Cell,
+    /// Datagrams that the kernel has dropped before they could be received.
+    pub lost_datagrams: Cell,
     /// Lines cut to `max_line_bytes`.
     pub truncated_lines: Cell,
     /// Bytes cut off.

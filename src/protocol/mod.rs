@@ -71,6 +71,12 @@ impl About<'_> {
 }
 
 impl About<'_> {
+    /// True where a record is a datagram: there is no connection to close.
+    #[must_use]
+    pub fn is_datagram(&self) -> bool {
+        matches!(self.address.family(), Family::UnixDatagram | Family::Udp)
+    }
+
     /// Refuses `format = "classic"`, for protocols whose records do not say what it shows.
     ///
     /// # Errors

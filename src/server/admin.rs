@@ -64,6 +64,7 @@ impl AdminAddress {
         let options = ListenerOptions {
             name: "admin".into(),
             address: Address::Tcp(address),
+            receive_buffer: 0,
             routes: Arc::new(Routes::new(none, [])),
             has_own_format: false,
             when_full: WhenFull::Block,

@@ -232,9 +232,7 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
     }
     let mut shared = Vec::new();
     for (id, source) in sources.iter_mut().enumerate() {
-        if let Some(handed) = source.handed(id as ListenerId) {
-            let _ = spread.hand(None, handed); // far fewer than an inbox holds
-        }
+        source.handed(id as ListenerId).into_iter().for_each(|(to, handed)| spread.place(to, handed));
         shared.extend(source.shared.drain(..).map(|socket| (id as ListenerId, socket)));
     }
     let mut threads = Threads {

@@ -88,7 +88,7 @@ fn is_of_the_start(what: &str) -> bool {
 fn hint(address: &Address, error: &io::Error) -> String {
     let dir = match address {
         Address::Unix(path) | Address::UnixDatagram(path) => path.parent().map(std::path::Path::display),
-        Address::Tcp(_) | Address::Stdin => None,
+        Address::Tcp(_) | Address::Udp(_) | Address::Stdin => None,
     };
     match (error.kind(), dir) {
         (io::ErrorKind::AddrInUse, None) => {

@@ -9,6 +9,7 @@ use crate::host::address::Address;
 use crate::intake::listener::ListenerOptions;
 use crate::intake::net::{self, listen};
 use crate::log::data_dir;
+use socket2::Type;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -30,7 +31,7 @@ pub fn look(options: &Options) -> Vec<StartError> {
         found.push(StartError::IoUring { error });
     }
     found.extend(options.listeners.iter().filter_map(|listener| address(listener).err()));
-    let admin = options.admin.map(|address| (address, bind(address)));
+    let admin = options.admin.map(|address| (address, bind(address, Type::STREAM)));
     if let Some((address, Err(error))) = admin {
         found.push(StartError::Admin { address: address.to_string(), error });
     }
@@ -58,7 +59,8 @@ fn socket_directory(path: &Path) -> io::Result<()> {
 
 fn address(listener: &ListenerOptions) -> Result<(), StartError> {
     let result = match &listener.address {
-        Address::Tcp(address) => bind(*address),
+        Address::Tcp(address) => bind(*address, Type::STREAM),
+        Address::Udp(address) => bind(*address, Type::DGRAM),
         Address::Unix(path) | Address::UnixDatagram(path) if socket_directory(path).is_ok() => listen::is_free(path),
         _ => Ok(()),
     };
@@ -66,9 +68,9 @@ fn address(listener: &ListenerOptions) -> Result<(), StartError> {
 }
 
 /// Binds a socket and closes it at once. It never listens, so nobody can connect to it.
-fn bind(address: SocketAddr) -> io::Result<()> {
+fn bind(address: SocketAddr, kind: Type) -> io::Result<()> {
     match address.port() {
         0 => Ok(()),
-        _ => listen::bind_only(address).map(drop),
+        _ => listen::bind_only(address, kind).map(drop),
     }
 }

@@ -132,7 +132,7 @@ pub fn kept_name(listener: &str) -> String {
 /// Sockets that were kept for it at another address are left over, because the configuration has changed.
 pub fn take_for(inherited: &mut Vec<Inherited>, name: &str, address: &Address) -> Vec<Inherited> {
     let is_named = !name.starts_with('@') && inherited.iter().any(|i| i.name == name);
-    let is_any = matches!(address, Address::Tcp(tcp) if tcp.port() == 0);
+    let is_any = matches!(address, Address::Tcp(ip) | Address::Udp(ip) if ip.port() == 0);
     let belongs = |i: &Inherited| {
         if is_named {
             return i.name == name;
@@ -148,10 +148,11 @@ pub fn take_for(inherited: &mut Vec<Inherited>, name: &str, address: &Address) -
 fn is_bound_to(socket: &Socket, address: &Address) -> bool {
     let (Ok(local), Ok(kind)) = (socket.local_addr(), socket.r#type()) else { return false };
     match address {
-        Address::Tcp(wanted) => {
+        Address::Tcp(wanted) | Address::Udp(wanted) => {
             let fits =
                 |a: std::net::SocketAddr| a.ip() == wanted.ip() && (wanted.port() == 0 || a.port() == wanted.port());
-            kind == Type::STREAM && local.as_socket().is_some_and(fits)
+            let is_of_kind = kind == if matches!(address, Address::Tcp(_)) { Type::STREAM } else { Type::DGRAM };
+            is_of_kind && local.as_socket().is_some_and(fits)
         }
         Address::Unix(path) => kind == Type::STREAM && local.as_pathname() == Some(path),
         Address::UnixDatagram(path) => kind == Type::DGRAM && local.as_pathname() == Some(path),

@@ -19,8 +19,8 @@ pub struct Source {
     pub per_reactor: Vec<socket2::Socket>,
     /// Sockets for the acceptor, because the kernel does not spread their connections.
     pub shared: Vec<socket2::Socket>,
-    /// A socket that a reactor serves like a connection (datagrams, standard input).
-    pub single: Option<Socket>,
+    /// Sockets that a reactor each serves like a connection (datagrams, standard input).
+    pub single: Vec<Socket>,
     /// The socket file that was made.
     pub file: Option<SocketFile>,
     /// Copies of the sockets, so that another listener can take them over, or the service manager can keep them.
@@ -38,7 +38,7 @@ impl Source {
             address,
             per_reactor,
             shared,
-            single: None,
+            single: Vec::new(),
             file: None,
             copies,
             kept_as: Vec::new(),
@@ -60,7 +60,7 @@ impl Source {
         let taken = take_for(inherited, &listener.name, &listener.address);
         let kept_as: Vec<String> = taken.iter().map(|i| i.name.clone()).filter(|name| name.starts_with('@')).collect();
         let source = match taken.is_empty() {
-            true => Source::bind(&listener.address, listener.socket, reactors),
+            true => Source::bind(&listener.address, listener.socket, listener.receive_buffer, reactors),
             false => Source::take_over(&listener.address, taken.into_iter().map(|i| i.socket).collect()),
         };
         let source = source.map(|source| Source { kept_as, ..source }).map(|mut source| {
@@ -76,7 +76,7 @@ impl Source {
         source.and_then(Source::copied).map_err(failed)
     }
 
-    fn bind(address: &Address, socket: SocketAccess, reactors: usize) -> io::Result<Source> {
+    fn bind(address: &Address, socket: SocketAccess, queue: usize, reactors: usize) -> io::Result<Source> {
         let mut source = Source::new(address.clone());
         match address {
             Address::Tcp(tcp) => {
@@ -89,10 +89,15 @@ impl Source {
             }
             Address::UnixDatagram(path) => {
                 let fd = listen::bind_unix(path, Kind::Datagram, access(socket))?;
-                source.single = Some(Socket { fd, kind: Kind::Datagram });
+                source.single = vec![Socket { fd, kind: Kind::Datagram }];
                 source.file = Some(SocketFile::at(path)?);
             }
-            Address::Stdin => source.single = Some(stdin::source(io::stdin())?),
+            Address::Udp(udp) => {
+                let (sockets, real) = listen::bind_udp(*udp, reactors, queue)?;
+                source.single = sockets.into_iter().map(|fd| Socket { fd, kind: Kind::Udp }).collect();
+                source.address = Address::Udp(real);
+            }
+            Address::Stdin => source.single = vec![stdin::source(io::stdin())?],
         }
         Ok(source)
     }
@@ -104,14 +109,19 @@ impl Source {
     pub fn take_over(address: &Address, sockets: Vec<socket2::Socket>) -> io::Result<Source> {
         let mut source = Source::new(address.clone());
         source.is_inherited = true;
-        let wanted = if matches!(address, Address::UnixDatagram(_)) { Type::DGRAM } else { Type::STREAM };
+        let is_datagram = matches!(address, Address::UnixDatagram(_) | Address::Udp(_));
+        let wanted = if is_datagram { Type::DGRAM } else { Type::STREAM };
         for socket in sockets {
             if *address == Address::Stdin || socket.r#type()? != wanted {
                 return Err(io::Error::other("the service manager passed a socket of another kind"));
             }
             socket.set_nonblocking(true)?;
             if wanted == Type::DGRAM {
-                source.single = Some(Socket { fd: socket, kind: Kind::Datagram });
+                let is_udp = matches!(address, Address::Udp(_));
+                if let (true, Some(real)) = (is_udp, socket.local_addr()?.as_socket()) {
+                    source.address = Address::Udp(real);
+                }
+                source.single.push(Socket { fd: socket, kind: if is_udp { Kind::Udp } else { Kind::Datagram } });
                 continue;
             }
             if !socket.is_listener()? {
@@ -126,15 +136,19 @@ impl Source {
     }
 
     fn copied(mut self) -> io::Result<Source> {
-        let datagram = self.single.iter().filter(|s| s.kind == Kind::Datagram && self.address != Address::Stdin);
+        let datagram = self.single.iter().filter(|s| s.kind.is_datagram() && self.address != Address::Stdin);
         let all = self.per_reactor.iter().chain(&self.shared).chain(datagram.map(|s| &s.fd));
         self.copies = all.map(socket2::Socket::try_clone).collect::<io::Result<_>>()?;
         Ok(self)
     }
 
-    /// Takes the socket that a reactor serves like a connection.
-    pub fn handed(&mut self, listener: ListenerId) -> Option<Handed> {
-        self.single.take().map(|socket| Handed { listener, socket, peer: Peer::Local, moved: None })
+    /// Takes the sockets that a reactor each serves like a connection, and says which reactor.
+    pub fn handed(&mut self, listener: ListenerId) -> Vec<(Option<usize>, Handed)> {
+        let are_many = self.single.len() > 1;
+        let hand = |(number, socket)| {
+            (are_many.then_some(number), Handed { listener, socket, peer: Peer::Local, moved: None })
+        };
+        std::mem::take(&mut self.single).into_iter().enumerate().map(hand).collect()
     }
 
     /// Has the service manager keep the sockets over a restart.

@@ -7,6 +7,7 @@
 use super::write::{Escape, Form, MARKER_ROOM, Record, Writer};
 use super::{End, Landing, Step, Window};
 use crate::metrics::accounting::Reason;
+use crate::settings::section::Section;
 use crate::words;
 use memchr::{memchr, memchr_iter, memrchr};
 use std::io::Write;
@@ -16,6 +17,17 @@ words!(
     /// counted; or it is dropped and counted, and the connection is closed.
     TooLong { Truncate = "truncate", Drop = "drop", Close = "close" }
 );
+
+words!(
+    /// `listener.NAME.unterminated`
+    UnterminatedWord { Keep = "keep", Drop = "drop" }
+);
+
+/// What `unterminated` says.
+#[must_use]
+pub fn keeps_unterminated(section: &Section<'_>, word: Option<UnterminatedWord>) -> bool {
+    section.word("unterminated", word, UnterminatedWord::Keep) == UnterminatedWord::Keep
+}
 
 /// How lines are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

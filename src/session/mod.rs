@@ -13,6 +13,7 @@ pub mod owed;
 pub mod profile;
 pub mod routes;
 pub mod sink;
+pub mod syslog;
 pub mod write;
 
 pub use memory::room::Owner;

@@ -186,6 +186,10 @@ fn describe() {
         ("logweir_dropped_bytes_total", "Bytes of dropped lines, by reason."),
         ("logweir_at_risk_lines_total", "Lines written whose sync failed and that were not held any more."),
         ("logweir_at_risk_bytes_total", "Bytes of lines written whose sync failed and that were not held any more."),
+        (
+            "logweir_lost_datagrams_total",
+            "UDP datagrams that the kernel dropped before they could be received, because the queue of their socket was full.",
+        ),
         ("logweir_truncated_lines_total", "Lines cut to max_line_bytes."),
         ("logweir_truncated_bytes_total", "Bytes cut off from lines longer than max_line_bytes."),
         ("logweir_network_received_bytes_total", "Bytes received from all sockets, before TLS and decoding."),
@@ -303,6 +307,7 @@ fn publish_shard(shard: &Shard) {
     let count = |name: &'static str, value: u64| counter!(name, "shard" => index.clone()).absolute(value);
     count("logweir_network_received_bytes_total", sum(&|r| r.network_bytes.get()));
     count("logweir_receives_total", sum(&|r| r.receives.get()));
+    count("logweir_lost_datagrams_total", sum(&|r| r.lost_datagrams.get()));
     count("logweir_truncated_lines_total", sum(&|r| r.truncated_lines.get()));
     count("logweir_truncated_bytes_total", sum(&|r| r.truncated_bytes.get()));
     count("logweir_connections_accepted_total", sum(&|r| r.accepted.get()));

@@ -21,6 +21,16 @@ pub enum Kind {
     Stream,
     /// Separate messages from any sender; it never ends.
     Datagram,
+    /// Datagrams of UDP, which are smaller, and which the kernel drops where the queue is full.
+    Udp,
+}
+
+impl Kind {
+    /// True where each receive brings a whole datagram.
+    #[must_use]
+    pub fn is_datagram(self) -> bool {
+        self != Kind::Stream
+    }
 }
 
 /// A non-blocking socket.
@@ -170,6 +180,10 @@ pub trait Engine {
     /// Receives what waits of a datagram socket, as far as there is room, and adds it to `batch`; never waits. The bytes of the outcome
     /// are those of all of them, and `more` says that others may wait.
     fn recv_batch(&mut self, conn: ConnId, space: &mut [u8], batch: &mut Vec<Datagram>) -> Outcome;
+    /// How many datagrams the kernel has dropped so far because the queue of this socket was full.
+    fn dropped(&mut self, _conn: ConnId) -> u32 {
+        0
+    }
     /// Sends all of `buffer`; one send at a time per connection. `None`: an event will bring the buffer back.
     fn send(&mut self, conn: ConnId, buffer: Vec<u8>) -> Option<Sent>;
     /// Writes a record of the commit log; [`Event::Committed`] follows.

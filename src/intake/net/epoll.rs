@@ -225,6 +225,10 @@ impl Engine for EpollEngine {
         }
     }
 
+    fn dropped(&mut self, id: ConnId) -> u32 {
+        self.live(id).and_then(|c| c.socket.as_ref()).map_or(0, socket::dropped)
+    }
+
     fn send(&mut self, conn: ConnId, buffer: Vec<u8>) -> Option<Sent> {
         self.send_from(conn, buffer, 0)
     }

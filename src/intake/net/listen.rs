@@ -4,7 +4,7 @@ use crate::host::address::Address;
 use crate::host::mutants::mutant;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -38,13 +38,60 @@ pub fn bind_tcp(address: SocketAddr, sockets: usize) -> io::Result<(Vec<Socket>,
     Ok((made, address))
 }
 
+/// Bytes that may wait in the queue of a UDP socket, as far as the system allows.
+pub const UDP_QUEUE: usize = 16 << 20;
+
+/// One UDP socket per reactor on the same address, and the address with its real port. The kernel gives all datagrams of a sender to the
+/// same one. A group's address is joined.
+///
+/// # Errors
+/// As [`bind_tcp`]; or there is no such group.
+pub fn bind_udp(address: SocketAddr, sockets: usize, queue: usize) -> io::Result<(Vec<Socket>, SocketAddr)> {
+    let make = |address: SocketAddr, share: bool| -> io::Result<Socket> {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
+        socket.set_reuse_port(share)?;
+        // A group may have members in other processes of this host.
+        socket.set_reuse_address(address.ip().is_multicast())?;
+        socket.bind(&address.into())?;
+        match address {
+            SocketAddr::V4(v4) if v4.ip().is_multicast() => {
+                socket.join_multicast_v4(v4.ip(), &Ipv4Addr::UNSPECIFIED)?
+            }
+            SocketAddr::V6(v6) if v6.ip().is_multicast() => socket.join_multicast_v6(v6.ip(), v6.scope_id())?,
+            _ => {}
+        }
+        lengthen(&socket, queue);
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    };
+    let first = make(address, false)?;
+    let address = first.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
+    // The kernel gives a copy of what comes for a group to each socket, so there is one.
+    if sockets <= 1 || address.ip().is_multicast() {
+        return Ok((vec![first], address));
+    }
+    drop(first);
+    let made = (0..sockets).map(|_| make(address, true)).collect::<io::Result<_>>()?;
+    Ok((made, address))
+}
+
+/// Gives a socket a queue of so many bytes, or as many as `net.core.rmem_max` allows. The kernel takes twice of it, for what it keeps
+/// beside each datagram (socket(7)).
+fn lengthen(socket: &Socket, bytes: usize) {
+    use nix::sys::socket::{setsockopt, sockopt};
+    // Only root may have more than rmem_max.
+    if setsockopt(socket, sockopt::RcvBufForce, &bytes).is_err() {
+        let _ = socket.set_recv_buffer_size(bytes);
+    }
+}
+
 /// A socket that is bound to an address, as a first one of [`bind_tcp`] is, and does not listen.
 ///
 /// # Errors
 /// As [`bind_tcp`].
-pub fn bind_only(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
+pub fn bind_only(address: SocketAddr, kind: Type) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
+    socket.set_reuse_address(kind == Type::STREAM || address.ip().is_multicast())?;
     socket.bind(&address.into())?;
     Ok(socket)
 }
@@ -146,7 +193,7 @@ pub struct Access {
 pub fn bind_unix(path: &Path, kind: super::Kind, access: Access) -> io::Result<Socket> {
     let of = match kind {
         super::Kind::Stream => Type::STREAM,
-        super::Kind::Datagram => Type::DGRAM,
+        super::Kind::Datagram | super::Kind::Udp => Type::DGRAM,
     };
     let address = SockAddr::unix(path)?;
     make_way(path)?;
@@ -182,7 +229,7 @@ fn give_file(path: &Path, access: Access) -> io::Result<()> {
 pub fn give(address: &Address, access: Access) -> io::Result<()> {
     match address {
         Address::Unix(path) | Address::UnixDatagram(path) => give_file(path, access),
-        Address::Tcp(_) | Address::Stdin => Ok(()),
+        Address::Tcp(_) | Address::Udp(_) | Address::Stdin => Ok(()),
     }
 }
 
@@ -194,7 +241,14 @@ mod tests {
 
     #[test]
     fn addresses_are_read_and_shown_alike() {
-        for text in ["tcp://127.0.0.1:5170", "tcp://[::1]:1", "unix:///run/x", "unixgram://a", "stdin:"] {
+        for text in [
+            "tcp://127.0.0.1:5170",
+            "tcp://[::1]:1",
+            "unix:///run/x",
+            "unixgram://a",
+            "stdin:",
+            "udp://[fe80::1%2]:514",
+        ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
         for bad in [
@@ -206,7 +260,7 @@ mod tests {
             "tcp://host",
             "unix://",
             "http://x",
-            "udp://127.0.0.1:1",
+            "udp://127.0.0.1",
         ] {
             assert!(bad.parse::<Address>().is_err(), "{bad}");
         }

@@ -11,5 +11,4 @@ pub use contract::{
     ConnId, Datagram, Engine, Event, Kind, Lease, LeaseMark, ListenerId, Outcome, Peer, Received, Sent, Socket,
 };
 pub use epoll::EpollEngine;
-pub use socket::BATCH;
 pub use uring::{BUFFER_BYTES, UringEngine, probe};

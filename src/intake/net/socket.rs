@@ -1,13 +1,14 @@
 //! What both engines do directly with a socket.
 
 use super::contract::{Datagram, Event, Kind, ListenerId, Outcome, Peer, Socket};
-use crate::intake::listener::DATAGRAM_MAX;
+use crate::host::sys;
+use crate::intake::listener::{BATCH, DATAGRAM_MAX, UDP_MAX};
 use nix::sys::socket::MsgFlags;
 use nix::sys::socket::{MultiHeaders, SockaddrStorage};
 use std::cell::RefCell;
 use std::io::{self, IoSliceMut, Write};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 /// The result of an attempt to accept.
 #[derive(Debug)]
@@ -82,17 +83,16 @@ pub fn receive(socket: &Socket, space: &mut [u8], hung_up: bool) -> Outcome {
     }
 }
 
-/// Datagrams received at once at most.
-pub const BATCH: usize = 16;
-
 thread_local! {
     /// Where the kernel says what it received; made once for each thread that receives datagrams.
     static HEADERS: RefCell<MultiHeaders<SockaddrStorage>> = RefCell::new(MultiHeaders::preallocate(BATCH, None));
 }
 
-/// `recvmmsg(2)`: as many datagrams as wait and fit, each in a slot of its own of [`DATAGRAM_MAX`] bytes, or of what there is.
+/// `recvmmsg(2)`: as many datagrams as wait and fit, each in a slot of its own, as large as the largest datagram of the socket, or as what
+/// there is.
 pub fn receive_batch(socket: &Socket, space: &mut [u8], batch: &mut Vec<Datagram>) -> Outcome {
-    let slot = DATAGRAM_MAX.min(space.len()).max(1);
+    let largest = if socket.kind == Kind::Udp { UDP_MAX } else { DATAGRAM_MAX };
+    let slot = largest.min(space.len()).max(1);
     // MSG_TRUNC answers the real length of each.
     let flags = MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
     HEADERS.with_borrow_mut(|headers| {
@@ -116,6 +116,11 @@ pub fn receive_batch(socket: &Socket, space: &mut [u8], batch: &mut Vec<Datagram
             Err(error) => Outcome::Failed(error.into()),
         }
     })
+}
+
+/// How many datagrams the kernel has dropped so far because the queue of this socket was full. Senders of Unix datagrams wait instead.
+pub fn dropped(socket: &Socket) -> u32 {
+    if socket.kind == Kind::Udp { sys::dropped(socket.fd.as_fd()).unwrap_or(0) } else { 0 }
 }
 
 fn sender(address: &SockaddrStorage) -> Option<SocketAddr> {

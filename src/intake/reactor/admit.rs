@@ -64,6 +64,8 @@ impl<E: Engine> Reactor<E> {
         let mut conn = Conn::new(kind, peer, owner, session, stage);
         conn.times.last_input = self.now;
         conn.times.retires = self.retirement(listener, id);
+        // Those before were another server's, or another listener's.
+        conn.dropped_by_kernel = self.engine.dropped(id);
         if conn.stage.is_opening() {
             conn.times.line_since = self.now; // a handshake that never ends has its deadline too
         }

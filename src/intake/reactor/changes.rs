@@ -7,7 +7,7 @@ use super::parts::dawdle::Dawdler;
 use super::parts::listeners::ListenerRun;
 use super::state::Reactor;
 use crate::host::peer::ListenerId;
-use crate::intake::net::{Engine, Event, Kind};
+use crate::intake::net::{Engine, Event};
 use std::sync::Arc;
 
 impl<E: Engine> Reactor<E> {
@@ -55,7 +55,7 @@ impl<E: Engine> Reactor<E> {
     fn leave_datagrams(&mut self, listener: ListenerId) {
         for id in self.conns.ids() {
             let Some(conn) = self.conns.get(id) else { continue };
-            if conn.listener == listener && conn.kind == Kind::Datagram {
+            if conn.listener == listener && conn.kind.is_datagram() {
                 conn.leaving = true;
                 self.pending(id);
             }

@@ -11,7 +11,7 @@ use crate::metrics::accounting::{Reason, Term};
 use crate::metrics::stats::{Refused, Unexpected};
 use crate::pipeline::chunk::{Chunk, ConnId};
 use crate::session::memory::tail::TailHandle;
-use crate::session::{AckLevel, Around, End, Found, Input, Owner, Refusal, Sink, Step, Turn, Window};
+use crate::session::{AckLevel, Around, End, Found, Input, Owner, Refusal, Step, Turn, Window};
 
 /// After this many decoded bytes other connections have their turn.
 const TURN_BYTES: usize = 1 << 20;
@@ -33,10 +33,11 @@ struct Landed {
 }
 
 /// What a session has made of some input.
-struct Entered {
-    step: Step,
+pub(super) struct Entered {
+    /// What it said.
+    pub(super) step: Step,
     /// Something was found.
-    is_found: bool,
+    pub(super) is_found: bool,
     /// Bytes that a decoder made.
     worked: usize,
     /// The client speaks another protocol.
@@ -59,7 +60,7 @@ impl<E: Engine> Reactor<E> {
     }
 
     /// Handles the end of the input, or that there is none. `None`: there is input.
-    fn without_input(&mut self, id: ConnId, outcome: &Outcome) -> Option<Served> {
+    pub(super) fn without_input(&mut self, id: ConnId, outcome: &Outcome) -> Option<Served> {
         let Some(conn) = self.conns.get(id) else { return Some(Served::Done(0)) };
         match outcome {
             Outcome::Bytes { .. } => None,
@@ -93,7 +94,7 @@ impl<E: Engine> Reactor<E> {
     }
 
     /// So many bytes came from a connection's socket.
-    fn count_input(&mut self, id: ConnId, len: usize) {
+    pub(super) fn count_input(&mut self, id: ConnId, len: usize) {
         let Some(conn) = self.conns.get(id) else { return };
         conn.times.last_input = self.now;
         conn.share.add(self.meter.window, len);
@@ -271,75 +272,14 @@ impl<E: Engine> Reactor<E> {
         self.take_apart(id, scratch, &Landed { start: gap, len, memory, received: 0, more: true, between: None })
     }
 
-    /// Receives datagrams, as many at once as there is room for, and lets the session have them one by one.
-    pub(super) fn serve_datagrams(&mut self, id: ConnId, listener: usize) -> Served {
-        if self.has_space(listener, None).is_none() {
-            return Served::NoChunk;
-        }
-        let Some(mut scratch) = self.between.scratch.take() else { return Served::NoChunk };
-        self.between.batch.clear();
-        let outcome = self.engine.recv_batch(id, scratch.free(), &mut self.between.batch);
-        let Outcome::Bytes { len, more } = outcome else {
-            self.put_back(scratch, LeaseMark::Scratch);
-            return self.without_input(id, &outcome).unwrap_or(Served::Done(0));
-        };
-        self.count_input(id, len);
-        self.take_batch(id, scratch, len, more)
-    }
-
-    /// Lets the session have the datagrams of the batch.
-    fn take_batch(&mut self, id: ConnId, mut scratch: Box<Chunk>, received: usize, more: bool) -> Served {
-        let mut batch = std::mem::take(&mut self.between.batch);
-        let mut served = if more { Served::More(received) } else { Served::Done(received) };
-        let mut place = 0;
-        while place < batch.len() {
-            let Some(listener) = self.conns.get(id).filter(|c| !c.ended).map(|c| usize::from(c.listener)) else {
-                break;
-            };
-            let Some((mut chunk, mark)) = self.space(listener, None) else {
-                let rest = Rest::of_datagrams(id, scratch.free(), &batch[place..]);
-                self.lanes.keep_rest(listener, rest);
-                served = Served::Stuck;
-                break;
-            };
-            if chunk.room() == 0 {
-                self.retire(chunk, mark); // it cannot describe more runs
-                continue;
-            }
-            let Datagram { start, len, cut, sender } = batch[place];
-            let input = Input::Datagram { bytes: &mut scratch.free()[start..start + len], cut, sender: &sender };
-            let Some(entered) = self.enter(id, &mut chunk, mark, input) else {
-                self.put_back(chunk, mark);
-                break;
-            };
-            match entered.step {
-                // Its rest comes again with a fresh chunk, which holds the longest record.
-                Step::Full(taken) if taken > 0 || entered.is_found || !chunk.is_empty() => {
-                    (batch[place].start, batch[place].len) = (start + taken, len - taken);
-                    self.retire(chunk, mark);
-                }
-                step => {
-                    place += 1;
-                    if let Step::Full(_) = step {
-                        // Were a chunk too small for its longest record, waiting would not help.
-                        let mut sink = Sink::new(&mut []);
-                        sink.drop_record(Reason::TooLong, len as u64);
-                        self.book(id, &mut chunk, &sink.found(), mark);
-                    }
-                    self.put_back(chunk, mark);
-                    // A rule that one sender broke ends his datagram. The socket is everybody's.
-                    served = self.entered(id, Step::Continue, mark, &entered, received, more);
-                }
-            }
-        }
-        self.put_back(scratch, LeaseMark::Scratch);
-        batch.clear();
-        self.between.batch = batch;
-        served
-    }
-
     /// Calls the session, and counts what it finds. `None`: there is no such connection.
-    fn enter(&mut self, id: ConnId, chunk: &mut Chunk, mark: LeaseMark, input: Input<'_>) -> Option<Entered> {
+    pub(super) fn enter(
+        &mut self,
+        id: ConnId,
+        chunk: &mut Chunk,
+        mark: LeaseMark,
+        input: Input<'_>,
+    ) -> Option<Entered> {
         let refuse = (mark == LeaseMark::Discard).then(|| self.turns_away().unwrap_or(Refusal::Overloaded));
         let is_ending = self.conns.get(id).map(|c| c.listener).is_some_and(|l| self.is_ending(l));
         let leaving = is_ending || self.seat.control.leaving();
@@ -372,7 +312,7 @@ impl<E: Engine> Reactor<E> {
     }
 
     /// What follows from what the session has made of its input.
-    fn entered(
+    pub(super) fn entered(
         &mut self,
         id: ConnId,
         step: Step,

@@ -5,6 +5,7 @@ mod admit;
 mod apart;
 mod changes;
 mod commit;
+mod datagrams;
 mod dawdle;
 mod digest;
 mod ending;

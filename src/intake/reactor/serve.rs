@@ -3,7 +3,7 @@
 use super::state::Reactor;
 use crate::host::peer::ListenerId;
 use crate::intake::listener::{WIRE_ROOM, WhenFull};
-use crate::intake::net::{Engine, Kind, Lease, LeaseMark};
+use crate::intake::net::{Engine, Lease, LeaseMark};
 use crate::metrics::accounting::Reason;
 use crate::metrics::stats::Refused;
 use crate::pipeline::chunk::{Chunk, ConnId};
@@ -178,7 +178,7 @@ impl<E: Engine> Reactor<E> {
             return if self.finish_input(id, End::Clean) { Served::Done(0) } else { Served::NoChunk };
         }
         let listener = usize::from(conn.listener);
-        if conn.kind == Kind::Datagram {
+        if conn.kind.is_datagram() {
             return self.serve_datagrams(id, listener);
         }
         let state = conn.state();

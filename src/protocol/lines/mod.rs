@@ -6,7 +6,9 @@ use crate::host::peer::Peer;
 use crate::metrics::accounting::Reason;
 use crate::metrics::stats::Unexpected;
 use crate::session::beginnings::Beginning;
-use crate::session::lines::{LineOptions, Lines as Framing, TooLong, least_chunk};
+use crate::session::lines::{
+    LineOptions, Lines as Framing, TooLong, UnterminatedWord, keeps_unterminated, least_chunk,
+};
 use crate::session::owed::Count;
 use crate::session::profile::SCRATCH_LANDING;
 use crate::session::write::{Escape, Form, Format, longest_record};
@@ -23,10 +25,6 @@ use std::io::Write;
 use std::sync::Arc;
 
 words!(
-    /// `listener.NAME.unterminated`
-    UnterminatedWord { Keep = "keep", Drop = "drop" }
-);
-words!(
     /// `listener.NAME.reply`
     ReplyWord { None = "none", Count = "count" }
 );
@@ -41,7 +39,7 @@ section!(/// The keys of a lines listener.
 pub static ENTRY: Entry = Entry {
     name: "lines",
     port: 5170,
-    runs_on: &[Family::Tcp, Family::Unix, Family::UnixDatagram, Family::Stdin],
+    runs_on: &[Family::Tcp, Family::Unix, Family::UnixDatagram, Family::Udp, Family::Stdin],
     format: Format::Raw,
     leases: false,
     keys: Keys::KEYS,
@@ -83,7 +81,7 @@ fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, 
     }
     let too_long = match section.word("too_long", keys.too_long, TooLong::Truncate) {
         // There is no connection to close: the socket is everybody's.
-        TooLong::Close if about.address.family() == Family::UnixDatagram => TooLong::Drop,
+        TooLong::Close if about.is_datagram() => TooLong::Drop,
         too_long => too_long,
     };
     let nul = section.word("nul", keys.nul, NulWord::Keep);
@@ -103,12 +101,6 @@ fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, 
     let line = section.time("line_timeout", keys.line_timeout, "30s", "0s", "1day");
     let patience = Patience { line, head: about.header_timeout, ..Patience::default() };
     Ok(Arc::new(LinesProtocol::new(options, patience)))
-}
-
-/// What `unterminated` says.
-#[must_use]
-pub fn keeps_unterminated(section: &Section<'_>, word: Option<UnterminatedWord>) -> bool {
-    section.word("unterminated", word, UnterminatedWord::Keep) == UnterminatedWord::Keep
 }
 
 /// Bytes that a chunk must have at least for lines of these options.
@@ -158,6 +150,7 @@ impl Protocol for LinesProtocol {
             Address::Tcp(tcp) => format!("-N {} {}", tcp.ip(), tcp.port()),
             Address::Unix(path) => format!("-N -U {}", path.display()),
             Address::UnixDatagram(path) => format!("-u -w0 -U {}", path.display()),
+            Address::Udp(udp) => format!("-u -w0 {} {}", udp.ip(), udp.port()),
             Address::Stdin => return None,
         };
         Some(format!("echo 'hello, log' | nc {to}"))

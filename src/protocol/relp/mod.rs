@@ -4,13 +4,13 @@
 pub mod header;
 mod session;
 
-use super::syslog::writing;
 use super::{About, Entry};
 use crate::host::address::Family;
 use crate::host::peer::Peer;
 use crate::section;
 use crate::session::lines::{LineOptions, TooLong};
 use crate::session::profile::SCRATCH_LANDING;
+use crate::session::syslog::{self, EscapeWord, writing};
 use crate::session::write::{Escape, Format, longest_record};
 use crate::session::{AckLevel, Owner, Patience, Profile, Protocol, Session, same};
 use crate::settings::ConfigError;
@@ -20,7 +20,7 @@ use session::Relp;
 use std::sync::Arc;
 
 section!(/// The keys of a RELP listener.
-    Keys { escape: super::syslog::EscapeWord, too_long: TooLong, line_timeout: Time });
+    Keys { escape: EscapeWord, too_long: TooLong, line_timeout: Time });
 
 /// See the module documentation.
 pub static ENTRY: Entry = Entry {
@@ -65,9 +65,9 @@ fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, 
     let format = about.routes.own().format;
     let options = RelpOptions {
         listener: about.listener.to_string(),
-        framing: super::syslog::framing_options(about.max_line_bytes, too_long, false),
+        framing: syslog::framing(about.max_line_bytes, too_long, false),
         format,
-        escape: super::syslog::escape(section, keys.escape, format)?,
+        escape: syslog::escape(section, keys.escape, format)?,
         ack: about.ack.unwrap_or(AckLevel::Durable),
     };
     let line = section.time("line_timeout", keys.line_timeout, "30s", "0s", "1day");

@@ -5,11 +5,11 @@ use super::{RelpOptions, RelpProtocol};
 use crate::host::peer::Peer;
 use crate::metrics::accounting::Reason;
 use crate::metrics::stats::Unexpected;
-use crate::protocol::syslog::writing::Writing;
 use crate::session::beginnings::Beginning as FirstBytes;
 use crate::session::lines::{Ends, Lines};
 use crate::session::owed::Owed;
 use crate::session::profile::SCRATCH_LANDING;
+use crate::session::syslog::writing::Writing;
 use crate::session::{
     AckLevel, End, Input, Landing, Protocol, Reply, Session, State, Step, Turn, Waiting, Window, downcast,
 };

@@ -11,7 +11,7 @@ const OPEN: &str =
 fn options(ack: AckLevel, too_long: TooLong) -> RelpOptions {
     RelpOptions {
         listener: "r".into(),
-        framing: super::super::syslog::framing_options(MAX, too_long, false),
+        framing: syslog::framing(MAX, too_long, false),
         format: Format::Raw,
         escape: Escape::Newlines,
         ack,

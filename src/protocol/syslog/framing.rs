@@ -4,11 +4,11 @@
 //! ends with a newline, and if it begins with a PRI also with NUL. Behind a counted message only another frame with a count or a PRI, or
 //! a terminator, can stand. Where something else stands there, the count was wrong, and nobody can say where the next message begins.
 
-use super::message;
 use crate::metrics::accounting::Reason;
 use crate::metrics::stats::Unexpected;
 use crate::session::lines::{Ends, LineOptions, Lines};
 use crate::session::memory::tail::Tail;
+use crate::session::syslog::message;
 use crate::session::write::Writer;
 use crate::session::{End, Step, Window};
 use memchr::{memchr, memchr2};

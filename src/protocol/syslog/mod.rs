@@ -2,18 +2,18 @@
 //! datagrams (RFC 5426). Each is one record, as sent, as JSON or as in syslog files. Nothing is answered.
 
 mod framing;
-pub mod message;
-mod structured;
-pub mod writing;
 
 use super::{About, Entry};
 use crate::host::address::{Address, Family};
 use crate::host::peer::Peer;
 use crate::metrics::accounting::Reason;
 use crate::metrics::stats::Unexpected;
+use crate::section;
 use crate::session::beginnings::Beginning;
-use crate::session::lines::{LineOptions, TooLong};
+use crate::session::lines::{LineOptions, TooLong, UnterminatedWord, keeps_unterminated};
 use crate::session::profile::SCRATCH_LANDING;
+use crate::session::syslog::writing::{self, Writing};
+use crate::session::syslog::{self, EscapeWord};
 use crate::session::write::{Escape, Format, longest_record};
 use crate::session::{
     AckLevel, End, Input, Landing, Owner, Patience, Profile, Protocol, Reply, Session, State, Step, Waiting, Window,
@@ -22,23 +22,17 @@ use crate::session::{
 use crate::settings::ConfigError;
 use crate::settings::section::Section;
 use crate::settings::units::Time;
-use crate::{section, words};
 use framing::Framing;
 use std::sync::Arc;
-use writing::Writing;
 
-words!(
-    /// `listener.NAME.escape`
-    EscapeWord { Newlines = "newlines", Full = "full" }
-);
 section!(/// The keys of a syslog listener.
-    Keys { escape: EscapeWord, too_long: TooLong, unterminated: super::lines::UnterminatedWord, line_timeout: Time });
+    Keys { escape: EscapeWord, too_long: TooLong, unterminated: UnterminatedWord, line_timeout: Time });
 
 /// See the module documentation.
 pub static ENTRY: Entry = Entry {
     name: "syslog",
     port: 5140,
-    runs_on: &[Family::Tcp, Family::Unix, Family::UnixDatagram],
+    runs_on: &[Family::Tcp, Family::Unix, Family::UnixDatagram, Family::Udp],
     format: Format::Raw,
     leases: false,
     keys: Keys::KEYS,
@@ -69,41 +63,21 @@ fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, 
     let keys: Keys = section.read()?;
     let too_long = match section.word("too_long", keys.too_long, TooLong::Truncate) {
         // There is no connection to close: the socket is everybody's.
-        TooLong::Close if about.address.family() == Family::UnixDatagram => TooLong::Drop,
+        TooLong::Close if about.is_datagram() => TooLong::Drop,
         too_long => too_long,
     };
     let format = about.routes.own().format;
-    let escape = escape(section, keys.escape, format)?;
-    let keep_unterminated = super::lines::keeps_unterminated(section, keys.unterminated);
+    let escape = syslog::escape(section, keys.escape, format)?;
+    let keep_unterminated = keeps_unterminated(section, keys.unterminated);
     let options = SyslogOptions {
         listener: about.listener.to_string(),
-        framing: framing_options(about.max_line_bytes, too_long, keep_unterminated),
+        framing: syslog::framing(about.max_line_bytes, too_long, keep_unterminated),
         format,
         escape,
     };
     let line = section.time("line_timeout", keys.line_timeout, "30s", "0s", "1day");
     let patience = Patience { line, head: about.header_timeout, ..Patience::default() };
     Ok(Arc::new(SyslogProtocol::new(options, patience)))
-}
-
-/// How syslog messages are found.
-#[must_use]
-pub fn framing_options(max_line_bytes: usize, too_long: TooLong, keep_unterminated: bool) -> LineOptions {
-    LineOptions { max_line_bytes, too_long, strip_cr: true, strip_nul: false, keep_unterminated }
-}
-
-/// What `escape` says.
-///
-/// # Errors
-/// It says something though the records are JSON.
-pub fn escape(section: &Section<'_>, word: Option<EscapeWord>, format: Format) -> Result<Escape, ConfigError> {
-    match section.word("escape", word, EscapeWord::Newlines) {
-        EscapeWord::Newlines => Ok(Escape::Newlines),
-        EscapeWord::Full if format == Format::Json => {
-            Err(section.error("escape", "JSON has escapes of its own; this is for format = \"raw\" or \"classic\""))
-        }
-        EscapeWord::Full => Ok(Escape::Full),
-    }
 }
 
 impl SyslogProtocol {
@@ -140,6 +114,7 @@ impl Protocol for SyslogProtocol {
         let to = match address {
             Address::Tcp(tcp) => format!("-T -n {} -P {}", tcp.ip(), tcp.port()),
             Address::Unix(path) | Address::UnixDatagram(path) => format!("-u {}", path.display()),
+            Address::Udp(udp) => format!("-d -n {} -P {}", udp.ip(), udp.port()),
             Address::Stdin => return None,
         };
         Some(format!("logger {to} 'hello, log'"))

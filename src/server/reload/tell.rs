@@ -185,9 +185,7 @@ impl Live {
         let mut sockets = Vec::new();
         for place in opened {
             let id = *place as ListenerId;
-            if let Some(handed) = self.sources[*place].handed(id) {
-                let _ = self.spread.hand(None, handed); // far fewer than an inbox holds
-            }
+            self.sources[*place].handed(id).into_iter().for_each(|(to, handed)| self.spread.place(to, handed));
             sockets.extend(self.sources[*place].shared.drain(..).map(|socket| (id, socket)));
         }
         if let Some(acceptor) = &threads.acceptor {

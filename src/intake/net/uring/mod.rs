@@ -258,7 +258,7 @@ impl UringEngine {
         let conn = &mut self.conns[index as usize];
         let (Some(socket), Armed::Nothing, false) = (&conn.socket, conn.armed, conn.leaving) else { return };
         conn.under_way += 1;
-        let suits_poll = conn.fat || socket.kind == Kind::Datagram;
+        let suits_poll = conn.fat || socket.kind.is_datagram();
         self.polled_instead += u64::from(!suits_poll && lacks_buffers);
         if suits_poll || lacks_buffers {
             conn.armed = Armed::Poll;
@@ -470,6 +470,10 @@ impl Engine for UringEngine {
             self.suit(id.index);
         }
         outcome
+    }
+
+    fn dropped(&mut self, id: ConnId) -> u32 {
+        self.live(id).and_then(|c| c.socket.as_ref()).map_or(0, socket::dropped)
     }
 
     fn send(&mut self, id: ConnId, buffer: Vec<u8>) -> Option<Sent> {

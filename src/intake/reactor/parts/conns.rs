@@ -68,6 +68,8 @@ pub struct Conn {
     pub unacked: u64,
     /// Those of them that went the direct way, past the commit log.
     pub direct: u64,
+    /// Datagrams that the kernel had dropped from its queue when that was last looked at.
+    pub dropped_by_kernel: u32,
     /// Its times.
     pub times: Times,
     /// What it received lately.
@@ -97,6 +99,7 @@ impl Conn {
             mark: 0,
             unacked: 0,
             direct: 0,
+            dropped_by_kernel: 0,
             times: Times::default(),
             share: Share::default(),
         }

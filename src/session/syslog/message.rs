@@ -255,10 +255,7 @@ fn clock(bytes: &[u8]) -> Option<usize> {
             return None;
         }
         at += 1;
-        if digits(&bytes[at..], 2, 2).is_none() {
-            return None;
-        }
-        at += 2;
+        at += digits(&bytes[at..], 2, 2)?;
     }
     if matches!(bytes.get(at), Some(b'.' | b','))
         && let Some(fraction) = digits(&bytes[at + 1..], 1, 9)

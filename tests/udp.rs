@@ -1,0 +1,143 @@
+//! UDP: each datagram is a record (`syslog`) or some lines (`lines`), whoever sends it, and what is lost is counted, by the kernel or by us.
+
+mod common;
+
+use common::{Server, await_that, lines_of, scratch};
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, UdpSocket};
+
+/// A server with one listener, on a shard with two reactors.
+fn start(dir: &std::path::Path, listener: &str) -> Server {
+    let text = format!("[placement]\nshards = 1\nreactors_per_shard = 2\n[listener.udp]\n{listener}");
+    Server::with_config(&dir.join("data"), &text)
+}
+
+fn senders(to: SocketAddr, count: usize) -> Vec<UdpSocket> {
+    let one = |_| {
+        let socket = UdpSocket::bind(if to.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" }).unwrap();
+        socket.connect(to).unwrap();
+        socket
+    };
+    (0..count).map(one).collect()
+}
+
+fn received(server: &Server) -> f64 {
+    server.metrics().sum("logweir_received_lines_total", "")
+}
+
+#[test]
+fn every_sender_is_heard_whichever_reactor_has_it() {
+    for (host, protocol) in [("127.0.0.1", "syslog"), ("[::1]", "syslog"), ("127.0.0.1", "lines")] {
+        let dir = scratch();
+        let mut server = start(dir.path(), &format!("protocol = \"{protocol}\"\naddress = \"udp://{host}:0\"\n"));
+        let mut sent = BTreeSet::new();
+        for (number, socket) in senders(server.address("udp"), 16).iter().enumerate() {
+            for i in 0..20 {
+                let text = format!("<13>Nov 27 10:00:00 host app: {number} {i}");
+                socket.send(text.as_bytes()).unwrap();
+                sent.insert(text.into_bytes());
+            }
+        }
+        await_that("all datagrams", || received(&server) == 320.0);
+        assert!(server.stop().success());
+        let out = server.cat();
+        let found: BTreeSet<Vec<u8>> = lines_of(&out).into_iter().map(<[u8]>::to_vec).collect();
+        assert!(found == sent && lines_of(&out).len() == 320, "{protocol} on {host}");
+    }
+}
+
+/// One that is longer than a line may be is cut and marked; one of the greatest length there is comes whole.
+#[test]
+fn datagrams_of_any_length_are_one_record_each() {
+    let dir = scratch();
+    let listener = "protocol = \"syslog\"\naddress = \"udp://127.0.0.1:0\"\nformat = \"json\"\n";
+    let mut server = start(dir.path(), listener);
+    let sender = senders(server.address("udp"), 1).remove(0);
+    let long = [&b"<13>"[..], &vec![b'x'; 65_507 - 4]].concat();
+    for datagram in [&b""[..], b"\n", b"<13>a\nb\n", &long, b"<13>last\0"] {
+        sender.send(datagram).unwrap();
+    }
+    await_that("three messages", || received(&server) == 3.0);
+    assert!(server.stop().success());
+    let out = server.cat();
+    let messages: Vec<serde_json::Value> = lines_of(&out).iter().map(|l| serde_json::from_slice(l).unwrap()).collect();
+    let texts: Vec<&str> = messages.iter().map(|m| m["msg"].as_str().unwrap()).collect();
+    assert_eq!((texts[0], texts[1].len(), texts[2]), ("a\nb", 65_503, "last"));
+    assert_eq!(messages[0]["peer"], sender.local_addr().unwrap().to_string());
+}
+
+/// sent = received + lost before reception. What was received and dropped for want of a buffer is counted among the received.
+#[test]
+fn what_does_not_fit_into_the_queue_is_counted_exactly() {
+    let dir = scratch();
+    let listener = "protocol = \"syslog\"\naddress = \"udp://127.0.0.1:0\"\nreceive_buffer = \"64KiB\"\n";
+    let mut server = start(dir.path(), listener);
+    let to = server.address("udp");
+    // A process that is stopped reads nothing: so the queue is certainly full.
+    server.signal(nix::sys::signal::Signal::SIGSTOP);
+    const SENT: u64 = 5000;
+    let sender = senders(to, 1).remove(0);
+    for i in 0..SENT {
+        sender.send(format!("<13>number {i} {}", "x".repeat(200)).as_bytes()).unwrap();
+    }
+    server.signal(nix::sys::signal::Signal::SIGCONT);
+    let accounts = |server: &Server| {
+        let metrics = server.metrics();
+        (metrics.sum("logweir_received_lines_total", "") as u64, metrics.sum("logweir_lost_datagrams_total", "") as u64)
+    };
+    await_that("the account to balance", || {
+        let (received, lost) = accounts(&server);
+        assert!(received + lost <= SENT);
+        received + lost == SENT
+    });
+    let (received, lost) = accounts(&server);
+    assert!(lost > 0 && received > 0, "{received} received, {lost} lost");
+    assert!(server.stop().success());
+    let out = server.cat();
+    let mut numbers: Vec<u64> = Vec::new();
+    for line in lines_of(&out) {
+        let text = String::from_utf8(line.to_vec()).unwrap();
+        numbers.push(text.split(' ').nth(1).unwrap().parse().unwrap());
+    }
+    assert_eq!(numbers.len() as u64, received);
+    assert!(numbers.windows(2).all(|w| w[0] < w[1]), "in the order sent");
+}
+
+#[test]
+fn a_group_is_joined() {
+    let dir = scratch();
+    let mut server = start(dir.path(), "protocol = \"syslog\"\naddress = \"udp://239.255.42.17:0\"\n");
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let here = std::net::Ipv4Addr::LOCALHOST;
+    // The loopback device carries no groups everywhere: where the kernel has no way to one, there is nothing to see.
+    let to = server.address("udp");
+    if nix::sys::socket::setsockopt(&sender, nix::sys::socket::sockopt::IpMulticastLoop, &true).is_err()
+        || sender.send_to(b"<13>to all", to).is_err()
+    {
+        return common::skipped("a_group_is_joined", &format!("no way to {to} from {here}"));
+    }
+    if !common::is_awaited(|| received(&server) >= 1.0) {
+        return common::skipped("a_group_is_joined", "what is sent to a group does not come back here");
+    }
+    assert!(server.stop().success());
+    assert_eq!(server.cat(), b"<13>to all\n");
+}
+
+#[test]
+fn what_makes_no_sense_over_udp_is_refused() {
+    let dir = scratch();
+    for (keys, expected) in [
+        ("protocol = \"http\"\naddress = \"udp://127.0.0.1:0\"", "http needs tcp://"),
+        ("reply = \"count\"\naddress = \"udp://127.0.0.1:0\"", "nothing can be sent back over udp://127.0.0.1:0"),
+        ("tls_cert = \"x\"\ntls_key = \"y\"\naddress = \"udp://127.0.0.1:0\"", "TLS needs tcp:// or unix://"),
+        ("proxy_protocol = \"required\"\naddress = \"udp://127.0.0.1:0\"", "a PROXY header needs tcp:// or unix://"),
+        ("receive_buffer = \"1MiB\"\naddress = \"tcp://127.0.0.1:0\"", "this belongs to udp:// addresses"),
+        ("address = \"udp://localhost\"", "is not udp://IP:PORT"),
+    ] {
+        let file = dir.path().join("c.toml");
+        std::fs::write(&file, format!("[listener.u]\n{keys}\n")).unwrap();
+        let out = common::logweir(&["check", "--config-only", "--config", file.to_str().unwrap()]);
+        let said = String::from_utf8_lossy(&out.stderr).into_owned() + &String::from_utf8_lossy(&out.stdout);
+        assert!(out.status.code() == Some(78) && said.contains(expected), "{keys}: {said}");
+    }
+}

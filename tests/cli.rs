@@ -79,14 +79,17 @@ fn every_shipped_configuration_is_fine() {
 
 #[test]
 fn the_environment_sets_keys_and_flags() {
+    let dir = scratch();
+    let socket = format!("unix://{}/x", dir.path().display());
     let output = Command::new(common::BINARY)
-        .args(["check"])
+        .args(["check", "--data-dir"])
+        .arg(dir.path().join("data"))
         .env("LOGWEIR_STORAGE__SYNC_INTERVAL", "3s")
-        .env("LOGWEIR_LISTEN", "tcp://127.0.0.1:7001,unix:///tmp/x")
+        .env("LOGWEIR_LISTEN", format!("tcp://127.0.0.1:7001,{socket}"))
         .output()
         .unwrap();
     let plan = String::from_utf8(output.stdout).unwrap();
-    assert!(plan.contains("synced every 3s") && plan.contains("7001") && plan.contains("unix:///tmp/x"), "{plan}");
+    assert!(plan.contains("synced every 3s") && plan.contains("7001") && plan.contains(&socket), "{plan}");
 }
 
 #[test]

@@ -74,7 +74,7 @@ impl Feed {
         };
         let longest = options.framing.max_line_bytes + MARKER_ROOM + 66; // and a receive that is worth a turn
         let least = match options.format {
-            Format::Raw => longest,
+            Format::Raw | Format::Classic => longest,
             Format::Json => least_chunk_bytes(options),
         };
         let budget = if seed[3] & 1 == 0 { BLOCK } else { 1 << 20 };

@@ -62,6 +62,7 @@ pub const NAMES: &[&str] = &[
     "half_a_logged_write_kept",
     "lines_kept_that_the_log_brings",
     "text_synced_before_its_trail",
+    "relp_answered_on_receipt",
     "logged_lines_overtake_direct_ones",
 ];
 

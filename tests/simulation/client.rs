@@ -15,6 +15,8 @@ pub enum Speaks {
     Counted(Promise),
     /// Requests.
     Http(Promise),
+    /// Numbered messages.
+    Relp(Promise),
 }
 
 /// How it goes.
@@ -43,8 +45,11 @@ pub struct Client {
     heard: Vec<u8>,
     /// Requests that wait for their answer: their lines.
     asked: VecDeque<(u64, u64)>,
-    /// Lines that were acknowledged, in number.
+    /// Lines that were acknowledged, in number; or RELP frames that were answered.
     counted: u64,
+    /// RELP frames that were sent.
+    frames: u64,
+    said_goodbye: bool,
     /// Requests that were refused.
     pub refused: u64,
     pub over: bool,
@@ -71,6 +76,8 @@ impl Client {
             heard: Vec::new(),
             asked: VecDeque::new(),
             counted: 0,
+            frames: 0,
+            said_goodbye: false,
             refused: 0,
             over: false,
             ended: false,
@@ -113,6 +120,15 @@ impl Client {
             self.out.extend(&text[..1 + below(text.len() as u64 - 2) as usize]);
             return;
         }
+        if let Speaks::Relp(_) = self.speaks
+            && !self.said_goodbye
+            && self.frames > 0
+        {
+            self.said_goodbye = true;
+            if once_in(2) {
+                return self.frame("close", b"", ledger.sent(self.conn), 0);
+            }
+        }
         if self.is_answered(ledger) || once_in(8) {
             net.borrow_mut().end(self.wire, false);
             self.ended = true;
@@ -124,8 +140,20 @@ impl Client {
         match self.speaks {
             Speaks::Lines => true,
             Speaks::Counted(_) => self.counted == ledger.sent(self.conn),
-            Speaks::Http(_) => self.asked.is_empty(),
+            Speaks::Http(_) | Speaks::Relp(_) => self.asked.is_empty(),
         }
+    }
+
+    /// Sends a RELP frame that has so many lines, from that one on.
+    fn frame(&mut self, command: &str, data: &[u8], from: u64, lines: u64) {
+        self.frames += 1;
+        self.out.extend(format!("{} {command} {}", self.frames, data.len()).as_bytes());
+        if !data.is_empty() {
+            self.out.push_back(b' ');
+            self.out.extend(data);
+        }
+        self.out.push_back(b'\n');
+        self.asked.push_back((from, from + lines));
     }
 
     /// True if it has said everything, and ended its side.
@@ -142,6 +170,18 @@ impl Client {
         let lines = (1 + below(8)).min(self.left);
         self.left -= lines;
         let from = ledger.sent(self.conn);
+        if let Speaks::Relp(_) = self.speaks {
+            if self.frames == 0 {
+                self.frame("open", b"relp_version=0\nrelp_software=test\ncommands=syslog", from, 0);
+            }
+            for line in from..from + lines {
+                let text = ledger.send(self.conn);
+                // Some senders count their newline in.
+                let text = if once_in(2) { &text[..] } else { &text[..text.len() - 1] };
+                self.frame("syslog", text, line, 1);
+            }
+            return;
+        }
         let mut body: Vec<u8> = Vec::new();
         (0..lines).for_each(|_| body.extend(ledger.send(self.conn)));
         let Speaks::Http(_) = self.speaks else { return self.out.extend(body) };
@@ -178,6 +218,7 @@ impl Client {
             Speaks::Lines => assert!(self.heard.is_empty(), "an answer that nobody asked for"),
             Speaks::Counted(promise) => self.read_counts(promise, ledger),
             Speaks::Http(promise) => while self.read_answer(promise, ledger) {},
+            Speaks::Relp(promise) => while self.read_response(promise, ledger) {},
         }
     }
 
@@ -189,6 +230,31 @@ impl Client {
             ledger.promise(self.conn, self.counted, count, promise);
             self.counted = count;
         }
+    }
+
+    fn read_response(&mut self, promise: Promise, ledger: &mut Ledger) -> bool {
+        let text = String::from_utf8_lossy(&self.heard).into_owned();
+        let Some(header) = text.split_inclusive('\n').next().filter(|header| header.ends_with('\n')) else {
+            return false;
+        };
+        let words: Vec<&str> = header.trim_end().splitn(4, ' ').collect();
+        let (txnr, length): (u64, usize) = (words[0].parse().unwrap(), words[2].parse().unwrap());
+        let before = words[..3].iter().map(|word| word.len() + 1).sum::<usize>();
+        let end = if length == 0 { before } else { before + length + 1 };
+        if self.heard.len() < end {
+            return false;
+        }
+        self.heard.drain(..end);
+        if txnr == 0 {
+            assert_eq!(words[1], "serverclose");
+            return true;
+        }
+        self.counted += 1;
+        assert_eq!((txnr, words[1]), (self.counted, "rsp"), "answers come in order");
+        assert!(length == 0 || words[3].starts_with("200 OK"), "{text}");
+        let (from, to) = self.asked.pop_front().expect("an answer that nobody asked for");
+        ledger.promise(self.conn, from, to, promise);
+        true
     }
 
     fn read_answer(&mut self, promise: Promise, ledger: &mut Ledger) -> bool {

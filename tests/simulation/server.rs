@@ -85,6 +85,14 @@ address = "tcp://127.0.0.1:8"
 ack = "written"
 max_header_bytes = "1KiB"
 stream = "other"
+[listener.relp]
+protocol = "relp"
+address = "tcp://127.0.0.1:9"
+[listener.relpwritten]
+protocol = "relp"
+address = "tcp://127.0.0.1:10"
+ack = "written"
+stream = "other"
 "#;
 
 /// The options; read once, since reading looks at the machine.
@@ -92,7 +100,19 @@ pub fn options() -> &'static Options {
     static OPTIONS: OnceLock<Options> = OnceLock::new();
     OPTIONS.get_or_init(|| {
         let mut overrides = Overrides::default();
-        for name in ["plain", "evicted", "dropped", "durable", "written", "received", "web", "webwritten"] {
+        const NAMES: [&str; 10] = [
+            "plain",
+            "evicted",
+            "dropped",
+            "durable",
+            "written",
+            "received",
+            "web",
+            "webwritten",
+            "relp",
+            "relpwritten",
+        ];
+        for name in NAMES {
             let set = |key: &str, value: &str| (format!("listener.{name}.{key}"), value.into(), "test".into());
             overrides.set.push(set("max_line_bytes", "4KiB"));
             overrides.set.push(set("idle_timeout", "0s"));
@@ -110,6 +130,8 @@ pub fn speaks(listener: &ListenerOptions) -> Speaks {
         "received" => Speaks::Counted(Promise::Received),
         "web" => Speaks::Http(Promise::Durable),
         "webwritten" => Speaks::Http(Promise::Written),
+        "relp" => Speaks::Relp(Promise::Durable),
+        "relpwritten" => Speaks::Relp(Promise::Written),
         _ => Speaks::Lines,
     }
 }

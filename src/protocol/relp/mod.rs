@@ -4,6 +4,8 @@
 pub mod header;
 mod session;
 
+pub use session::Relp;
+
 use super::{About, Entry};
 use crate::host::address::Family;
 use crate::host::peer::Peer;
@@ -16,7 +18,6 @@ use crate::session::{AckLevel, Owner, Patience, Profile, Protocol, Session, same
 use crate::settings::ConfigError;
 use crate::settings::section::Section;
 use crate::settings::units::Time;
-use session::Relp;
 use std::sync::Arc;
 
 section!(/// The keys of a RELP listener.

@@ -2,6 +2,7 @@
 
 use super::header::{self, Beginning, Command, Header, LAST_TXNR};
 use super::{RelpOptions, RelpProtocol};
+use crate::host::mutants::mutant;
 use crate::host::peer::Peer;
 use crate::metrics::accounting::Reason;
 use crate::metrics::stats::Unexpected;
@@ -182,7 +183,8 @@ impl Relp {
     fn message(&mut self, last: &[u8], header: Header, window: &mut Window<'_>) -> Step {
         if self.group.1 == 0 {
             self.group.0 = header.txnr;
-            let frame = self.owed.open(self.options.ack);
+            let is_early = mutant!("relp_answered_on_receipt");
+            let frame = self.owed.open(if is_early { AckLevel::Received } else { self.options.ack });
             window.sink.to(None, frame);
         }
         let before = window.sink.lines();

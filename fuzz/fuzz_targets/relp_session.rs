@@ -7,6 +7,7 @@ use logweir::protocol::relp::{Relp, RelpOptions, RelpProtocol};
 use logweir::session::drive::{Drive, Sizes};
 use logweir::session::lines::TooLong;
 use logweir::session::syslog::framing;
+use logweir::session::syslog::writing::Options;
 use logweir::session::write::{Escape, Format};
 use logweir::session::{AckLevel, End, Patience, Protocol};
 use logweir_fuzz::seed;
@@ -16,8 +17,8 @@ fuzz_target!(|data: &[u8]| {
     let [choice, input @ ..] = rest else { return };
     let too_long = if choice & 1 > 0 { TooLong::Truncate } else { TooLong::Drop };
     let framing = framing(200, too_long, false);
-    let (format, escape) = (Format::Raw, Escape::Newlines);
-    let options = RelpOptions { listener: "f".into(), framing, format, escape, ack: AckLevel::Durable };
+    let writing = Options::plain(Format::Raw, Escape::Newlines);
+    let options = RelpOptions { listener: "f".into(), framing, writing, ack: AckLevel::Durable };
     let profile = RelpProtocol::new(options.clone(), Patience::default()).profile().clone();
     let (scratch, longest) = (profile.scratch, profile.longest_tail);
     let sizes = Sizes { chunk: profile.least_chunk, scratch, tails: 1 << 16, longest };

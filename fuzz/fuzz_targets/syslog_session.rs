@@ -6,6 +6,7 @@ use logweir::host::peer::Peer;
 use logweir::protocol::syslog::{Syslog, SyslogOptions, SyslogProtocol};
 use logweir::session::drive::{Drive, Sizes};
 use logweir::session::lines::TooLong;
+use logweir::session::syslog::writing::Options;
 use logweir::session::syslog::{framing, message};
 use logweir::session::write::{Escape, Format};
 use logweir::session::{End, Patience, Protocol};
@@ -18,7 +19,7 @@ fuzz_target!(|data: &[u8]| {
     let escape = if format != Format::Json && choice & 16 > 0 { Escape::Full } else { Escape::Newlines };
     let too_long = [TooLong::Truncate, TooLong::Drop, TooLong::Close][usize::from(choice >> 5) % 3];
     let framing = framing(200, too_long, choice & 8 > 0);
-    let options = SyslogOptions { listener: "f".into(), framing, format, escape };
+    let options = SyslogOptions { listener: "f".into(), framing, writing: Options::plain(format, escape) };
     let profile = SyslogProtocol::new(options.clone(), Patience::default()).profile().clone();
     let (scratch, longest) = (profile.scratch, profile.longest_tail);
     let sizes = Sizes { chunk: profile.least_chunk, scratch, tails: 1 << 16, longest };

@@ -65,6 +65,11 @@ impl<'a> Section<'a> {
         self.places.flag(&self.key(key), value, default)
     }
 
+    /// A value that is written as TOML already, and need not be set.
+    pub fn shown(&self, key: &str, value: Option<String>) {
+        self.places.in_force(&self.key(key), value);
+    }
+
     /// A list of texts that need not be set.
     pub fn list(&self, key: &str, value: Option<&[String]>) {
         self.places.list(&self.key(key), value);

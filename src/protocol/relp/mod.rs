@@ -12,8 +12,9 @@ use crate::host::peer::Peer;
 use crate::section;
 use crate::session::lines::{LineOptions, TooLong};
 use crate::session::profile::SCRATCH_LANDING;
-use crate::session::syslog::{self, EscapeWord, writing};
-use crate::session::write::{Escape, Format, longest_record};
+use crate::session::syslog::route::RouteTable;
+use crate::session::syslog::{self, EscapeWord, Shared, writing};
+use crate::session::write::Format;
 use crate::session::{AckLevel, Owner, Patience, Profile, Protocol, Session, same};
 use crate::settings::ConfigError;
 use crate::settings::section::Section;
@@ -21,7 +22,7 @@ use crate::settings::units::Time;
 use std::sync::Arc;
 
 section!(/// The keys of a RELP listener.
-    Keys { escape: EscapeWord, too_long: TooLong, line_timeout: Time });
+    Keys { escape: EscapeWord, route: RouteTable, streams: Vec<String>, too_long: TooLong, line_timeout: Time });
 
 /// See the module documentation.
 pub static ENTRY: Entry = Entry {
@@ -41,10 +42,8 @@ pub struct RelpOptions {
     pub listener: String,
     /// How long messages may be, and what happens to longer ones.
     pub framing: LineOptions,
-    /// How they are written.
-    pub format: Format,
-    /// What happens to newlines and backslashes.
-    pub escape: Escape,
+    /// How they are written, and where they go.
+    pub writing: writing::Options,
     /// The level at which a message is answered.
     pub ack: AckLevel,
 }
@@ -63,12 +62,11 @@ fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, 
         let message = "the sender would bring the message again for ever; expected \"truncate\" or \"drop\"";
         return Err(section.error("too_long", message));
     }
-    let format = about.routes.own().format;
+    let shared = Shared { escape: keys.escape, route: keys.route, streams: keys.streams };
     let options = RelpOptions {
         listener: about.listener.to_string(),
         framing: syslog::framing(about.max_line_bytes, too_long, false),
-        format,
-        escape: syslog::escape(section, keys.escape, format)?,
+        writing: syslog::writing(section, &shared, about.routes)?,
         ack: about.ack.unwrap_or(AckLevel::Durable),
     };
     let line = section.time("line_timeout", keys.line_timeout, "30s", "0s", "1day");
@@ -89,7 +87,7 @@ impl RelpProtocol {
             scratch: SCRATCH_LANDING,
             bytes_per_connection: session::BYTES_PER_CONNECTION,
             patience,
-            ..Profile::new("relp", longest, longest_record(longest, writing::ATTRS, options.format, options.escape))
+            ..Profile::new("relp", longest, options.writing.longest_record(longest))
         };
         RelpProtocol { options, profile }
     }

@@ -12,7 +12,7 @@ use crate::session::owed::Owed;
 use crate::session::profile::SCRATCH_LANDING;
 use crate::session::syslog::writing::Writing;
 use crate::session::{
-    AckLevel, End, Input, Landing, Protocol, Reply, Session, State, Step, Turn, Waiting, Window, downcast,
+    AckLevel, End, Frame, Input, Landing, Protocol, Reply, Session, State, Step, Turn, Waiting, Window, downcast,
 };
 use std::io::Write;
 use std::sync::Arc;
@@ -71,6 +71,8 @@ pub struct Relp {
     owed: Owed<Answer>,
     /// The numbers of the messages that are acknowledged together: the first, and how many. None are open where that is 0.
     group: (u32, u32),
+    /// Their frame.
+    frame: Frame,
     /// Messages that were not answered.
     unanswered: u32,
     /// The number that must come next.
@@ -93,12 +95,13 @@ impl Relp {
         let mut lines = Lines::new(options.framing);
         lines.begin(Ends::Count);
         Relp {
-            writing: Writing::new(options.format, options.escape, &options.listener, peer),
+            writing: Writing::new(&options.writing, &options.listener, peer),
             options: options.clone(),
             lines,
             at: At::Header,
             owed: Owed::default(),
             group: (0, 0),
+            frame: Frame::default(),
             unanswered: 0,
             next: 1,
             is_open: false,
@@ -185,8 +188,9 @@ impl Relp {
             self.group.0 = header.txnr;
             let is_early = mutant!("relp_answered_on_receipt");
             let frame = self.owed.open(if is_early { AckLevel::Received } else { self.options.ack });
-            window.sink.to(None, frame);
+            self.frame = frame;
         }
+        self.writing.direct(last, self.frame, window);
         let before = window.sink.lines();
         let step = self.lines.complete(last, &self.writing, window);
         match step {

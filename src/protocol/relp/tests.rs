@@ -1,6 +1,7 @@
 use super::*;
 use crate::metrics::accounting::Reason;
 use crate::session::drive::{Drive, Sizes};
+use crate::session::write::Escape;
 use crate::session::{End, Refusal, Turn};
 use proptest::prelude::*;
 
@@ -12,8 +13,7 @@ fn options(ack: AckLevel, too_long: TooLong) -> RelpOptions {
     RelpOptions {
         listener: "r".into(),
         framing: syslog::framing(MAX, too_long, false),
-        format: Format::Raw,
-        escape: Escape::Newlines,
+        writing: writing::Options::plain(Format::Raw, Escape::Newlines),
         ack,
     }
 }

@@ -9,8 +9,9 @@ use crate::metrics::stats::Unexpected;
 use crate::session::lines::{Ends, LineOptions, Lines};
 use crate::session::memory::tail::Tail;
 use crate::session::syslog::message;
+use crate::session::syslog::writing::Writing;
 use crate::session::write::Writer;
-use crate::session::{End, Step, Window};
+use crate::session::{End, Frame, Step, Window};
 use memchr::{memchr, memchr2};
 
 /// Most digits of a count.
@@ -32,7 +33,7 @@ enum At {
 
 /// What a frame is.
 #[derive(Debug, PartialEq, Eq)]
-enum Frame {
+enum Begins {
     /// More bytes are needed.
     Undecided,
     /// No frame: so many bytes that end the one before, or nothing.
@@ -46,40 +47,40 @@ enum Frame {
 }
 
 /// A message that rsyslog has compressed: a `z`, and zlib's beginning with any level (RFC 1950 section 2.2). `None`: it is none.
-fn compressed(message: &[u8]) -> Option<Frame> {
+fn compressed(message: &[u8]) -> Option<Begins> {
     match message {
-        [b'z'] | [b'z', b'x'] => Some(Frame::Undecided),
-        [b'z', b'x', 0x01 | 0x5e | 0x9c | 0xda, ..] => Some(Frame::Compressed),
+        [b'z'] | [b'z', b'x'] => Some(Begins::Undecided),
+        [b'z', b'x', 0x01 | 0x5e | 0x9c | 0xda, ..] => Some(Begins::Compressed),
         _ => None,
     }
 }
 
 /// What stands at the beginning of a frame.
-fn look(bytes: &[u8]) -> Frame {
+fn look(bytes: &[u8]) -> Begins {
     if let Some(frame) = compressed(bytes) {
         return frame;
     }
     match bytes {
-        [] | [b'\r'] => Frame::Undecided,
-        [b'\n' | 0, ..] => Frame::Terminator(1),
-        [b'\r', b'\n', ..] => Frame::Terminator(2),
+        [] | [b'\r'] => Begins::Undecided,
+        [b'\n' | 0, ..] => Begins::Terminator(1),
+        [b'\r', b'\n', ..] => Begins::Terminator(2),
         [b'<', ..] => match message::pri(bytes) {
-            Some(_) => Frame::Text(true),
-            None if bytes.len() < 5 && bytes[1..].iter().all(u8::is_ascii_digit) => Frame::Undecided,
-            None => Frame::Text(false),
+            Some(_) => Begins::Text(true),
+            None if bytes.len() < 5 && bytes[1..].iter().all(u8::is_ascii_digit) => Begins::Undecided,
+            None => Begins::Text(false),
         },
         [b'1'..=b'9', ..] => {
             let digits = bytes.iter().take(DIGITS + 1).take_while(|b| b.is_ascii_digit()).count();
             let count = || bytes[..digits].iter().fold(0, |n, b| n * 10 + usize::from(b - b'0'));
             match &bytes[digits..] {
-                _ if digits > DIGITS => Frame::Text(false),
-                [] | [b' '] => Frame::Undecided,
-                [b' ', b'<', ..] => Frame::Counted(digits, count()),
-                [b' ', message @ ..] => compressed(message).unwrap_or(Frame::Text(false)),
-                _ => Frame::Text(false),
+                _ if digits > DIGITS => Begins::Text(false),
+                [] | [b' '] => Begins::Undecided,
+                [b' ', b'<', ..] => Begins::Counted(digits, count()),
+                [b' ', message @ ..] => compressed(message).unwrap_or(Begins::Text(false)),
+                _ => Begins::Text(false),
             }
         }
-        _ => Frame::Text(false),
+        _ => Begins::Text(false),
     }
 }
 
@@ -108,12 +109,12 @@ impl Framing {
 
     /// Room that ending what is begun needs at most.
     #[must_use]
-    pub fn room_to_end(&self, writer: &impl Writer, tail_len: usize) -> usize {
+    pub fn room_to_end(&self, writer: &Writing, tail_len: usize) -> usize {
         if self.is_begun(tail_len) { writer.room_for(tail_len) } else { 0 }
     }
 
     /// Takes in what lies beside the sink.
-    pub fn take(&mut self, bytes: &[u8], writer: &impl Writer, window: &mut Window<'_>) -> Step {
+    pub fn take(&mut self, bytes: &[u8], writer: &Writing, window: &mut Window<'_>) -> Step {
         let mut at = 0;
         while at < bytes.len() {
             let taken = match self.at {
@@ -131,7 +132,7 @@ impl Framing {
     }
 
     /// Tells what frame begins. Returns how many bytes belong to its beginning and are done with.
-    fn begin(&mut self, bytes: &[u8], writer: &impl Writer, window: &mut Window<'_>) -> Result<usize, Step> {
+    fn begin(&mut self, bytes: &[u8], writer: &Writing, window: &mut Window<'_>) -> Result<usize, Step> {
         let held = window.tail.len();
         if held == 0 && !self.behind_count {
             let run = self.take_run(bytes, writer, window);
@@ -144,32 +145,32 @@ impl Framing {
         let n = bytes.len().min(BEGINNING - held);
         beginning[held..held + n].copy_from_slice(&bytes[..n]);
         match look(&beginning[..held + n]) {
-            Frame::Undecided => {
+            Begins::Undecided => {
                 window.tail.append(&bytes[..n]);
                 Ok(n)
             }
-            Frame::Terminator(len) => {
+            Begins::Terminator(len) => {
                 window.tail.clear();
                 Ok(len - held)
             }
-            Frame::Counted(digits, count) => {
+            Begins::Counted(digits, count) => {
                 window.tail.clear();
                 self.lines.begin(Ends::Count);
                 self.at = At::Counted(count);
                 Ok(digits + 1 - held)
             }
-            Frame::Text(nul_ends) if nul_ends || !self.behind_count => {
+            Begins::Text(nul_ends) if nul_ends || !self.behind_count => {
                 self.lines.begin(Ends::Terminator);
                 (self.at, self.behind_count) = (At::Text(nul_ends), false);
                 Ok(0)
             }
-            Frame::Text(_) => Err(self.refuse(Unexpected::Count, bytes.len(), window)),
-            Frame::Compressed => Err(self.refuse(Unexpected::CompressedSyslog, bytes.len(), window)),
+            Begins::Text(_) => Err(self.refuse(Unexpected::Count, bytes.len(), window)),
+            Begins::Compressed => Err(self.refuse(Unexpected::CompressedSyslog, bytes.len(), window)),
         }
     }
 
     /// Many lines that are written as they are, at once. Returns how many bytes; 0: the first frame is something else.
-    fn take_run(&self, bytes: &[u8], writer: &impl Writer, window: &mut Window<'_>) -> usize {
+    fn take_run(&self, bytes: &[u8], writer: &Writing, window: &mut Window<'_>) -> usize {
         if !writer.keeps_lines() {
             return 0;
         }
@@ -196,7 +197,7 @@ impl Framing {
         &mut self,
         bytes: &[u8],
         left: usize,
-        writer: &impl Writer,
+        writer: &Writing,
         window: &mut Window<'_>,
     ) -> Result<usize, Step> {
         if bytes.len() < left {
@@ -204,6 +205,7 @@ impl Framing {
             self.at = At::Counted(left - bytes.len());
             return Ok(bytes.len());
         }
+        writer.direct(&bytes[..left], Frame::default(), window);
         pass(self.lines.complete(&bytes[..left], writer, window))?;
         (self.at, self.behind_count) = (At::Beginning, true);
         Ok(left)
@@ -213,7 +215,7 @@ impl Framing {
         &mut self,
         bytes: &[u8],
         nul_ends: bool,
-        writer: &impl Writer,
+        writer: &Writing,
         window: &mut Window<'_>,
     ) -> Result<usize, Step> {
         let end = if nul_ends { memchr2(b'\n', 0, bytes) } else { memchr(b'\n', bytes) };
@@ -221,6 +223,7 @@ impl Framing {
             pass(self.lines.gather(bytes, window))?;
             return Ok(bytes.len());
         };
+        writer.direct(&bytes[..end], Frame::default(), window);
         pass(self.lines.complete(&bytes[..end], writer, window))?;
         self.at = At::Beginning;
         Ok(end + 1)
@@ -241,8 +244,8 @@ impl Framing {
     }
 
     /// A datagram: one message, whatever it holds. Terminators behind it go.
-    pub fn take_datagram(&mut self, bytes: &[u8], cut: usize, writer: &impl Writer, window: &mut Window<'_>) -> Step {
-        if compressed(bytes) == Some(Frame::Compressed) {
+    pub fn take_datagram(&mut self, bytes: &[u8], cut: usize, writer: &Writing, window: &mut Window<'_>) -> Step {
+        if compressed(bytes) == Some(Begins::Compressed) {
             window.sink.notice(Unexpected::CompressedSyslog);
             window.sink.drop_record(Reason::Unexpected, (bytes.len() + cut) as u64);
             return Step::Continue;
@@ -254,11 +257,12 @@ impl Framing {
             return Step::Continue;
         }
         self.lines.begin(Ends::Terminator);
+        writer.direct(&bytes[..len], Frame::default(), window);
         self.lines.take_record(&bytes[..len], cut as u64, writer, window)
     }
 
     /// Ends the input. Text may be kept after a clean end; of a counted message it is known that more was to come.
-    pub fn finish(&mut self, end: End, writer: &impl Writer, window: &mut Window<'_>) {
+    pub fn finish(&mut self, end: End, writer: &Writing, window: &mut Window<'_>) {
         if !self.is_begun(window.tail.len()) {
             return;
         }
@@ -272,6 +276,7 @@ impl Framing {
             }
         };
         let end = if is_half && end == End::Clean { End::Broken(Reason::Unterminated) } else { end };
+        writer.direct(b"", Frame::default(), window);
         self.lines.finish(end, writer, window);
         self.at = At::Beginning;
     }

@@ -12,9 +12,10 @@ use crate::section;
 use crate::session::beginnings::Beginning;
 use crate::session::lines::{LineOptions, TooLong, UnterminatedWord, keeps_unterminated};
 use crate::session::profile::SCRATCH_LANDING;
+use crate::session::syslog::route::RouteTable;
 use crate::session::syslog::writing::{self, Writing};
-use crate::session::syslog::{self, EscapeWord};
-use crate::session::write::{Escape, Format, longest_record};
+use crate::session::syslog::{self, EscapeWord, Shared};
+use crate::session::write::Format;
 use crate::session::{
     AckLevel, End, Input, Landing, Owner, Patience, Profile, Protocol, Reply, Session, State, Step, Waiting, Window,
     same,
@@ -26,7 +27,7 @@ use framing::Framing;
 use std::sync::Arc;
 
 section!(/// The keys of a syslog listener.
-    Keys { escape: EscapeWord, too_long: TooLong, unterminated: UnterminatedWord, line_timeout: Time });
+    Keys { escape: EscapeWord, route: RouteTable, streams: Vec<String>, too_long: TooLong, unterminated: UnterminatedWord, line_timeout: Time });
 
 /// See the module documentation.
 pub static ENTRY: Entry = Entry {
@@ -46,10 +47,8 @@ pub struct SyslogOptions {
     pub listener: String,
     /// How long messages may be, and what happens to longer ones.
     pub framing: LineOptions,
-    /// How they are written.
-    pub format: Format,
-    /// What happens to newlines and backslashes.
-    pub escape: Escape,
+    /// How they are written, and where they go.
+    pub writing: writing::Options,
 }
 
 /// The protocol of a syslog listener.
@@ -66,14 +65,13 @@ fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, 
         TooLong::Close if about.is_datagram() => TooLong::Drop,
         too_long => too_long,
     };
-    let format = about.routes.own().format;
-    let escape = syslog::escape(section, keys.escape, format)?;
+    let shared = Shared { escape: keys.escape, route: keys.route, streams: keys.streams };
+    let writing = syslog::writing(section, &shared, about.routes)?;
     let keep_unterminated = keeps_unterminated(section, keys.unterminated);
     let options = SyslogOptions {
         listener: about.listener.to_string(),
         framing: syslog::framing(about.max_line_bytes, too_long, keep_unterminated),
-        format,
-        escape,
+        writing,
     };
     let line = section.time("line_timeout", keys.line_timeout, "30s", "0s", "1day");
     let patience = Patience { line, head: about.header_timeout, ..Patience::default() };
@@ -85,7 +83,7 @@ impl SyslogProtocol {
     #[must_use]
     pub fn new(options: SyslogOptions, patience: Patience) -> SyslogProtocol {
         let longest = options.framing.max_line_bytes + 2; // a terminator may be counted in
-        let least_chunk = longest_record(longest, writing::ATTRS, options.format, options.escape);
+        let least_chunk = options.writing.longest_record(longest);
         let profile = Profile {
             scratch: SCRATCH_LANDING,
             bytes_per_connection: size_of::<Syslog>() + 256,
@@ -137,7 +135,7 @@ impl Syslog {
     pub fn new(options: &SyslogOptions, peer: &Peer) -> Self {
         Syslog {
             framing: Framing::new(options.framing),
-            writing: Writing::new(options.format, options.escape, &options.listener, peer),
+            writing: Writing::new(&options.writing, &options.listener, peer),
             peer: *peer,
             mark: 0,
             beginning: Beginning::default(),

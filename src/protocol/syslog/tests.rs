@@ -1,7 +1,7 @@
 use super::*;
 use crate::metrics::accounting::Tally;
 use crate::session::drive::{Drive, Sizes};
-use crate::session::write::MARKER_ROOM;
+use crate::session::write::{Escape, MARKER_ROOM};
 use proptest::prelude::*;
 
 const MAX: usize = 128;
@@ -16,8 +16,7 @@ fn options(format: Format, escape: Escape, too_long: TooLong) -> SyslogOptions {
             strip_nul: false,
             keep_unterminated: true,
         },
-        format,
-        escape,
+        writing: writing::Options::plain(format, escape),
     }
 }
 
@@ -195,6 +194,10 @@ fn classic_looks_as_syslog_files_do() {
     ];
     assert_eq!(text(&out).lines().take(5).collect::<Vec<_>>(), expected);
     assert_eq!(out.lines, 6);
+    // A datagram with a newline where names stand is one line all the same; the fuzz target found that it was two.
+    let mut out = drive(&options(Format::Classic, Escape::Newlines, TooLong::Truncate));
+    out.datagram(b"<13>Nov 27 10:00:00 h app [;\na]: x", 0, &Peer::Local);
+    assert_eq!(text(&out), "Nov 27 10:00:00 h app [;\\na]: x\n");
     // Names that are longer than any make no line of their own.
     let options = SyslogOptions {
         framing: LineOptions { max_line_bytes: 4000, ..raw().framing },

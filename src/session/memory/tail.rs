@@ -237,13 +237,20 @@ impl Tail<'_> {
 
     /// Copies it all to the start of `to`.
     pub fn copy_to(&mut self, to: &mut [u8]) {
-        let (mut block, mut done, len) = (self.handle.first, 0, self.len());
+        let len = self.len();
+        self.copy_beginning(&mut to[..len]);
+    }
+
+    /// Copies its beginning to the start of `to`, as much as fits. Returns how many bytes.
+    pub fn copy_beginning(&mut self, to: &mut [u8]) -> usize {
+        let (mut block, mut done, len) = (self.handle.first, 0, self.len().min(to.len()));
         while done < len {
             let n = BLOCK.min(len - done);
             to[done..done + n].copy_from_slice(&self.store.block(block)[..n]);
             done += n;
             block = self.store.next[block as usize];
         }
+        len
     }
 
     /// Cuts it to its first `len` bytes.

@@ -78,6 +78,17 @@ pub fn parse(bytes: &[u8]) -> Message<'_> {
     Message { pri, ..modern.unwrap_or_else(|| rfc3164(rest)) }
 }
 
+/// What a message says of its origin, where only its beginning is here: there may be no structured data and no message in it.
+#[must_use]
+pub fn origin(beginning: &[u8]) -> Message<'_> {
+    let (number, rest) = match pri(beginning) {
+        Some((pri, len)) => (Some(pri), &beginning[len..]),
+        None => (None, beginning),
+    };
+    let modern = number.is_some().then(|| header(rest)).flatten();
+    Message { pri: number, ..modern.map_or_else(|| rfc3164(rest), |(message, _)| message) }
+}
+
 /// A word, and what stands behind the blank after it.
 fn word(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = bytes.iter().position(|b| *b == b' ')?;
@@ -90,8 +101,8 @@ fn field(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     word.iter().all(u8::is_ascii_graphic).then_some((if word == b"-" { b"" } else { word }, rest))
 }
 
-/// RFC 5424 section 6, behind the PRI.
-fn rfc5424(bytes: &[u8]) -> Option<Message<'_>> {
+/// The header of RFC 5424 (section 6.2), behind the PRI, and what stands behind it.
+fn header(bytes: &[u8]) -> Option<(Message<'_>, &[u8])> {
     let (time, rest) = field(bytes.strip_prefix(b"1 ")?)?;
     if !time.is_empty() && !is_iso(time) {
         return None;
@@ -101,6 +112,12 @@ fn rfc5424(bytes: &[u8]) -> Option<Message<'_>> {
     let (procid, rest) = field(rest)?;
     // MSGID may be what ends it where somebody leaves the structured data out; such a message is not RFC 5424.
     let (msgid, rest) = field(rest)?;
+    Some((Message { time, host, app, procid, msgid, ..Message::default() }, rest))
+}
+
+/// RFC 5424 section 6, behind the PRI.
+fn rfc5424(bytes: &[u8]) -> Option<Message<'_>> {
+    let (message, rest) = header(bytes)?;
     let len = structured(rest)?;
     let sd = if rest.starts_with(b"-") { &b""[..] } else { &rest[..len] };
     let msg = match rest.get(len) {
@@ -109,7 +126,7 @@ fn rfc5424(bytes: &[u8]) -> Option<Message<'_>> {
         Some(_) => return None,
     };
     let msg = msg.strip_prefix(b"\xef\xbb\xbf").unwrap_or(msg);
-    Some(Message { pri: None, time, host, app, procid, msgid, sd, msg })
+    Some(Message { sd, msg, ..message })
 }
 
 /// Bytes of the structured data at the start of `bytes`: `-`, or elements (RFC 5424 section 6.3). `None`: there is none.
@@ -203,7 +220,8 @@ fn rfc3164(bytes: &[u8]) -> Message<'_> {
     let mut host = &b""[..];
     if let Some(from) = rest.strip_prefix(b"Message forwarded from ") {
         // AIX.
-        if let Some(colon) = from.windows(2).position(|two| two == b": ") {
+        let is_host = |host: &[u8]| !host.is_empty() && host.iter().all(u8::is_ascii_graphic);
+        if let Some(colon) = from.windows(2).position(|two| two == b": ").filter(|end| is_host(&from[..*end])) {
             (host, rest) = (&from[..colon], &from[colon + 2..]);
         }
     } else if let Some((first, behind)) = host_of(rest) {
@@ -338,7 +356,7 @@ fn uptime(bytes: &[u8]) -> Option<usize> {
 /// The host at the start, and what stands behind it. `None`: a tag stands there, or Cisco's mnemonic.
 fn host_of(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (first, rest) = word(bytes)?;
-    if first.len() > LONGEST_HOST || first[0] == b'%' {
+    if first.len() > LONGEST_HOST || first[0] == b'%' || first.iter().any(u8::is_ascii_control) {
         return None;
     }
     let is_ipv6 = std::str::from_utf8(first).is_ok_and(|text| Ipv6Addr::from_str(text).is_ok());
@@ -360,8 +378,9 @@ fn tag(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let bracket = rest.strip_prefix(b"[").or_else(|| rest.strip_prefix(b" ["));
     let (procid, rest) = match bracket {
         Some(inside) => {
-            let len = inside.iter().take(LONGEST_HOST).position(|b| matches!(b, b']' | b' '))?;
-            if inside[len] != b']' {
+            let is_procid = |b: &u8| !b.is_ascii_control() && !matches!(b, b']' | b' ');
+            let len = inside.iter().take(LONGEST_HOST).take_while(|b| is_procid(b)).count();
+            if inside.get(len) != Some(&b']') {
                 return None;
             }
             // A colon or blank behind the bracket, or the message.

@@ -127,6 +127,9 @@ fn what_is_sent_under_the_name_of_rfc_3164() {
             "user.notice|Nov 27 10:00:00|h|||||last message repeated 3 times",
         ),
         ("<13>Nov 27 10:00:00 Message forwarded from h1: su: x", "user.notice|Nov 27 10:00:00|h1|su||||x"),
+        // Newlines are no part of names.
+        ("<13>Nov 27 10:00:00 h app[1\n2]: x", "user.notice|Nov 27 10:00:00|h|||||app[1\n2]: x"),
+        ("<13>Nov 27 10:00:00 h\nh app: x", "user.notice|Nov 27 10:00:00||||||h\nh app: x"),
         // No valid PRI, and a time all the same.
         ("Nov 27 10:00:00 h app: x", "-|Nov 27 10:00:00|h|app||||x"),
         ("<192>Nov 27 10:00:00 h app: x", "-|||||||<192>Nov 27 10:00:00 h app: x"),

@@ -1,14 +1,18 @@
 //! What the protocols that bring syslog messages share: taking a message apart, and how it is written.
 
 pub mod message;
+pub mod route;
 pub mod structured;
 pub mod writing;
 
 use super::lines::{LineOptions, TooLong};
+use super::routes::Routes;
 use super::write::{Escape, Format};
 use crate::settings::ConfigError;
 use crate::settings::section::Section;
-use crate::words;
+use crate::{section, words};
+use route::{RouteTable, Rules};
+use std::sync::Arc;
 
 words!(
     /// `listener.NAME.escape`
@@ -21,16 +25,23 @@ pub fn framing(max_line_bytes: usize, too_long: TooLong, keep_unterminated: bool
     LineOptions { max_line_bytes, too_long, strip_cr: true, strip_nul: false, keep_unterminated }
 }
 
-/// What `escape` says.
+section!(/// The keys of all listeners of syslog messages, beside their own.
+    Shared { escape: EscapeWord, route: RouteTable, streams: Vec<String> });
+
+/// How messages are written and where they go, by those keys.
 ///
 /// # Errors
-/// It says something though the records are JSON.
-pub fn escape(section: &Section<'_>, word: Option<EscapeWord>, format: Format) -> Result<Escape, ConfigError> {
-    match section.word("escape", word, EscapeWord::Newlines) {
-        EscapeWord::Newlines => Ok(Escape::Newlines),
-        EscapeWord::Full if format == Format::Json => {
-            Err(section.error("escape", "JSON has escapes of its own; this is for format = \"raw\" or \"classic\""))
+/// `escape` says something though the records are JSON, or a rule is wrong.
+pub fn writing(section: &Section<'_>, keys: &Shared, routes: &Arc<Routes>) -> Result<writing::Options, ConfigError> {
+    section.list("streams", keys.streams.as_deref());
+    let escape = match section.word("escape", keys.escape, EscapeWord::Newlines) {
+        EscapeWord::Newlines => Escape::Newlines,
+        EscapeWord::Full if routes.all().all(|route| route.format == Format::Json) => {
+            let message = "JSON has escapes of its own; this is for format = \"raw\" or \"classic\"";
+            return Err(section.error("escape", message));
         }
-        EscapeWord::Full => Ok(Escape::Full),
-    }
+        EscapeWord::Full => Escape::Full,
+    };
+    let rules = Arc::new(Rules::read(section, keys.route.as_ref(), routes)?);
+    Ok(writing::Options { escape, routes: Arc::clone(routes), rules })
 }

@@ -1,22 +1,59 @@
 //! How syslog messages look on disk: as sent, as JSON, or as in the files that rsyslog and syslog-ng write.
 
 use super::message::{self, Message};
+use super::route::{LOOKED_AT, Rules};
 use super::structured;
 use crate::host::peer::Peer;
+use crate::session::routes::{Route, Routes};
 use crate::session::write::json::{self, Attr, Value};
-use crate::session::write::{Escape, Form, Format, Record, Writer};
+use crate::session::write::{Escape, Form, Format, Record, Writer, longest_record};
+use crate::session::{Frame, Window};
 use std::cell::Cell;
+use std::sync::Arc;
 
 /// Bytes that `TIMESTAMP HOST TAG: ` takes at most; what would be longer is not made up.
 const LONGEST_LEAD: usize = 1024;
 /// Bytes of the names of attributes and of the words for facility and severity, with what JSON puts around them.
 pub const ATTRS: usize = LONGEST_LEAD;
 
+/// How the messages of a listener are written, and where they go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// What happens to newlines and backslashes.
+    pub escape: Escape,
+    /// The streams.
+    pub routes: Arc<Routes>,
+    /// Which message goes to which.
+    pub rules: Arc<Rules>,
+}
+
+impl Options {
+    /// All to one stream, in this format.
+    #[must_use]
+    pub fn plain(format: Format, escape: Escape) -> Options {
+        let own = Route { name: "default".into(), index: 0, format };
+        Options { escape, routes: Arc::new(Routes::new(own, [])), rules: Arc::default() }
+    }
+
+    /// Bytes of a chunk that a message of so many bytes needs at most.
+    #[must_use]
+    pub fn longest_record(&self, longest: usize) -> usize {
+        let of = |format| longest_record(longest, ATTRS, format, self.escape);
+        self.routes.all().map(|route| of(route.format)).max().unwrap_or(0)
+    }
+}
+
 /// The writer of one connection.
 #[derive(Debug)]
 pub struct Writing {
-    form: Form,
-    format: Format,
+    raw: Form,
+    /// Where some stream is written so.
+    json: Option<Form>,
+    /// How the listener's own stream is written,
+    own: Format,
+    /// and how the one that the present message goes to.
+    format: Cell<Format>,
+    rules: Arc<Rules>,
     /// What stands for a host where a message names none.
     host: String,
     /// The last second of which the time was written, and its text.
@@ -29,23 +66,47 @@ const TIME: usize = 15;
 impl Writing {
     /// Of a listener's connection with this peer.
     #[must_use]
-    pub fn new(format: Format, escape: Escape, listener: &str, peer: &Peer) -> Writing {
-        let form = Form::new(format, escape, listener, &peer.to_string());
-        let mut writing = Writing { form, format, host: String::new(), time: Cell::new((u64::MAX, [0; TIME])) };
+    pub fn new(options: &Options, listener: &str, peer: &Peer) -> Writing {
+        let form = |format| Form::new(format, options.escape, listener, &peer.to_string());
+        let own = options.routes.own().format;
+        let mut writing = Writing {
+            raw: form(Format::Raw),
+            json: options.routes.any(Format::Json).then(|| form(Format::Json)),
+            own,
+            format: Cell::new(own),
+            rules: Arc::clone(&options.rules),
+            host: String::new(),
+            time: Cell::new((u64::MAX, [0; TIME])),
+        };
         writing.set_peer(peer);
         writing
     }
 
+    /// Finds the stream of the message that ends with this piece, and what was gathered before it. From here on records belong to it, and
+    /// to this frame.
+    pub fn direct(&self, piece: &[u8], frame: Frame, window: &mut Window<'_>) {
+        if self.rules.is_empty() {
+            return window.sink.to(None, frame);
+        }
+        let mut beginning = [0; LOOKED_AT];
+        let held = window.tail.copy_beginning(&mut beginning);
+        let n = piece.len().min(LOOKED_AT - held);
+        beginning[held..held + n].copy_from_slice(&piece[..n]);
+        let route = self.rules.find(&beginning[..held + n]);
+        self.format.set(route.map_or(self.own, |route| route.format));
+        window.sink.to(route.map(|route| route.index), frame);
+    }
+
     /// Changes the peer of the messages to come.
     pub fn set_peer(&mut self, peer: &Peer) {
-        self.form.set_peer(&peer.to_string());
+        self.json.iter_mut().for_each(|json| json.set_peer(&peer.to_string()));
         self.host = match peer {
             Peer::Ip(address) => address.ip().to_canonical().to_string(),
             _ => "localhost".into(),
         };
     }
 
-    fn json(&self, found: &Message<'_>, record: &Record<'_>, to: &mut [u8]) -> Option<usize> {
+    fn json(&self, form: &Form, found: &Message<'_>, record: &Record<'_>, to: &mut [u8]) -> Option<usize> {
         let nothing = Attr { name: b"", value: Value::Text(b"") };
         let (mut attrs, mut n) = ([nothing; 8], 0);
         let mut add = |name, value| {
@@ -69,7 +130,7 @@ impl Writing {
         if !found.sd.is_empty() {
             add(b"sd", Value::Made(structured::make, found.sd));
         }
-        self.form.render(&Record { message: found.msg, attrs: &attrs[..n], ..*record }, to)
+        form.render(&Record { message: found.msg, attrs: &attrs[..n], ..*record }, to)
     }
 
     fn classic(&self, found: &Message<'_>, record: &Record<'_>, to: &mut [u8]) -> Option<usize> {
@@ -91,12 +152,12 @@ impl Writing {
             lead.put(if found.msg.is_empty() { b":" } else { b": " });
         }
         if lead.fits {
-            return self.form.render(&Record { lead: &lead.bytes[..lead.len], message: found.msg, ..*record }, to);
+            return self.raw.render(&Record { lead: &lead.bytes[..lead.len], message: found.msg, ..*record }, to);
         }
         // Names of such length are none: all of it stays in the message.
         let mut lead = Lead { bytes: [0; LONGEST_LEAD], len: 0, fits: true };
         [&received[..], b" ", self.host.as_bytes(), b" "].iter().for_each(|piece| lead.put(piece));
-        self.form.render(&Record { lead: &lead.bytes[..lead.len], ..*record }, to)
+        self.raw.render(&Record { lead: &lead.bytes[..lead.len], ..*record }, to)
     }
 
     /// The time of receipt in UTC, as it stands in syslog files.
@@ -120,11 +181,12 @@ struct Lead {
 impl Lead {
     fn put(&mut self, piece: &[u8]) {
         match self.bytes.get_mut(self.len..self.len + piece.len()) {
-            Some(to) => {
+            // A name with a newline is none, and a record is one line whatever a parser finds.
+            Some(to) if !piece.contains(&b'\n') => {
                 to.copy_from_slice(piece);
                 self.len += piece.len();
             }
-            None => self.fits = false,
+            _ => self.fits = false,
         }
     }
 }
@@ -152,18 +214,18 @@ impl Writer for Writing {
     }
 
     fn keeps_lines(&self) -> bool {
-        self.format == Format::Raw && self.form.keeps_lines()
+        self.rules.is_empty() && self.own == Format::Raw && self.raw.keeps_lines()
     }
 
     fn room_for(&self, len: usize) -> usize {
-        self.form.room_for(len) + ATTRS
+        self.json.as_ref().map_or(0, |json| json.room_for(len)).max(self.raw.room_for(len)) + ATTRS
     }
 
     fn render(&self, record: &Record<'_>, to: &mut [u8]) -> Option<usize> {
-        match self.format {
-            Format::Raw => self.form.render(record, to),
-            Format::Json => self.json(&message::parse(record.message), record, to),
-            Format::Classic => self.classic(&message::parse(record.message), record, to),
+        match (self.format.get(), &self.json) {
+            (Format::Json, Some(form)) => self.json(form, &message::parse(record.message), record, to),
+            (Format::Classic, _) => self.classic(&message::parse(record.message), record, to),
+            _ => self.raw.render(record, to),
         }
     }
 }

@@ -1,0 +1,98 @@
+//! Syslog messages go to streams by what they say of themselves, each written as its stream says.
+
+mod common;
+
+use common::{Server, await_that, lines_of, logweir, scratch, send_all};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+
+const CONFIG: &str = r#"
+[listener.syslog]
+protocol = "syslog"
+address = "tcp://127.0.0.1:0"
+streams = ["web", "auth", "errors"]
+route = { "app=nginx*" = "web", "facility=authpriv" = "auth", "severity=err" = "errors" }
+[listener.relp]
+protocol = "relp"
+address = "tcp://127.0.0.1:0"
+streams = ["web"]
+route = { "host=web-*" = "web" }
+[stream.web]
+format = "json"
+[stream.auth]
+format = "classic"
+"#;
+
+fn text_of(server: &Server, stream: &str) -> String {
+    let out = logweir(&["cat", "-s", stream, "--data-dir", server.data_dir.to_str().unwrap()]).stdout;
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn messages_go_where_rules_send_them_and_the_rest_to_the_listeners_own() {
+    let dir = scratch();
+    let mut server = Server::with_config(&dir.path().join("data"), CONFIG);
+    let messages = [
+        "<13>Nov 27 10:00:00 h nginx: one",
+        "<86>Nov 27 10:00:00 h sshd[7]: two",
+        "<11>Nov 27 10:00:00 h cron: three",
+        "<13>Nov 27 10:00:00 h cron: four",
+        "<83>1 2026-11-27T10:00:00Z h nginx-debug 1 - - five",
+    ];
+    send_all(server.address("syslog"), (messages.join("\n") + "\n").as_bytes());
+    // One acknowledgement for messages in two streams.
+    let mut relp = TcpStream::connect(server.address("relp")).unwrap();
+    relp.set_read_timeout(Some(common::PATIENCE)).unwrap();
+    let open = "relp_version=0\ncommands=syslog";
+    let six = "<13>Nov 27 10:00:00 web-1 a: six";
+    let seven = "<13>Nov 27 10:00:00 db-01 a: seven";
+    let frame =
+        |(txnr, (command, data)): (usize, (&str, &str))| format!("{} {command} {} {data}\n", txnr + 1, data.len());
+    let frames: String =
+        [("open", open), ("syslog", six), ("syslog", seven)].into_iter().enumerate().map(frame).collect();
+    relp.write_all(frames.as_bytes()).unwrap();
+    let mut answers = BufReader::new(relp).lines().map(Result::unwrap);
+    assert_eq!(answers.find(|line| line.starts_with("3 rsp")).as_deref(), Some("3 rsp 6 200 OK"));
+    await_that("seven messages", || server.metrics().sum("logweir_received_lines_total", "") == 7.0);
+    drop(answers);
+    assert!(server.stop().success());
+    let message =
+        |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["msg"].as_str().unwrap().to_string();
+    let mut found: Vec<String> = text_of(&server, "web").lines().map(message).collect();
+    found.sort();
+    assert_eq!(found, ["five", "one", "six"]);
+    assert_eq!(text_of(&server, "auth"), "Nov 27 10:00:00 h sshd[7]: two\n");
+    assert_eq!(text_of(&server, "errors"), format!("{}\n", messages[2]));
+    let own = text_of(&server, "default");
+    assert_eq!(lines_of(own.as_bytes()).len(), 2);
+    assert!(own.contains(messages[3]) && own.contains(seven), "{own}");
+}
+
+#[test]
+fn wrong_rules_are_refused_by_name() {
+    let dir = scratch();
+    for (rule, expected) in [
+        ("\"app\" = \"a\"", "`app` is no rule; expected"),
+        ("\"tag=x\" = \"a\"", "a message has no `tag`; expected app, host, facility or severity"),
+        ("\"facility=local9\" = \"a\"", "expected one of kern, user"),
+        ("\"severity=err*\" = \"a\"", "expected one of emerg"),
+        ("\"app=*\" = \"a\"", "names nothing"),
+        ("\"app=x\" = \"b\"", "`b` is not among the `streams` of this listener"),
+    ] {
+        let file = dir.path().join("c.toml");
+        std::fs::write(
+            &file,
+            format!("[listener.s]\nprotocol = \"syslog\"\nstreams = [\"a\"]\nroute = {{ {rule} }}\n"),
+        )
+        .unwrap();
+        let out = logweir(&["check", "--config-only", "--config", file.to_str().unwrap()]);
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.code() == Some(78) && said.contains(expected), "{rule}: {said}");
+    }
+    let file = dir.path().join("c.toml");
+    std::fs::write(&file, "[listener.s]\nprotocol = \"syslog\"\nstreams = [\"a\"]\nroute = { \"app=x\" = \"a\" }\n")
+        .unwrap();
+    let out = logweir(&["check", "--config-only", "--print", "--config", file.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&out.stdout);
+    assert!(said.contains("route = { \"app=x\" = \"a\" }"), "{said}");
+}

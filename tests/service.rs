@@ -253,3 +253,26 @@ fn a_kept_socket_file_goes_with_its_listener() {
     await_that("the file to go", || !path.exists());
     await_that("nor is it kept", || !manager.kept().contains(&"@u".to_string()));
 }
+
+/// The kernel takes the rings of a killed process down a little later than the process, and their sockets listen until then.
+#[test]
+fn a_killed_server_starts_again_at_once_on_the_same_addresses() {
+    let dir = scratch();
+    let (data, socket, gram) = (dir.path().join("data"), dir.path().join("s"), dir.path().join("g"));
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let config = format!(
+        "[listener.tcp]\naddress = \"tcp://127.0.0.1:{port}\"\n[listener.udp]\naddress = \"udp://127.0.0.1:{port}\"\n\
+         [listener.unix]\naddress = \"unix://{}\"\n[listener.gram]\naddress = \"unixgram://{}\"\n",
+        socket.display(),
+        gram.display()
+    );
+    let mut server = Server::with_config(&data, &config);
+    for _ in 0..5 {
+        let clients: Vec<TcpStream> = (0..50).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()).collect();
+        let _local = UnixStream::connect(&socket).unwrap();
+        server.kill();
+        server = Server::with_config(&data, &config);
+        drop(clients);
+    }
+    assert!(server.stop().success());
+}

@@ -31,7 +31,7 @@ pub fn look(options: &Options) -> Vec<StartError> {
         found.push(StartError::IoUring { error });
     }
     found.extend(options.listeners.iter().filter_map(|listener| address(listener).err()));
-    let admin = options.admin.map(|address| (address, bind(address, Type::STREAM)));
+    let admin = options.admin.map(|address| (address, listen::patiently(|| bind(address, Type::STREAM))));
     if let Some((address, Err(error))) = admin {
         found.push(StartError::Admin { address: address.to_string(), error });
     }
@@ -58,12 +58,12 @@ fn socket_directory(path: &Path) -> io::Result<()> {
 }
 
 fn address(listener: &ListenerOptions) -> Result<(), StartError> {
-    let result = match &listener.address {
+    let result = listen::patiently(|| match &listener.address {
         Address::Tcp(address) => bind(*address, Type::STREAM),
         Address::Udp(address) => bind(*address, Type::DGRAM),
         Address::Unix(path) | Address::UnixDatagram(path) if socket_directory(path).is_ok() => listen::is_free(path),
         _ => Ok(()),
-    };
+    });
     result.map_err(|error| refused(listener, error))
 }
 

@@ -60,7 +60,9 @@ impl Source {
         let taken = take_for(inherited, &listener.name, &listener.address);
         let kept_as: Vec<String> = taken.iter().map(|i| i.name.clone()).filter(|name| name.starts_with('@')).collect();
         let source = match taken.is_empty() {
-            true => Source::bind(&listener.address, listener.socket, listener.receive_buffer, reactors),
+            true => listen::patiently(|| {
+                Source::bind(&listener.address, listener.socket, listener.receive_buffer, reactors)
+            }),
             false => Source::take_over(&listener.address, taken.into_iter().map(|i| i.socket).collect()),
         };
         let source = source.map(|source| Source { kept_as, ..source }).map(|mut source| {

@@ -8,6 +8,7 @@ pub mod manager;
 pub mod programs;
 pub mod running;
 pub mod sim_disk;
+pub mod syslog;
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};

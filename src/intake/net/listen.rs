@@ -7,9 +7,32 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+
+/// How long an address may be taken by a server that has been killed: the kernel takes its rings down some milliseconds after its end, and
+/// their sockets listen until then (`io_ring_exit_work`, Linux 6.1).
+const PATIENCE: Duration = Duration::from_secs(1);
+const AGAIN: Duration = Duration::from_millis(5);
+
+/// Binds, and tries for a while again where the address is taken.
+///
+/// # Errors
+/// As `bind`.
+pub fn patiently<T>(mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut left = PATIENCE;
+    loop {
+        match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && !left.is_zero() => {
+                std::thread::park_timeout(AGAIN);
+                left = left.saturating_sub(AGAIN);
+            }
+            other => return other,
+        }
+    }
+}
 
 /// One TCP socket per reactor on the same address, and the address with its real port.
 ///

@@ -71,8 +71,8 @@ pub struct ConfigArgs {
     /// The configuration file (TOML). Without it the server takes the built-in defaults.
     #[arg(short, long, env = "LOGWEIR_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Listen here, instead of on the listeners of the file. Forms: tcp://IP:PORT, http://IP:PORT, unix://PATH,
-    /// unixgram://PATH, stdin: (repeat for several)
+    /// Listen here, instead of on the listeners of the file. Forms: tcp://IP:PORT, udp://IP:PORT, http://IP:PORT,
+    /// syslog://IP:PORT, relp://IP:PORT, unix://PATH, unixgram://PATH, stdin: (repeat for several)
     #[arg(short, long, env = "LOGWEIR_LISTEN", value_name = "ADDRESS", value_delimiter = ',')]
     listen: Vec<String>,
     /// The directory for the files.

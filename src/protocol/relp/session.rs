@@ -65,6 +65,9 @@ enum Answer {
 /// See the module documentation.
 pub struct Relp {
     options: RelpOptions,
+    /// The options that hold from the next frame on.
+    renewed: Option<Arc<RelpProtocol>>,
+    peer: Peer,
     writing: Writing,
     lines: Lines,
     at: At,
@@ -97,6 +100,8 @@ impl Relp {
         Relp {
             writing: Writing::new(&options.writing, &options.listener, peer),
             options: options.clone(),
+            renewed: None,
+            peer: *peer,
             lines,
             at: At::Header,
             owed: Owed::default(),
@@ -114,6 +119,17 @@ impl Relp {
     #[cfg(test)]
     pub fn jump_to(&mut self, txnr: u32) {
         self.next = txnr;
+    }
+
+    /// Takes over changed options, between frames.
+    fn take_over(&mut self, tail_len: usize) {
+        let is_between = self.at == At::Header && tail_len == 0;
+        if let Some(renewed) = self.renewed.take_if(|_| is_between) {
+            self.options = renewed.options().clone();
+            self.lines = Lines::new(self.options.framing);
+            self.lines.begin(Ends::Count);
+            self.writing = Writing::new(&self.options.writing, &self.options.listener, &self.peer);
+        }
     }
 
     /// Goes through bytes that lie beside the sink. Returns how many were handled, and why not all.
@@ -258,11 +274,10 @@ impl Session for Relp {
     fn input(&mut self, input: Input<'_>, window: &mut Window<'_>) -> Step {
         let Input::Scratch { space, start, len } = input else { return Step::Close };
         let bytes = &space[start..start + len];
-        match self.first_bytes.look(bytes) {
-            None | Some(Unexpected::Relp) => {}
-            Some(what) => window.sink.notice(what),
-        }
+        self.take_over(window.tail.len());
+        let what = self.first_bytes.look(bytes).filter(|what| *what != Unexpected::Relp);
         let (taken, stop) = self.advance(bytes, window);
+        what.into_iter().for_each(|what| window.sink.notice(what)); // it says more than that it is no RELP
         if window.around.refuse.is_some() && self.group.1 > 0 {
             // They are dropped: nobody may be told that they were taken, and the connection ends.
             self.at = At::Over;
@@ -351,8 +366,6 @@ impl Session for Relp {
     }
 
     fn renew(&mut self, protocol: &Arc<dyn Protocol>) {
-        if let Some(relp) = downcast::<RelpProtocol>(protocol) {
-            self.options.ack = relp.options().ack;
-        }
+        self.renewed = downcast(protocol);
     }
 }

@@ -1,7 +1,7 @@
 //! Where a message ends on a stream (RFC 6587), told apart for each: octet counting, newline and NUL, mixed on one connection.
 //!
 //! A count is 1 to 9 digits without a leading zero, a blank and a `<`. All else is text, since a bare line may begin with a date. Text
-//! ends with a newline, and if it begins with a PRI also with NUL. Behind a counted message only another frame with a count or a PRI, or
+//! ends with a newline, and from the first PRI on also with NUL. Behind a counted message only another frame with a count or a PRI, or
 //! a terminator, can stand. Where something else stands there, the count was wrong, and nobody can say where the next message begins.
 
 use crate::metrics::accounting::Reason;
@@ -40,7 +40,7 @@ enum Begins {
     Terminator(usize),
     /// A count of so many digits, and what it says.
     Counted(usize, usize),
-    /// Text, which NUL ends too, or not.
+    /// Text, with a PRI or without.
     Text(bool),
     /// A message that rsyslog has compressed.
     Compressed,
@@ -92,13 +92,26 @@ pub struct Framing {
     at: At,
     /// The frame before had a count.
     behind_count: bool,
+    /// Some frame had a PRI. From then on NUL ends text too: it may be the rest of a message that ends so and has a newline in it.
+    speaks_syslog: bool,
 }
 
 impl Framing {
     /// Between frames.
     #[must_use]
     pub fn new(options: LineOptions) -> Framing {
-        Framing { lines: Lines::new(options), longest: options.max_line_bytes, at: At::Beginning, behind_count: false }
+        Framing {
+            lines: Lines::new(options),
+            longest: options.max_line_bytes,
+            at: At::Beginning,
+            behind_count: false,
+            speaks_syslog: false,
+        }
+    }
+
+    /// Changes the options, between messages.
+    pub fn renew(&mut self, options: LineOptions) {
+        (self.lines, self.longest) = (Lines::new(options), options.max_line_bytes);
     }
 
     /// True where a message is begun, with so much in the tail.
@@ -159,9 +172,10 @@ impl Framing {
                 self.at = At::Counted(count);
                 Ok(digits + 1 - held)
             }
-            Begins::Text(nul_ends) if nul_ends || !self.behind_count => {
+            Begins::Text(has_pri) if has_pri || !self.behind_count => {
                 self.lines.begin(Ends::Terminator);
-                (self.at, self.behind_count) = (At::Text(nul_ends), false);
+                self.speaks_syslog |= has_pri;
+                (self.at, self.behind_count) = (At::Text(self.speaks_syslog), false);
                 Ok(0)
             }
             Begins::Text(_) => Err(self.refuse(Unexpected::Count, bytes.len(), window)),
@@ -170,7 +184,7 @@ impl Framing {
     }
 
     /// Many lines that are written as they are, at once. Returns how many bytes; 0: the first frame is something else.
-    fn take_run(&self, bytes: &[u8], writer: &Writing, window: &mut Window<'_>) -> usize {
+    fn take_run(&mut self, bytes: &[u8], writer: &Writing, window: &mut Window<'_>) -> usize {
         if !writer.keeps_lines() {
             return 0;
         }
@@ -190,6 +204,7 @@ impl Framing {
         }
         window.sink.free()[..end].copy_from_slice(&bytes[..end]);
         window.sink.commit(end, lines);
+        self.speaks_syslog |= end > 0 && message::pri(bytes).is_some();
         end
     }
 

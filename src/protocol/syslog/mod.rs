@@ -18,7 +18,7 @@ use crate::session::syslog::{self, EscapeWord, Shared};
 use crate::session::write::Format;
 use crate::session::{
     AckLevel, End, Input, Landing, Owner, Patience, Profile, Protocol, Reply, Session, State, Step, Waiting, Window,
-    same,
+    downcast, same,
 };
 use crate::settings::ConfigError;
 use crate::settings::section::Section;
@@ -127,6 +127,8 @@ pub struct Syslog {
     peer: Peer,
     mark: u32,
     beginning: Beginning,
+    /// The options that hold from the next message on.
+    renewed: Option<Arc<SyslogProtocol>>,
 }
 
 impl Syslog {
@@ -139,6 +141,16 @@ impl Syslog {
             peer: *peer,
             mark: 0,
             beginning: Beginning::default(),
+            renewed: None,
+        }
+    }
+
+    /// Takes over changed options, between messages.
+    fn take_over(&mut self, tail_len: usize) {
+        if let Some(renewed) = self.renewed.take_if(|_| !self.framing.is_begun(tail_len)) {
+            let options = &renewed.options;
+            self.framing.renew(options.framing);
+            self.writing = Writing::new(&options.writing, &options.listener, &self.peer);
         }
     }
 
@@ -167,6 +179,7 @@ impl Session for Syslog {
     }
 
     fn input(&mut self, input: Input<'_>, window: &mut Window<'_>) -> Step {
+        self.take_over(window.tail.len());
         let step = match input {
             Input::Scratch { space, start, len } => {
                 let bytes = &space[start..start + len];
@@ -207,6 +220,10 @@ impl Session for Syslog {
     fn reached(&mut self, _frame: u32, _level: AckLevel, _records: u64) {}
 
     fn output(&mut self, _reply: &mut Reply<'_>) {}
+
+    fn renew(&mut self, protocol: &Arc<dyn Protocol>) {
+        self.renewed = downcast(protocol);
+    }
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ fn text(drive: &Drive<Syslog>) -> String {
 /// RFC 6587 section 3.4, RFC 5425 section 4.3, and what senders do: each framing alone, and all of them on one connection.
 #[test]
 fn counts_newlines_and_nuls_are_told_apart_for_each_message() {
-    let cases: [(&[u8], &str); 14] = [
+    let cases: [(&[u8], &str); 15] = [
         (b"<13>one\n<13>two\r\n<13>three", "<13>one\n<13>two\n<13>three\n"),
         (b"7 <13>one7 <13>two", "<13>one\n<13>two\n"),
         // syslog-ng counts its newline in; others add one behind the count.
@@ -59,6 +59,8 @@ fn counts_newlines_and_nuls_are_told_apart_for_each_message() {
         // Python's SysLogHandler.
         (b"<13>one\0<13>two\0", "<13>one\n<13>two\n"),
         (b"<13>one\n\0<13>two\r\n\0\n", "<13>one\n<13>two\n"),
+        // The same with a traceback: each of its lines is one, and the next message is its own.
+        (b"<13>a\nb\0<13>c\0<13>d\0", "<13>a\nb\n<13>c\n<13>d\n"),
         (b"<13>one\n7 <13>two<13>three\0" as &[u8], "<13>one\n<13>two\n<13>three\n"),
         // A newline inside a count is part of the message.
         (b"15 <13>one\nC:\\nope", "<13>one\\nC:\\nope\n"),
@@ -177,7 +179,7 @@ fn classic_looks_as_syslog_files_do() {
         "<165>1 2003-08-04T05:14:15.000003-07:00 192.0.2.1 myproc 8710 - - a\\b",
         "<13>1 - - app - - -",
         "<38>User logged in",
-        "plain",
+        "<189>86: *Feb 8 2010 00:20:10.663 UTC: %SYS-5-CONFIG_I: x",
         &long,
     ]
     .join("\n");
@@ -190,7 +192,7 @@ fn classic_looks_as_syslog_files_do() {
         "Aug  4 05:14:15 192.0.2.1 myproc[8710]: a\\b",
         "Nov 14 22:13:20 localhost app:",
         "Nov 14 22:13:20 localhost User logged in",
-        "Nov 14 22:13:20 localhost plain",
+        "Feb  8 00:20:10 localhost %SYS-5-CONFIG_I: x",
     ];
     assert_eq!(text(&out).lines().take(5).collect::<Vec<_>>(), expected);
     assert_eq!(out.lines, 6);

@@ -127,5 +127,8 @@ impl Live {
 }
 
 fn has_same_port(old: &Address, new: &Address) -> bool {
-    matches!((old, new), (Address::Tcp(old), Address::Tcp(new)) if old != new && old.port() == new.port() && new.port() != 0)
+    let ((Address::Tcp(old), Address::Tcp(new)) | (Address::Udp(old), Address::Udp(new))) = (old, new) else {
+        return false;
+    };
+    old != new && old.port() == new.port() && new.port() != 0
 }

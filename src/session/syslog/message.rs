@@ -212,23 +212,40 @@ fn name(bytes: &[u8]) -> Option<&[u8]> {
 /// RFC 3164 section 4.1, behind the PRI, and the variants that are sent in its place.
 fn rfc3164(bytes: &[u8]) -> Message<'_> {
     let whole = Message { msg: bytes, ..Message::default() };
-    let after = counters(bytes);
+    let (mut host, after) = before_time(bytes);
     let Some((time, mut rest)) = time(after) else {
         // Without a time nothing says that a host follows: prose would lose its first word to it.
         return tag(bytes).map_or(whole, |(app, procid, msg)| Message { app, procid, msg, ..whole });
     };
-    let mut host = &b""[..];
-    if let Some(from) = rest.strip_prefix(b"Message forwarded from ") {
-        // AIX.
-        let is_host = |host: &[u8]| !host.is_empty() && host.iter().all(u8::is_ascii_graphic);
-        if let Some(colon) = from.windows(2).position(|two| two == b": ").filter(|end| is_host(&from[..*end])) {
-            (host, rest) = (&from[..colon], &from[colon + 2..]);
-        }
-    } else if let Some((first, behind)) = host_of(rest) {
-        (host, rest) = (first, behind);
+    if let Some((from, behind)) = forwarded(rest).or_else(|| host_of(rest)).filter(|_| host.is_empty()) {
+        (host, rest) = (from, behind);
     }
     let found = Message { time, host, msg: rest, ..Message::default() };
     tag(rest).map_or(found, |(app, procid, msg)| Message { app, procid, msg, ..found })
+}
+
+/// AIX: `Message forwarded from HOST: `, and what stands behind it.
+fn forwarded(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let from = bytes.strip_prefix(b"Message forwarded from ")?;
+    let (host, rest) = word(from)?;
+    let host = host.strip_suffix(b":")?;
+    (!host.is_empty() && host.iter().all(u8::is_ascii_graphic)).then_some((host, rest))
+}
+
+/// The host in front of a time, and what begins with the time: behind Cisco's counters, with `logging origin-id`; behind the colon of the
+/// EMBLEM format.
+fn before_time(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let after = counters(bytes);
+    if let Some(behind) = after.strip_prefix(b":").filter(|behind| time(behind).is_some()) {
+        return (b"", behind);
+    }
+    let named = word(after).and_then(|(first, rest)| Some((first.strip_suffix(b":")?, counters(rest))));
+    match named {
+        Some((host, rest)) if after.len() < bytes.len() && time(after).is_none() && time(rest).is_some() => {
+            (host, rest)
+        }
+        _ => (b"", after),
+    }
 }
 
 /// What stands behind Cisco's counters: `82: `, `222: 333: `, and the mark of a clock that is not exact.
@@ -375,6 +392,9 @@ fn tag(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
         return None;
     }
     let (app, rest) = bytes.split_at(len);
+    if app.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
     let bracket = rest.strip_prefix(b"[").or_else(|| rest.strip_prefix(b" ["));
     let (procid, rest) = match bracket {
         Some(inside) => {

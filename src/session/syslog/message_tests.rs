@@ -100,6 +100,13 @@ fn what_is_sent_under_the_name_of_rfc_3164() {
             "<166>Sep 14 2016 10:07:20 Host1 : %ASA-6-302014: T",
             "local4.info|Sep 14 2016 10:07:20|Host1|%ASA-6-302014||||T",
         ),
+        (
+            "<189>24: router1: Nov 27 10:00:00.123 CET: %SYS-5-A: x",
+            "local7.notice|Nov 27 10:00:00.123 CET|router1|%SYS-5-A||||x",
+        ),
+        ("<189>1: gate1: *Nov 27 10:00:00: %SYS-5-A: x", "local7.notice|Nov 27 10:00:00|gate1|%SYS-5-A||||x"),
+        ("<166>:Nov 27 10:00:00 CET: %ASA-session-6-3: x", "local4.info|Nov 27 10:00:00 CET||%ASA-session-6-3||||x"),
+        ("<13>24: x", "user.notice|||||||24: x"),
         ("<14>Oct  1 01:02:03.456 host app: ms", "user.info|Oct  1 01:02:03.456|host|app||||ms"),
         ("<38>User logged into the device", "auth.info|||||||User logged into the device"),
         ("<30>hostapd: ath0: STA joined", "daemon.info|||hostapd||||ath0: STA joined"),

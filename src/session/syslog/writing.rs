@@ -137,8 +137,7 @@ impl Writing {
         let received = self.received(record.wall_ns);
         let mut turned = [0; TIME];
         let time = match found.time {
-            iso if traditional(iso, &mut turned) => &turned[..],
-            said if said.first().is_some_and(u8::is_ascii_alphabetic) => said,
+            said if traditional(said, &mut turned) || shortened(said, &mut turned) => &turned[..],
             _ => &received[..],
         };
         let host = if found.host.is_empty() { self.host.as_bytes() } else { found.host };
@@ -205,6 +204,22 @@ fn traditional(iso: &[u8], to: &mut [u8; TIME]) -> bool {
     to[4] = if day[0] == b'0' { b' ' } else { day[0] };
     to[5] = day[1];
     to[7..].copy_from_slice(time);
+    true
+}
+
+/// Leaves year, fraction and zone out of `Mmm dd yyyy hh:mm:ss.fff ZONE`. False: it is something else.
+fn shortened(said: &[u8], to: &mut [u8; TIME]) -> bool {
+    let is_clock = |at: &usize| matches!(said[*at..], [_, _, b':', _, _, b':', _, _, ..]);
+    let (Some(date), Some(clock)) = (said.get(..6), (7..said.len()).find(is_clock)) else { return false };
+    if !date[0].is_ascii_alphabetic() {
+        return false;
+    }
+    to[..6].copy_from_slice(date);
+    if date[5] == b' ' {
+        (to[4], to[5]) = (b' ', date[4]); // a day of one digit without its blank
+    }
+    to[6] = b' ';
+    to[7..].copy_from_slice(&said[clock..clock + 8]);
     true
 }
 

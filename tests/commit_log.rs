@@ -11,7 +11,7 @@ use logweir::log::commit::recover::{Around, Brought, recover};
 use logweir::log::commit::{self, Named};
 use logweir::log::disk::{Caching, Disk};
 use logweir::log::recover::recover_dir;
-use logweir::log::segment::{AppendOptions, Segment, Stamp};
+use logweir::log::segment::{AppendError, AppendOptions, Segment, Stamp};
 use logweir::log::stream_dir::StreamDir;
 use logweir::log::trail::RECORD_LEN;
 use std::io::IoSlice;
@@ -211,6 +211,27 @@ fn text_that_reached_the_disk_before_its_note_is_not_shown_twice() {
     setup.disk.remount();
     assert_eq!(setup.recover().unwrap().lines, 1);
     assert_eq!(setup.text("a"), "a1\ndirect\na2\n");
+}
+
+/// On a full disk the writer tries again and again: what could not be named does not pile up, or the trail would be given up in the end, and
+/// the server would stop.
+#[test]
+fn a_trail_without_room_is_not_given_up_however_long_it_lasts() {
+    let setup = Setup::new();
+    let mut segment = setup.begin("a");
+    for (through, text) in [(1, "a1\n"), (2, "a2\n")] {
+        let named = [Named { generation: 7, reactor: 0, through }, Named { generation: 7, reactor: 1, through }];
+        let mut append =
+            || segment.append(&[IoSlice::new(text.as_bytes())], 1, OPTIONS, Stamp::default(), &named, || 0);
+        setup.disk.set_full(true);
+        for _ in 0..30_000 {
+            assert!(matches!(append(), Err(AppendError::Full(_))));
+        }
+        setup.disk.set_full(false);
+        append().unwrap();
+    }
+    assert_eq!(segment.len(), 6);
+    assert!(segment.trail_len() < 500, "{} bytes of trail", segment.trail_len());
 }
 
 /// Somebody has deleted the note of the generation: the records say which it was.

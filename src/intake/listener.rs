@@ -136,8 +136,7 @@ impl ListenerOptions {
     /// Bytes of a reactor's scratch buffer that it wants. One for datagrams may come with a reload, so there is always room for one.
     #[must_use]
     pub fn scratch_bytes(&self) -> usize {
-        let datagrams = if matches!(self.address, Address::Udp(_)) { BATCH * UDP_MAX } else { DATAGRAM_MAX };
-        (self.profile().scratch + 2 * WIRE_ROOM).max(datagrams)
+        (self.profile().scratch + 2 * WIRE_ROOM).max(DATAGRAM_MAX)
     }
 
     /// What it receives may wait in the lane for want of a chunk. Where the newest is dropped nothing waits.

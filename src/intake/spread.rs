@@ -128,11 +128,15 @@ impl Spread {
         };
         let mut seats = self.lock();
         let port = self.port(seats[to]);
-        if !seats[to].closed && self.inboxes[to].push(handed).is_ok() {
-            seats[to].open += 1;
+        let refused = if seats[to].closed { Err(handed) } else { self.inboxes[to].push(handed) };
+        if let Err(handed) = refused {
             drop(seats);
-            port.wake();
+            let _ = self.hand(None, handed); // who reads it matters less than that somebody does
+            return;
         }
+        seats[to].open += 1;
+        drop(seats);
+        port.wake();
     }
 
     /// Hands a connection that is open already from one reactor to another.

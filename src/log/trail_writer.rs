@@ -175,16 +175,17 @@ impl TrailWriter {
     /// # Errors
     /// As [`TrailWriter::flush`], and as [`TrailWriter::sync`] the first time.
     pub fn name(&mut self, records: &[Record]) -> io::Result<()> {
-        if self.names_records {
-            // Writes that are not noted yet may still be joined by others.
-            records.iter().for_each(|record| self.keep(record));
-            return self.append_kept();
+        if !self.names_records {
+            self.settle(); // later, writes that are not noted yet may still be joined by others
         }
-        self.settle();
         records.iter().for_each(|record| self.keep(record));
-        self.sync()?;
-        self.names_records = true;
-        Ok(())
+        let result = if self.names_records { self.append_kept() } else { self.sync() };
+        match result {
+            Ok(()) => self.names_records = true,
+            // They come again with the next try: kept, they would fill the memory for as long as there is no room.
+            Err(_) => self.pending.truncate(self.pending.len().saturating_sub(records.len() * RECORD_LEN)),
+        }
+        result
     }
 
     /// The sync that must go before the next one of the segment, if there is any: of a trail that speaks of every write so far.

@@ -100,6 +100,6 @@ fn bind(address: SocketAddr, kept: Option<socket2::Socket>) -> io::Result<(socke
         let address = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
         return Ok((socket, address));
     }
-    let (mut sockets, address) = listen::patiently(|| listen::bind_tcp(address, 1))?;
+    let (mut sockets, address) = listen::Patience::default().bind(|| listen::bind_tcp(address, 1))?;
     sockets.pop().map(|socket| (socket, address)).ok_or_else(|| io::ErrorKind::Unsupported.into())
 }

@@ -30,8 +30,9 @@ pub fn look(options: &Options) -> Vec<StartError> {
     if let (EngineChoice::IoUring, Err(error)) = (options.engine, net::probe()) {
         found.push(StartError::IoUring { error });
     }
-    found.extend(options.listeners.iter().filter_map(|listener| address(listener).err()));
-    let admin = options.admin.map(|address| (address, listen::patiently(|| bind(address, Type::STREAM))));
+    let mut patience = listen::Patience::default();
+    found.extend(options.listeners.iter().filter_map(|listener| address(listener, &mut patience).err()));
+    let admin = options.admin.map(|address| (address, patience.bind(|| bind(address, Type::STREAM))));
     if let Some((address, Err(error))) = admin {
         found.push(StartError::Admin { address: address.to_string(), error });
     }
@@ -57,8 +58,8 @@ fn socket_directory(path: &Path) -> io::Result<()> {
     data_dir::can_write(dir)
 }
 
-fn address(listener: &ListenerOptions) -> Result<(), StartError> {
-    let result = listen::patiently(|| match &listener.address {
+fn address(listener: &ListenerOptions, patience: &mut listen::Patience) -> Result<(), StartError> {
+    let result = patience.bind(|| match &listener.address {
         Address::Tcp(address) => bind(*address, Type::STREAM),
         Address::Udp(address) => bind(*address, Type::DGRAM),
         Address::Unix(path) | Address::UnixDatagram(path) if socket_directory(path).is_ok() => listen::is_free(path),

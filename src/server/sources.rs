@@ -60,12 +60,13 @@ impl Source {
         let taken = take_for(inherited, &listener.name, &listener.address);
         let kept_as: Vec<String> = taken.iter().map(|i| i.name.clone()).filter(|name| name.starts_with('@')).collect();
         let source = match taken.is_empty() {
-            true => listen::patiently(|| {
-                Source::bind(&listener.address, listener.socket, listener.receive_buffer, reactors)
-            }),
+            true => listen::Patience::default()
+                .bind(|| Source::bind(&listener.address, listener.socket, listener.receive_buffer, reactors)),
             false => Source::take_over(&listener.address, taken.into_iter().map(|i| i.socket).collect()),
         };
         let source = source.map(|source| Source { kept_as, ..source }).map(|mut source| {
+            let of_udp = source.single.iter().filter(|socket| socket.kind == Kind::Udp);
+            of_udp.for_each(|socket| listen::lengthen(&socket.fd, listener.receive_buffer));
             // What was kept is ours still, and so is its file.
             if let (false, Address::Unix(path) | Address::UnixDatagram(path)) =
                 (source.kept_as.is_empty(), &listener.address)

@@ -17,19 +17,32 @@ const BACKLOG: i32 = 4096;
 const PATIENCE: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_millis(5);
 
-/// Binds, and tries for a while again where the address is taken.
-///
-/// # Errors
-/// As `bind`.
-pub fn patiently<T>(mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    let mut left = PATIENCE;
-    loop {
-        match bind() {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && !left.is_zero() => {
-                std::thread::park_timeout(AGAIN);
-                left = left.saturating_sub(AGAIN);
+/// How long to wait for addresses that are taken, all of them together.
+#[derive(Debug)]
+pub struct Patience {
+    left: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Patience { left: PATIENCE }
+    }
+}
+
+impl Patience {
+    /// Binds, and tries again where the address is taken, for as long as there is patience left.
+    ///
+    /// # Errors
+    /// As `bind`.
+    pub fn bind<T>(&mut self, mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match bind() {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && !self.left.is_zero() => {
+                    std::thread::park_timeout(AGAIN);
+                    self.left = self.left.saturating_sub(AGAIN);
+                }
+                other => return other,
             }
-            other => return other,
         }
     }
 }
@@ -100,7 +113,7 @@ pub fn bind_udp(address: SocketAddr, sockets: usize, queue: usize) -> io::Result
 
 /// Gives a socket a queue of so many bytes, or as many as `net.core.rmem_max` allows. The kernel takes twice of it, for what it keeps
 /// beside each datagram (socket(7)).
-fn lengthen(socket: &Socket, bytes: usize) {
+pub fn lengthen(socket: &Socket, bytes: usize) {
     use nix::sys::socket::{setsockopt, sockopt};
     // Only root may have more than rmem_max.
     if setsockopt(socket, sockopt::RcvBufForce, &bytes).is_err() {

@@ -8,6 +8,9 @@ use crate::metrics::accounting::Reason;
 use crate::pipeline::chunk::{Chunk, ConnId};
 use crate::session::{Input, Sink, Step};
 
+/// A queue that is never empty is looked at again after this time.
+const LOOK_AGAIN_NS: u64 = 1_000_000_000;
+
 impl<E: Engine> Reactor<E> {
     /// Receives datagrams, as many at once as there is room for, and lets the session have them one by one.
     pub(super) fn serve_datagrams(&mut self, id: ConnId, listener: usize) -> Served {
@@ -17,10 +20,7 @@ impl<E: Engine> Reactor<E> {
         let Some(mut scratch) = self.between.scratch.take() else { return Served::NoChunk };
         self.between.batch.clear();
         let outcome = self.engine.recv_batch(id, scratch.free(), &mut self.between.batch);
-        if !matches!(outcome, Outcome::Bytes { more: true, .. }) {
-            // Only then: asked for each batch it would cost most when there is most to do.
-            self.count_lost(id);
-        }
+        self.count_lost(id, !matches!(outcome, Outcome::Bytes { more: true, .. }));
         let Outcome::Bytes { len, more } = outcome else {
             self.put_back(scratch, LeaseMark::Scratch);
             return self.without_input(id, &outcome).unwrap_or(Served::Done(0));
@@ -29,8 +29,15 @@ impl<E: Engine> Reactor<E> {
         self.take_batch(id, scratch, len, more)
     }
 
-    /// Counts what the kernel has dropped of this socket's queue since the last look.
-    fn count_lost(&mut self, id: ConnId) {
+    /// Counts what the kernel has dropped of this socket's queue since the last look: where the queue is empty now, and else now and then.
+    /// Asked for each batch it would cost most when there is most to do.
+    fn count_lost(&mut self, id: ConnId, is_drained: bool) {
+        let now = self.now;
+        let Some(conn) = self.conns.get(id) else { return };
+        if !is_drained && now - conn.looked_for_drops < LOOK_AGAIN_NS {
+            return;
+        }
+        conn.looked_for_drops = now;
         let dropped = self.engine.dropped(id);
         let Some(conn) = self.conns.get(id) else { return };
         let lost = dropped.wrapping_sub(std::mem::replace(&mut conn.dropped_by_kernel, dropped));

@@ -332,7 +332,7 @@ impl<E: Engine> Reactor<E> {
         if state.has_output || state.is_over || conn.stage.wants_to_send() {
             self.answers.mark(conn, id);
         }
-        let listener = conn.listener;
+        let (listener, leaving) = (conn.listener, conn.leaving);
         let said_goodbye = conn.stage.has_ended() && state.turn == Turn::Receive;
         let goes_on = state.turn == Turn::GoOn || (state.turn == Turn::Receive && conn.stage.pending());
         if step == Step::Close {
@@ -349,8 +349,12 @@ impl<E: Engine> Reactor<E> {
             // The peer has said goodbye: no more comes, and it may wait for us to say so too.
             return if self.finish_input(id, End::Clean) { Served::Done(received) } else { Served::More(received) };
         }
-        // At the orderly end one look more: what is found empty then is over.
-        if more || goes_on || self.is_ending(listener) { Served::More(received) } else { Served::Done(received) }
+        // At an orderly end one look more: what is found empty then is over.
+        if more || goes_on || leaving || self.is_ending(listener) {
+            Served::More(received)
+        } else {
+            Served::Done(received)
+        }
     }
 
     /// Counts what was found, and makes runs of it or drops it.

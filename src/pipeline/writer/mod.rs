@@ -4,7 +4,8 @@
 //! once what a client waits for. The steward syncs the rest in the background. No file ever has two syncs under way, because
 //! the kernel reports a lost write to only one of them.
 
-pub mod batch;
+mod background;
+mod batch;
 mod changes;
 mod failure;
 pub mod steward;
@@ -26,11 +27,10 @@ use batch::{Batch, Gatherer};
 pub use changes::{Change, Changes};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
-use steward::{Done, Job, Steward, ToSync};
+use steward::{Done, Steward};
 use stream::{Rotation, StreamWriter};
-use syncers::{Syncers, Wanted};
+use syncers::Syncers;
 
 /// Time between tries while the disk is full.
 const FULL_AGAIN_NS: u64 = 100_000_000;
@@ -384,42 +384,12 @@ impl Writer {
         }
     }
 
-    /// Lets the steward sync in the background what is due.
-    fn sync_in_background(&mut self, now: u64) {
-        let (mut files, mut failed) = (Vec::new(), Vec::new());
-        for stream in &mut self.streams {
-            let Some(active) = &mut stream.active else { continue };
-            let is_hurried = !stream.fresh.is_none() && stream.fresh.first_write <= self.hurry_to;
-            let due = is_hurried || stream.options.sync.is_due(&stream.fresh, now);
-            let has_failed = active.sync_failed.load(Ordering::SeqCst);
-            if stream.syncing.is_some() || !due || has_failed || now < stream.sync_not_before {
-                continue;
-            }
-            active.trail().cut();
-            match Wanted::of(active) {
-                Ok(wanted) => {
-                    stream.syncing = Some((stream.fresh.take(), wanted.len));
-                    let failed = Arc::clone(&active.sync_failed);
-                    files.push(ToSync { stream: stream.index, id: active.id, failed, wanted });
-                }
-                Err(error) if error.is_full() => stream.sync_not_before = now + FULL_AGAIN_NS,
-                Err(error) => failed.push((stream.index, error)),
-            }
-        }
-        if !files.is_empty() {
-            self.steward.submit(Job::Sync(files));
-        }
-        for (index, error) in failed {
-            self.count_failed_sync(&error);
-            self.fail_active(index, &error);
-        }
-    }
-
     /// Rotates what is due by age or signal, and prepares again what could not be prepared.
     fn rotate_idle(&mut self, now: u64) {
         for index in 0..self.streams.len() {
             self.streams[index].prepare_if_due(now, &mut *self.steward);
-            if self.streams[index].rotation_due(0, now) && self.streams[index].rotation() == Rotation::Ready {
+            let stream = &self.streams[index];
+            if now >= stream.sync_not_before && stream.rotation_due(0, now) && stream.rotation() == Rotation::Ready {
                 self.rotate(index);
             }
         }
@@ -484,30 +454,6 @@ impl Writer {
                 }
             }
         }
-    }
-
-    fn background_sync_done(&mut self, index: usize) {
-        let stamp = self.stamp();
-        let stream = &mut self.streams[index];
-        let (Some((synced, to)), Some(active)) = (stream.syncing.take(), stream.active.as_mut()) else { return };
-        if let Err(error) = active.secure_trail(true) {
-            let path = active.path.clone();
-            if crate::log::is_full(&error) {
-                stream.sync_not_before = stamp.mono_ns + FULL_AGAIN_NS;
-                return stream.fresh.put_back(synced); // due again, when there may be room
-            }
-            stream.syncing = Some((synced, to));
-            self.fail_active(index, &LogError::Io { what: "sync trail of", path, error });
-            return;
-        }
-        self.shard.writer_stats.syncs.add(1);
-        self.foreign_in_a_row = 0;
-        active.note_synced(to, stamp);
-        if let Err(error) = active.trail().flush() {
-            tracing::debug!(file = %active.path.display(), %error, "the trail waits for room");
-        }
-        synced.tally.book(&self.ledger, &[Term::Durable], &[Term::Written]);
-        self.release_held();
     }
 
     /// Sleeps until the steward has a result, and takes it; or for a moment, so that the caller can look at the time. False:

@@ -176,7 +176,7 @@ impl StreamWriter {
         let sync = (!self.fresh.is_none() && self.syncing.is_none()).then(|| self.options.sync.due_at(&self.fresh));
         let sync = sync.map(|at| at.max(self.sync_not_before));
         let age = self.has_lines().then(|| self.first_line_ns.saturating_add(self.options.segment_age_ns));
-        let age = age.filter(|_| self.rotation() == Rotation::Ready);
+        let age = age.filter(|_| self.rotation() == Rotation::Ready).map(|at| at.max(self.sync_not_before));
         let marks = self.active.as_ref().and_then(Segment::flush_at);
         [sync, age, marks, self.prepare_again_at].into_iter().flatten().min()
     }

@@ -63,6 +63,7 @@ impl Writer {
                     wanted.push(file);
                 }
                 Err(error) if error.is_full() => {
+                    stream.sync_not_before = stamp.mono_ns + FULL_AGAIN_NS;
                     self.sync_again_at = Some(stamp.mono_ns + FULL_AGAIN_NS);
                     all_good = false;
                 }

@@ -1,7 +1,9 @@
 //! Which streams the writer syncs for whom.
 
 use super::steward::{Inline, work};
+use super::steward::{Job, ToSync};
 use super::stream::StreamOptions;
+use super::syncers::Wanted;
 use super::syncers::{InTurn, Synced};
 use super::unsynced::SyncPolicy;
 use super::*;
@@ -14,7 +16,7 @@ use crate::log::stream_dir::StreamDir;
 use crate::pipeline::chunk::{ConnId, Ticket};
 use crate::pipeline::shard::ShardSize;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 #[derive(Default)]
 struct Time(AtomicU64);

@@ -282,6 +282,7 @@ impl Session for Relp {
             // They are dropped: nobody may be told that they were taken, and the connection ends.
             self.at = At::Over;
             self.group = (0, 0);
+            self.owed.withdraw();
             return Step::Continue;
         }
         self.end_group();

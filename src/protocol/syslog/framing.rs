@@ -194,7 +194,7 @@ impl Framing {
             let Some(len) = memchr2(b'\n', 0, &bytes[end..]) else { break };
             let line = &bytes[end..end + len];
             // What is not simply a line is looked at by itself.
-            if bytes[end + len] == 0 || line.ends_with(b"\r") || len > self.longest {
+            if bytes[end + len] == 0 || line.ends_with(b"\r") || len > self.longest || message::pri(line).is_none() {
                 break;
             }
             if end + len + 1 > most {
@@ -204,7 +204,7 @@ impl Framing {
         }
         window.sink.free()[..end].copy_from_slice(&bytes[..end]);
         window.sink.commit(end, lines);
-        self.speaks_syslog |= end > 0 && message::pri(bytes).is_some();
+        self.speaks_syslog |= end > 0;
         end
     }
 

@@ -49,7 +49,7 @@ fn text(drive: &Drive<Syslog>) -> String {
 /// RFC 6587 section 3.4, RFC 5425 section 4.3, and what senders do: each framing alone, and all of them on one connection.
 #[test]
 fn counts_newlines_and_nuls_are_told_apart_for_each_message() {
-    let cases: [(&[u8], &str); 15] = [
+    let cases: [(&[u8], &str); 16] = [
         (b"<13>one\n<13>two\r\n<13>three", "<13>one\n<13>two\n<13>three\n"),
         (b"7 <13>one7 <13>two", "<13>one\n<13>two\n"),
         // syslog-ng counts its newline in; others add one behind the count.
@@ -62,6 +62,8 @@ fn counts_newlines_and_nuls_are_told_apart_for_each_message() {
         // The same with a traceback: each of its lines is one, and the next message is its own.
         (b"<13>a\nb\0<13>c\0<13>d\0", "<13>a\nb\n<13>c\n<13>d\n"),
         (b"<13>one\n7 <13>two<13>three\0" as &[u8], "<13>one\n<13>two\n<13>three\n"),
+        // From the first PRI on NUL ends text, wherever that was.
+        (b"<x>a\n<13>b\nfoo\0bar\n", "<x>a\n<13>b\nfoo\nbar\n"),
         // A newline inside a count is part of the message.
         (b"15 <13>one\nC:\\nope", "<13>one\\nC:\\nope\n"),
         // Text without PRI may begin with a date or a number, and NUL is part of it.

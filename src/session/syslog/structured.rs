@@ -9,66 +9,66 @@ const MOST: usize = 128;
 
 /// Writes the value of `attrs.sd`.
 pub fn make(sd: &[u8], put: &mut dyn FnMut(&[u8])) {
-    if is_unusual(sd) {
+    // Read once: a value may be as long as a message.
+    let mut tokens = [Token::Element(b""); MOST];
+    let (mut all, mut n) = (Elements::of(sd), 0);
+    while let Some(Some(token)) = all.next() {
+        if n < MOST {
+            tokens[n] = token;
+        }
+        n += 1;
+        if n > MOST {
+            break;
+        }
+    }
+    if n > MOST || is_twice(&tokens[..n]) {
         put(b"\"");
         push_escaped(sd, &mut *put);
         return put(b"\"");
     }
-    let mut all = Elements::of(sd);
-    let mut separator: &[u8] = b"{";
-    let mut begins = all;
-    while let Some(Some(token)) = all.next() {
-        match token {
-            Token::Element(name) => {
-                put(separator);
-                string(name, false, put);
-                put(b":{");
-                (separator, begins) = (b"},", all);
-                // The first parameter has no comma in front of it.
-                let mut ahead = all;
-                if !matches!(ahead.next(), Some(Some(Token::Param(..)))) {
-                    continue;
-                }
-            }
-            Token::Param(name, value) => parameter(name, value, begins, all, put),
-        }
+    let is_element = |token: &Token<'_>| matches!(token, Token::Element(_));
+    put(b"{");
+    for (i, element) in tokens[..n].chunk_by(|_, next| !is_element(next)).enumerate() {
+        let [Token::Element(name), parameters @ ..] = element else { continue };
+        put(if i == 0 { b"" } else { b"," });
+        string(name, false, put);
+        put(b":{");
+        (0..parameters.len()).for_each(|at| parameter(parameters, at, put));
+        put(b"}");
     }
-    put(if separator == b"{" { b"{}" } else { b"}}" });
+    put(b"}");
 }
 
-/// Writes a parameter of an element that begins there, if it is the first of its name: with all of that name.
-fn parameter(name: &[u8], value: &[u8], begins: Elements<'_>, mut behind: Elements<'_>, put: &mut dyn FnMut(&[u8])) {
-    let mut before = begins;
-    let mut is_first = true;
-    while let Some(Some(Token::Param(earlier, found))) = before.next() {
-        if std::ptr::eq(found, value) && std::ptr::eq(earlier, name) {
-            break;
-        }
-        is_first = false;
-        if earlier == name {
-            return;
-        }
+/// Writes a parameter of an element, if it is the first of its name: with all of that name.
+fn parameter(all: &[Token<'_>], at: usize, put: &mut dyn FnMut(&[u8])) {
+    let name = name_of(&all[at]);
+    if all[..at].iter().any(|earlier| name_of(earlier) == name) {
+        return;
     }
-    put(if is_first { b"" } else { b"," });
+    put(if at == 0 { b"" } else { b"," });
     string(name, false, put);
     put(b":");
-    let mut count = 1;
-    let mut rest = behind;
-    while let Some(Some(Token::Param(later, _))) = rest.next() {
-        count += usize::from(later == name);
-    }
-    if count == 1 {
-        return string(value, true, put);
-    }
-    put(b"[");
-    string(value, true, put);
-    while let Some(Some(Token::Param(later, value))) = behind.next() {
-        if later == name {
-            put(b",");
+    let is_list = all[at + 1..].iter().any(|later| name_of(later) == name);
+    put(if is_list { b"[" } else { b"" });
+    for (i, token) in all[at..].iter().filter(|token| name_of(token) == name).enumerate() {
+        put(if i == 0 { b"" } else { b"," });
+        if let Token::Param(_, value) = token {
             string(value, true, put);
         }
     }
-    put(b"]");
+    put(if is_list { b"]" } else { b"" });
+}
+
+fn name_of<'a>(token: &Token<'a>) -> &'a [u8] {
+    match token {
+        Token::Element(name) | Token::Param(name, _) => name,
+    }
+}
+
+/// True for what has an element twice.
+fn is_twice(tokens: &[Token<'_>]) -> bool {
+    let elements = || tokens.iter().enumerate().filter(|(_, token)| matches!(token, Token::Element(_)));
+    elements().any(|(i, one)| elements().any(|(j, other)| i < j && one == other))
 }
 
 /// A JSON string; of a value the escapes of structured data are undone: `\"`, `\\` and `\]`. Any other backslash is one (RFC 5424 section
@@ -91,25 +91,6 @@ fn string(bytes: &[u8], is_value: bool, put: &mut dyn FnMut(&[u8])) {
     }
     push_escaped(&bytes[from..], &mut *put);
     put(b"\"");
-}
-
-/// True for what has too many parts, or an element twice.
-fn is_unusual(sd: &[u8]) -> bool {
-    let (mut all, mut parts) = (Elements::of(sd), 0);
-    while let Some(Some(token)) = all.next() {
-        parts += 1;
-        if parts > MOST {
-            return true;
-        }
-        let Token::Element(name) = token else { continue };
-        let mut later = all;
-        while let Some(Some(token)) = later.next() {
-            if token == Token::Element(name) {
-                return true;
-            }
-        }
-    }
-    false
 }
 
 #[cfg(test)]

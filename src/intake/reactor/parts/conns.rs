@@ -70,6 +70,8 @@ pub struct Conn {
     pub direct: u64,
     /// Datagrams that the kernel had dropped from its queue when that was last looked at.
     pub dropped_by_kernel: u32,
+    /// When that was, in monotonic nanoseconds.
+    pub looked_for_drops: u64,
     /// Its times.
     pub times: Times,
     /// What it received lately.
@@ -100,6 +102,7 @@ impl Conn {
             unacked: 0,
             direct: 0,
             dropped_by_kernel: 0,
+            looked_for_drops: 0,
             times: Times::default(),
             share: Share::default(),
         }

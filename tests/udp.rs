@@ -66,6 +66,33 @@ fn datagrams_of_any_length_are_one_record_each() {
     assert_eq!(messages[0]["peer"], sender.local_addr().unwrap().to_string());
 }
 
+/// Somebody goes on sending to an address that a reload gives up, at an even pace: it is let go all the same.
+#[test]
+fn a_reload_lets_the_old_address_go_though_somebody_sends_to_it() {
+    let dir = scratch();
+    let free = || UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (old, new) = (free(), free());
+    let config = |at: SocketAddr| format!("[listener.udp]\nprotocol = \"syslog\"\naddress = \"udp://{at}\"\n");
+    let data = dir.path().join("data");
+    let mut server = Server::with_config(&data, &config(old));
+    let sender = senders(old, 1).remove(0);
+    std::thread::scope(|scope| {
+        // Ends when the kernel says that nobody is there any more. Only the pace needs the pause.
+        let sending = scope.spawn(|| {
+            while sender.send(b"<13>to the old address").is_ok() {
+                std::thread::park_timeout(std::time::Duration::from_micros(500));
+            }
+        });
+        await_that("some datagrams", || received(&server) > 10.0);
+        std::fs::write(data.with_extension("toml"), config(new)).unwrap();
+        server.signal(nix::sys::signal::Signal::SIGHUP);
+        await_that("the old address is let go", || sending.is_finished());
+    });
+    senders(new, 1)[0].send(b"<13>new").unwrap();
+    await_that("the new address", || String::from_utf8_lossy(&server.cat()).ends_with("<13>new\n"));
+    assert!(server.stop().success());
+}
+
 /// sent = received + lost before reception. What was received and dropped for want of a buffer is counted among the received.
 #[test]
 fn what_does_not_fit_into_the_queue_is_counted_exactly() {

@@ -255,7 +255,7 @@ impl Session for Lines {
             Input::Datagram { bytes, cut, sender } => {
                 if *sender != self.peer {
                     self.peer = *sender;
-                    self.form.set_peer(&sender.to_string());
+                    self.form.set_peer(sender);
                 }
                 self.framing.take_datagram(bytes, cut, &self.form, window)
             }

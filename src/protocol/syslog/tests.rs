@@ -1,7 +1,7 @@
 use super::*;
 use crate::metrics::accounting::Tally;
 use crate::session::drive::{Drive, Sizes};
-use crate::session::write::{Escape, MARKER_ROOM};
+use crate::session::write::{Escape, MARKER_ROOM, taken_back};
 use proptest::prelude::*;
 
 const MAX: usize = 128;
@@ -211,18 +211,6 @@ fn classic_looks_as_syslog_files_do() {
     let message = format!("<13>1 - {} a - - - x", "h".repeat(2000));
     out.datagram(message.as_bytes(), 0, &Peer::Ip(([192, 0, 2, 9], 5).into()));
     assert_eq!(text(&out), format!("Jan  1 00:00:00 192.0.2.9 {message}\n"));
-}
-
-/// What a program makes of a line that was written with `escape = "full"`.
-fn taken_back(line: &[u8]) -> Vec<u8> {
-    let (mut out, mut bytes) = (Vec::new(), line.iter());
-    while let Some(b) = bytes.next() {
-        out.push(match b {
-            b'\\' if bytes.next() == Some(&b'n') => b'\n',
-            other => *other,
-        });
-    }
-    out
 }
 
 /// A message and how it is framed.

@@ -9,6 +9,7 @@ use crate::session::write::json::{self, Attr, Value};
 use crate::session::write::{Escape, Form, Format, Record, Writer, longest_record};
 use crate::session::{Frame, Window};
 use std::cell::Cell;
+use std::fmt::Write;
 use std::sync::Arc;
 
 /// Bytes that `TIMESTAMP HOST TAG: ` takes at most; what would be longer is not made up.
@@ -54,7 +55,8 @@ pub struct Writing {
     /// and how the one that the present message goes to.
     format: Cell<Format>,
     rules: Arc<Rules>,
-    /// What stands for a host where a message names none.
+    /// Some stream is written as syslog files are. Then this stands for a host where a message names none.
+    is_classic: bool,
     host: String,
     /// The last second of which the time was written, and its text.
     time: Cell<(u64, [u8; TIME])>,
@@ -75,6 +77,7 @@ impl Writing {
             own,
             format: Cell::new(own),
             rules: Arc::clone(&options.rules),
+            is_classic: options.routes.any(Format::Classic),
             host: String::new(),
             time: Cell::new((u64::MAX, [0; TIME])),
         };
@@ -99,11 +102,15 @@ impl Writing {
 
     /// Changes the peer of the messages to come.
     pub fn set_peer(&mut self, peer: &Peer) {
-        self.json.iter_mut().for_each(|json| json.set_peer(&peer.to_string()));
-        self.host = match peer {
-            Peer::Ip(address) => address.ip().to_canonical().to_string(),
-            _ => "localhost".into(),
-        };
+        // Of datagrams each may have another sender, so nothing is allocated here once there is room.
+        self.json.iter_mut().for_each(|json| json.set_peer(peer));
+        if self.is_classic {
+            self.host.clear();
+            let _ = match peer {
+                Peer::Ip(address) => write!(self.host, "{}", address.ip().to_canonical()),
+                Peer::Local => self.host.write_str("localhost"),
+            };
+        }
     }
 
     fn json(&self, form: &Form, found: &Message<'_>, record: &Record<'_>, to: &mut [u8]) -> Option<usize> {

@@ -3,6 +3,7 @@
 
 use super::Record;
 use std::cell::Cell;
+use std::fmt::{self, Write};
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Bytes that one input byte becomes at most (`\u00XX`; an invalid byte becomes U+FFFD, three bytes).
@@ -61,10 +62,10 @@ impl Envelope {
     }
 
     /// Changes the peer of the records to come.
-    pub fn set_peer(&mut self, peer: &str) {
+    pub fn set_peer(&mut self, peer: impl fmt::Display) {
         self.peer.clear();
         self.peer.extend_from_slice(b"\",\"peer\":\"");
-        push_escaped(peer.as_bytes(), |b| self.peer.extend_from_slice(b));
+        let _ = write!(Escaping(&mut self.peer), "{peer}"); // writing to a Vec cannot fail
         self.peer.extend_from_slice(b"\",\"attrs\":{");
     }
 
@@ -105,6 +106,16 @@ impl Envelope {
             self.time.set((ms, text));
         }
         text
+    }
+}
+
+/// Text that is escaped as it is written.
+struct Escaping<'a>(&'a mut Vec<u8>);
+
+impl fmt::Write for Escaping<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        push_escaped(text.as_bytes(), |b| self.0.extend_from_slice(b));
+        Ok(())
     }
 }
 

@@ -112,7 +112,7 @@ impl Form {
     }
 
     /// Changes the peer of the records to come.
-    pub fn set_peer(&mut self, peer: &str) {
+    pub fn set_peer(&mut self, peer: impl std::fmt::Display) {
         if let Form::Json(envelope) = self {
             envelope.set_peer(peer);
         }
@@ -172,22 +172,23 @@ fn raw(escape: Escape, record: &Record<'_>, to: &mut [u8]) -> Option<usize> {
     Some(len)
 }
 
+/// What a program makes of a line that was written with `escape = "full"`.
+#[cfg(test)]
+pub(crate) fn taken_back(line: &[u8]) -> Vec<u8> {
+    let (mut out, mut bytes) = (Vec::new(), line.iter());
+    while let Some(b) = bytes.next() {
+        out.push(match b {
+            b'\\' if bytes.next() == Some(&b'n') => b'\n',
+            other => *other,
+        });
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    /// What a program makes of a line that was written with `escape = "full"`.
-    fn taken_back(line: &[u8]) -> Vec<u8> {
-        let (mut out, mut bytes) = (Vec::new(), line.iter());
-        while let Some(b) = bytes.next() {
-            out.push(match b {
-                b'\\' if bytes.next() == Some(&b'n') => b'\n',
-                other => *other,
-            });
-        }
-        out
-    }
 
     fn written(form: &Form, record: &Record<'_>, room: usize) -> Option<Vec<u8>> {
         let mut space = vec![0xaa; room];

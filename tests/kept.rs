@@ -379,3 +379,33 @@ fn a_mark_of_a_sync_reaches_the_trail_though_nothing_else_comes() {
     assert_eq!(server.cat(), b"a line\n");
     verified(&data);
 }
+
+/// What `cat --hold` has still to print stays, though nobody reads what it prints for a while.
+#[test]
+fn what_a_reader_holds_is_printed_whole() {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    let server = Server::with_config(&data, &config("segment_size = \"64KiB\"", "[retention]\nmax_bytes = \"900KiB\""));
+    send_all(server.address("lines"), &numbered(0, 5_000));
+    await_lines(&server, 5_000);
+    let holds = || std::fs::read_dir(data.join(".logweir/holds")).map_or(0, Iterator::count);
+    let mut reader = Command::new(env!("CARGO_BIN_EXE_logweir"))
+        .args(["cat", "--hold", "--data-dir", data.to_str().unwrap()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    await_that("the hold", || holds() == 1);
+    let mut out = reader.stdout.take().unwrap();
+    // More than the pipe and one buffer take: it stands in the first segments.
+    let mut begun = vec![0; 100];
+    std::io::Read::read_exact(&mut out, &mut begun).unwrap();
+    let deleted = || server.metrics().sum("logweir_deleted_segments_total", "");
+    send_all(server.address("lines"), &numbered(5_000, 20_000));
+    await_lines(&server, 25_000);
+    std::io::Read::read_to_end(&mut out, &mut begun).unwrap();
+    assert!(reader.wait().unwrap().success());
+    assert!(begun.starts_with(&numbered(0, 5_000)), "{}", begun.len());
+    await_that("nothing is held", || holds() == 0);
+    await_that("then it goes", || deleted() >= 2.0 && server.cat().len() < 2_000_000);
+    verified(&data);
+}

@@ -2,9 +2,12 @@
 
 use super::moment::moment;
 use super::select::{Out, Select, each_line, named};
+use crate::host::clock::SystemClock;
 use crate::host::output::complain;
 use crate::log::cat::{copy_lines, copy_range, segments};
 use crate::log::content::{ContentReader, OnDisk, open_text};
+use crate::log::data_dir::STATE_DIR;
+use crate::log::holds::Hold;
 use crate::log::timeline::{self, Period};
 use clap::Args;
 use std::io::{self, Write};
@@ -24,11 +27,35 @@ pub struct CatArgs {
     /// Print only lines written until this time. It has the same forms.
     #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true)]
     until: Option<u64>,
+    /// Keep what is still to be printed from being deleted by max_age and max_bytes, for as long as this goes on: not once nothing was
+    /// printed for 10 minutes, and not where min_free needs the room. It writes a file to DIR/.logweir/holds.
+    #[arg(long)]
+    hold: bool,
+}
+
+/// Where lines are printed, and what is held until they are.
+struct Printing {
+    out: Out,
+    hold: Option<Hold>,
+}
+
+impl Write for Printing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.out.write(bytes)?;
+        if let Some(hold) = &mut self.hold {
+            let _ = hold.goes_on(); // what cannot be noted now is held for a while still
+        }
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 /// Prints whole lines: streams by name, in each the segments by shard and sequence.
 pub fn run(args: &CatArgs) -> ExitCode {
-    match print(args, &mut Out::new()) {
+    match print(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS, // `logweir cat | head`
         Err(error) => {
@@ -38,11 +65,17 @@ pub fn run(args: &CatArgs) -> ExitCode {
     }
 }
 
-fn print(args: &CatArgs, out: &mut impl Write) -> io::Result<()> {
+fn print(args: &CatArgs) -> io::Result<()> {
     let is_plain = args.since.is_none() && args.until.is_none() && !args.select.json;
-    for stream in args.select.streams()? {
+    let streams = args.select.streams()?;
+    let hold = args.hold.then(|| hold(args, &streams)).transpose()?;
+    let out = &mut Printing { out: Out::new(), hold };
+    for stream in streams {
         let dir = args.select.data_dir.join(&stream);
         for id in segments(&dir).map_err(|e| named(&e, "stream", &dir))? {
+            if let Some(hold) = &mut out.hold {
+                let _ = hold.is_at(&stream, id);
+            }
             let printed = match is_plain {
                 true => whole(&dir, id, out),
                 false => in_time(args, &stream, &dir, id, out),
@@ -52,8 +85,24 @@ fn print(args: &CatArgs, out: &mut impl Write) -> io::Result<()> {
                 _ => named(&e, "segment", &dir.join(id.file_name(crate::log::names::Kind::Sealed))),
             })?;
         }
+        if let Some(hold) = &mut out.hold {
+            let _ = hold.is_done_with(&stream);
+        }
     }
     out.flush()
+}
+
+/// Holds everything that is there of these streams.
+fn hold(args: &CatArgs, streams: &[String]) -> io::Result<Hold> {
+    let mut needs = Vec::new();
+    for stream in streams {
+        let dir = args.select.data_dir.join(stream);
+        let ids = segments(&dir).map_err(|e| named(&e, "stream", &dir))?;
+        needs.extend(ids.into_iter().map(|id| (stream.clone(), id)));
+    }
+    let state = args.select.data_dir.join(STATE_DIR);
+    Hold::take(&state, "cat", Box::new(SystemClock::new()), needs)
+        .map_err(|e| named(&e, "hold in", &state.join("holds")))
 }
 
 fn whole(dir: &Path, id: crate::log::names::SegmentId, out: &mut impl Write) -> io::Result<()> {

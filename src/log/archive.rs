@@ -200,31 +200,40 @@ impl Shelf {
     }
 }
 
-/// Removes a file; if it is a symlink, what it points at too, and says in which directory that was.
+/// What [`remove_moved`] has removed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// There was a file, or a symlink.
+    pub was_there: bool,
+    /// The directory of what the symlink pointed at.
+    pub other_dir: Option<PathBuf>,
+}
+
+/// Removes a file; if it is a symlink, what it points at too.
 ///
 /// # Errors
 /// One of them cannot be removed. That there is none is no error.
-pub fn remove_moved(disk: &dyn Disk, path: &Path) -> io::Result<Option<PathBuf>> {
+pub fn remove_moved(disk: &dyn Disk, path: &Path) -> io::Result<Removed> {
     let gone = |result: io::Result<()>| match result {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     };
-    let mut other = None;
+    let mut other_dir = None;
     match disk.link_target(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Removed::default()),
         Err(e) => return Err(e),
         // Out of reach since the configuration names another directory: it stays there, and is ours no more.
         Ok(Some(target)) => match gone(disk.remove(&target)) {
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
             result => {
                 result?;
-                other = target.parent().map(Path::to_path_buf);
+                other_dir = target.parent().map(Path::to_path_buf);
             }
         },
         Ok(None) => {}
     }
     gone(disk.remove(path))?;
-    Ok(other)
+    Ok(Removed { was_there: true, other_dir })
 }
 
 fn is_there(disk: &dyn Disk, path: &Path) -> io::Result<bool> {

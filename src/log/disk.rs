@@ -75,6 +75,10 @@ pub trait Disk: Send + Sync + 'static {
     }
     /// Identity of the mount under `dir`, never reused during a boot; 0: unknown.
     fn mount_id(&self, dir: &Path) -> u64;
+    /// Which device a directory is on (`st_dev`, stat(2)); `None`: nobody knows.
+    fn device(&self, _dir: &Path) -> Option<u64> {
+        None
+    }
 }
 
 /// A file of fixed size whose blocks are overwritten past the page cache: durable when a write is over.

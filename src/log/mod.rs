@@ -4,6 +4,7 @@
 
 pub mod archive;
 pub mod cat;
+pub mod catalogue;
 pub mod checksum;
 pub mod commit;
 pub mod content;
@@ -11,6 +12,7 @@ pub mod data_dir;
 pub mod direct;
 pub mod disk;
 pub mod foreign;
+pub mod holds;
 pub mod import;
 pub mod names;
 pub mod real_disk;

@@ -271,6 +271,9 @@ impl Disk for RealDisk {
         Ok(Arc::new(RealFixed(file)))
     }
 
+    fn device(&self, dir: &Path) -> Option<u64> {
+        std::fs::metadata(dir).ok().map(|about| std::os::unix::fs::MetadataExt::dev(&about))
+    }
     fn mount_id(&self, dir: &Path) -> u64 {
         sys::mount_id(dir)
     }

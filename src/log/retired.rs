@@ -150,6 +150,8 @@ pub fn check(disk: &dyn Disk, data_dir: &Path, stream: &str) -> Result<(), LogEr
 pub struct Taken {
     /// They are gone.
     pub gone: Vec<SegmentId>,
+    /// They were gone before: somebody else has deleted them.
+    pub missing: Vec<SegmentId>,
     /// A file of each cannot be removed.
     pub stuck: Vec<(SegmentId, LogError)>,
 }
@@ -178,9 +180,9 @@ pub fn retire_all(disk: &dyn Disk, data_dir: &Path, stream: &str, ids: &[Segment
     let mut dirs = BTreeSet::from([data_dir.join(stream)]);
     for id in ids {
         match remove(disk, data_dir, stream, *id, &KINDS) {
-            Ok(others) => {
-                dirs.extend(others);
-                taken.gone.push(*id);
+            Ok(removed) => {
+                dirs.extend(removed.dirs);
+                if removed.was_text { &mut taken.gone } else { &mut taken.missing }.push(*id);
             }
             Err(error) => taken.stuck.push((*id, error)),
         }
@@ -218,20 +220,25 @@ pub fn retire(disk: &dyn Disk, data_dir: &Path, stream: &str, id: SegmentId) -> 
     done(disk, data_dir, stream, id.shard)
 }
 
-/// Removes the files of a segment. Returns the other directories in which there were some.
-fn remove(
-    disk: &dyn Disk,
-    data_dir: &Path,
-    stream: &str,
-    id: SegmentId,
-    kinds: &[Kind],
-) -> Result<BTreeSet<PathBuf>, LogError> {
-    let mut dirs = BTreeSet::new();
+/// What was removed of a segment.
+#[derive(Default)]
+struct Removed {
+    /// More than its trail.
+    was_text: bool,
+    /// Other directories in which some was.
+    dirs: BTreeSet<PathBuf>,
+}
+
+/// Removes the files of a segment.
+fn remove(disk: &dyn Disk, data_dir: &Path, stream: &str, id: SegmentId, kinds: &[Kind]) -> Result<Removed, LogError> {
+    let mut all = Removed::default();
     for kind in kinds {
         let path = data_dir.join(stream).join(id.file_name(*kind));
-        dirs.extend(remove_moved(disk, &path).context("remove", &path)?);
+        let removed = remove_moved(disk, &path).context("remove", &path)?;
+        all.was_text |= removed.was_there && *kind != Kind::Trail;
+        all.dirs.extend(removed.other_dir);
     }
-    Ok(dirs)
+    Ok(all)
 }
 
 /// Finishes the deletions that were noted when a crash came. Returns the segments.
@@ -262,6 +269,7 @@ pub fn finish(disk: &dyn Disk, data_dir: &Path, stream: &str) -> Result<Taken, L
             let ids: Vec<SegmentId> = left.into_iter().collect();
             let more = retire_all(disk, data_dir, stream, &ids)?;
             taken.gone.extend(more.gone);
+            taken.missing.extend(more.missing);
             taken.stuck.extend(more.stuck);
         }
         done(disk, data_dir, stream, shard)?;

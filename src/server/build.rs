@@ -32,6 +32,7 @@ use crate::log::stream_dir::StreamDir;
 use crate::metrics::accounting::{Accounting, Ledger};
 use crate::pipeline::commit::Clearance;
 use crate::pipeline::control::{Control, Notice};
+use crate::pipeline::keeper::events::SegmentEvents;
 use crate::pipeline::keeper::{KeptCounts, KeptStreams};
 use crate::pipeline::shard::{Shard, ShardSize};
 use crate::pipeline::writer::steward::Threaded;
@@ -166,14 +167,15 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
     let modes = FileModes::probe(&**disk, &options.data_dir.join(data_dir::STATE_DIR));
 
     let (keeper_sleeper, keep) = crate::pipeline::sleep::parking();
+    let events = Arc::new(SegmentEvents::new(keep));
     let writer_changes: Vec<crate::pipeline::writer::Changes> =
         shards.iter().map(|_| Arc::new(ArrayQueue::new(CHANGES))).collect();
     let (mut opened, mut first) = (Vec::new(), BTreeMap::new());
     for (i, sleeper) in sleepers.into_iter().enumerate() {
         let shard = Arc::clone(&shards[i]);
         let most = options.streams.len() + SPARE_STREAMS;
-        let (writer, sealed) = (Arc::clone(&shard.writer), Arc::clone(&keep));
-        let start = || Threaded::start(shard.index, most, Arc::clone(clock), writer, sealed);
+        let (writer, told) = (Arc::clone(&shard.writer), Arc::clone(&events));
+        let start = || Threaded::start(shard.index, most, Arc::clone(clock), writer, told);
         let mut steward = placed(plan[i].writer_place(), start).map_err(resource("start a steward"))?;
         let streams = open_streams(options, disk, clock, node, shard.index, modes, &mut steward)?;
         first.extend(
@@ -243,7 +245,7 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
         writers_left: placement.shards,
         clean: true,
         keeper: None,
-        keep: Arc::clone(&keep),
+        events: Arc::clone(&events),
         _locks: locks,
     };
     if !shared.is_empty() {
@@ -255,7 +257,7 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
     let counts = KeptCounts::default();
     let data_dir = std::fs::canonicalize(&options.data_dir).unwrap_or_else(|_| options.data_dir.clone());
     let _ = metrics.kept.set((Arc::clone(&counts), Arc::clone(disk), data_dir.clone())); // set here only
-    let work = (Arc::clone(&kept), counts, Clearance::new(commit_logs.progress()));
+    let work = ((Arc::clone(&kept), counts, events), Clearance::new(commit_logs.progress()));
     threads.keeper = Some(housekeeping::start(disk, clock, &control, &options.data_dir, work, keeper_sleeper)?);
     begun.done();
     control.start();

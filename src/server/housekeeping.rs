@@ -12,6 +12,7 @@ use crate::log::disk::Disk;
 use crate::log::retention::Limits;
 use crate::pipeline::commit::Clearance;
 use crate::pipeline::control::Control;
+use crate::pipeline::keeper::events::SegmentEvents;
 use crate::pipeline::keeper::{Keeper, KeptCounts, KeptStream, KeptStreams};
 use crate::pipeline::sleep::Sleep;
 use crate::pipeline::writer::stream::trail_most;
@@ -65,12 +66,12 @@ pub fn start(
     clock: &Arc<dyn Clock>,
     control: &Arc<Control>,
     data_dir: &Path,
-    (streams, counts, clearance): (KeptStreams, KeptCounts, Clearance),
+    (told, clearance): ((KeptStreams, KeptCounts, Arc<SegmentEvents>), Clearance),
     sleeper: Box<dyn Sleep>,
 ) -> Result<JoinHandle<()>, StartError> {
     // Descriptors that are kept for rotation would be gone to clients once housekeeping had used them.
     let patient = disk.that_can_wait().unwrap_or_else(|| Arc::clone(disk));
-    let keeper = Keeper::new(patient, Arc::clone(clock), Arc::clone(control), data_dir, streams, counts, clearance);
+    let keeper = Keeper::new(patient, Arc::clone(clock), Arc::clone(control), data_dir, told, clearance);
     let body = move || {
         crate::host::sys::lowest_priority();
         if catch_unwind(AssertUnwindSafe(|| keeper.run(&*sleeper))).is_err() {

@@ -6,8 +6,8 @@ use crate::intake::acceptor::{Acceptor, Handle};
 use crate::intake::spread::Spread;
 use crate::log::data_dir::Lock;
 use crate::pipeline::control::{Control, Notice};
+use crate::pipeline::keeper::events::SegmentEvents;
 use crate::pipeline::shard::Shard;
-use crate::pipeline::sleep::Waker;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -22,9 +22,9 @@ pub struct Threads {
     pub(super) reactors_left: usize,
     pub(super) writers_left: usize,
     pub(super) clean: bool,
-    /// Housekeeping, and what wakes it.
+    /// Housekeeping, and what it is told.
     pub(super) keeper: Option<JoinHandle<()>>,
-    pub(super) keep: Waker,
+    pub(super) events: Arc<SegmentEvents>,
     /// Held as long as the server runs.
     pub(super) _locks: Vec<Lock>,
 }
@@ -64,7 +64,7 @@ impl Threads {
     /// and the next start goes on.
     pub fn stop_keeper(&mut self, control: &Control, deadline: Instant) {
         control.tidy();
-        (self.keep)();
+        self.events.wake();
         let Some(thread) = self.keeper.take() else { return };
         while !thread.is_finished() && Instant::now() < deadline {
             std::thread::park_timeout(Duration::from_millis(1));

@@ -50,19 +50,20 @@ impl Clearance {
         }
     }
 
-    /// True if a sealed segment may go. If not, it is asked for.
-    pub fn is_clear(&mut self, stream: &str, id: SegmentId) -> bool {
+    /// The first sealed segment of a shard that is needed still, with all behind it up to the `last`. If there is one, it is asked for.
+    pub fn first_needed(&mut self, stream: &str, last: SegmentId) -> Option<u64> {
         let is_idle = |(progress, _): &(Arc<Progress>, PathBuf)| progress.marked() >= progress.next();
         if self.logs.iter().all(is_idle) {
-            return true;
+            return None;
         }
-        let key = (stream.to_string(), id.shard);
-        if self.clear.get(&key).is_some_and(|clear| id.sequence <= *clear) {
-            return true;
+        let key = (stream.to_string(), last.shard);
+        let clear = self.clear.get(&key).copied().unwrap_or(0);
+        if last.sequence <= clear {
+            return None;
         }
         let seen = self.seen.entry(key).or_default();
-        *seen = id.sequence.max(*seen);
-        false
+        *seen = last.sequence.max(*seen);
+        Some(clear.saturating_add(1))
     }
 
     /// True if something waits to become clear.
@@ -92,10 +93,10 @@ mod tests {
         let mut clearance = Clearance::new(logs.clone());
         let id = |sequence| SegmentId { shard: 0, sequence };
         let mut look = |sequence| {
-            let before = clearance.is_clear("s", id(sequence));
+            let before = clearance.first_needed("s", id(sequence)).is_none();
             clearance.look(&disk);
             clearance.look(&disk);
-            (before, clearance.is_clear("s", id(sequence)))
+            (before, clearance.first_needed("s", id(sequence)).is_none())
         };
         assert_eq!(look(1), (true, true), "nothing was logged yet");
         logs[0].0.set_next(5);
@@ -115,6 +116,6 @@ mod tests {
     #[test]
     fn without_logs_everything_is_clear() {
         let mut clearance = Clearance::new(Vec::new());
-        assert!(clearance.is_clear("s", SegmentId { shard: 0, sequence: 7 }) && !clearance.is_pending());
+        assert!(clearance.first_needed("s", SegmentId { shard: 0, sequence: 7 }).is_none() && !clearance.is_pending());
     }
 }

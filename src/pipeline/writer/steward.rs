@@ -10,6 +10,7 @@ use crate::log::foreign::still_there;
 use crate::log::names::SegmentId;
 use crate::log::segment::{SealedParts, Segment, Stamp};
 use crate::log::stream_dir::StreamDir;
+use crate::pipeline::keeper::events::SegmentEvents;
 use crate::pipeline::sleep::{Sleep, Waker};
 use crossbeam_queue::ArrayQueue;
 use std::io;
@@ -213,25 +214,37 @@ pub struct Threaded {
 }
 
 impl Threaded {
-    /// Starts the thread; it wakes `writer` with each result, and `sealed` when a segment has its final name.
+    /// Starts the thread; it wakes `writer` with each result, and tells the keeper of segments that are made and sealed.
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn start(shard: u16, streams: usize, clock: Arc<dyn Clock>, writer: Waker, sealed: Waker) -> io::Result<Self> {
+    pub fn start(
+        shard: u16,
+        streams: usize,
+        clock: Arc<dyn Clock>,
+        writer: Waker,
+        keeper: Arc<SegmentEvents>,
+    ) -> io::Result<Self> {
         let (sender, receiver) = sync_channel::<Job>(streams * JOBS_PER_STREAM);
         let done = Arc::new(ArrayQueue::new(streams * JOBS_PER_STREAM * 2));
         let results = Arc::clone(&done);
         let thread = std::thread::Builder::new().name(format!("steward-{shard}")).spawn(move || {
             let mut syncers = Together::new(Arc::clone(&clock), shard);
             for job in receiver {
+                let (dir, sealing) = match &job {
+                    Job::Prepare { dir, .. } => (Some(Arc::clone(dir)), None),
+                    Job::Seal { dir, parts, .. } => (Some(Arc::clone(dir)), Some(parts.segment.id)),
+                    Job::Sync(_) => (None, None),
+                };
                 work(job, &*clock, &mut syncers, |result| {
-                    let is_sealed = matches!(result, Done::Sealed { .. });
+                    match (&result, &dir, sealing) {
+                        (Done::Prepared { result: Ok(made), .. }, Some(dir), _) => keeper.made(dir.path(), made.id),
+                        (Done::Sealed { .. }, Some(dir), Some(id)) => keeper.sealed(dir.path(), id),
+                        _ => {}
+                    }
                     // Cannot be full: each job has at most two results, and the writer gives no new ones before.
                     let _ = results.push(result);
                     writer();
-                    if is_sealed {
-                        sealed();
-                    }
                 });
             }
         })?;

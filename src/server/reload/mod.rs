@@ -71,7 +71,7 @@ impl Live {
         self.change_streams(&new, streams, &mut report);
         self.limits(&new, &mut report);
         self.change_listeners(proposals, &gone, &handed_on, threads, &mut report);
-        (threads.keep)();
+        threads.events.read_again();
         threads.go_round(&self.control, TAKEN_OVER_WITHIN);
         Ok(report)
     }

@@ -1,3 +1,6 @@
+use super::events::SegmentEvents;
+use super::room::AWAIT_ROOM_NS;
+use super::trust::DISTRUST_NS;
 use super::*;
 use crate::host::clock::BootId;
 use crate::log::disk::DiskFile;
@@ -7,6 +10,7 @@ use crate::log::trail::{Header, Record, What};
 use crate::pipeline::commit::Clearance;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, RwLock};
 
 const SECOND: u64 = 1_000_000_000;
 /// An hour after which ages are believed in any case.
@@ -87,6 +91,9 @@ impl Disk for Told {
     fn free_bytes(&self, _dir: &Path) -> io::Result<u64> {
         Ok(self.free.load(Ordering::SeqCst))
     }
+    fn device(&self, dir: &Path) -> Option<u64> {
+        self.real.device(dir)
+    }
     fn mount_id(&self, dir: &Path) -> u64 {
         self.real.mount_id(dir)
     }
@@ -124,8 +131,7 @@ impl Kept1 {
             time,
             Arc::default(),
             dir.path(),
-            streams,
-            KeptCounts::default(),
+            (streams, KeptCounts::default(), Arc::new(SegmentEvents::new(Arc::new(|| ())))),
             Clearance::new(Vec::new()),
         );
         Kept1 { dir, clock, keeper, free, stuck, listed }
@@ -144,6 +150,7 @@ impl Kept1 {
             |kind, bytes: &[u8]| std::fs::write(self.dir.path().join("s").join(id.file_name(kind)), bytes).unwrap();
         put(Kind::Trail, &header.encode_whole([record].iter()));
         put(Kind::Sealed, &text);
+        self.keeper.events.sealed(&self.dir.path().join("s"), id);
     }
 
     fn there(&self) -> Vec<(u16, u64)> {
@@ -344,4 +351,145 @@ fn many_deletions_list_the_directory_no_more_often_than_few() {
         it.listed.load(Ordering::SeqCst)
     };
     assert_eq!(lists(2 * TURN as u64 + 10), lists(3));
+}
+
+#[test]
+fn directories_are_not_listed_while_all_is_well() {
+    let mut it = Kept1::new(Limits { max_bytes: Some(3_000), max_age_ns: Some(LATER), ..Limits::default() });
+    it.seal(0, 1, 800);
+    it.keeper.pass();
+    let listed = it.listed.load(Ordering::SeqCst);
+    for sequence in 2..100 {
+        it.clock.go_on(SECOND);
+        it.seal(0, sequence, 800);
+        it.keeper.pass();
+    }
+    assert_eq!(it.there(), [(0, 97), (0, 98), (0, 99)]);
+    assert_eq!((it.kept().deleted["max_bytes"], it.kept().segments), (96, 3));
+    assert_eq!(it.listed.load(Ordering::SeqCst), listed);
+}
+
+#[test]
+fn what_others_have_changed_is_seen_after_an_hour_or_a_reload() {
+    let mut it = Kept1::new(Limits { max_bytes: Some(1 << 20), ..Limits::default() });
+    (1..5).for_each(|n| it.seal(0, n, 10));
+    it.keeper.pass();
+    let remove = |it: &Kept1, n: u64| {
+        std::fs::remove_file(it.dir.path().join("s").join(SegmentId { shard: 0, sequence: n }.file_name(Kind::Sealed)))
+            .unwrap();
+    };
+    remove(&it, 1);
+    it.clock.go_on(READ_AGAIN_NS);
+    it.keeper.pass();
+    assert_eq!(it.kept().segments, 3);
+    remove(&it, 2);
+    it.keeper.pass();
+    assert_eq!(it.kept().segments, 3);
+    it.keeper.events.read_again();
+    it.keeper.pass();
+    assert_eq!(it.kept().segments, 2);
+}
+
+/// Deletion of what somebody has deleted by hand is no failure, and is not counted as ours.
+#[test]
+fn what_is_gone_already_is_not_counted_as_deleted() {
+    let mut it = Kept1::new(Limits { max_bytes: Some(3_000), ..Limits::default() });
+    (1..5).for_each(|n| it.seal(0, n, 200));
+    it.keeper.pass();
+    assert_eq!(it.there().len(), 4);
+    let name = SegmentId { shard: 0, sequence: 1 };
+    for kind in [Kind::Sealed, Kind::Trail] {
+        std::fs::remove_file(it.dir.path().join("s").join(name.file_name(kind))).unwrap();
+    }
+    (5..7).for_each(|n| it.seal(0, n, 1_000));
+    it.keeper.pass();
+    let there = it.there();
+    assert!(there[0].1 > 2, "{there:?}");
+    assert_eq!((it.kept().failures, it.kept().deleted["max_bytes"]), (0, 6 - 1 - there.len() as u64));
+}
+
+/// The clock of a test, for a reader.
+struct Shared(Arc<Times>);
+
+impl Clock for Shared {
+    fn mono_ns(&self) -> u64 {
+        self.0.mono_ns()
+    }
+    fn wall_ns(&self) -> u64 {
+        self.0.wall_ns()
+    }
+    fn boot_id(&self) -> BootId {
+        self.0.boot_id()
+    }
+}
+
+fn hold(it: &Kept1, sequence: u64) -> holds::Hold {
+    let first = SegmentId { shard: 0, sequence };
+    let clock = Box::new(Shared(Arc::clone(&it.clock)));
+    holds::Hold::take(&it.dir.path().join(STATE_DIR), "cat", clock, [("s".to_string(), first)]).unwrap()
+}
+
+#[test]
+fn what_a_reader_holds_stays_until_it_has_read_it() {
+    let mut it = Kept1::new(Limits { max_bytes: Some(700), ..Limits::default() });
+    let mut reader = hold(&it, 3);
+    (1..7).for_each(|n| it.seal(0, n, 500));
+    let next = it.keeper.pass();
+    assert_eq!(it.there()[0], (0, 3), "what it does not need goes");
+    assert_eq!(next, Some(it.clock.mono_ns() + HELD_NS), "looked at again soon");
+    reader.is_at("s", SegmentId { shard: 0, sequence: 5 }).unwrap();
+    it.keeper.pass();
+    assert_eq!(it.there()[0], (0, 5));
+    drop(reader);
+    assert_eq!(it.keeper.pass(), None);
+    assert_eq!(it.there(), [(0, 6)]);
+}
+
+#[test]
+fn a_full_disk_counts_for_more_than_a_reader() {
+    let mut it = Kept1::new(Limits { min_free: Some((1 << 30) + 900), max_bytes: Some(700), ..Limits::default() });
+    let _reader = hold(&it, 1);
+    (1..7).for_each(|n| it.seal(0, n, 500));
+    it.keeper.pass();
+    assert_eq!(it.there()[0], (0, 3), "two make enough");
+    assert_eq!(it.kept().deleted["min_free"], 2);
+    assert!(!it.kept().deleted.contains_key("max_bytes"));
+}
+
+/// The note of a deletion cannot be written: nothing is deleted, and all of it is chosen again.
+#[test]
+fn what_could_not_be_noted_is_in_the_catalogue_again() {
+    let mut it = Kept1::new(Limits { max_bytes: Some(700), ..Limits::default() });
+    (1..7).for_each(|n| it.seal(0, n, 500));
+    let notes = it.dir.path().join(STATE_DIR).join("retired");
+    std::fs::create_dir_all(notes.parent().unwrap()).unwrap();
+    std::fs::write(&notes, "in the way").unwrap();
+    it.keeper.pass();
+    assert_eq!((it.there().len(), it.kept().segments, it.kept().failures), (6, 6, 1));
+    std::fs::remove_file(&notes).unwrap();
+    it.clock.go_on(AGAIN_NS);
+    it.keeper.pass();
+    assert_eq!(it.there(), [(0, 6)]);
+}
+
+#[test]
+fn of_several_streams_the_oldest_goes_first_for_room() {
+    let mut it = Kept1::new(Limits { min_free: Some((1 << 30) + 1_500), ..Limits::default() });
+    let shelf = |name: &str| Shelf { dir: it.dir.path().join(name), home: None, compress: None };
+    std::fs::create_dir_all(it.dir.path().join("t")).unwrap();
+    let other = KeptStream { name: "t".into(), shelf: shelf("t"), limits: it.keeper.streams.read().unwrap()[0].limits };
+    it.keeper.streams.write().unwrap().push(other);
+    // In turn, each younger than the one before.
+    for n in 1..4 {
+        it.seal(0, n, 500);
+        let name = SegmentId { shard: 0, sequence: n }.file_name(Kind::Sealed);
+        let (from, to) = (it.dir.path().join("s"), it.dir.path().join("t"));
+        std::fs::copy(from.join(&name), to.join(&name)).unwrap();
+        let trail = SegmentId { shard: 0, sequence: n }.file_name(Kind::Trail);
+        std::fs::copy(from.join(&trail), to.join(&trail)).unwrap();
+        it.clock.go_on(SECOND);
+    }
+    it.keeper.pass();
+    let left = |name: &str| crate::log::cat::segments(&it.dir.path().join(name)).unwrap().len();
+    assert_eq!((left("s"), left("t")), (1, 2), "three of about 600 bytes, the older ones first");
 }

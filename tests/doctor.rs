@@ -336,6 +336,25 @@ fn the_use_page_shows_the_server_too() {
     assert!(rows.iter().any(|r| r.resource == "logweir writer" && r.utilisation.starts_with("50 %")), "{rows:?}");
 }
 
+#[test]
+fn a_commit_log_that_was_given_up_deserves_a_look() {
+    let commit_log = |text: &str| {
+        let scrape = || Scrape::parse(&format!("logweir_ready 1\nlogweir_buffer_utilisation{{shard=\"0\"}} 0\n{text}"));
+        let window = Window { before: scrape(), after: scrape(), seconds: 1.0 };
+        let look = Look::default();
+        let rows = rows(&Pair { before: &look, after: &look, seconds: 1.0 }, &[], Some(&window), None);
+        rows.into_iter().find(|row| row.resource == "logweir commit log")
+    };
+    assert!(commit_log("").is_none(), "there is none");
+    let log = |in_use: u32, given_up: u32| {
+        format!("logweir_commit_logs{{shard=\"0\"}} {in_use}\nlogweir_commit_logs_given_up{{shard=\"0\"}} {given_up}\n")
+    };
+    let row = commit_log(&log(2, 0)).unwrap();
+    assert!(!row.attention && row.utilisation.starts_with("2 in use"), "{row:?}");
+    let row = commit_log(&log(1, 1)).unwrap();
+    assert!(row.attention && row.errors.starts_with("1 given up"), "{row:?}");
+}
+
 /// The command here, as JSON.
 fn doctor(args: &[&str]) -> (Option<i32>, serde_json::Value) {
     let output = logweir(&[&["doctor", "--json"], args].concat());

@@ -9,6 +9,7 @@ use super::file_modes::FileModes;
 use super::housekeeping;
 use super::live::{Live, SPARE_LISTENERS, SPARE_STREAMS};
 use super::pin::{placed, spawn};
+use super::recovery::{Patience, recover_segments};
 use super::seats::{Seats, listener_runs};
 use super::sources::{Source, open_all};
 use super::started::{Around, Started};
@@ -25,8 +26,6 @@ use crate::intake::spread::Spread;
 use crate::log::commit::recover;
 use crate::log::data_dir::{self};
 use crate::log::disk::Disk;
-use crate::log::recover::recover_dir;
-use crate::log::retired;
 use crate::log::segment::AppendOptions;
 use crate::log::stream_dir::StreamDir;
 use crate::metrics::accounting::{Accounting, Ledger};
@@ -41,14 +40,13 @@ use crate::pipeline::writer::syncers::Together;
 use crate::pipeline::writer::unsynced::SyncPolicy;
 use crate::pipeline::writer::{Parts, Writer};
 use crate::server::sandbox::Confinement;
-use crate::watch::render::{Metrics, RecoverySums};
+use crate::watch::render::Metrics;
 use crossbeam_queue::ArrayQueue;
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What runs.
 pub struct Running {
@@ -61,7 +59,11 @@ pub struct Running {
 const CHANGES: usize = 512;
 
 /// Builds and starts a server.
-pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Result<Running, StartError> {
+pub fn build(
+    options: &Options,
+    (notices, receiver): (&Sender<Notice>, &Receiver<Notice>),
+    around: Around,
+) -> Result<Running, StartError> {
     let Around { disk, clock, manager, mut inherited } = around;
     let (disk, clock) = (&disk, &clock);
     let control = Arc::new(Control::default());
@@ -158,12 +160,15 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
 
     manager.status("recovering what a crash has left");
     housekeeping::find_again(&**disk, options)?;
-    let recovery = recover(&**disk, &**clock, &options.data_dir, options.strict)?;
+    let patience = Patience { control: &control, manager, notices: receiver };
+    let recovery =
+        patience.until_there_is_room(|| recover_segments(&**disk, &**clock, &options.data_dir, options.strict))?;
     let _ = metrics.recovery.set(recovery); // set here only
     let node = data_dir::node_id(&**disk, &options.data_dir)?;
     let (data_dir, sealed_dir) = (options.data_dir.as_path(), options.sealed_dir.as_deref());
     let around = recover::Around { disk, clock, data_dir, sealed_dir, node };
-    let commit_logs = CommitLogs::recover(&around, options, is_ring, options.streams.len() + SPARE_STREAMS)?;
+    let streams = options.streams.len() + SPARE_STREAMS;
+    let commit_logs = patience.until_there_is_room(|| CommitLogs::recover(&around, options, is_ring, streams))?;
     let modes = FileModes::probe(&**disk, &options.data_dir.join(data_dir::STATE_DIR));
 
     let (keeper_sleeper, keep) = crate::pipeline::sleep::parking();
@@ -344,33 +349,6 @@ fn fault_in(shards: &[Arc<Shard>], plan: &[ShardPlan]) -> io::Result<()> {
         }
     };
     std::thread::Builder::new().name("fault-in".into()).spawn(body).map(drop)
-}
-
-fn recover(disk: &dyn Disk, clock: &dyn Clock, data_dir: &Path, strict: bool) -> Result<RecoverySums, StartError> {
-    let start = Instant::now();
-    let mut sums = RecoverySums::default();
-    for dir in data_dir::stream_dirs(disk, data_dir)? {
-        if let Some(stream) = dir.file_name().and_then(|name| name.to_str()) {
-            retired::check(disk, data_dir, stream)?;
-        }
-        for one in recover_dir(disk, clock, &dir, strict)? {
-            sums.add(&one);
-            let (stream, segment) = (dir.display(), one.id.sequence);
-            if let Some(damage) = &one.damage {
-                tracing::error!(%stream, segment, damage, "DAMAGE: durable bytes have changed; the file is kept as it is");
-            }
-            tracing::info!(%stream, segment, lines = one.lines, bytes = one.bytes, torn_bytes = one.torn_bytes, "recovered");
-        }
-    }
-    if sums.segments > 0 {
-        tracing::info!(
-            segments = sums.segments,
-            lines = sums.lines,
-            ms = start.elapsed().as_millis() as u64,
-            "recovery done"
-        );
-    }
-    Ok(sums)
 }
 
 fn nanos(time: Duration) -> u64 {

@@ -32,6 +32,8 @@ pub struct Faults {
     /// Appends let through, one at a time, while it is shut.
     tickets: AtomicU64,
     pub appends: AtomicU64,
+    /// Calls that failed.
+    pub failed: AtomicU64,
     pub syncs: AtomicU64,
     /// A file was synced again after its sync had failed: never allowed.
     pub synced_after_failure: AtomicBool,
@@ -91,6 +93,7 @@ impl Faults {
     fn check(&self, call: Call) -> io::Result<()> {
         let mut failing = self.failing.lock().unwrap();
         if let Some(i) = failing.iter().position(|(c, _, times)| *c == call && *times > 0) {
+            self.failed.fetch_add(1, Ordering::SeqCst);
             failing[i].2 = failing[i].2.saturating_sub(u64::from(failing[i].2 != u64::MAX));
             return Err(io::Error::from_raw_os_error(failing[i].1));
         }

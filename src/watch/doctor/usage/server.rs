@@ -25,7 +25,7 @@ pub fn rows(window: &Window) -> Vec<Row> {
     let writers = view.shards.len().max(1) as f64;
     let share = writing / window.seconds.max(1e-9) / writers * 100.0;
     let is_full = view.shards.iter().any(|s| s.is_full);
-    vec![
+    let mut rows = vec![
         Row::new(
             "logweir buffer",
             format!(
@@ -62,5 +62,24 @@ pub fn rows(window: &Window) -> Vec<Row> {
             format!("{} accepts failed for want of descriptors", short(accept_failures)),
             refused_descriptors + accept_failures > 0.0,
         ),
-    ]
+    ];
+    rows.extend(commit_log(window, view.shards.len().max(1) as f64));
+    rows
+}
+
+/// `None`: the server has no commit log, and has given none up.
+fn commit_log(window: &Window, shards: f64) -> Option<Row> {
+    let sum = |name: &str| window.after.sum(name, &[]);
+    let (logs, given_up) = (sum("logweir_commit_logs"), sum("logweir_commit_logs_given_up"));
+    let used = sum("logweir_commit_log_utilisation") / shards;
+    let time = |q: f64| window.quantile("logweir_commit_seconds", &[], q);
+    (logs + given_up > 0.0).then(|| {
+        Row::new(
+            "logweir commit log",
+            format!("{} in use, {:.0} % of their blocks", short(logs), used * 100.0),
+            format!("write {}", shown(Latency { p50: time(0.5), p99: time(0.99) })),
+            format!("{} given up since the start", short(given_up)),
+            given_up > 0.0 || used > FULL,
+        )
+    })
 }

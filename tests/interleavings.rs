@@ -95,6 +95,35 @@ fn whoever_waits_for_a_chunk_is_woken() {
     });
 }
 
+/// A wake-up that comes while a reactor is awake says nothing when it sleeps: another may have the chunk by then.
+#[test]
+fn whoever_sleeps_without_a_chunk_is_woken_though_another_took_it() {
+    explore(|| {
+        let size = ShardSize { reactors: 2, chunks: vec![(Class::Lossless, 1)], chunk_bytes: 4096, node: None };
+        let shard = Shard::new(0, &size, Arc::new(|| {})).unwrap();
+        let _ = shard.reactors[0].wake.set(Wake::new(Box::new(wakes_me())));
+        let chunk = shard.channel(Class::Lossless).pool.take().unwrap();
+        let (giver, other) = (Arc::clone(&shard), Arc::clone(&shard));
+        let giver = thread::spawn(move || giver.release(Class::Lossless, chunk));
+        let other = thread::spawn(move || {
+            if let Some(chunk) = other.channel(Class::Lossless).pool.take() {
+                other.release(Class::Lossless, chunk);
+            }
+        });
+        let (pool, wake) = (&shard.channel(Class::Lossless).pool, shard.reactors[0].wake.get().unwrap());
+        while pool.take_or_wait(0).is_none() {
+            wake.about_to_sleep();
+            if !pool.is_there_or_wait(0) {
+                thread::park();
+            }
+            wake.awake();
+        }
+        giver.join().unwrap();
+        other.join().unwrap();
+        assert_eq!(pool.free(), 0, "there is one, and it is taken");
+    });
+}
+
 /// Two reactors and one chunk: it is never with both, and never lost.
 #[test]
 fn a_chunk_is_with_one_reactor_at_a_time() {

@@ -13,6 +13,7 @@ pub const NAMES: &[&str] = &[
     "trail_not_synced",
     "wake_up_lost",
     "second_look_left_out",
+    "slept_without_asking_again",
     "evicted_not_counted",
     "dropped_not_counted",
     "at_risk_not_counted",

@@ -144,7 +144,11 @@ impl<E: Engine> Reactor<E> {
             || self.seat.control.draining() != self.phase.draining
             || (self.phase.draining && self.seat.control.reactors_abandoned())
             || (self.seat.control.intake_stopped() && !self.phase.stopped)
-            || self.lanes.all.iter().any(|l| l.blocked && self.seat.shard.channel(l.class).pool.free() > 0)
+            || self
+                .lanes
+                .all
+                .iter()
+                .any(|l| l.blocked && self.seat.shard.channel(l.class).pool.is_there_or_wait(self.seat.index))
     }
 
     fn timeout(&mut self) -> Option<Duration> {

@@ -62,13 +62,20 @@ impl Pool {
         if let Some(chunk) = self.take() {
             return Some(chunk);
         }
-        // The flag goes up before the second look: whoever puts a chunk back in between sees one or the other.
+        // The flag goes up before the second look: whoever puts a chunk back in between sees one or the other. It stays up where the second
+        // look finds one: another lane of this reactor may wait too. It is woken once too often then, at most.
         self.waiting[reactor].store(true, Ordering::SeqCst);
-        let chunk = if mutant!("second_look_left_out") { None } else { self.take() };
-        if chunk.is_some() {
-            self.waiting[reactor].store(false, Ordering::SeqCst);
+        if mutant!("second_look_left_out") { None } else { self.take() }
+    }
+
+    /// For a reactor that waits and is about to sleep: true if there is a chunk; else the next [`Pool::put`] names it. A wake-up that came
+    /// while it was awake says nothing any more: another reactor may have taken that chunk.
+    #[must_use]
+    pub fn is_there_or_wait(&self, reactor: usize) -> bool {
+        if !mutant!("slept_without_asking_again") {
+            self.waiting[reactor].store(true, Ordering::SeqCst);
         }
-        chunk
+        self.free() > 0
     }
 
     /// Gives a chunk back; `wake` is called with each reactor that was waiting for one.

@@ -343,6 +343,7 @@ impl Keeper {
                 Err(_) if !self.may_go_on() => return Ok(None),
                 // One that cannot be read must not keep the others here.
                 Err(error) => {
+                    self.change(stream, |catalogue| catalogue.look(&*disk, id)); // half of it may be done
                     failed.get_or_insert(error);
                     continue;
                 }

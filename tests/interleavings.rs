@@ -12,11 +12,11 @@ use logweir::pipeline::chunk::{Chunk, Class, Pool};
 use logweir::pipeline::ring::{Ring, Wake};
 use logweir::pipeline::shard::{Shard, ShardSize};
 #[cfg(model_loom)]
-use loom::thread;
+use loom::{sync::Condvar, sync::Mutex, thread};
 #[cfg(model_shuttle)]
-use shuttle::thread;
+use shuttle::{sync::Condvar, sync::Mutex, thread};
 #[cfg(not(any(model_loom, model_shuttle)))]
-use std::thread;
+use std::{sync::Condvar, sync::Mutex, thread};
 
 use std::sync::Arc;
 
@@ -37,6 +37,23 @@ fn explore(run: impl Fn() + Send + Sync + 'static) {
 fn explore(run: impl Fn() + Send + Sync + 'static) {
     let rounds = if cfg!(miri) { 20 } else { 300 };
     (0..rounds).for_each(|_| run());
+}
+
+/// What sleeps until the other is called. loom's `park` forgets a wake-up that comes while the thread waits for a lock.
+fn sleeper() -> (impl Fn(), impl Fn() + Send + Sync + 'static) {
+    let woken = Arc::new((Mutex::new(false), Condvar::new()));
+    let sleeper = Arc::clone(&woken);
+    let sleep = move || {
+        let mut is_woken = sleeper.0.lock().unwrap();
+        while !std::mem::take(&mut *is_woken) {
+            is_woken = sleeper.1.wait(is_woken).unwrap();
+        }
+    };
+    let wake = move || {
+        *woken.0.lock().unwrap() = true;
+        woken.1.notify_one();
+    };
+    (sleep, wake)
 }
 
 /// Wakes the calling thread.
@@ -101,7 +118,8 @@ fn whoever_sleeps_without_a_chunk_is_woken_though_another_took_it() {
     explore(|| {
         let size = ShardSize { reactors: 2, chunks: vec![(Class::Lossless, 1)], chunk_bytes: 4096, node: None };
         let shard = Shard::new(0, &size, Arc::new(|| {})).unwrap();
-        let _ = shard.reactors[0].wake.set(Wake::new(Box::new(wakes_me())));
+        let (sleeper, waker) = sleeper();
+        let _ = shard.reactors[0].wake.set(Wake::new(Box::new(waker)));
         let chunk = shard.channel(Class::Lossless).pool.take().unwrap();
         let (giver, other) = (Arc::clone(&shard), Arc::clone(&shard));
         let giver = thread::spawn(move || giver.release(Class::Lossless, chunk));
@@ -114,7 +132,7 @@ fn whoever_sleeps_without_a_chunk_is_woken_though_another_took_it() {
         while pool.take_or_wait(0).is_none() {
             wake.about_to_sleep();
             if !pool.is_there_or_wait(0) {
-                thread::park();
+                sleeper();
             }
             wake.awake();
         }

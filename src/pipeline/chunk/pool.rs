@@ -62,14 +62,18 @@ impl Pool {
         if let Some(chunk) = self.take() {
             return Some(chunk);
         }
-        // The flag goes up before the second look: whoever puts a chunk back in between sees one or the other. It stays up where the second
-        // look finds one: another lane of this reactor may wait too. It is woken once too often then, at most.
+        // The flag goes up before the second look: whoever puts a chunk back in between sees one or the other.
         self.waiting[reactor].store(true, Ordering::SeqCst);
-        if mutant!("second_look_left_out") { None } else { self.take() }
+        let chunk = if mutant!("second_look_left_out") { None } else { self.take() };
+        if chunk.is_some() {
+            self.waiting[reactor].store(false, Ordering::SeqCst);
+        }
+        chunk
     }
 
-    /// For a reactor that waits and is about to sleep: true if there is a chunk; else the next [`Pool::put`] names it. A wake-up that came
-    /// while it was awake says nothing any more: another reactor may have taken that chunk.
+    /// For a reactor of which something waits, before it sleeps: true if there is a chunk; else the next [`Pool::put`] names it. It has to ask
+    /// again. A wake-up that came while it was awake says nothing any more, because another reactor may have taken that chunk; and a lane
+    /// that found one has taken back what another lane of it still waits for.
     #[must_use]
     pub fn is_there_or_wait(&self, reactor: usize) -> bool {
         if !mutant!("slept_without_asking_again") {

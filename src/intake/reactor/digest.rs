@@ -66,7 +66,7 @@ impl<E: Engine> Reactor<E> {
             Outcome::Bytes { .. } => None,
             Outcome::Empty => {
                 // Nothing more was sent so far: with the orderly end, this is the end of the input, between frames.
-                let (leaving, listener) = (conn.leaving, conn.listener);
+                let (leaving, listener) = (conn.leaving.is_some(), conn.listener);
                 let is_ending = leaving || self.is_ending(listener);
                 let conn = self.conns.get(id)?;
                 let is_opening = conn.stage.is_opening() && !conn.stage.is_clean_end();
@@ -332,7 +332,7 @@ impl<E: Engine> Reactor<E> {
         if state.has_output || state.is_over || conn.stage.wants_to_send() {
             self.answers.mark(conn, id);
         }
-        let (listener, leaving) = (conn.listener, conn.leaving);
+        let (listener, leaving) = (conn.listener, conn.leaving.is_some());
         let said_goodbye = conn.stage.has_ended() && state.turn == Turn::Receive;
         let goes_on = state.turn == Turn::GoOn || (state.turn == Turn::Receive && conn.stage.pending());
         if step == Step::Close {

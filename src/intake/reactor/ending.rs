@@ -114,6 +114,7 @@ impl<E: Engine> Reactor<E> {
                 self.break_off(id, Reason::LineTimeout, Some(Refused::LineTimeout));
             }
         }
+        self.look_for_drops();
         while let Some(listener) = self.timers.next_accept(now) {
             self.engine.retry_accept(listener);
         }

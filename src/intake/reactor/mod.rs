@@ -200,6 +200,7 @@ impl<E: Engine> Reactor<E> {
         if !conn.queued && !conn.ended {
             conn.queued = true;
             self.queue.ready.push(conn.listener, id, self.now);
+            self.will_look_for_drops(id);
         }
     }
 
@@ -343,6 +344,7 @@ impl<E: Engine> Reactor<E> {
 
     /// Looks at a connection that must end. If its input is empty, it is over.
     fn end_soon(&mut self, id: ConnId) {
+        self.leave(id);
         self.pending(id);
         self.close_if_done(id); // whoever does not read is not waited for
     }

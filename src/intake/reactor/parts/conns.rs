@@ -30,8 +30,8 @@ pub struct Times {
 
 /// One connection.
 pub struct Conn {
-    /// Ends as soon as nothing of it waits, though its listener stays.
-    pub leaving: bool,
+    /// The datagrams of its socket that are read yet, at most; it ends behind them, or as soon as nothing waits. `None`: it stays.
+    pub leaving: Option<usize>,
     /// Where it came in.
     pub listener: ListenerId,
     /// Stream or datagrams.
@@ -70,8 +70,8 @@ pub struct Conn {
     pub direct: u64,
     /// Datagrams that the kernel had dropped from its queue when that was last looked at.
     pub dropped_by_kernel: u32,
-    /// When that was, in monotonic nanoseconds.
-    pub looked_for_drops: u64,
+    /// It has an entry among the timers for that.
+    pub looks_for_drops: bool,
     /// Its times.
     pub times: Times,
     /// What it received lately.
@@ -82,7 +82,7 @@ impl Conn {
     /// A connection that has received nothing here yet.
     pub fn new(kind: Kind, peer: Peer, owner: Owner, session: Box<dyn Session>, stage: Box<dyn Stage>) -> Conn {
         Conn {
-            leaving: false,
+            leaving: None,
             listener: owner.listener,
             kind,
             peer,
@@ -102,7 +102,7 @@ impl Conn {
             unacked: 0,
             direct: 0,
             dropped_by_kernel: 0,
-            looked_for_drops: 0,
+            looks_for_drops: false,
             times: Times::default(),
             share: Share::default(),
         }

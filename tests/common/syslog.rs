@@ -3,6 +3,9 @@
 use super::programs::find;
 use super::{Server, await_that, lines_of};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use sha2::{Digest, Sha256};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
@@ -163,6 +166,12 @@ pub fn certificates(dir: &Path) {
     std::fs::write(dir.join("ca.pem"), authority.pem()).unwrap();
     std::fs::write(dir.join("server.pem"), params.signed_by(&key, &authority).unwrap().pem()).unwrap();
     std::fs::write(dir.join("server.key"), key.serialize_pem()).unwrap();
+}
+
+/// The SHA-256 fingerprint of a certificate in PEM, as it is configured.
+pub fn fingerprint(pem: &str) -> String {
+    let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+    Sha256::digest(&certificate).iter().fold("SHA256".to_string(), |text, byte| format!("{text}:{byte:02X}"))
 }
 
 /// Another program that is running; killed when dropped.

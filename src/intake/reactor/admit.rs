@@ -152,7 +152,7 @@ impl<E: Engine> Reactor<E> {
             self.told.closed(self.now, (conn.listener, name), &conn.peer, why);
         }
         let conns = &mut self.conns;
-        for deadlines in [&mut self.timers.idle, &mut self.timers.line] {
+        for deadlines in [&mut self.timers.idle, &mut self.timers.line, &mut self.timers.answers] {
             deadlines.compact(conns.len(), |id| conns.get(id).is_some());
         }
         self.engine.close(id);

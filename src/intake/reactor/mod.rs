@@ -210,7 +210,7 @@ impl<E: Engine> Reactor<E> {
             for run in chunk.unlogged_runs() {
                 let Some(Ticket { conn: id, frame }) = run.ticket else { continue };
                 let Some(conn) = self.conns.get(id) else { continue };
-                conn.unacked -= u64::from(run.lines);
+                conn.came_back(u64::from(run.lines), self.now);
                 if self.commit.is_some() {
                     conn.direct -= u64::from(run.lines);
                 }
@@ -241,6 +241,7 @@ impl<E: Engine> Reactor<E> {
         let written = self.port().written.load(Ordering::Acquire);
         while let Some((Ticket { conn: id, frame }, records)) = self.answers.next_written(written) {
             if let Some(conn) = self.conns.get(id) {
+                conn.times.owed_since = self.now;
                 conn.session.reached(frame, AckLevel::Written, records);
                 self.answers.mark(conn, id);
             }

@@ -26,6 +26,10 @@ pub struct Times {
     pub line_since: u64,
     /// Since when it holds room that others could have.
     pub holds_since: u64,
+    /// When an answer was last given or the first of those that are owed now began to be.
+    pub owed_since: u64,
+    /// When its entry among the timers of answers is due; 0: it has none.
+    pub answer_timer: u64,
 }
 
 /// One connection.
@@ -106,6 +110,12 @@ impl Conn {
             times: Times::default(),
             share: Share::default(),
         }
+    }
+
+    /// So many records in chunks have come back.
+    pub fn came_back(&mut self, records: u64, now: u64) {
+        self.unacked -= records;
+        self.times.owed_since = if self.unacked == 0 { 0 } else { now };
     }
 
     /// How its session stands.

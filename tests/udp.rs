@@ -4,7 +4,8 @@ mod common;
 
 use common::running::Running;
 use common::{Server, await_that, lines_of, scratch};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -209,6 +210,64 @@ fn a_sender_that_does_not_pause_does_not_keep_the_server() {
         server.signal(nix::sys::signal::Signal::SIGTERM);
         await_that("the end", || server.is_gone());
     });
+}
+
+/// sent = kept + dropped by the kernel + dropped by us, with numbers that say which.
+#[test]
+fn the_account_balances_with_what_the_kernel_and_the_server_have_dropped() {
+    for engine in ["epoll", "io_uring"] {
+        let dir = scratch();
+        let config = format!(
+            "engine = \"{engine}\"\n[buffer]\nmemory = \"4MiB\"\n[listener.udp]\nprotocol = \"syslog\"\n\
+             address = \"udp://127.0.0.1:0\"\nreceive_buffer = \"64KiB\"\n"
+        );
+        let mut server = Running::start(dir.path(), &config);
+        server.faults.shut_gate();
+        const SENT: usize = 40_000;
+        let (to, sent) = (server.address("udp").to_string(), SENT.to_string());
+        let args = ["bench", "send", "--udp", &to, "-n", &sent, "-c", "4", "-b", "500", "--sequence"];
+        let out = common::logweir(&args);
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        let count = |name: &str| server.count(name, "") as usize;
+        await_that("everything received or lost", || {
+            count("logweir_received_lines_total") + count("logweir_lost_datagrams_total") == SENT
+        });
+        server.faults.open_gate();
+        let (lost, dropped) = (count("logweir_lost_datagrams_total"), count("logweir_dropped_lines_total"));
+        assert!(lost > 0 && dropped > 0, "{engine}: {lost} lost, {dropped} dropped");
+        assert!(server.stop());
+        let mut last = BTreeMap::new();
+        let lines = server.lines();
+        for line in &lines {
+            let (sender, number) = logweir::bench::lines::parse_numbered(line).expect("a line as it was sent");
+            let before = last.insert(sender, number);
+            assert!(before.is_none_or(|before| before < number), "{engine}: each once and in order");
+        }
+        assert_eq!(lines.len() + lost + dropped, SENT, "{engine}");
+    }
+}
+
+/// The null sink for datagrams, which shows what a bare loop can do.
+#[test]
+fn the_null_sink_takes_datagrams() {
+    let dir = scratch();
+    let mut sink = std::process::Command::new(common::BINARY)
+        .args(["bench", "null-sink", "--udp", "127.0.0.1:0", "--dir"])
+        .arg(dir.path())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(sink.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let to = said.next().unwrap().rsplit("://").next().unwrap().to_string();
+    let start = std::time::Instant::now();
+    let out = common::logweir(&["bench", "send", "--udp", &to, "-n", "1000", "--rate", "10000", "-b", "100"]);
+    assert!(out.status.success() && start.elapsed().as_millis() >= 90, "at its pace: {out:?}");
+    assert_eq!(said.next().unwrap(), "null sink datagrams=1000 newlines=1000 bytes=100000 lost=0");
+    assert!(sink.wait().unwrap().success());
+    assert_eq!(std::fs::metadata(dir.path().join("null-sink.log")).unwrap().len(), 100_000);
+    // Its end is noticed.
+    let out = common::logweir(&["bench", "send", "--udp", &to, "-n", "1000"]);
+    assert!(!out.status.success() && String::from_utf8_lossy(&out.stderr).contains("nobody listens there"));
 }
 
 #[test]

@@ -206,7 +206,10 @@ fn datagrams_come_in_batches<E: Engine>(engine: E) {
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
     let mut rig = Rig::new(engine);
-    let id = rig.engine.open(Socket { fd: std::os::fd::OwnedFd::from(ours).into(), kind: Kind::Datagram }).unwrap();
+    let id = rig
+        .engine
+        .open(Socket { fd: std::os::fd::OwnedFd::from(ours).into(), kind: Kind::Datagram, lost_before: 0 })
+        .unwrap();
     let mut space = vec![0; 3 * DATAGRAM_MAX];
     let mut batch = Vec::new();
     assert!(matches!(rig.engine.recv_batch(id, &mut space, &mut batch), Outcome::Empty));

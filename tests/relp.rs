@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::syslog::{Running, certificates, rsyslogd};
+use common::syslog::{Running, certificates, fingerprint, rsyslogd};
 use common::{Server, await_that, lines_of, scratch, skipped};
 use std::collections::BTreeSet;
 use std::net::TcpListener;
@@ -91,23 +91,29 @@ fn nothing_is_missing_after_kills_and_restarts_of_the_server() {
 }
 
 #[test]
-fn omrelp_with_tls_and_a_certificate_of_its_own() {
-    let test = "omrelp_with_tls_and_a_certificate_of_its_own";
+fn omrelp_with_tls_and_a_certificate_that_is_known_by_name_or_fingerprint() {
+    let test = "omrelp_with_tls_and_a_certificate_that_is_known_by_name_or_fingerprint";
     let dir = scratch();
     certificates(dir.path());
     let (work, data, at) = (dir.path().join("work"), dir.path().join("data"), dir.path().display());
-    let tls = format!(
-        "tls_cert = \"{at}/server.pem\"\ntls_key = \"{at}/server.key\"\ntls_client_ca = \"{at}/ca.pem\"\ntls_client_subjects = [\"127.0.0.1\"]\n"
-    );
-    let server = Server::with_config(&data, &config(0, &tls));
-    let port = server.address("relp").port();
-    let action = format!(
-        "action(type=\"omrelp\" target=\"127.0.0.1\" port=\"{port}\" tls=\"on\" tls.caCert=\"{at}/ca.pem\" tls.myCert=\"{at}/server.pem\" \
+    let own = format!("tls_cert = \"{at}/server.pem\"\ntls_key = \"{at}/server.key\"\n");
+    let pem = std::fs::read_to_string(dir.path().join("server.pem")).unwrap();
+    let by_name = format!("{own}tls_client_ca = \"{at}/ca.pem\"\ntls_client_subjects = [\"127.0.0.1\"]\n");
+    let by_fingerprint = format!("{own}tls_client_fingerprints = [\"{}\"]\n", fingerprint(&pem));
+    for (number, tls) in [by_name, by_fingerprint].iter().enumerate() {
+        let (work, data) = (work.join(number.to_string()), data.join(number.to_string()));
+        std::fs::create_dir_all(&work).unwrap();
+        std::fs::create_dir_all(&data).unwrap();
+        let server = Server::with_config(&data.join("d"), &config(0, tls));
+        let port = server.address("relp").port();
+        let action = format!(
+            "action(type=\"omrelp\" target=\"127.0.0.1\" port=\"{port}\" tls=\"on\" tls.caCert=\"{at}/ca.pem\" tls.myCert=\"{at}/server.pem\" \
          tls.myPrivKey=\"{at}/server.key\" tls.authMode=\"name\" tls.permittedPeer=[\"127.0.0.1\"] action.resumeInterval=\"1\" \
          action.resumeRetryCount=\"-1\")"
-    );
-    let Some(_relay) = relay(test, &work, &action) else { return };
-    give(&work, 0..300);
-    await_that("every message", || server.metrics().sum("logweir_durable_lines_total", "") >= 300.0);
-    assert_eq!(numbers(&server), (0..300).collect::<Vec<u32>>());
+        );
+        let Some(_relay) = relay(test, &work, &action) else { return };
+        give(&work, 0..300);
+        await_that("every message", || server.metrics().sum("logweir_durable_lines_total", "") >= 300.0);
+        assert_eq!(numbers(&server), (0..300).collect::<Vec<u32>>());
+    }
 }

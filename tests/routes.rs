@@ -68,6 +68,28 @@ fn messages_go_where_rules_send_them_and_the_rest_to_the_listeners_own() {
     assert!(own.contains(messages[3]) && own.contains(seven), "{own}");
 }
 
+/// Of a message that is too long only the beginning is kept, and only that decides: not what comes of its end in one piece with it.
+#[test]
+fn of_a_message_that_is_too_long_the_kept_beginning_decides() {
+    let dir = scratch();
+    let config = CONFIG.replacen("streams", "max_line_bytes = \"128B\"\nstreams", 1);
+    let mut server = Server::with_config(&dir.path().join("data"), &config);
+    // 88 bytes of 128 are kept, and end in the middle of the name.
+    let beginning = format!("<13>Nov 27 10:00:00 {} ngi", "h".repeat(64));
+    assert_eq!(beginning.len(), 88);
+    let mut client = TcpStream::connect(server.address("syslog")).unwrap();
+    client.write_all(format!("{beginning}-no-{}", "x".repeat(100)).as_bytes()).unwrap();
+    await_that("the first part", || server.metrics().sum("logweir_network_received_bytes_total", "") >= 188.0);
+    client.write_all(b"nx: end\n").unwrap();
+    drop(client);
+    let whole = format!("{beginning}nx: {}\n", "y".repeat(100));
+    send_all(server.address("syslog"), whole.as_bytes());
+    await_that("two messages", || server.metrics().sum("logweir_received_lines_total", "") == 2.0);
+    assert!(server.stop().success());
+    let own = text_of(&server, "default");
+    assert_eq!(own.matches(&format!("{beginning} [truncated")).count(), 2, "{own}");
+}
+
 #[test]
 fn wrong_rules_are_refused_by_name() {
     let dir = scratch();

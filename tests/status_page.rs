@@ -233,6 +233,7 @@ fn names_and_numbers_of_a_hostile_server_stay_text() {
         &format!(
             "logweir_ready 0\nlogweir_received_lines_total{{listener=\"{evil}\\\"}}\"}} 7\nlogweir_received_lines_total 1e999\n\
              logweir_dropped_lines_total{{reason=\"{evil}\"}} 3\nlogweir_buffer_utilisation{{shard=\"{evil}\"}} NaN\n{{}} x\n\u{0}\n\
+             logweir_lost_datagrams_total{{shard=\"0\"}} 5\n\
              logweir_server_info{{host=\"{evil}\",data_dir=\"{evil}\"}} 1\nlogweir_build_info{{version=\"{evil}\"}} 1\n"
         ),
     );
@@ -242,6 +243,7 @@ fn names_and_numbers_of_a_hostile_server_stay_text() {
     for id in ["reasons", "host", "data-dir", "version"] {
         assert!(browser.text(id).contains("<img"), "{id}");
     }
+    assert!(browser.text("reasons").contains("datagrams: lost before reception5"), "{}", browser.text("reasons"));
     assert_eq!(browser.run("return [window.evil || 0, document.images.length]").to_string(), "[0,0]");
     assert_eq!(browser.text("balance"), "The account does not balance: a bug. Please report it with /metrics.");
 }

@@ -4,19 +4,19 @@
 mod common;
 
 use common::manager::Manager;
-use common::programs::{Daemon, Python, find, run};
+use common::programs::{Python, find, run};
 use common::syslog::{
-    Heard, as_line, await_lines, certificates, check_lines, check_raw, documented, record_datagrams, record_stream,
-    record_tcp,
+    Heard, as_line, await_lines, certificates, check_lines, check_raw, documented, get, haproxy, haproxy_logs, nginx,
+    nginx_logs, record_datagrams, record_stream, record_tcp,
 };
 use common::{PATIENCE, Server, await_that, lines_of, scratch, skipped};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 const SOON: &str = "[storage]\nsync_interval = \"20ms\"\n";
 const SOCKET: &str = "/run/logweir/syslog.sock";
@@ -249,66 +249,18 @@ fn python_on_a_stream_socket() {
     }
 }
 
-/// A request whose answer is awaited.
-fn get(address: SocketAddr, path: &str) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let request = format!("GET {path} HTTP/1.0\r\nHost: x\r\nUser-Agent: \"é\\\r\n\r\n");
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    assert!(answer.starts_with(b"HTTP/1."), "{}", answer.escape_ascii());
-}
-
 /// nginx with settings of the page.
 #[test]
 fn nginx_logs_requests_and_errors() {
-    let Some(nginx) = find("nginx") else {
+    let Some(program) = find("nginx") else {
         return skipped("nginx_logs_requests_and_errors", "nginx is not installed");
     };
     let dir = scratch();
     let (tap, heard, server) = on_datagrams(dir.path(), "");
-    let place = dir.path().to_str().unwrap();
-    let daemon = Daemon::start(|port| {
-        let kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
-        let temporary: String = kinds.iter().map(|kind| format!("{kind}_temp_path {place}/{kind};\n")).collect();
-        let settings = documented("nginx", "access_log").replace(SOCKET, tap.to_str().unwrap());
-        let text = format!(
-            "daemon off;\nmaster_process off;\npid {place}/nginx.pid;\nevents {{}}\nhttp {{\n{temporary}{settings}\
-             server {{ listen 127.0.0.1:{port}; root {place}; location /well {{ return 200 \"x\"; }} }} }}\n"
-        );
-        std::fs::write(dir.path().join("nginx.conf"), text).unwrap();
-        let mut command = Command::new(&nginx);
-        command.args(["-p", place, "-e", "stderr", "-c", &format!("{place}/nginx.conf")]);
-        command
-    });
-    for i in 0..50 {
-        // A file that is missing is an error besides.
-        let (place, length) = if i % 5 == 0 { ("missing", i) } else { ("well", i * 120) };
-        get(daemon.address, &format!("/{place}/{i}?\"\\{}", "x".repeat(length)));
-        await_that("its datagrams", || heard.all().len() == i + 1 + i / 5 + 1);
-    }
-    let sent = heard.datagrams();
-    let of = |pri: &str, what: &str| {
-        sent.iter().filter(|m| m.starts_with(pri.as_bytes()) && m.escape_ascii().to_string().contains(what)).count()
-    };
-    assert_eq!((of("<190>", " nginx: 127.0.0.1 - - "), of("<27>", " nginx: 2")), (50, 10), "{sent:?}");
+    let settings = documented("nginx", "access_log").replace(SOCKET, tap.to_str().unwrap());
+    let daemon = nginx(&program, dir.path(), &settings);
+    let sent = nginx_logs(&daemon, &heard);
     check_raw(&server, &sent);
-}
-
-/// haproxy with these settings and a frontend that answers by itself.
-fn haproxy(program: &Path, dir: &Path, settings: &str) -> Daemon {
-    Daemon::start(|port| {
-        // The connection that tries whether it is there is no request.
-        let frontend = "option dontlognull\n    http-request return status 200 content-type text/plain string x";
-        let timeouts = "timeout client 30s\n    timeout http-request 30s";
-        let text = format!("{settings}    {timeouts}\nfrontend web\n    bind 127.0.0.1:{port}\n    {frontend}\n");
-        let path = dir.join("haproxy.cfg");
-        std::fs::write(&path, text).unwrap();
-        let mut command = Command::new(program);
-        command.args(["-db", "-q", "-f", path.to_str().unwrap()]).stdout(Stdio::null()).stderr(Stdio::null());
-        command
-    })
 }
 
 #[test]
@@ -320,14 +272,7 @@ fn haproxy_on_a_datagram_socket() {
     let (tap, heard, server) = on_datagrams(dir.path(), "");
     let settings = documented("haproxy", "log /run").replace(SOCKET, tap.to_str().unwrap());
     let daemon = haproxy(&program, dir.path(), &settings);
-    for i in 0..50 {
-        get(daemon.address, &format!("/number-{i}/{}", "x".repeat(i * 100)));
-        let wanted = format!("/number-{i}/");
-        let is_it = |message: &Vec<u8>| message.escape_ascii().to_string().contains(&wanted);
-        await_that("its datagram", || heard.all().iter().any(is_it));
-    }
-    let sent = heard.datagrams();
-    assert!(sent.len() >= 50 && sent[0].starts_with(b"<13") && sent[0][5..].starts_with(b"1 "), "{sent:?}");
+    let sent = haproxy_logs(&daemon, &heard);
     check_raw(&server, &sent);
 }
 

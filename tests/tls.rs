@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::syslog::fingerprint;
 use common::{Server, await_that, scratch};
 use nix::sys::signal::Signal;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
@@ -75,7 +76,10 @@ impl Site {
             Some((cert, key)) => {
                 let cert = CertificateDer::from_pem_slice(cert.as_bytes()).unwrap();
                 let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-                builder.with_client_auth_cert(vec![cert], key).unwrap()
+                // Not looking whether they belong together: that is for the server to find out.
+                let key = rustls::crypto::ring::sign::any_supported_type(&key).unwrap();
+                let pair = rustls::sign::CertifiedKey::new(vec![cert], key);
+                builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(pair)))
             }
         };
         let name = ServerName::try_from(name.to_string()).unwrap();
@@ -178,6 +182,44 @@ fn only_the_named_clients_come_in() {
     assert!(post(&mut nobody, "nobody\n").is_err());
     await_that("both were refused", || server.metrics().sum("logweir_connections_refused_total", "transport") == 2.0);
     assert_eq!(server.cat(), b"known\n");
+}
+
+/// A certificate that its own key has signed, and whose time is over so many days from now.
+fn self_signed(days: i64) -> (String, String) {
+    let mut params = CertificateParams::new(vec!["agent.example".to_string()]).unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64;
+    let after = rcgen::date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs((now + days * 86_400) as u64);
+    (params.not_before, params.not_after) = (rcgen::date_time_ymd(2020, 1, 1), after);
+    let key = KeyPair::generate().unwrap();
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+/// Without an authority a certificate is known by its fingerprint alone; with one it must be of the authority too.
+#[test]
+fn a_fingerprint_lets_one_certificate_in() {
+    let dir = scratch();
+    let site = Site::new(dir.path());
+    let (known, over, signed) = (self_signed(1), self_signed(-1), site.sign("agent.example"));
+    let list: Vec<String> = [&known, &over, &signed].iter().map(|(pem, _)| fingerprint(pem)).collect();
+    let list = format!("tls_client_fingerprints = {list:?}\n");
+    let ca = format!("tls_client_ca = \"{}\"\n", dir.path().join("ca.pem").display());
+    let strict = WEB.replace("listener.web", "listener.strict");
+    let config = [WEB, &site.config(), &list, &strict, &site.config(), &list.to_lowercase(), &ca].concat();
+    let server = Server::with_config(&dir.path().join("d"), &config);
+    let unknown = site.sign("other.example");
+    for versions in [&[&rustls::version::TLS12][..], &[&rustls::version::TLS13]] {
+        let is_in = |listener: &str, identity: Option<&(String, String)>| {
+            let mut client = site.client_of(&server, listener, "server.example", identity.cloned(), versions);
+            post(&mut client, "line\n").is_ok_and(|answer| answer.starts_with("HTTP/1.1 204"))
+        };
+        assert!(is_in("web", Some(&known)) && is_in("web", Some(&signed)) && is_in("strict", Some(&signed)));
+        assert!(!is_in("web", Some(&over)), "its time is over");
+        assert!(!is_in("web", Some(&unknown)) && !is_in("strict", Some(&unknown)));
+        assert!(!is_in("strict", Some(&known)), "not of the authority");
+        assert!(!is_in("web", None) && !is_in("strict", None));
+        // Whoever shows a certificate must have its key.
+        assert!(!is_in("web", Some(&(known.0.clone(), unknown.1.clone()))), "the key of another");
+    }
 }
 
 #[test]

@@ -81,6 +81,26 @@ fn a_frame_of_eighty_columns_shows_it_all() {
     assert!(text.lines().all(|l| l.chars().count() <= 80));
 }
 
+/// What the kernel dropped is no term of the account: the server never had it.
+#[test]
+fn datagrams_that_were_lost_before_reception_are_shown_where_there_are_any() {
+    assert!(!frame(&state(1, 1), 80, 24).contains("lost"));
+    let scrape =
+        |lost| Scrape::parse(&format!("logweir_ready 1\nlogweir_lost_datagrams_total{{shard=\"0\"}} {lost}\n"));
+    let mut state = State::new("127.0.0.1:9610");
+    let start = Instant::now();
+    for second in 0..3 {
+        state.take(Answer { at: start + Duration::from_secs(second), result: Ok((scrape(10 * second), None)) });
+    }
+    for (width, expected) in [(80, "20 datagrams before reception, 10/s"), (40, "20 datagrams before recepti")] {
+        let text = frame(&state, width, 24);
+        assert!(text.contains(expected), "{text}");
+    }
+    let window = Window { before: scrape(0), after: scrape(20), seconds: 2.0 };
+    let text = plain("a", &View::new(&window), None);
+    assert!(text.contains("lost          10/s; since the start: 20 datagrams before reception\n"), "{text}");
+}
+
 /// The place behind the last letter of a text in a line, in columns.
 fn end_of(line: &str, text: &str) -> Option<usize> {
     line.find(text).map(|at| line[..at].chars().count() + text.chars().count())

@@ -2,9 +2,12 @@
 
 mod common;
 
+use common::running::Running;
 use common::{Server, await_that, lines_of, scratch};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A server with one listener, on a shard with two reactors.
 fn start(dir: &std::path::Path, listener: &str) -> Server {
@@ -19,6 +22,10 @@ fn senders(to: SocketAddr, count: usize) -> Vec<UdpSocket> {
         socket
     };
     (0..count).map(one).collect()
+}
+
+fn send_many(sender: &UdpSocket, count: usize) {
+    (0..count).for_each(|_| assert_eq!(sender.send(&[b'x'; 1000]).unwrap(), 1000));
 }
 
 fn received(server: &Server) -> f64 {
@@ -66,30 +73,30 @@ fn datagrams_of_any_length_are_one_record_each() {
     assert_eq!(messages[0]["peer"], sender.local_addr().unwrap().to_string());
 }
 
-/// Somebody goes on sending to an address that a reload gives up, at an even pace: it is let go all the same.
+/// Somebody goes on sending to an address that a reload gives up, without a pause: it is let go all the same.
 #[test]
 fn a_reload_lets_the_old_address_go_though_somebody_sends_to_it() {
     let dir = scratch();
     let free = || UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (old, new) = (free(), free());
-    let config = |at: SocketAddr| format!("[listener.udp]\nprotocol = \"syslog\"\naddress = \"udp://{at}\"\n");
+    let config = |at: SocketAddr| {
+        format!("[listener.udp]\nprotocol = \"syslog\"\naddress = \"udp://{at}\"\nformat = \"json\"\n")
+    };
     let data = dir.path().join("data");
     let mut server = Server::with_config(&data, &config(old));
-    let sender = senders(old, 1).remove(0);
+    let senders = senders(old, 6);
     std::thread::scope(|scope| {
-        // Ends when the kernel says that nobody is there any more. Only the pace needs the pause.
-        let sending = scope.spawn(|| {
-            while sender.send(b"<13>to the old address").is_ok() {
-                std::thread::park_timeout(std::time::Duration::from_micros(500));
-            }
-        });
+        // They end when the kernel says that nobody is there any more. So many send more than one server takes.
+        let all = senders.iter().map(|s| scope.spawn(|| while s.send(b"<13>to the old address").is_ok() {}));
+        let all: Vec<_> = all.collect();
         await_that("some datagrams", || received(&server) > 10.0);
         std::fs::write(data.with_extension("toml"), config(new)).unwrap();
         server.signal(nix::sys::signal::Signal::SIGHUP);
-        await_that("the old address is let go", || sending.is_finished());
+        await_that("the old address is let go", || all.iter().all(|sending| sending.is_finished()));
     });
-    senders(new, 1)[0].send(b"<13>new").unwrap();
-    await_that("the new address", || String::from_utf8_lossy(&server.cat()).ends_with("<13>new\n"));
+    let before = received(&server);
+    UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"<13>new", new).unwrap();
+    await_that("the new address", || received(&server) == before + 1.0);
     assert!(server.stop().success());
 }
 
@@ -128,6 +135,140 @@ fn what_does_not_fit_into_the_queue_is_counted_exactly() {
     }
     assert_eq!(numbers.len() as u64, received);
     assert!(numbers.windows(2).all(|w| w[0] < w[1]), "in the order sent");
+}
+
+/// With `block` and all buffers full nobody reads the socket. What the kernel drops meanwhile is counted meanwhile.
+#[test]
+fn what_is_lost_while_every_buffer_is_full_is_counted() {
+    let dir = scratch();
+    let config = "[buffer]\nmemory = \"4MiB\"\n[listener.udp]\nprotocol = \"syslog\"\naddress = \"udp://127.0.0.1:0\"\n\
+                  receive_buffer = \"64KiB\"\nwhen_full = \"block\"\n";
+    let mut server = Running::start(dir.path(), config);
+    let sender = senders(server.address("udp"), 1).remove(0);
+    server.faults.shut_gate();
+    let mut sent = 0;
+    await_that("buffers are full", || {
+        send_many(&sender, 100);
+        sent += 100;
+        server.count("logweir_backpressure_events_total", "") > 0.0
+    });
+    let lost = server.count("logweir_lost_datagrams_total", "");
+    send_many(&sender, 1000);
+    sent += 1000;
+    await_that("the count of those lost", || server.count("logweir_lost_datagrams_total", "") > lost);
+    server.faults.open_gate();
+    await_that("the account to balance", || {
+        let (received, lost) = ("logweir_received_lines_total", "logweir_lost_datagrams_total");
+        server.count(received, "") + server.count(lost, "") == f64::from(sent)
+    });
+    assert!(server.stop());
+}
+
+/// A socket takes datagrams as soon as it is bound, and its queue may be full before a reactor looks at it.
+#[test]
+fn what_is_lost_before_the_first_look_is_counted() {
+    let dir = scratch();
+    // Nobody else may get datagrams of this test for a moment: another address has the same free ports.
+    let host = std::net::Ipv4Addr::from(0x7f55_0000 | std::process::id() & 0xffff);
+    let at = UdpSocket::bind((host, 0)).unwrap().local_addr().unwrap();
+    let listener = format!("protocol = \"syslog\"\naddress = \"udp://{at}\"\nreceive_buffer = \"64KiB\"\n");
+    let (sender, is_over) = (senders(at, 1).remove(0), AtomicBool::new(false));
+    let (sent, server) = std::thread::scope(|scope| {
+        let sending = scope.spawn(|| {
+            let bound = format!(":{:04X} ", at.port());
+            let mut sent = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                if sent == 0 {
+                    await_that("a socket", || std::fs::read_to_string("/proc/net/udp").unwrap().contains(&bound));
+                }
+                // Before it binds, the server tries whether it can, with a socket of its own: that is gone again here.
+                sent = if sender.send(&[b'x'; 200]).is_ok() { sent + 1 } else { 0 };
+            }
+            sent
+        });
+        let server = start(dir.path(), &listener);
+        is_over.store(true, Ordering::Relaxed);
+        (sending.join().unwrap(), server)
+    });
+    await_that("the account to balance", || {
+        let metrics = server.metrics();
+        let lost = metrics.sum("logweir_lost_datagrams_total", "");
+        metrics.sum("logweir_received_lines_total", "") + lost == f64::from(sent)
+    });
+}
+
+/// The end of the server is not put off by somebody who does not pause.
+#[test]
+fn a_sender_that_does_not_pause_does_not_keep_the_server() {
+    let dir = scratch();
+    let config = "shutdown_timeout = \"1h\"\n[listener.udp]\nprotocol = \"syslog\"\naddress = \"udp://127.0.0.1:0\"\nformat = \"json\"\n";
+    let mut server = Server::with_config(&dir.path().join("data"), config);
+    let senders = senders(server.address("udp"), 6);
+    std::thread::scope(|scope| {
+        senders.iter().for_each(|s| drop(scope.spawn(|| while s.send(b"<13>again and again").is_ok() {})));
+        await_that("some datagrams", || received(&server) > 10.0);
+        server.signal(nix::sys::signal::Signal::SIGTERM);
+        await_that("the end", || server.is_gone());
+    });
+}
+
+/// sent = kept + dropped by the kernel + dropped by us, with numbers that say which.
+#[test]
+fn the_account_balances_with_what_the_kernel_and_the_server_have_dropped() {
+    for engine in ["epoll", "io_uring"] {
+        let dir = scratch();
+        let config = format!(
+            "engine = \"{engine}\"\n[buffer]\nmemory = \"4MiB\"\n[listener.udp]\nprotocol = \"syslog\"\n\
+             address = \"udp://127.0.0.1:0\"\nreceive_buffer = \"64KiB\"\n"
+        );
+        let mut server = Running::start(dir.path(), &config);
+        server.faults.shut_gate();
+        // Few of these fit into the queue, less than come at once.
+        const SENT: usize = 8000;
+        let (to, sent) = (server.address("udp").to_string(), SENT.to_string());
+        let args = ["bench", "send", "--udp", &to, "-n", &sent, "-c", "4", "-b", "8000", "--sequence"];
+        let out = common::logweir(&args);
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        let count = |name: &str| server.count(name, "") as usize;
+        await_that("everything received or lost", || {
+            count("logweir_received_lines_total") + count("logweir_lost_datagrams_total") == SENT
+        });
+        server.faults.open_gate();
+        let (lost, dropped) = (count("logweir_lost_datagrams_total"), count("logweir_dropped_lines_total"));
+        assert!(lost > 0 && dropped > 0, "{engine}: {lost} lost, {dropped} dropped");
+        assert!(server.stop());
+        let mut last = BTreeMap::new();
+        let lines = server.lines();
+        for line in &lines {
+            let (sender, number) = logweir::bench::lines::parse_numbered(line).expect("a line as it was sent");
+            let before = last.insert(sender, number);
+            assert!(before.is_none_or(|before| before < number), "{engine}: each once and in order");
+        }
+        assert_eq!(lines.len() + lost + dropped, SENT, "{engine}");
+    }
+}
+
+/// The null sink for datagrams, which shows what a bare loop can do.
+#[test]
+fn the_null_sink_takes_datagrams() {
+    let dir = scratch();
+    let mut sink = std::process::Command::new(common::BINARY)
+        .args(["bench", "null-sink", "--udp", "127.0.0.1:0", "--dir"])
+        .arg(dir.path())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(sink.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let to = said.next().unwrap().rsplit("://").next().unwrap().to_string();
+    let start = std::time::Instant::now();
+    let out = common::logweir(&["bench", "send", "--udp", &to, "-n", "1000", "--rate", "10000", "-b", "100"]);
+    assert!(out.status.success() && start.elapsed().as_millis() >= 90, "at its pace: {out:?}");
+    assert_eq!(said.next().unwrap(), "null sink datagrams=1000 newlines=1000 bytes=100000 lost=0");
+    assert!(sink.wait().unwrap().success());
+    assert_eq!(std::fs::metadata(dir.path().join("null-sink.log")).unwrap().len(), 100_000);
+    // Its end is noticed.
+    let out = common::logweir(&["bench", "send", "--udp", &to, "-n", "1000"]);
+    assert!(!out.status.success() && String::from_utf8_lossy(&out.stderr).contains("nobody listens there"));
 }
 
 #[test]

@@ -56,6 +56,9 @@ enum Subject {
 pub fn run(args: &CompareArgs) -> io::Result<ExitCode> {
     let (other, name) =
         if args.versus.is_empty() { (Subject::NullSink, "null sink") } else { (Subject::Versus, "versus") };
+    if args.load.udp.is_some() {
+        return Err(io::Error::other("only streams can be compared: what is lost of datagrams would be waited for"));
+    }
     let mut pairs = Vec::new();
     // One of each first that is not counted: memory and caches warm up.
     for i in 0..=args.runs {

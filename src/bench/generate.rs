@@ -1,6 +1,6 @@
 //! The load generator for lines. It has few threads and non-blocking sockets, and each socket writes in turn.
 
-use super::lines;
+use super::{datagrams, lines};
 use crate::host::address::Address;
 use crate::host::output::say;
 use clap::Args;
@@ -9,6 +9,7 @@ use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -19,7 +20,10 @@ pub struct SendArgs {
     /// Where to send: tcp://IP:PORT or unix://PATH.
     #[arg(short, long, default_value = "tcp://127.0.0.1:5170", value_name = "ADDRESS")]
     pub address: String,
-    /// How many connections.
+    /// Send datagrams to this address instead, each with one line. Nobody says what has arrived of them.
+    #[arg(long, value_name = "IP:PORT", conflicts_with_all = ["address", "idle", "write_bytes"])]
+    pub udp: Option<SocketAddr>,
+    /// How many connections, or sockets that send datagrams.
     #[arg(short, long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub connections: u32,
     /// How many threads share the connections.
@@ -37,7 +41,7 @@ pub struct SendArgs {
     /// Number the lines, for `bench verify`. This is slower, because each line is made anew.
     #[arg(short, long)]
     pub sequence: bool,
-    /// Lines a second over all connections, at an even pace. 0: as fast as the server takes them.
+    /// Lines a second over all connections, at an even pace. 0: as fast as the server takes them; datagrams as fast as they can be sent.
     #[arg(long, default_value_t = 0)]
     pub rate: u64,
     /// How many more connections to open that send nothing.
@@ -50,7 +54,7 @@ pub struct SendArgs {
 pub struct Sent {
     /// Lines sent.
     pub lines: u64,
-    /// From the first byte until the server had read everything (it closed every connection).
+    /// From the first byte until the server had read everything (it closed every connection). Of datagrams: until the last was sent.
     pub seconds: f64,
 }
 
@@ -75,6 +79,9 @@ pub fn send(args: &SendArgs) -> io::Result<Sent> {
     let address: Address = args.address.parse().map_err(io::Error::other)?;
     if args.sequence && (args.line_bytes as usize) < lines::NUMBERED_MIN {
         return Err(io::Error::other(format!("numbered lines have at least {} bytes", lines::NUMBERED_MIN)));
+    }
+    if let Some(to) = args.udp {
+        return datagrams::send(args, to);
     }
     let wanted = args.connections as usize + args.idle as usize;
     if crate::host::limits::connections_that_fit(wanted, 0, 0, 0) < wanted {
@@ -127,7 +134,7 @@ fn connect(address: &Address, number: u32) -> io::Result<Socket> {
             socket.connect(&SockAddr::unix(path)?)?;
             Ok(socket)
         }
-        other => Err(io::Error::other(format!("cannot send to {other}; expected tcp:// or unix://"))),
+        other => Err(io::Error::other(format!("cannot send to {other}; expected tcp:// or unix://, or --udp IP:PORT"))),
     }
 }
 
@@ -221,23 +228,24 @@ impl Client {
 }
 
 /// A paced generator looks so often whether the next writes are due.
-const PACE_STEP: Duration = Duration::from_millis(1);
+pub(super) const PACE_STEP: Duration = Duration::from_millis(1);
 
 /// How many writes of a thread are due.
-struct Pace {
+pub(super) struct Pace {
     start: Instant,
     /// 0: there is no pace.
     writes_per_second: f64,
 }
 
 impl Pace {
-    fn new(args: &SendArgs) -> Pace {
-        let lines_per_write = (args.write_bytes / args.line_bytes).max(1);
+    /// A thread's share of the rate, with so many lines in a write.
+    pub(super) fn new(args: &SendArgs, lines_per_write: u32) -> Pace {
         let writes_per_second = args.rate as f64 / f64::from(lines_per_write) / f64::from(args.threads);
         Pace { start: Instant::now(), writes_per_second }
     }
 
-    fn allowed(&self, done: u64) -> usize {
+    /// How many more are due, after so many.
+    pub(super) fn allowed(&self, done: u64) -> usize {
         if self.writes_per_second == 0.0 {
             return usize::MAX;
         }
@@ -259,7 +267,7 @@ fn drive(mut clients: Vec<Client>, args: &SendArgs) -> io::Result<()> {
         poll.registry().register(&mut SourceFd(&fd), Token(i), Interest::READABLE | Interest::WRITABLE)?;
     }
     let mut writable = vec![true; clients.len()];
-    let pace = Pace::new(args);
+    let pace = Pace::new(args, (args.write_bytes / args.line_bytes).max(1));
     let mut writes = 0;
     let mut open = clients.len();
     while open > 0 {

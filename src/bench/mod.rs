@@ -2,11 +2,13 @@
 //! comparison of the server with it.
 
 mod compare;
+mod datagrams;
 pub(crate) mod disk;
 mod generate;
 mod http;
 pub mod lines;
 mod null_sink;
+mod null_sink_udp;
 mod verify;
 
 use crate::host::output::complain;
@@ -29,6 +31,7 @@ enum BenchCommand {
     /// Check the numbered lines in a data directory: is one missing, doubled, changed or out of order?
     Verify(verify::VerifyArgs),
     /// Run the null sink: two threads that receive into chunks and append them. It has no framing, trail, sync or limits.
+    /// With --udp: one thread that receives datagrams.
     NullSink(null_sink::NullSinkArgs),
     /// Run the server and the null sink in turn under the same load, and print medians and their ratio.
     Compare(compare::CompareArgs),

@@ -4,9 +4,11 @@
 //!
 //! It shares no code with the server's engine and writer, so that it does not get slower when they do.
 
+use super::null_sink_udp;
 use crate::host::output::say;
 use crate::host::sys;
 use crate::pipeline::chunk::memory_of_chunk;
+use crate::settings::units::Size;
 use clap::Args;
 use crossbeam_queue::ArrayQueue;
 use crossbeam_utils::sync::Parker;
@@ -30,6 +32,12 @@ pub struct NullSinkArgs {
     /// The address to listen on.
     #[arg(short, long, default_value = "127.0.0.1:5171", value_name = "IP:PORT")]
     listen: SocketAddr,
+    /// Receive datagrams at this address instead, until nothing has come for a second.
+    #[arg(long, value_name = "IP:PORT", conflicts_with = "listen")]
+    udp: Option<SocketAddr>,
+    /// The queue of its socket, as far as net.core.rmem_max allows (64KiB to 1GiB).
+    #[arg(long, default_value = "16MiB", value_name = "SIZE", requires = "udp", value_parser = Size::parse)]
+    receive_buffer: Size,
     /// The directory for its one file, which stays there.
     #[arg(short, long, default_value = ".", value_name = "DIR")]
     dir: PathBuf,
@@ -38,7 +46,7 @@ pub struct NullSinkArgs {
     page_cache: bool,
 }
 
-const CHUNK: usize = 1 << 20;
+pub(super) const CHUNK: usize = 1 << 20;
 const CHUNKS: usize = 8;
 const RESERVE: u64 = 64 << 20;
 /// A chunk with less room than this goes to the writer.
@@ -54,12 +62,15 @@ struct Buffer {
 
 /// Runs until every connection that came has gone.
 pub fn run(args: &NullSinkArgs) -> io::Result<ExitCode> {
+    if let Some(at) = args.udp {
+        let file = OpenOptions::new().append(true).create_new(true).open(args.dir.join("null-sink.log"))?;
+        let appender = Appender { file, len: 0, reserved: 0, dont_cache: !args.page_cache };
+        null_sink_udp::run(at, args.receive_buffer.0 as usize, appender)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let (mut sockets, address) = crate::intake::net::listen::bind_tcp(args.listen, 1)?;
     let listener = sockets.remove(0);
-    say!(
-        "null sink on {address}, {} of chunks",
-        crate::settings::units::Size((CHUNKS * memory_of_chunk(CHUNK)) as u64)
-    );
+    say!("null sink on {address}, {} of chunks", Size((CHUNKS * memory_of_chunk(CHUNK)) as u64));
     let path = args.dir.join("null-sink.log");
     let bytes = sink(&listener, &path, !args.page_cache)?;
     say!("null sink bytes={bytes}");
@@ -106,7 +117,8 @@ fn sink(listener: &socket2::Socket, path: &Path, dont_cache: bool) -> io::Result
     writer.join().unwrap_or_else(|_| Err(io::Error::other("the writer panicked")))
 }
 
-struct Appender {
+/// Appends as the server does.
+pub(super) struct Appender {
     file: File,
     len: u64,
     reserved: u64,
@@ -114,7 +126,7 @@ struct Appender {
 }
 
 impl Appender {
-    fn append(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn append(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         if self.len + bytes.len() as u64 > self.reserved {
             let keep = FallocateFlags::FALLOC_FL_KEEP_SIZE;
             let _ = nix::fcntl::fallocate(&self.file, keep, self.reserved as i64, RESERVE as i64); // speed only

@@ -157,7 +157,9 @@ fn describe(l: &ListenerOptions) -> String {
         text += ", behind a PROXY header";
     }
     match &l.tls {
-        Some(tls) if tls.client_ca.is_some() => text += ", with TLS, from clients with a certificate",
+        Some(tls) if tls.client_ca.is_some() || !tls.client_fingerprints.is_empty() => {
+            text += ", with TLS, from clients with a certificate"
+        }
         Some(_) => text += ", with TLS",
         None => {}
     }

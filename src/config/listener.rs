@@ -304,6 +304,7 @@ impl Check<'_> {
         self.places.optional(&own("tls_client_ca"), raw.tls_client_ca.as_ref());
         self.places.optional(&own("tls_client_crl"), raw.tls_client_crl.as_ref());
         self.places.list(&own("tls_client_subjects"), raw.tls_client_subjects.as_deref());
+        self.places.list(&own("tls_client_fingerprints"), raw.tls_client_fingerprints.as_deref());
         let least = raw.tls_cert.as_ref().map(|_| raw.tls_min_version.unwrap_or(TlsVersion::V12));
         self.places.optional(&own("tls_min_version"), least.as_ref());
         let missing = |key: &str, other: &str| {
@@ -318,6 +319,7 @@ impl Check<'_> {
                     ("tls_client_ca", raw.tls_client_ca.is_some()),
                     ("tls_client_crl", raw.tls_client_crl.is_some()),
                     ("tls_client_subjects", raw.tls_client_subjects.is_some()),
+                    ("tls_client_fingerprints", raw.tls_client_fingerprints.is_some()),
                     ("tls_min_version", raw.tls_min_version.is_some()),
                 ];
                 let alone = others.iter().find(|(_, is_there)| *is_there);
@@ -336,14 +338,41 @@ impl Check<'_> {
             }
             _ => {}
         }
+        let fingerprints = self.fingerprints(&own("tls_client_fingerprints"), raw)?;
         Ok(Some(TlsSettings {
             cert: cert.into(),
             key: key.into(),
             client_ca: raw.tls_client_ca.as_ref().map(PathBuf::from),
             client_crl: raw.tls_client_crl.as_ref().map(PathBuf::from),
             client_subjects: raw.tls_client_subjects.clone().unwrap_or_default(),
+            client_fingerprints: fingerprints,
             only_13: raw.tls_min_version == Some(TlsVersion::V13),
         }))
+    }
+}
+
+impl Check<'_> {
+    fn fingerprints(&self, key: &str, raw: &raw::Listener) -> Result<Vec<[u8; 32]>, ConfigError> {
+        let Some(all) = &raw.tls_client_fingerprints else { return Ok(Vec::new()) };
+        let how = "`openssl x509 -in FILE -noout -fingerprint -sha256` prints it";
+        if all.is_empty() {
+            let message = "expected at least one fingerprint; leave the key out to let nobody in by a fingerprint";
+            return Err(self.places.error(key, message));
+        }
+        let read = |text: &String| {
+            let digits = text.split_once(':').filter(|(kind, _)| kind.eq_ignore_ascii_case("sha256"));
+            let found = digits.and_then(|(_, hex)| hash(&hex.replace(':', "")));
+            found.ok_or_else(|| {
+                let message = match text.get(..5) {
+                    Some(kind) if kind.eq_ignore_ascii_case("sha1:") => {
+                        format!("`{text}`: SHA-1 can be forged; take the SHA-256 fingerprint: {how}")
+                    }
+                    _ => format!("`{text}`: expected SHA256: and 32 pairs of hexadecimal digits; {how}"),
+                };
+                self.places.error(key, message)
+            })
+        };
+        all.iter().map(read).collect()
     }
 }
 

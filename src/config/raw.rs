@@ -125,7 +125,7 @@ section!(/// The keys of `[listener.NAME]` that any protocol has; the others are
                max_line_bytes: Size, receive_buffer: Size, max_connections_per_address: usize, idle_timeout: Time, header_timeout: Time,
                socket_mode: String, socket_owner: String, socket_group: String, proxy_protocol: ProxyWord, tls_cert: String,
                tls_key: String, tls_client_ca: String, tls_client_crl: String,
-               tls_client_subjects: Vec<String>, tls_min_version: TlsVersion });
+               tls_client_subjects: Vec<String>, tls_client_fingerprints: Vec<String>, tls_min_version: TlsVersion });
 section!(/// `[token.NAME]`
     Token { sha256: String, streams: Vec<String> });
 

@@ -127,6 +127,22 @@ fn errors_name_key_line_and_what_was_expected() {
             "[listener.a]\ntls_cert = \"c\"\ntls_key = \"k\"\ntls_client_subjects = [\"s\"]",
             "t.toml:4: `listener.a.tls_client_subjects`: this needs `tls_client_ca` too",
         ),
+        (
+            "[listener.a]\ntls_cert = \"c\"\ntls_key = \"k\"\ntls_client_fingerprints = [\"SHA1:00:11\"]",
+            "t.toml:4: `listener.a.tls_client_fingerprints`: `SHA1:00:11`: SHA-1 can be forged; take the SHA-256",
+        ),
+        (
+            "[listener.a]\ntls_cert = \"c\"\ntls_key = \"k\"\ntls_client_fingerprints = [\"SHA256:00:11\"]",
+            "t.toml:4: `listener.a.tls_client_fingerprints`: `SHA256:00:11`: expected SHA256: and 32 pairs",
+        ),
+        (
+            "[listener.a]\ntls_cert = \"c\"\ntls_key = \"k\"\ntls_client_fingerprints = []",
+            "t.toml:4: `listener.a.tls_client_fingerprints`: expected at least one fingerprint",
+        ),
+        (
+            "[listener.a]\ntls_client_fingerprints = [\"c\"]",
+            "t.toml:2: `listener.a.tls_client_fingerprints`: this needs `tls_cert` too",
+        ),
         ("[listener.a]\ntls_client_ca = \"c\"", "t.toml:2: `listener.a.tls_client_ca`: this needs `tls_cert` too"),
         ("[sync_interval]", "t.toml:1: `sync_interval`: unknown key; did you mean `storage.sync_interval`?"),
     ];
@@ -328,7 +344,8 @@ fn what_is_in_force_is_every_key_and_loads_to_the_same() {
         "data_dir = \"/a$$b\"\n[buffer]\nmemory = \"200000000B\"\n[listener.l]\naddress = \"tcp://127.0.0.1:1\"\nreply = \"count\"\n\
          [listener.h]\naddress = \"tcp://127.0.0.1:2\"\nprotocol = \"http\"\ntokens = [\"t\"]\nstreams = [\"s\"]\nmax_body_bytes = \"1MiB\"\n\
          tls_cert = \"c\"\ntls_key = \"k\"\n\
-         [listener.y]\naddress = \"udp://127.0.0.1:3\"\nprotocol = \"syslog\"\n[token.t]\nsha256 = \"{hash}\"\n[stream.s]\nformat = \"json\"\nmax_age = \"2days\"\n[placement]\nshards = 2\npin = [0]\n"
+         [listener.y]\naddress = \"udp://127.0.0.1:3\"\nprotocol = \"syslog\"\n\
+         [listener.r]\naddress = \"tcp://127.0.0.1:4\"\nprotocol = \"relp\"\n[token.t]\nsha256 = \"{hash}\"\n[stream.s]\nformat = \"json\"\nmax_age = \"2days\"\n[placement]\nshards = 2\npin = [0]\n"
     );
     let list = |text: &str| read_text(text, "t.toml", &Overrides::default(), |_| None, None).unwrap();
     let (options, in_force) = list(&text);
@@ -343,6 +360,7 @@ fn what_is_in_force_is_every_key_and_loads_to_the_same() {
         ("listener.l.", "listener.NAME."),
         ("listener.h.", "listener.NAME."),
         ("listener.y.", "listener.NAME."),
+        ("listener.r.", "listener.NAME."),
         ("stream.s.", "stream.NAME."),
         ("token.t.", "token.NAME."),
     ];

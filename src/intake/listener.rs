@@ -75,6 +75,8 @@ pub struct TlsSettings {
     pub client_crl: Option<PathBuf>,
     /// And one of these subjects; empty: any.
     pub client_subjects: Vec<String>,
+    /// Or it is one of those with these SHA-256 fingerprints, then also without an authority.
+    pub client_fingerprints: Vec<[u8; 32]>,
     /// Not older than TLS 1.3.
     pub only_13: bool,
 }

@@ -27,10 +27,12 @@ pub enum Refused {
     NoRoom,
     /// It speaks another protocol, and would wait for an answer in vain.
     Unexpected,
+    /// `answer_timeout`.
+    AnswerTimeout,
 }
 
 /// All of them, in the order of their discriminants.
-pub const REFUSED: [(Refused, &str); 10] = [
+pub const REFUSED: [(Refused, &str); 11] = [
     (Refused::MaxConnections, "max_connections"),
     (Refused::PerAddress, "max_connections_per_address"),
     (Refused::Descriptors, "descriptors"),
@@ -41,6 +43,7 @@ pub const REFUSED: [(Refused, &str); 10] = [
     (Refused::Transport, "transport"),
     (Refused::NoRoom, "no_room"),
     (Refused::Unexpected, "unexpected"),
+    (Refused::AnswerTimeout, "answer_timeout"),
 ];
 
 /// What clients send by mistake: the beginning of another protocol than their listener's.

@@ -45,6 +45,7 @@ fn tls_options(settings: &TlsSettings, alpn: Alpn) -> TlsOptions {
         client_ca: settings.client_ca.clone(),
         client_crl: settings.client_crl.clone(),
         client_subjects: settings.client_subjects.clone(),
+        client_fingerprints: settings.client_fingerprints.clone(),
         alpn: alpn.iter().map(|name| name.to_vec()).collect(),
         min_version: if settings.only_13 { MinVersion::Tls13 } else { MinVersion::Tls12 },
     }

@@ -3,6 +3,7 @@
 use super::error::StartError;
 use crate::host::address::Address;
 use crate::host::peer::{ListenerId, Peer};
+use crate::host::sys;
 use crate::intake::listener::{ListenerOptions, SocketAccess};
 use crate::intake::net::listen::{self, SocketFile};
 use crate::intake::net::{Kind, Socket, stdin};
@@ -10,6 +11,7 @@ use crate::intake::spread::Handed;
 use crate::server::service::{Inherited, Manager, kept_name, take_for};
 use socket2::Type;
 use std::io;
+use std::os::fd::AsFd;
 
 /// The sockets of one listener.
 pub struct Source {
@@ -92,12 +94,13 @@ impl Source {
             }
             Address::UnixDatagram(path) => {
                 let fd = listen::bind_unix(path, Kind::Datagram, access(socket))?;
-                source.single = vec![Socket { fd, kind: Kind::Datagram }];
+                source.single = vec![Socket { fd, kind: Kind::Datagram, lost_before: 0 }];
                 source.file = Some(SocketFile::at(path)?);
             }
             Address::Udp(udp) => {
                 let (sockets, real) = listen::bind_udp(*udp, reactors, queue)?;
-                source.single = sockets.into_iter().map(|fd| Socket { fd, kind: Kind::Udp }).collect();
+                let of_udp = |fd| Socket { fd, kind: Kind::Udp, lost_before: 0 };
+                source.single = sockets.into_iter().map(of_udp).collect();
                 source.address = Address::Udp(real);
             }
             Address::Stdin => source.single = vec![stdin::source(io::stdin())?],
@@ -124,7 +127,10 @@ impl Source {
                 if let (true, Some(real)) = (is_udp, socket.local_addr()?.as_socket()) {
                     source.address = Address::Udp(real);
                 }
-                source.single.push(Socket { fd: socket, kind: if is_udp { Kind::Udp } else { Kind::Datagram } });
+                let kind = if is_udp { Kind::Udp } else { Kind::Datagram };
+                // Those were another server's, or another listener's, to count.
+                let lost_before = sys::queue(socket.as_fd()).map_or(0, |queue| queue.dropped);
+                source.single.push(Socket { fd: socket, kind, lost_before });
                 continue;
             }
             if !socket.is_listener()? {

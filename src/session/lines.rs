@@ -187,6 +187,13 @@ impl Lines {
         }
     }
 
+    /// How many bytes at the beginning of the record are known, of which `held` are in the tail and `more` lie behind them: as many as are
+    /// there, but of one that is too long only those that are kept. It does not matter how it was cut up on its way.
+    #[must_use]
+    pub fn known(&self, held: usize, more: usize) -> usize {
+        if self.overlong > 0 || held + more > self.max() { self.max() - MARKER_ROOM } else { held + more }
+    }
+
     /// What ends the record that is about to begin.
     pub fn begin(&mut self, ends: Ends) {
         self.ends = ends;

@@ -13,6 +13,8 @@ pub struct Patience {
     pub head: Duration,
     /// For more of a body that was announced.
     pub body: Duration,
+    /// How long it waits for us: it is closed when for so long nothing has been answered of what it is owed.
+    pub answer: Duration,
 }
 
 /// A number that changes when there is news. The thread that changes it wakes the reactors.

@@ -53,7 +53,7 @@ impl Running {
         let faults = Arc::clone(&disk.faults);
         let channel = (notices.clone(), receiver);
         let server: Server = server::start_on(&options, channel, Arc::new(disk), Arc::new(SystemClock::new()))?;
-        let address = |a: &String| a.trim_start_matches("tcp://").parse().unwrap();
+        let address = |a: &String| a.rsplit("://").next().unwrap().parse().unwrap();
         let addresses = server.started.listeners.iter().map(|(name, a)| (name.clone(), address(a))).collect();
         let admin = server.started.admin.as_ref().map(|a| a.parse().unwrap());
         let metrics = server.metrics();

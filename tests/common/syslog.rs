@@ -1,10 +1,13 @@
 //! Syslog: recorders between clients and a server, the settings in `docs/syslog.md`, and rsyslog and syslog-ng wherever they are.
 
-use super::programs::find;
-use super::{Server, await_that, lines_of};
+use super::programs::{Daemon, find};
+use super::{PATIENCE, Server, await_that, lines_of};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use sha2::{Digest, Sha256};
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -118,6 +121,22 @@ pub fn record_datagrams(at: &Path, to: &Path) -> Heard {
     heard
 }
 
+/// A recorder on UDP, and its port. It sends everything on from one socket, so it stays in order.
+pub fn record_udp(to: SocketAddr) -> (u16, Heard) {
+    let (socket, heard) = (UdpSocket::bind("127.0.0.1:0").unwrap(), Heard::default());
+    let (port, clone) = (socket.local_addr().unwrap().port(), heard.clone());
+    std::thread::spawn(move || {
+        let mut space = vec![0; 1 << 16];
+        while let Ok(n) = socket.recv(&mut space) {
+            clone.0.lock().unwrap().push(space[..n].to_vec());
+            if socket.send_to(&space[..n], to).is_err() {
+                break;
+            }
+        }
+    });
+    (port, heard)
+}
+
 /// Awaits so many lines on disk.
 pub fn await_lines(server: &Server, number: usize) {
     await_that(&format!("{number} lines on disk"), || {
@@ -163,6 +182,12 @@ pub fn certificates(dir: &Path) {
     std::fs::write(dir.join("ca.pem"), authority.pem()).unwrap();
     std::fs::write(dir.join("server.pem"), params.signed_by(&key, &authority).unwrap().pem()).unwrap();
     std::fs::write(dir.join("server.key"), key.serialize_pem()).unwrap();
+}
+
+/// The SHA-256 fingerprint of a certificate in PEM, as it is configured.
+pub fn fingerprint(pem: &str) -> String {
+    let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+    Sha256::digest(&certificate).iter().fold("SHA256".to_string(), |text, byte| format!("{text}:{byte:02X}"))
 }
 
 /// Another program that is running; killed when dropped.
@@ -216,4 +241,76 @@ pub fn syslog_ng(config: &Path, work: &Path) -> Option<Command> {
         command.arg("--module-path").arg(modules);
     }
     Some(command)
+}
+
+/// A request whose answer is awaited.
+pub fn get(address: SocketAddr, path: &str) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = format!("GET {path} HTTP/1.0\r\nHost: x\r\nUser-Agent: \"é\\\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert!(answer.starts_with(b"HTTP/1."), "{}", answer.escape_ascii());
+}
+
+/// nginx with these settings of logs.
+pub fn nginx(program: &Path, dir: &Path, settings: &str) -> Daemon {
+    let place = dir.to_str().unwrap();
+    Daemon::start(|port| {
+        let kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+        let temporary: String = kinds.iter().map(|kind| format!("{kind}_temp_path {place}/{kind};\n")).collect();
+        let text = format!(
+            "daemon off;\nmaster_process off;\npid {place}/nginx.pid;\nevents {{}}\nhttp {{\n{temporary}{settings}\
+             server {{ listen 127.0.0.1:{port}; root {place}; location /well {{ return 200 \"x\"; }} }} }}\n"
+        );
+        std::fs::write(dir.join("nginx.conf"), text).unwrap();
+        let mut command = Command::new(program);
+        command.args(["-p", place, "-e", "stderr", "-c", &format!("{place}/nginx.conf")]);
+        command
+    })
+}
+
+/// What nginx says of 50 requests, ten of them for what is missing.
+pub fn nginx_logs(nginx: &Daemon, heard: &Heard) -> Vec<Vec<u8>> {
+    for i in 0..50 {
+        // A file that is missing is an error besides.
+        let (place, length) = if i % 5 == 0 { ("missing", i) } else { ("well", i * 120) };
+        get(nginx.address, &format!("/{place}/{i}?\"\\{}", "x".repeat(length)));
+        await_that("its datagrams", || heard.all().len() == i + 1 + i / 5 + 1);
+    }
+    let sent = heard.datagrams();
+    let of = |pri: &str, what: &str| {
+        sent.iter().filter(|m| m.starts_with(pri.as_bytes()) && m.escape_ascii().to_string().contains(what)).count()
+    };
+    assert_eq!((of("<190>", " nginx: 127.0.0.1 - - "), of("<27>", " nginx: 2")), (50, 10), "{sent:?}");
+    sent
+}
+
+/// haproxy with these settings and a frontend that answers by itself.
+pub fn haproxy(program: &Path, dir: &Path, settings: &str) -> Daemon {
+    Daemon::start(|port| {
+        // The connection that tries whether it is there is no request.
+        let frontend = "option dontlognull\n    http-request return status 200 content-type text/plain string x";
+        let timeouts = "timeout client 30s\n    timeout http-request 30s";
+        let text = format!("{settings}    {timeouts}\nfrontend web\n    bind 127.0.0.1:{port}\n    {frontend}\n");
+        let path = dir.join("haproxy.cfg");
+        std::fs::write(&path, text).unwrap();
+        let mut command = Command::new(program);
+        command.args(["-db", "-q", "-f", path.to_str().unwrap()]).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    })
+}
+
+/// What haproxy says of 50 requests.
+pub fn haproxy_logs(haproxy: &Daemon, heard: &Heard) -> Vec<Vec<u8>> {
+    for i in 0..50 {
+        get(haproxy.address, &format!("/number-{i}/{}", "x".repeat(i * 100)));
+        let wanted = format!("/number-{i}/");
+        let is_it = |message: &Vec<u8>| message.escape_ascii().to_string().contains(&wanted);
+        await_that("its datagram", || heard.all().iter().any(is_it));
+    }
+    let sent = heard.datagrams();
+    assert!(sent.len() >= 50 && sent[0].starts_with(b"<13") && sent[0][5..].starts_with(b"1 "), "{sent:?}");
+    sent
 }

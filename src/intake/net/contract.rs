@@ -9,6 +9,7 @@
 pub use crate::host::peer::{ListenerId, Peer};
 pub use crate::pipeline::chunk::ConnId;
 
+use crate::host::sys::Queue;
 use crate::pipeline::chunk::Chunk;
 use crate::pipeline::commit::{CommitWrite, Committed};
 use std::io;
@@ -40,6 +41,8 @@ pub struct Socket {
     pub fd: socket2::Socket,
     /// What it carries.
     pub kind: Kind,
+    /// Datagrams that the kernel had dropped from its queue before it was this listener's; 0 where it was bound for it.
+    pub lost_before: u32,
 }
 
 /// Memory lent to the engine: a part of the free end of a chunk. Nobody else touches the chunk until it is back.
@@ -180,9 +183,9 @@ pub trait Engine {
     /// Receives what waits of a datagram socket, as far as there is room, and adds it to `batch`; never waits. The bytes of the outcome
     /// are those of all of them, and `more` says that others may wait.
     fn recv_batch(&mut self, conn: ConnId, space: &mut [u8], batch: &mut Vec<Datagram>) -> Outcome;
-    /// How many datagrams the kernel has dropped so far because the queue of this socket was full.
-    fn dropped(&mut self, _conn: ConnId) -> u32 {
-        0
+    /// The queue of a UDP socket; `None`: it is another one, or the kernel does not say.
+    fn queue(&mut self, _conn: ConnId) -> Option<Queue> {
+        None
     }
     /// Sends all of `buffer`; one send at a time per connection. `None`: an event will bring the buffer back.
     fn send(&mut self, conn: ConnId, buffer: Vec<u8>) -> Option<Sent>;

@@ -5,6 +5,7 @@
 
 use super::contract::{ConnId, Datagram, Engine, Event, Lease, ListenerId, Outcome, Received, Sent, Socket};
 use super::socket::{self, Accept};
+use crate::host::sys::Queue;
 use crate::pipeline::commit::CommitWrite;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token, Waker};
@@ -225,8 +226,8 @@ impl Engine for EpollEngine {
         }
     }
 
-    fn dropped(&mut self, id: ConnId) -> u32 {
-        self.live(id).and_then(|c| c.socket.as_ref()).map_or(0, socket::dropped)
+    fn queue(&mut self, id: ConnId) -> Option<Queue> {
+        self.live(id).and_then(|c| c.socket.as_ref()).and_then(socket::queue)
     }
 
     fn send(&mut self, conn: ConnId, buffer: Vec<u8>) -> Option<Sent> {

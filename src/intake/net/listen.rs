@@ -106,8 +106,10 @@ pub fn bind_udp(address: SocketAddr, sockets: usize, queue: usize) -> io::Result
     if sockets <= 1 || address.ip().is_multicast() {
         return Ok((vec![first], address));
     }
-    drop(first);
-    let made = (0..sockets).map(|_| make(address, true)).collect::<io::Result<_>>()?;
+    // The first keeps what has come already: only from now on others may share its address.
+    first.set_reuse_port(true)?;
+    let others = (1..sockets).map(|_| make(address, true));
+    let made = std::iter::once(Ok(first)).chain(others).collect::<io::Result<_>>()?;
     Ok((made, address))
 }
 

@@ -27,7 +27,11 @@ pub fn accept(socket: &socket2::Socket, listener: ListenerId, events: &mut Vec<E
         Ok((fd, address)) => {
             if fd.set_nonblocking(true).is_ok() {
                 let peer = address.as_socket().map_or(Peer::Local, Peer::Ip);
-                events.push(Event::Accepted { listener, socket: Socket { fd, kind: Kind::Stream }, peer });
+                events.push(Event::Accepted {
+                    listener,
+                    socket: Socket { fd, kind: Kind::Stream, lost_before: 0 },
+                    peer,
+                });
             }
             Accept::Again
         }
@@ -118,9 +122,9 @@ pub fn receive_batch(socket: &Socket, space: &mut [u8], batch: &mut Vec<Datagram
     })
 }
 
-/// How many datagrams the kernel has dropped so far because the queue of this socket was full. Senders of Unix datagrams wait instead.
-pub fn dropped(socket: &Socket) -> u32 {
-    if socket.kind == Kind::Udp { sys::dropped(socket.fd.as_fd()).unwrap_or(0) } else { 0 }
+/// The queue of a UDP socket. From that of another the kernel drops nothing: senders of Unix datagrams wait.
+pub fn queue(socket: &Socket) -> Option<sys::Queue> {
+    (socket.kind == Kind::Udp).then(|| sys::queue(socket.fd.as_fd()).ok()).flatten()
 }
 
 fn sender(address: &SockaddrStorage) -> Option<SocketAddr> {

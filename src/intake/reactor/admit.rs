@@ -53,7 +53,7 @@ impl<E: Engine> Reactor<E> {
         if (run.options.profile().answers || run.tls.is_some()) && peer.ip().is_some() {
             let _ = socket.fd.set_tcp_nodelay(true); // answers are small and awaited; without it they only come later
         }
-        let kind = socket.kind;
+        let (kind, lost_before) = (socket.kind, socket.lost_before);
         let owner = Owner { listener, client: counted };
         let session = run.options.protocol.session(&peer, owner);
         let stage = self.stage_for(listener);
@@ -64,8 +64,7 @@ impl<E: Engine> Reactor<E> {
         let mut conn = Conn::new(kind, peer, owner, session, stage);
         conn.times.last_input = self.now;
         conn.times.retires = self.retirement(listener, id);
-        // Those before were another server's, or another listener's.
-        conn.dropped_by_kernel = self.engine.dropped(id);
+        conn.dropped_by_kernel = lost_before;
         if conn.stage.is_opening() {
             conn.times.line_since = self.now; // a handshake that never ends has its deadline too
         }
@@ -153,7 +152,7 @@ impl<E: Engine> Reactor<E> {
             self.told.closed(self.now, (conn.listener, name), &conn.peer, why);
         }
         let conns = &mut self.conns;
-        for deadlines in [&mut self.timers.idle, &mut self.timers.line] {
+        for deadlines in [&mut self.timers.idle, &mut self.timers.line, &mut self.timers.answers] {
             deadlines.compact(conns.len(), |id| conns.get(id).is_some());
         }
         self.engine.close(id);

@@ -51,12 +51,11 @@ impl<E: Engine> Reactor<E> {
         }
     }
 
-    /// Reads a datagram socket that a listener gives up to its end, and closes it. Another listener may have it by now.
+    /// Reads what waits in a datagram socket that a listener gives up, and closes it. Another listener may have it by now.
     fn leave_datagrams(&mut self, listener: ListenerId) {
         for id in self.conns.ids() {
-            let Some(conn) = self.conns.get(id) else { continue };
-            if conn.listener == listener && conn.kind.is_datagram() {
-                conn.leaving = true;
+            if self.conns.get(id).is_some_and(|conn| conn.listener == listener) {
+                self.leave(id);
                 self.pending(id);
             }
         }

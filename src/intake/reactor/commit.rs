@@ -88,7 +88,7 @@ impl<E: Engine> Reactor<E> {
         let Waiter { ticket, lines, received_ns } = waiter;
         let (id, lines) = (ticket.conn, u64::from(lines));
         let Some(conn) = self.conns.get(id) else { return };
-        conn.unacked -= lines;
+        conn.came_back(lines, self.now);
         if is_durable {
             conn.session.reached(ticket.frame, AckLevel::Durable, lines);
             self.answers.mark(conn, id);

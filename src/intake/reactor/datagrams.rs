@@ -3,24 +3,38 @@
 use super::parts::lanes::Rest;
 use super::serve::Served;
 use super::state::Reactor;
-use crate::intake::net::{Datagram, Engine, LeaseMark, Outcome};
+use crate::intake::net::{Datagram, Engine, Kind, LeaseMark, Outcome};
 use crate::metrics::accounting::Reason;
 use crate::pipeline::chunk::{Chunk, ConnId};
 use crate::session::{Input, Sink, Step};
 
-/// A queue that is never empty is looked at again after this time.
+/// A queue that does not get empty is looked at after this time.
 const LOOK_AGAIN_NS: u64 = 1_000_000_000;
+
+/// The least memory that the kernel takes for a datagram: its own two structures beside the bytes (`SKB_TRUESIZE`, Linux 6.1: 576).
+const LEAST_HELD: usize = 512;
+/// Datagrams that may wait in a Unix socket: some more than `net.unix.max_dgram_qlen` is anywhere.
+const UNIX_QUEUE: usize = 4096;
 
 impl<E: Engine> Reactor<E> {
     /// Receives datagrams, as many at once as there is room for, and lets the session have them one by one.
     pub(super) fn serve_datagrams(&mut self, id: ConnId, listener: usize) -> Served {
+        if self.conns.get(id).is_some_and(|conn| conn.leaving == Some(0)) {
+            // What came since belongs to nobody. Whoever does not pause would keep the socket for ever.
+            return self.without_input(id, &Outcome::Empty).unwrap_or(Served::Done(0));
+        }
         if self.has_space(listener, None).is_none() {
             return Served::NoChunk;
         }
         let Some(mut scratch) = self.between.scratch.take() else { return Served::NoChunk };
         self.between.batch.clear();
         let outcome = self.engine.recv_batch(id, scratch.free(), &mut self.between.batch);
-        self.count_lost(id, !matches!(outcome, Outcome::Bytes { more: true, .. }));
+        if !matches!(outcome, Outcome::Bytes { more: true, .. }) {
+            self.count_lost(id); // asked for each batch it would cost most when there is most to do
+        }
+        if let Some(left) = self.conns.get(id).and_then(|conn| conn.leaving.as_mut()) {
+            *left = left.saturating_sub(self.between.batch.len());
+        }
         let Outcome::Bytes { len, more } = outcome else {
             self.put_back(scratch, LeaseMark::Scratch);
             return self.without_input(id, &outcome).unwrap_or(Served::Done(0));
@@ -29,19 +43,48 @@ impl<E: Engine> Reactor<E> {
         self.take_batch(id, scratch, len, more)
     }
 
-    /// Counts what the kernel has dropped of this socket's queue since the last look: where the queue is empty now, and else now and then.
-    /// Asked for each batch it would cost most when there is most to do.
-    fn count_lost(&mut self, id: ConnId, is_drained: bool) {
-        let now = self.now;
-        let Some(conn) = self.conns.get(id) else { return };
-        if !is_drained && now - conn.looked_for_drops < LOOK_AGAIN_NS {
+    /// A datagram socket is given up: only what waits in it now is read yet.
+    pub(super) fn leave(&mut self, id: ConnId) {
+        let Some(kind) = self.conns.get(id).filter(|conn| conn.leaving.is_none()).map(|conn| conn.kind) else { return };
+        if !kind.is_datagram() {
             return;
         }
-        conn.looked_for_drops = now;
-        let dropped = self.engine.dropped(id);
-        let Some(conn) = self.conns.get(id) else { return };
-        let lost = dropped.wrapping_sub(std::mem::replace(&mut conn.dropped_by_kernel, dropped));
+        self.count_lost(id);
+        let most = self.engine.queue(id).map_or(UNIX_QUEUE, |queue| queue.held as usize / LEAST_HELD + 1);
+        if let Some(conn) = self.conns.get(id) {
+            conn.leaving = Some(most);
+        }
+    }
+
+    /// Counts what the kernel has dropped of a socket's queue since the last look.
+    fn count_lost(&mut self, id: ConnId) {
+        // One that is given up may be another listener's.
+        if self.conns.get(id).is_none_or(|conn| conn.leaving.is_some()) {
+            return;
+        }
+        let (Some(queue), Some(conn)) = (self.engine.queue(id), self.conns.get(id)) else { return };
+        let lost = queue.dropped.wrapping_sub(std::mem::replace(&mut conn.dropped_by_kernel, queue.dropped));
         self.stats().lost_datagrams.add(u64::from(lost));
+    }
+
+    /// Something waits in a socket: it is looked at in a while, whether or not somebody has found its queue empty until then.
+    pub(super) fn will_look_for_drops(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(id) else { return };
+        if conn.kind == Kind::Udp && !std::mem::replace(&mut conn.looks_for_drops, true) {
+            self.timers.drops.push(self.now + LOOK_AGAIN_NS, id);
+        }
+    }
+
+    /// Looks at the sockets that are due.
+    pub(super) fn look_for_drops(&mut self) {
+        while let Some((_, id)) = self.timers.drops.pop_due(self.now) {
+            self.count_lost(id);
+            let Some(conn) = self.conns.get(id) else { continue };
+            conn.looks_for_drops = false;
+            if conn.queued {
+                self.will_look_for_drops(id);
+            }
+        }
     }
 
     /// Lets the session have the datagrams of the batch.

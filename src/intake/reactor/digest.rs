@@ -66,7 +66,7 @@ impl<E: Engine> Reactor<E> {
             Outcome::Bytes { .. } => None,
             Outcome::Empty => {
                 // Nothing more was sent so far: with the orderly end, this is the end of the input, between frames.
-                let (leaving, listener) = (conn.leaving, conn.listener);
+                let (leaving, listener) = (conn.leaving.is_some(), conn.listener);
                 let is_ending = leaving || self.is_ending(listener);
                 let conn = self.conns.get(id)?;
                 let is_opening = conn.stage.is_opening() && !conn.stage.is_clean_end();
@@ -332,7 +332,7 @@ impl<E: Engine> Reactor<E> {
         if state.has_output || state.is_over || conn.stage.wants_to_send() {
             self.answers.mark(conn, id);
         }
-        let (listener, leaving) = (conn.listener, conn.leaving);
+        let (listener, leaving) = (conn.listener, conn.leaving.is_some());
         let said_goodbye = conn.stage.has_ended() && state.turn == Turn::Receive;
         let goes_on = state.turn == Turn::GoOn || (state.turn == Turn::Receive && conn.stage.pending());
         if step == Step::Close {
@@ -403,6 +403,14 @@ impl<E: Engine> Reactor<E> {
                     self.answers.await_writing(self.lanes.all[lane].number, ticket, lines);
                 }
                 conn.unacked += if ticket.is_some() { lines } else { 0 };
+            }
+            if conn.unacked > 0 && conn.times.owed_since == 0 {
+                conn.times.owed_since = self.now;
+                let timeout = options.profile().patience.answer.as_nanos() as u64;
+                if timeout > 0 && conn.times.answer_timer == 0 {
+                    conn.times.answer_timer = self.now + timeout;
+                    self.timers.answers.push(self.now + timeout, id);
+                }
             }
             if told {
                 self.answers.mark(conn, id);

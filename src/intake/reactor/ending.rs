@@ -114,8 +114,31 @@ impl<E: Engine> Reactor<E> {
                 self.break_off(id, Reason::LineTimeout, Some(Refused::LineTimeout));
             }
         }
+        self.close_unanswered();
+        self.look_for_drops();
         while let Some(listener) = self.timers.next_accept(now) {
             self.engine.retry_accept(listener);
+        }
+    }
+
+    /// Closes connections to which nothing was answered for too long. The client knows what to do then, and does not wait for ever.
+    fn close_unanswered(&mut self) {
+        while let Some((at, id)) = self.timers.answers.pop_due(self.now) {
+            let Some(conn) = self.conns.get(id).filter(|conn| conn.times.answer_timer == at) else { continue };
+            conn.times.answer_timer = 0;
+            let timeout = self.listeners[usize::from(conn.listener)].options.profile().patience.answer;
+            if conn.times.owed_since == 0 || timeout.is_zero() || !conn.state().owes {
+                conn.times.owed_since = 0;
+                continue;
+            }
+            let due = conn.times.owed_since + timeout.as_nanos() as u64;
+            if due > self.now {
+                conn.times.answer_timer = due;
+                self.timers.answers.push(due, id);
+            } else {
+                self.finish_input(id, End::Broken(Reason::Reset));
+                self.close(id, Some(Refused::AnswerTimeout));
+            }
         }
     }
 

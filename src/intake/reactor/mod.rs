@@ -204,6 +204,7 @@ impl<E: Engine> Reactor<E> {
         if !conn.queued && !conn.ended {
             conn.queued = true;
             self.queue.ready.push(conn.listener, id, self.now);
+            self.will_look_for_drops(id);
         }
     }
 
@@ -213,7 +214,7 @@ impl<E: Engine> Reactor<E> {
             for run in chunk.unlogged_runs() {
                 let Some(Ticket { conn: id, frame }) = run.ticket else { continue };
                 let Some(conn) = self.conns.get(id) else { continue };
-                conn.unacked -= u64::from(run.lines);
+                conn.came_back(u64::from(run.lines), self.now);
                 if self.commit.is_some() {
                     conn.direct -= u64::from(run.lines);
                 }
@@ -244,6 +245,7 @@ impl<E: Engine> Reactor<E> {
         let written = self.port().written.load(Ordering::Acquire);
         while let Some((Ticket { conn: id, frame }, records)) = self.answers.next_written(written) {
             if let Some(conn) = self.conns.get(id) {
+                conn.times.owed_since = self.now;
                 conn.session.reached(frame, AckLevel::Written, records);
                 self.answers.mark(conn, id);
             }
@@ -347,6 +349,7 @@ impl<E: Engine> Reactor<E> {
 
     /// Looks at a connection that must end. If its input is empty, it is over.
     fn end_soon(&mut self, id: ConnId) {
+        self.leave(id);
         self.pending(id);
         self.close_if_done(id); // whoever does not read is not waited for
     }

@@ -97,7 +97,7 @@ pub enum StageError {
     #[error("the client does not speak TLS, which this listener requires")]
     NotTls,
     /// The certificate of the client is from the right CA, but its subject is not allowed.
-    #[error("the subject of the client's certificate is not among those allowed")]
+    #[error("neither the subject nor the fingerprint of the client's certificate is among those allowed")]
     SubjectRefused,
     /// A handshake message larger than a record.
     #[error("TLS: a handshake message of more than {0} bytes")]

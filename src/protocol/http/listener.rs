@@ -102,6 +102,7 @@ fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, 
         line: Duration::from_secs(30),
         head: about.header_timeout,
         body: section.time("body_timeout", keys.body_timeout, "30s", "100ms", "1h"),
+        ..Patience::default()
     };
     let queue = section.time("queue_timeout", keys.queue_timeout, "1s", "0s", "1h");
     let age = section.time("max_connection_age", keys.max_connection_age, "0s", "0s", "365days");

@@ -22,7 +22,7 @@ use crate::settings::units::Time;
 use std::sync::Arc;
 
 section!(/// The keys of a RELP listener.
-    Keys { escape: EscapeWord, route: RouteTable, streams: Vec<String>, too_long: TooLong, line_timeout: Time });
+    Keys { escape: EscapeWord, route: RouteTable, streams: Vec<String>, too_long: TooLong, line_timeout: Time, answer_timeout: Time });
 
 /// See the module documentation.
 pub static ENTRY: Entry = Entry {
@@ -70,7 +70,9 @@ fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, 
         ack: about.ack.unwrap_or(AckLevel::Durable),
     };
     let line = section.time("line_timeout", keys.line_timeout, "30s", "0s", "1day");
-    let patience = Patience { line, head: about.header_timeout, ..Patience::default() };
+    // Before librelp gives up by itself, after 90 s (omrelp's `timeout`).
+    let answer = section.time("answer_timeout", keys.answer_timeout, "60s", "0s", "1day");
+    let patience = Patience { line, head: about.header_timeout, answer, ..Patience::default() };
     Ok(Arc::new(RelpProtocol::new(options, patience)))
 }
 

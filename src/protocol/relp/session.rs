@@ -206,7 +206,7 @@ impl Relp {
             let frame = self.owed.open(if is_early { AckLevel::Received } else { self.options.ack });
             self.frame = frame;
         }
-        self.writing.direct(last, self.frame, window);
+        self.writing.direct(&self.lines, (last, 0), self.frame, window);
         let before = window.sink.lines();
         let step = self.lines.complete(last, &self.writing, window);
         match step {

@@ -220,7 +220,7 @@ impl Framing {
             self.at = At::Counted(left - bytes.len());
             return Ok(bytes.len());
         }
-        writer.direct(&bytes[..left], Frame::default(), window);
+        writer.direct(&self.lines, (&bytes[..left], 0), Frame::default(), window);
         pass(self.lines.complete(&bytes[..left], writer, window))?;
         (self.at, self.behind_count) = (At::Beginning, true);
         Ok(left)
@@ -238,7 +238,7 @@ impl Framing {
             pass(self.lines.gather(bytes, window))?;
             return Ok(bytes.len());
         };
-        writer.direct(&bytes[..end], Frame::default(), window);
+        writer.direct(&self.lines, (&bytes[..end], 0), Frame::default(), window);
         pass(self.lines.complete(&bytes[..end], writer, window))?;
         self.at = At::Beginning;
         Ok(end + 1)
@@ -272,7 +272,7 @@ impl Framing {
             return Step::Continue;
         }
         self.lines.begin(Ends::Terminator);
-        writer.direct(&bytes[..len], Frame::default(), window);
+        writer.direct(&self.lines, (&bytes[..len], cut), Frame::default(), window);
         self.lines.take_record(&bytes[..len], cut as u64, writer, window)
     }
 
@@ -291,7 +291,7 @@ impl Framing {
             }
         };
         let end = if is_half && end == End::Clean { End::Broken(Reason::Unterminated) } else { end };
-        writer.direct(b"", Frame::default(), window);
+        writer.direct(&self.lines, (b"", 0), Frame::default(), window);
         self.lines.finish(end, writer, window);
         self.at = At::Beginning;
     }

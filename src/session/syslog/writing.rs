@@ -4,6 +4,7 @@ use super::message::{self, Message};
 use super::route::{LOOKED_AT, Rules};
 use super::structured;
 use crate::host::peer::Peer;
+use crate::session::lines::Lines;
 use crate::session::routes::{Route, Routes};
 use crate::session::write::json::{self, Attr, Value};
 use crate::session::write::{Escape, Form, Format, Record, Writer, longest_record};
@@ -85,15 +86,17 @@ impl Writing {
         writing
     }
 
-    /// Finds the stream of the message that ends with this piece, and what was gathered before it. From here on records belong to it, and
-    /// to this frame.
-    pub fn direct(&self, piece: &[u8], frame: Frame, window: &mut Window<'_>) {
+    /// Finds the stream of the message that ends with this piece, `cut` more bytes of which are gone, and with what was gathered before it.
+    /// From here on records belong to it, and to this frame.
+    pub fn direct(&self, lines: &Lines, (piece, cut): (&[u8], usize), frame: Frame, window: &mut Window<'_>) {
         if self.rules.is_empty() {
             return window.sink.to(None, frame);
         }
         let mut beginning = [0; LOOKED_AT];
-        let held = window.tail.copy_beginning(&mut beginning);
-        let n = piece.len().min(LOOKED_AT - held);
+        // Behind the kept beginning of a message that is too long, a piece of its end would stand.
+        let known = lines.known(window.tail.len(), piece.len() + cut).min(LOOKED_AT);
+        let held = window.tail.copy_beginning(&mut beginning[..known]);
+        let n = piece.len().min(known - held);
         beginning[held..held + n].copy_from_slice(&piece[..n]);
         let route = self.rules.find(&beginning[..held + n]);
         self.format.set(route.map_or(self.own, |route| route.format));

@@ -114,6 +114,10 @@ pub struct View {
     pub drops: f64,
     /// Lines dropped in all, by reason, only those that happened.
     pub dropped: Vec<(String, f64)>,
+    /// Datagrams that the kernel dropped before they were received, in all.
+    pub lost: f64,
+    /// The same, a second.
+    pub losses: f64,
     /// Connections refused in all, by reason, only those that happened.
     pub refused: Vec<(String, f64)>,
     /// Failed syncs and appends, in all.
@@ -158,6 +162,8 @@ impl View {
             pauses: w.rate("logweir_backpressure_events_total", &[]),
             drops: w.rate("logweir_dropped_lines_total", &[]),
             dropped: reasons("logweir_dropped_lines_total"),
+            lost: now.sum("logweir_lost_datagrams_total", &[]),
+            losses: w.rate("logweir_lost_datagrams_total", &[]),
             refused: reasons("logweir_connections_refused_total"),
             failures: now.sum("logweir_sync_failures_total", &[]) + now.sum("logweir_write_failures_total", &[]),
             terms: Terms {

@@ -91,6 +91,11 @@ pub fn lines(view: &View, columns: u16) -> Vec<Line<'static>> {
     }
     let room = usize::from(columns).saturating_sub(name_width);
     lines.push(Line::from(vec![name("  in all"), Span::raw(cut(&reasons(&view.dropped), room))]));
+    if view.lost > 0.0 {
+        // It is in no term of the account: it never was in the server's hands.
+        let text = format!("{} datagrams before reception, {}/s", short(view.lost), short(view.losses));
+        lines.push(Line::from(vec![name("lost"), Span::styled(cut(&text, room), warned(view.losses > 0.0))]));
+    }
     for (i, words) in wrapped(account(view), room, |word| word.width()).into_iter().enumerate() {
         let mut line = Line::from(name(if i == 0 { "received" } else { "" }));
         for (place, word) in words.into_iter().enumerate() {

@@ -45,6 +45,8 @@ pub fn plain(admin: &str, view: &View, why: Option<&str>) -> String {
     out += &latency("sync", view.sync);
     out += &latency("ack", view.ack);
     let _ = writeln!(out, "dropped       {}/s; since the start: {}", short(view.drops), reasons(&view.dropped));
+    let (losses, lost) = (short(view.losses), short(view.lost));
+    let _ = writeln!(out, "lost          {losses}/s; since the start: {lost} datagrams before reception");
     let _ = writeln!(out, "refused       {}", reasons(&view.refused));
     let _ = writeln!(
         out,

@@ -26,7 +26,7 @@ use super::contract::{
 };
 use super::socket;
 use crate::host::mutants::mutant;
-use crate::host::sys::{Done, Op, Ring};
+use crate::host::sys::{Done, Op, Queue, Ring};
 use crate::log::disk::FixedFile;
 use crate::pipeline::commit::{CommitWrite, Committed};
 use conn::{Armed, Conn, Ended, Held};
@@ -132,7 +132,11 @@ impl UringEngine {
             // The peer may be gone already; then there is nobody to serve.
             if let Ok(address) = fd.peer_addr() {
                 let peer = address.as_socket().map_or(Peer::Local, Peer::Ip);
-                out.push(Event::Accepted { listener: listener.id, socket: Socket { fd, kind: Kind::Stream }, peer });
+                out.push(Event::Accepted {
+                    listener: listener.id,
+                    socket: Socket { fd, kind: Kind::Stream, lost_before: 0 },
+                    peer,
+                });
             }
         } else if listener.socket.is_some() && done.result != -libc::ECANCELED {
             let error = io::Error::from_raw_os_error(-done.result);
@@ -472,8 +476,8 @@ impl Engine for UringEngine {
         outcome
     }
 
-    fn dropped(&mut self, id: ConnId) -> u32 {
-        self.live(id).and_then(|c| c.socket.as_ref()).map_or(0, socket::dropped)
+    fn queue(&mut self, id: ConnId) -> Option<Queue> {
+        self.live(id).and_then(|c| c.socket.as_ref()).and_then(socket::queue)
     }
 
     fn send(&mut self, id: ConnId, buffer: Vec<u8>) -> Option<Sent> {

@@ -26,12 +26,16 @@ pub struct Times {
     pub line_since: u64,
     /// Since when it holds room that others could have.
     pub holds_since: u64,
+    /// When an answer was last given or the first of those that are owed now began to be.
+    pub owed_since: u64,
+    /// When its entry among the timers of answers is due; 0: it has none.
+    pub answer_timer: u64,
 }
 
 /// One connection.
 pub struct Conn {
-    /// Ends as soon as nothing of it waits, though its listener stays.
-    pub leaving: bool,
+    /// The datagrams of its socket that are read yet, at most; it ends behind them, or as soon as nothing waits. `None`: it stays.
+    pub leaving: Option<usize>,
     /// Where it came in.
     pub listener: ListenerId,
     /// Stream or datagrams.
@@ -70,8 +74,8 @@ pub struct Conn {
     pub direct: u64,
     /// Datagrams that the kernel had dropped from its queue when that was last looked at.
     pub dropped_by_kernel: u32,
-    /// When that was, in monotonic nanoseconds.
-    pub looked_for_drops: u64,
+    /// It has an entry among the timers for that.
+    pub looks_for_drops: bool,
     /// Its times.
     pub times: Times,
     /// What it received lately.
@@ -82,7 +86,7 @@ impl Conn {
     /// A connection that has received nothing here yet.
     pub fn new(kind: Kind, peer: Peer, owner: Owner, session: Box<dyn Session>, stage: Box<dyn Stage>) -> Conn {
         Conn {
-            leaving: false,
+            leaving: None,
             listener: owner.listener,
             kind,
             peer,
@@ -102,10 +106,16 @@ impl Conn {
             unacked: 0,
             direct: 0,
             dropped_by_kernel: 0,
-            looked_for_drops: 0,
+            looks_for_drops: false,
             times: Times::default(),
             share: Share::default(),
         }
+    }
+
+    /// So many records in chunks have come back.
+    pub fn came_back(&mut self, records: u64, now: u64) {
+        self.unacked -= records;
+        self.times.owed_since = if self.unacked == 0 { 0 } else { now };
     }
 
     /// How its session stands.

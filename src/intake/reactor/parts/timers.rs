@@ -61,6 +61,10 @@ pub struct Timers {
     pub idle: Deadlines,
     /// Connections that owe the rest of what they began.
     pub line: Deadlines,
+    /// Connections that wait for answers.
+    pub answers: Deadlines,
+    /// UDP sockets that are asked what the kernel has dropped.
+    pub drops: Deadlines,
     /// Listeners that could not accept, and when they try again.
     accept_again: Vec<(u64, ListenerId)>,
 }
@@ -86,7 +90,8 @@ impl Timers {
     pub fn first(&mut self, mut is_there: impl FnMut(ConnId) -> bool) -> Option<u64> {
         let accept = self.accept_again.iter().map(|(at, _)| *at).min();
         let (idle, line) = (self.idle.first_there(&mut is_there), self.line.first_there(&mut is_there));
-        [idle, line, accept].into_iter().flatten().min()
+        let (drops, answers) = (self.drops.first_there(&mut is_there), self.answers.first_there(&mut is_there));
+        [idle, line, drops, answers, accept].into_iter().flatten().min()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Makes the configuration of rustls from the files of a listener.
 
+use super::any_signer::AnySigner;
 use super::stage::TlsStage;
 use super::subjects::Subjects;
 use super::{MinVersion, TlsError, TlsOptions, Validity, inspect};
@@ -81,7 +82,10 @@ impl Files {
                 }
                 let clients = clients.build();
                 let clients = clients.map_err(|e| unusable(CA, path, &e))?;
-                builder.with_client_cert_verifier(allowed(clients, &options.client_subjects))
+                builder.with_client_cert_verifier(allowed(clients, options))
+            }
+            _ if !options.client_fingerprints.is_empty() => {
+                builder.with_client_cert_verifier(allowed(Arc::new(AnySigner::new(&provider)), options))
             }
             _ => builder.with_no_client_auth(),
         };
@@ -128,8 +132,12 @@ impl ResolvesServerCert for Always {
     }
 }
 
-fn allowed(clients: Arc<dyn ClientCertVerifier>, subjects: &[String]) -> Arc<dyn ClientCertVerifier> {
-    if subjects.is_empty() { clients } else { Arc::new(Subjects::new(clients, subjects)) }
+fn allowed(clients: Arc<dyn ClientCertVerifier>, options: &TlsOptions) -> Arc<dyn ClientCertVerifier> {
+    let (subjects, fingerprints) = (&options.client_subjects, &options.client_fingerprints);
+    if subjects.is_empty() && fingerprints.is_empty() {
+        return clients;
+    }
+    Arc::new(Subjects::new(clients, subjects, fingerprints))
 }
 
 fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {

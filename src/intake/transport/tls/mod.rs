@@ -3,6 +3,7 @@
 //! 0-RTT is off, because replayed early data would be lines that nobody sent. Session tickets are on. They end with a reload,
 //! so that a client whose certificate is no longer allowed has to show it again.
 
+mod any_signer;
 mod hello;
 mod inspect;
 mod load;
@@ -50,6 +51,9 @@ pub struct TlsOptions {
     pub client_crl: Option<PathBuf>,
     /// Who of those may connect: common name, whole DN (RFC 4514), DNS name or URI of the certificate; empty: everybody.
     pub client_subjects: Vec<String>,
+    /// SHA-256 of the certificates (DER) of those who may connect, beside those subjects; without `client_ca` whoever has signed them.
+    /// Empty: none.
+    pub client_fingerprints: Vec<[u8; 32]>,
     /// Protocols to choose from (RFC 7301), the preferred one first. Clients without ALPN are taken; those with another one
     /// are not, unless this is empty.
     pub alpn: Vec<Vec<u8>>,

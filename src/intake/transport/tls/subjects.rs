@@ -4,22 +4,31 @@ use rustls::client::danger::HandshakeSignatureValid;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, UnixTime};
+use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::sync::Arc;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
-/// Lets `inner` check the certificate and then looks for its subject among those allowed. The handshake itself fails if it
-/// is not there, with the alert `access_denied` (RFC 8446 section 6.2).
+/// Lets `inner` check the certificate and then looks for its subject among those allowed, and for its fingerprint. The handshake itself
+/// fails if neither is there, with the alert `access_denied` (RFC 8446 section 6.2).
 #[derive(Debug)]
 pub(super) struct Subjects {
     inner: Arc<dyn ClientCertVerifier>,
     allowed: HashSet<String>,
+    fingerprints: HashSet<[u8; 32]>,
 }
 
 impl Subjects {
-    pub(super) fn new(inner: Arc<dyn ClientCertVerifier>, allowed: &[String]) -> Subjects {
-        Subjects { inner, allowed: allowed.iter().cloned().collect() }
+    pub(super) fn new(inner: Arc<dyn ClientCertVerifier>, allowed: &[String], fingerprints: &[[u8; 32]]) -> Subjects {
+        let (allowed, fingerprints) = (allowed.iter().cloned().collect(), fingerprints.iter().copied().collect());
+        Subjects { inner, allowed, fingerprints }
+    }
+
+    /// True if it is one of the certificates with these fingerprints.
+    fn is_known(&self, certificate: &CertificateDer<'_>) -> bool {
+        let fingerprint: [u8; 32] = Sha256::digest(certificate).into();
+        self.fingerprints.contains(&fingerprint)
     }
 
     /// True if one of the certificate's names is allowed, letter for letter.
@@ -104,7 +113,7 @@ impl ClientCertVerifier for Subjects {
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.inner.verify_client_cert(end_entity, intermediates, now)?;
         match X509Certificate::from_der(end_entity) {
-            Ok((_, certificate)) if self.is_allowed(&certificate) => Ok(verified),
+            Ok((_, certificate)) if self.is_known(end_entity) || self.is_allowed(&certificate) => Ok(verified),
             Ok(_) => Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)),
             Err(_) => Err(Error::InvalidCertificate(CertificateError::BadEncoding)),
         }

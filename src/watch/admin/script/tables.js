@@ -40,7 +40,8 @@ const account = (now) => {
 const tables = (w) => {
   const now = w.after;
   const reasons = (name, what) => values(now, name, "reason").map((reason) => [what + reason, sum(now, name, { reason }), rate(w, name, { reason })]);
-  const all = [...reasons("logweir_dropped_lines_total", "lines: "), ...reasons("logweir_connections_refused_total", "connections: ")];
+  const lost = ["datagrams: lost before reception", sum(now, "logweir_lost_datagrams_total"), rate(w, "logweir_lost_datagrams_total")];
+  const all = [lost, ...reasons("logweir_dropped_lines_total", "lines: "), ...reasons("logweir_connections_refused_total", "connections: ")];
   fill("reasons", all.filter(([, n]) => n > 0).map(([name, n, r]) => [name, [whole(n), "warn"], short(r)]), "nothing");
   fill("listeners", values(now, "logweir_received_lines_total", "listener").map((listener) => {
     const count = (name) => sum(now, name, { listener });

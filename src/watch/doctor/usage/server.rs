@@ -35,8 +35,16 @@ pub fn rows(window: &Window) -> Vec<Row> {
                 short_bytes(view.bytes)
             ),
             format!("reading stopped {:.1} % of the time, {} times", view.backpressure * 100.0, short(view.pauses)),
-            format!("dropped since the start: {}; unaccounted: {}", all(&view.dropped), view.terms.unaccounted),
-            view.buffer > FULL || view.backpressure > 0.05 || view.drops > 0.0 || view.terms.unaccounted != 0.0,
+            format!(
+                "dropped since the start: {}; lost before reception: {} datagrams; unaccounted: {}",
+                all(&view.dropped),
+                short(view.lost),
+                view.terms.unaccounted
+            ),
+            view.buffer > FULL
+                || view.backpressure > 0.05
+                || view.drops + view.losses > 0.0
+                || view.terms.unaccounted != 0.0,
         ),
         Row::new(
             "logweir writer",

@@ -2,7 +2,7 @@
 
 use crate::common::ledger::{self, Memory, Watch, row, times};
 use crate::common::{Server, await_that, scratch};
-use crate::load::{accounts, config, four, under_load};
+use crate::load::{accounts, config, mixed, under_load};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -35,7 +35,7 @@ fn fragments_never_become_lines_and_descriptors_come_back() {
             text = text.replace(old, new);
         }
         std::fs::write(&path, text).unwrap();
-        let clients = four(900);
+        let clients = mixed(900);
         let mut server = Server::start(&data, &["--config", path.to_str().unwrap()]);
         let watch = Watch::over(server.admin.unwrap(), server.pid());
         let rounds = times("LOGWEIR_FRAGMENTS", 60);
@@ -128,7 +128,7 @@ fn idle_connections_take_little_and_disturb_nobody() {
         let text = config(engine, "auto", "durable", "segment_size = \"16MiB\"\n");
         std::fs::write(&path, text.replace("max_connections = 64", &format!("max_connections = {}", many + 100)))
             .unwrap();
-        let clients = four(900);
+        let clients = mixed(900);
         let mut server = Server::start(&data, &["--config", path.to_str().unwrap()]);
         let cap = ledger::memory_cap(&server.introduction);
         let watch = Watch::over(server.admin.unwrap(), server.pid());

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Datagrams in, one file out: logweir, rsyslog's imudp (tuned) and the bare loop of `bench null-sink --udp`, in turn.
 
-    udp.py BINARY [--runs 5] [--datagrams 1000000] [--rates 100000,200000,0] [--subjects logweir,rsyslog,sink]
+    udp.py BINARY [--runs 5] [--datagrams 1000000] [--rates 100000,200000,0] [--subjects logweir,rsyslog,sink] [--segments]
 
 A rate of 0 is as fast as `bench send` can. For each rate and subject it prints the median (and the least and the greatest) of: datagrams a
 second that were in the file at the end (until it did not grow any more), the share that was lost, and CPU time for each that was kept. Only loopback, a temporary directory, nothing left
@@ -84,7 +84,7 @@ def sink(binary, dir, port):
     return process, lambda: (dir / "null-sink.log").stat().st_size // BYTES
 
 
-def run(binary, subject, rate, datagrams):
+def run(binary, subject, rate, datagrams, more):
     dir, port = pathlib.Path(tempfile.mkdtemp(prefix="logweir-udp.")), free_port(socket.SOCK_DGRAM)
     process = None
     try:
@@ -95,7 +95,7 @@ def run(binary, subject, rate, datagrams):
         before = cpu(process.pid)
         send = ["bench", "send", "--udp", f"127.0.0.1:{port}", "-c", SOCKETS, "-b", BYTES, "-n", datagrams, "--rate", rate]
         begun = time.monotonic()
-        subprocess.run([binary, *map(str, send)], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([binary, *map(str, send), *more], check=True, stdout=subprocess.DEVNULL)
         over = time.monotonic()
         if subject is sink:  # it writes the last piece when it ends, after a second without datagrams
             used = cpu(process.pid) - before
@@ -115,6 +115,7 @@ def run(binary, subject, rate, datagrams):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("binary")
+    parser.add_argument("--segments", action="store_true", help="bench send --segments: the generator takes little of the cores")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--datagrams", type=int, default=1_000_000)
     parser.add_argument("--rates", default="100000,200000,0")
@@ -125,7 +126,7 @@ def main():
         results = {subject: [] for subject in subjects}
         for _ in range(args.runs):
             for subject in subjects:
-                results[subject].append(run(args.binary, subject, rate, args.datagrams))
+                results[subject].append(run(args.binary, subject, rate, args.datagrams, ["--segments"] if args.segments else []))
         for subject, all in results.items():
             say = lambda i, form: f"{form(statistics.median(r[i] for r in all))} ({form(min(r[i] for r in all))} to {form(max(r[i] for r in all))})"
             print(

@@ -2,7 +2,7 @@
 
 use super::generate::{PACE_STEP, Pace, SendArgs, Sent};
 use super::lines;
-use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg};
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg, setsockopt, sockopt};
 use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
@@ -10,6 +10,9 @@ use std::time::Instant;
 
 /// Datagrams of one call at most.
 const BATCH: usize = 32;
+
+/// Bytes of a datagram over IPv4 at most (RFC 768, RFC 791).
+const LONGEST: usize = 65_507;
 
 /// One socket, which is one sender.
 struct Sender {
@@ -32,6 +35,9 @@ pub fn send(args: &SendArgs, to: SocketAddr) -> io::Result<Sent> {
         };
         let socket = UdpSocket::bind(from)?;
         socket.connect(to)?;
+        if args.segments {
+            setsockopt(&socket, sockopt::UdpGsoSegment, &(args.line_bytes as i32))?;
+        }
         let (each, more) = (args.lines / u64::from(args.connections), args.lines % u64::from(args.connections));
         let left = each + u64::from(u64::from(number) < more);
         all[(number % args.threads) as usize].push(Sender { socket, number, left, next: 0 });
@@ -63,12 +69,23 @@ fn drive(mut senders: Vec<Sender>, args: &SendArgs) -> io::Result<()> {
                 bytes.clear();
                 (sender.next..).take(most).for_each(|n| lines::numbered(sender.number, n, len, &mut bytes));
             }
-            let n = put(&sender.socket, &bytes[..len * most], len, &mut headers)?;
+            let bytes = &bytes[..len * most];
+            let n = match args.segments {
+                true => put_segments(&sender.socket, bytes, len)?,
+                false => put(&sender.socket, bytes, len, &mut headers)?,
+            };
             (sender.left, sender.next, sent) = (sender.left - n, sender.next + n, sent + n);
         }
         senders.retain(|sender| sender.left > 0);
     }
     Ok(())
+}
+
+/// Sends as much as one datagram can hold, to be cut into pieces of `len` bytes. How many.
+fn put_segments(socket: &UdpSocket, bytes: &[u8], len: usize) -> io::Result<u64> {
+    let most = (LONGEST / len).max(1) * len;
+    let sent = socket.send(&bytes[..bytes.len().min(most)])?;
+    Ok((sent / len) as u64)
 }
 
 /// Sends datagrams of `len` bytes each. How many the kernel took.

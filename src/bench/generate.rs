@@ -23,6 +23,10 @@ pub struct SendArgs {
     /// Send datagrams to this address instead, each with one line. Nobody says what has arrived of them.
     #[arg(long, value_name = "IP:PORT", conflicts_with_all = ["address", "idle", "write_bytes"])]
     pub udp: Option<SocketAddr>,
+    /// Let the kernel cut up to 32 datagrams out of one send (UDP_SEGMENT). Sending costs little then, so a receiver on the same cores can show
+    /// its limit.
+    #[arg(long, requires = "udp")]
+    pub segments: bool,
     /// How many connections, or sockets that send datagrams.
     #[arg(short, long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub connections: u32,

@@ -5,7 +5,7 @@ use crate::block_fuse::{BlockDisk, Event};
 use crate::common::ledger::{self, Dice, Findings, Watch, row, times};
 use crate::common::{Server, await_that, scratch, skipped};
 use crate::cuts::{FileSystem, Image};
-use crate::load::{Client, MODES, accounts, config, four, under_load};
+use crate::load::{Client, MODES, accounts, config, mixed, under_load};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ fn images(test: &str, kind: FileSystem, bytes: u64) {
         let mut dice = Dice::new(test, round);
         let dir = scratch();
         let longest = [300, 3000, 40_000][dice.below(3) as usize];
-        let mut clients = four(longest);
+        let mut clients = mixed(longest);
         clients.push(Client::new("plain", 99, longest));
         let clients = Arc::new(clients);
         let observed = Arc::clone(&clients);

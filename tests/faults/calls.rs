@@ -93,7 +93,7 @@ fn run(dir: &Path, io: &str, ack: &str, call: &str, inject: &str, fail_at_end: &
         .unwrap();
     let longest = if io == "direct" { 6000 } else { 600 };
     let mut clients =
-        [Client::new("lines", 0, longest), Client::new("web", 1, longest), Client::new("plain", 2, longest)];
+        ["lines", "web", "plain", "relp"].iter().zip(0..).map(|(l, i)| Client::new(l, i, longest)).collect::<Vec<_>>();
     clients.iter_mut().for_each(|c| c.durable = ack == "durable");
     let mut command = traced(&data, &log, call, inject);
     command.stderr(std::fs::File::create(&said).unwrap());

@@ -2,7 +2,7 @@
 
 use crate::common::ledger::{self, Memory, Watch, row, times};
 use crate::common::{Server, await_that, scratch};
-use crate::load::{accounts, config, four, under_load};
+use crate::load::{accounts, config, mixed, under_load};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -35,7 +35,7 @@ fn fragments_never_become_lines_and_descriptors_come_back() {
             text = text.replace(old, new);
         }
         std::fs::write(&path, text).unwrap();
-        let clients = four(900);
+        let clients = mixed(900);
         let mut server = Server::start(&data, &["--config", path.to_str().unwrap()]);
         let watch = Watch::over(server.admin.unwrap(), server.pid());
         let rounds = times("LOGWEIR_FRAGMENTS", 60);
@@ -128,7 +128,7 @@ fn idle_connections_take_little_and_disturb_nobody() {
         let text = config(engine, "auto", "durable", "segment_size = \"16MiB\"\n");
         std::fs::write(&path, text.replace("max_connections = 64", &format!("max_connections = {}", many + 100)))
             .unwrap();
-        let clients = four(900);
+        let clients = mixed(900);
         let mut server = Server::start(&data, &["--config", path.to_str().unwrap()]);
         let cap = ledger::memory_cap(&server.introduction);
         let watch = Watch::over(server.admin.unwrap(), server.pid());
@@ -148,7 +148,9 @@ fn idle_connections_take_little_and_disturb_nobody() {
                 let lines = BufReader::new(holder.stdout.as_mut().unwrap()).lines();
                 assert!(lines.map_while(Result::ok).any(|l| l.starts_with("HOLDING")), "a holder ended");
             }
-            await_that("all inside", || server.metrics().sum("logweir_connections", "") >= many as f64 + 4.0);
+            await_that("all inside", || {
+                server.metrics().sum("logweir_connections", "") >= (many as usize + clients.len()) as f64
+            });
             let now = ledger::acked_now(accounts(&clients));
             await_that("the busy ones go on", || accounts(&clients).all(|a| a.acked() > now[&a.connection] + 1000));
             let with = Memory::of(server.pid()).unwrap().own_kib;
@@ -157,7 +159,7 @@ fn idle_connections_take_little_and_disturb_nobody() {
                 drop(holder.stdin.take());
                 holder.wait().unwrap();
             }
-            await_that("all gone", || server.metrics().sum("logweir_connections", "") <= 4.0);
+            await_that("all gone", || server.metrics().sum("logweir_connections", "") <= clients.len() as f64);
             ledger::acked_now(accounts(&clients))
         });
         let memory = watch.end().memory;
@@ -167,6 +169,7 @@ fn idle_connections_take_little_and_disturb_nobody() {
         let found = ledger::check(&data, accounts(&clients), &before);
         found.must_be_clean(engine);
         ledger::clear(&data);
-        row("idle connections", &format!("{many} beside 4 busy ones, {engine}"), 1, &found, Some((memory, cap)), &note);
+        let who = format!("{many} beside {} busy ones, {engine}", clients.len());
+        row("idle connections", &who, 1, &found, Some((memory, cap)), &note);
     }
 }

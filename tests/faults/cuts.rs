@@ -4,7 +4,7 @@
 use crate::common::ledger::{self, Dice, Findings, Watch, clear, row};
 use crate::common::{Server, await_that, scratch, skipped};
 use crate::kills::killed_early;
-use crate::load::{Client, ENGINES, MODES, accounts, config, four, under_load};
+use crate::load::{Client, ENGINES, MODES, accounts, config, mixed, under_load};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -120,7 +120,7 @@ fn cut(image: &Image, dir: &Path, text: &str, dice: &mut Dice, seen: &mut Seen) 
     std::fs::write(&path, text).unwrap();
     let start = || Server::start(&data, &["--config", path.to_str().unwrap()]);
     let longest = [300, 3000, 40_000][dice.below(3) as usize];
-    let mut clients = four(longest);
+    let mut clients = mixed(longest);
     clients.push(Client::new("plain", 99, longest));
     clients.iter_mut().for_each(|c| c.durable = !text.contains("ack = \"written\""));
     let begun = Instant::now();

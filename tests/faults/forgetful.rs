@@ -4,7 +4,7 @@ use crate::common::ledger::{self, Dice, Findings, Watch, clear, row};
 use crate::common::{Server, await_that, scratch, skipped};
 use crate::fuse::Mounted;
 use crate::kills::killed_early;
-use crate::load::{Client, ENGINES, accounts, await_commit_log, config, four, under_load};
+use crate::load::{Client, ENGINES, accounts, await_commit_log, config, mixed, under_load};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,7 +22,7 @@ fn cut(mounted: &mut Mounted, dir: &Path, text: &str, dice: &mut Dice, seen: &mu
     std::fs::write(&path, text).unwrap();
     let start = || Server::start(&data, &["--config", path.to_str().unwrap()]);
     let longest = [80, 300, 3000, 40_000][dice.below(4) as usize];
-    let mut clients = four(longest);
+    let mut clients = mixed(longest);
     clients.push(Client::new("plain", 99, longest));
     let begun = Instant::now();
     let mut server = start();
@@ -161,7 +161,7 @@ fn errors_and_then_a_power_cut_lose_nothing_acknowledged() {
             .unwrap();
             let data = mounted.mount.join("data");
             let start = || Server::start(&data, &["--config", path.to_str().unwrap()]);
-            let mut clients = four([300, 3000][n as usize % 2]);
+            let mut clients = mixed([300, 3000][n as usize % 2]);
             clients.push(Client::new("plain", 99, 300));
             let mut server = start();
             let watch = Watch::over(server.admin.unwrap(), server.pid());

@@ -109,6 +109,11 @@ fn a_204_for_written_survives_kills() {
     rounds(Case { test: "a_204_for_written", listener: "web", ack: "written" });
 }
 
+#[test]
+fn a_200_of_relp_survives_kills() {
+    rounds(Case { test: "a_200_of_relp", listener: "relp", ack: "durable" });
+}
+
 /// `ack=written` of one request on a listener whose level is durable: survives a kill, if not a power cut.
 #[test]
 fn a_204_for_written_on_a_durable_listener_survives_kills() {

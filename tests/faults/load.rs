@@ -1,7 +1,8 @@
-//! What the rows share: a small configuration with both protocols, and clients that keep the ledger.
+//! What the rows share: a small configuration with all protocols that acknowledge, and clients that keep the ledger.
 
 use crate::common::ledger::{self, Account};
 use crate::common::{self, Server};
+use crate::relp;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub const ENGINES: [&str; 2] = ["io_uring", "epoll"];
 pub const MODES: [&str; 4] = ["append", "dontcache", "direct", "auto"];
 
-/// Little memory, small segments, and three listeners: `lines` with counts, `web`, and `plain` without a promise.
+/// Little memory, small segments, and four listeners: `lines` with counts, `web`, `relp`, and `plain` without a promise.
 pub fn config(engine: &str, io: &str, ack: &str, storage: &str) -> String {
     // So small that it is full now and then.
     let commit_log = if engine == "io_uring" { "1MiB" } else { "auto" };
@@ -31,6 +32,11 @@ ack = \"{ack}\"
 max_line_bytes = \"64KiB\"
 [listener.web]
 protocol = \"http\"
+address = \"tcp://127.0.0.1:0\"
+max_line_bytes = \"64KiB\"
+ack = \"{ack}\"
+[listener.relp]
+protocol = \"relp\"
 address = \"tcp://127.0.0.1:0\"
 max_line_bytes = \"64KiB\"
 ack = \"{ack}\"
@@ -56,9 +62,9 @@ impl Client {
     }
 }
 
-/// Two connections with lines and two with HTTP.
-pub fn four(longest: u64) -> Vec<Client> {
-    ["lines", "web", "lines", "web"].iter().zip(0..).map(|(l, i)| Client::new(l, i, longest)).collect()
+/// Two connections with lines, two with HTTP and one with RELP.
+pub fn mixed(longest: u64) -> Vec<Client> {
+    ["lines", "web", "lines", "web", "relp"].iter().zip(0..).map(|(l, i)| Client::new(l, i, longest)).collect()
 }
 
 pub fn accounts(clients: &[Client]) -> impl Iterator<Item = &Account> + Clone {
@@ -75,6 +81,7 @@ pub fn under_load<T>(server: &mut Server, clients: &[Client], fault: impl FnOnce
         for Client { listener, account, .. } in clients {
             let Ok(stream) = TcpStream::connect(server.address(listener)) else { continue }; // it may be gone already
             scope.spawn(move || match *listener {
+                "relp" => relp::client(stream, account),
                 "web" => common::http::acked_client(stream, "/", account),
                 _ => common::acked_client(stream, account),
             });

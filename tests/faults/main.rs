@@ -17,4 +17,5 @@ mod memory_disk;
 mod oracle;
 mod peers;
 mod process;
+mod relp;
 mod room;

@@ -4,67 +4,12 @@
 use crate::common::ledger::{self, Account, Dice, Findings, row, times};
 use crate::common::{await_that, scratch, skipped};
 use crate::cuts::{FileSystem, Image};
-use std::io::{BufRead, BufReader, Write};
+use crate::relp;
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
-
-/// Frames that a RELP client has on their way without an answer, as librelp does.
-const WINDOW: u64 = 128;
-
-/// Sends lines by RELP until the server is gone; an answer `200 OK` is an acknowledgement.
-fn relp_client(stream: TcpStream, account: &Account) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let mut stream = stream;
-    let offers = "relp_version=0\nrelp_software=logweir-tests,1\ncommands=syslog";
-    if writeln!(stream, "1 open {} {offers}", offers.len()).is_err() || !relp_answer(&mut reader) {
-        return;
-    }
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            while relp_answer(&mut reader) {
-                account.acked.fetch_add(1, Ordering::SeqCst);
-            }
-            // The sender may wait for an answer that never comes.
-            account.acked.fetch_or(GONE, Ordering::SeqCst);
-        });
-        let (mut line, mut frame) = (Vec::new(), Vec::new());
-        for number in 0.. {
-            line.clear();
-            account.line(number, &mut line);
-            line.pop();
-            frame.clear();
-            let _ = write!(frame, "{} syslog {} ", number + 2, line.len());
-            frame.extend_from_slice(&line);
-            frame.push(b'\n');
-            while number >= (account.acked() & !GONE) + WINDOW && account.acked() & GONE == 0 {
-                std::thread::park_timeout(std::time::Duration::from_micros(200));
-            }
-            account.sent.store(number + 1, Ordering::SeqCst);
-            if account.acked() & GONE != 0 || stream.write_all(&frame).is_err() {
-                break;
-            }
-        }
-        let _ = stream.shutdown(std::net::Shutdown::Both);
-    });
-    account.acked.fetch_and(!GONE, Ordering::SeqCst);
-}
-
-const GONE: u64 = 1 << 63;
-
-/// Reads `TXNR rsp LENGTH DATA`; false at the end or where it is not 200.
-fn relp_answer(reader: &mut impl BufRead) -> bool {
-    let mut word = || {
-        let mut bytes = Vec::new();
-        reader.read_until(b' ', &mut bytes).ok()?;
-        String::from_utf8(bytes).ok()
-    };
-    let (Some(_), Some(command), Some(length)) = (word(), word(), word()) else { return false };
-    let Ok(length) = length.trim().parse::<usize>() else { return false };
-    let mut data = vec![0; length + 1];
-    command.trim() == "rsp" && reader.read_exact(&mut data).is_ok() && data.starts_with(b"200")
-}
 
 /// Sends plain lines. Nothing ever comes back, so what the socket took counts as handed over.
 fn plain_client(mut stream: TcpStream, account: &Account) {
@@ -114,7 +59,7 @@ const PEERS: [Peer; 4] = [
     Peer {
         name: "rsyslog 8.2302, RELP",
         variant: "as it comes (main queue in memory)",
-        client: relp_client,
+        client: relp::client,
         config: |port, file| {
             format!(
                 "module(load=\"imrelp\")\ntemplate(name=\"raw\" type=\"string\" string=\"%rawmsg%\\n\")\n\
@@ -129,7 +74,7 @@ const PEERS: [Peer; 4] = [
     Peer {
         name: "rsyslog 8.2302, RELP",
         variant: "careful: ruleset without a queue, omfile sync=on, asyncWriting=off, flushOnTXEnd=on",
-        client: relp_client,
+        client: relp::client,
         config: |port, file| {
             format!(
                 "module(load=\"imrelp\")\ntemplate(name=\"raw\" type=\"string\" string=\"%rawmsg%\\n\")\n\
@@ -220,7 +165,7 @@ fn under_load(
             let stream = TcpStream::connect(address).unwrap();
             scope.spawn(move || (peer.client)(stream, account));
         }
-        await_that("acknowledgements", || ledger::acked_in_all(pages) & !GONE > moment && written() > moment * 60);
+        await_that("acknowledgements", || ledger::acked_in_all(pages) > moment && written() > moment * 60);
         let before = ledger::acked_now(pages);
         fault();
         before

@@ -4,7 +4,7 @@ use crate::common::ledger::{self, Findings, Watch, row, times};
 use crate::common::manager::Manager;
 use crate::common::{BINARY, Server, await_that, scratch, skipped};
 use crate::fuse::Mounted;
-use crate::load::{Client, accounts, config, four, under_load};
+use crate::load::{Client, accounts, config, mixed, under_load};
 use nix::sys::signal::Signal;
 use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
@@ -39,7 +39,7 @@ fn without_descriptors_it_goes_on_serving_and_rotating() {
         let text =
             config(engine, "direct", "durable", STORAGE).replace("max_connections = 64", "max_connections = 1000");
         std::fs::write(&path, text).unwrap();
-        let clients = four(6000);
+        let clients = mixed(6000);
         let mut server = Server::launch(&mut behind(&["env"], &data, &path), &data).unwrap();
         let watch = Watch::over(server.admin.unwrap(), server.pid());
         let address = server.address("plain");
@@ -57,7 +57,8 @@ fn without_descriptors_it_goes_on_serving_and_rotating() {
             await_that("rotations", || accounts(&clients).all(|a| a.acked() > now[&a.connection] + 300));
             drop(crowd);
             await_that("room again", || {
-                ledger::scrape(server.admin.unwrap()).is_some_and(|m| m.sum("logweir_connections", "") <= 4.0)
+                ledger::scrape(server.admin.unwrap())
+                    .is_some_and(|m| m.sum("logweir_connections", "") <= clients.len() as f64)
             });
             // An accept that io_uring was given before keeps the limit that held then.
             assert!(engine != "epoll" || server.metrics().sum("logweir_accept_failures_total", "") > 0.0);
@@ -114,7 +115,7 @@ fn out_of_memory_is_a_kill_like_any_other() {
             Ok(group) => group,
             Err(why) => return skipped("out_of_memory_is_a_kill_like_any_other", &why),
         };
-        let clients = four(900);
+        let clients = mixed(900);
         let enter = format!("echo $$ > {}/tasks; exec \"$@\"", group.0.display());
         let launched = Server::launch(&mut behind(&["sh", "-c", &enter, "sh"], &data, &path), &data);
         runs += 1;
@@ -168,7 +169,7 @@ fn jumps_of_the_clock_change_nothing() {
         std::fs::rename(&new, &clock).unwrap();
     };
     set("+0");
-    let clients = four(900);
+    let clients = mixed(900);
     let mut command = behind(&["env"], &data, &path);
     command.env("LD_PRELOAD", FAKETIME).env("FAKETIME_TIMESTAMP_FILE", &clock).env("FAKETIME_NO_CACHE", "1");
     command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
@@ -222,7 +223,7 @@ fn a_stopped_server_acknowledges_nothing() {
     let seconds = times("LOGWEIR_STOP_SECONDS", 1);
     let (mut all, mut runs) = (Findings::default(), 0);
     for killed in [false, true] {
-        let clients = four(900);
+        let clients = mixed(900);
         let mut server = Server::start(&data, &["--config", path.to_str().unwrap()]);
         let pid = server.pid();
         let before = under_load(&mut server, &clients, |server| {

@@ -4,7 +4,7 @@ use crate::common::ledger::{self, Findings, Watch, row, times};
 use crate::common::{Metrics, Server, await_that, scratch, skipped};
 use crate::cuts::{FileSystem, Image, run};
 use crate::fuse::Mounted;
-use crate::load::{Client, accounts, config, four, send_exactly, under_load};
+use crate::load::{Client, accounts, config, mixed, send_exactly, under_load};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -53,7 +53,7 @@ fn fills_up(image: &Image, dir: &Path, leave: u64, found: &mut Findings) -> (led
     let path = dir.join("logweir.toml");
     let text = config("auto", "auto", "durable", "segment_size = \"512KiB\"\nsync_interval = \"20ms\"\n");
     std::fs::write(&path, text).unwrap();
-    let clients = four(900);
+    let clients = mixed(900);
     let mut server = Server::start(&data, &["--config", path.to_str().unwrap()]);
     let cap = ledger::memory_cap(&server.introduction);
     let watch = Watch::over(server.admin.unwrap(), server.pid());
@@ -115,7 +115,7 @@ fn a_server_on_a_full_disk_says_so_and_loses_nothing() {
     let path = dir.path().join("logweir.toml");
     std::fs::write(&path, config("auto", "auto", "durable", "segment_size = \"512KiB\"\n")).unwrap();
     let args = ["--config", path.to_str().unwrap()];
-    let clients = four(900);
+    let clients = mixed(900);
     let mut server = Server::start(&data, &args);
     let before = under_load(&mut server, &clients, |_| {
         await_that("a beginning", || accounts(&clients).all(|a| a.acked() > 200));
@@ -258,7 +258,7 @@ fn room_that_ends_in_the_middle_of_a_line_splits_none() {
         std::fs::write(&path, config("auto", io, "durable", "segment_size = \"4MiB\"\nsync_interval = \"20ms\"\n"))
             .unwrap();
         let args = ["--config", path.to_str().unwrap()];
-        let clients = four(900);
+        let clients = mixed(900);
         let mut server = Server::start(&data, &args);
         let watch = Watch::over(server.admin.unwrap(), server.pid());
         let before = under_load(&mut server, &clients, |server| {

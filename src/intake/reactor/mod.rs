@@ -245,7 +245,7 @@ impl<E: Engine> Reactor<E> {
         let written = self.port().written.load(Ordering::Acquire);
         while let Some((Ticket { conn: id, frame }, records)) = self.answers.next_written(written) {
             if let Some(conn) = self.conns.get(id) {
-                conn.times.owed_since = self.now;
+                conn.came_back(0, self.now);
                 conn.session.reached(frame, AckLevel::Written, records);
                 self.answers.mark(conn, id);
             }

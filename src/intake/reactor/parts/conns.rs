@@ -112,7 +112,7 @@ impl Conn {
         }
     }
 
-    /// So many records in chunks have come back.
+    /// So many records in chunks have come back, or reached a level that somebody waited for.
     pub fn came_back(&mut self, records: u64, now: u64) {
         self.unacked -= records;
         self.times.owed_since = if self.unacked == 0 { 0 } else { now };

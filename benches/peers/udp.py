@@ -11,7 +11,7 @@ import argparse, os, pathlib, shutil, socket, statistics, subprocess, tempfile, 
 
 BYTES, SOCKETS = 250, 8
 PEERS = pathlib.Path(os.environ.get("LOGWEIR_SYSLOG_PEERS", "/var/tmp/logweir-syslog-peers"))
-# Batches and threads are what was best of 32 to 1024 and 1 to 2 here.
+# One reasonable choice; other batches and numbers of threads were not swept.
 RSYSLOG = """global(workDirectory="{dir}")
 module(load="imudp" batchSize="128" threads="{threads}" timeRequery="8")
 template(name="raw" type="string" string="%rawmsg%\\n")

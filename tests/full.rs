@@ -2,17 +2,13 @@
 
 mod common;
 
-use common::faulty_disk::{Call, Faults, FaultyDisk};
+use common::faulty_disk::Call;
 use common::running::Running;
 use common::{await_that, scratch};
-use logweir::pipeline::control::Notice;
-use logweir::server::StartError;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Sender, channel};
-use std::thread::JoinHandle;
 
 fn listener(name: &str, more: &str) -> String {
     format!("[listener.{name}]\naddress = \"tcp://127.0.0.1:0\"\nmax_line_bytes = \"16KiB\"\n{more}\n")
@@ -259,54 +255,6 @@ fn a_full_disk_stops_intake_until_there_is_room_and_no_line_is_split() {
     drop((client, replies));
     assert!(server.stop());
     assert_eq!(server.lines(), [b"before".to_vec(), b"while full".to_vec()]);
-}
-
-/// Recovery has to write: the half line goes to `.torn`.
-fn left_by_a_crash(data: &std::path::Path) {
-    std::fs::create_dir_all(data.join("default")).unwrap();
-    std::fs::write(data.join("default/000-0000000001.log.active"), "whole\nhal").unwrap();
-}
-
-/// A server without room for its recovery, and the end of its start.
-fn start_without_room(
-    data: &std::path::Path,
-) -> (Arc<Faults>, Sender<Notice>, JoinHandle<Result<Running, StartError>>) {
-    let disk = FaultyDisk::new();
-    let faults = Arc::clone(&disk.faults);
-    faults.fail(Call::Rename, libc::ENOSPC, u64::MAX); // the last step: everything before it is done again
-    let (notices, receiver) = channel();
-    let (data, signals) = (data.to_path_buf(), notices.clone());
-    let start = move || Running::start_on_disk(&data, &listener("a", ""), "off", disk, (notices, receiver));
-    let start = std::thread::spawn(start);
-    await_that("a second try", || faults.failed.load(Ordering::SeqCst) >= 2);
-    (faults, signals, start)
-}
-
-#[test]
-fn recovery_waits_for_room_and_loses_nothing() {
-    let dir = scratch();
-    left_by_a_crash(dir.path());
-    let (faults, signals, start) = start_without_room(dir.path());
-    signals.send(Notice::Signal(signal_hook::consts::SIGHUP)).unwrap();
-    assert!(!start.is_finished());
-    faults.heal();
-    let mut server = start.join().unwrap().unwrap();
-    server.connect("a").write_all(b"next\n").unwrap();
-    await_that("the line", || server.lines() == [b"whole".to_vec(), b"next".to_vec()]);
-    assert_eq!(std::fs::read(dir.path().join("default/000-0000000001.torn")).unwrap(), b"hal");
-    assert_eq!(server.count("logweir_ready", ""), 1.0);
-    assert!(server.stop());
-}
-
-#[test]
-fn a_signal_ends_a_server_that_waits_for_room_to_recover() {
-    let dir = scratch();
-    left_by_a_crash(dir.path());
-    let (_, signals, start) = start_without_room(dir.path());
-    signals.send(Notice::Signal(signal_hook::consts::SIGTERM)).unwrap();
-    let error = start.join().unwrap().err().unwrap();
-    assert!(error.to_string().contains("No space left"), "{error}");
-    assert!(dir.path().join("default/000-0000000001.log.active").exists(), "for the next start");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::file_modes::FileModes;
 use super::housekeeping;
 use super::live::{Live, SPARE_LISTENERS, SPARE_STREAMS};
 use super::pin::{placed, spawn};
-use super::recovery::{Patience, recover_segments};
+use super::recovery::recover_segments;
 use super::seats::{Seats, listener_runs};
 use super::sources::{Source, open_all};
 use super::started::{Around, Started};
@@ -44,7 +44,7 @@ use crate::watch::render::Metrics;
 use crossbeam_queue::ArrayQueue;
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -59,11 +59,7 @@ pub struct Running {
 const CHANGES: usize = 512;
 
 /// Builds and starts a server.
-pub fn build(
-    options: &Options,
-    (notices, receiver): (&Sender<Notice>, &Receiver<Notice>),
-    around: Around,
-) -> Result<Running, StartError> {
+pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Result<Running, StartError> {
     let Around { disk, clock, manager, mut inherited } = around;
     let (disk, clock) = (&disk, &clock);
     let control = Arc::new(Control::default());
@@ -160,15 +156,13 @@ pub fn build(
 
     manager.status("recovering what a crash has left");
     housekeeping::find_again(&**disk, options)?;
-    let patience = Patience { control: &control, manager, notices: receiver };
-    let recovery =
-        patience.until_there_is_room(|| recover_segments(&**disk, &**clock, &options.data_dir, options.strict))?;
+    let recovery = recover_segments(&**disk, &**clock, &options.data_dir, options.strict)?;
     let _ = metrics.recovery.set(recovery); // set here only
     let node = data_dir::node_id(&**disk, &options.data_dir)?;
     let (data_dir, sealed_dir) = (options.data_dir.as_path(), options.sealed_dir.as_deref());
     let around = recover::Around { disk, clock, data_dir, sealed_dir, node };
     let streams = options.streams.len() + SPARE_STREAMS;
-    let commit_logs = patience.until_there_is_room(|| CommitLogs::recover(&around, options, is_ring, streams))?;
+    let commit_logs = CommitLogs::recover(&around, options, is_ring, streams)?;
     let modes = FileModes::probe(&**disk, &options.data_dir.join(data_dir::STATE_DIR));
 
     let (keeper_sleeper, keep) = crate::pipeline::sleep::parking();

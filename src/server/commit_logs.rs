@@ -53,7 +53,11 @@ impl CommitLogs {
         streams: usize,
     ) -> Result<CommitLogs, StartError> {
         let start = Instant::now();
-        let (last, brought) = recover::recover(around)?;
+        let (last, brought) = recover::recover(around).inspect_err(|error| {
+            if error.is_full() {
+                tracing::error!("lines that are only in the commit logs find no room in segments: the logs stay as they are until a start finds room");
+            }
+        })?;
         if brought.segments > 0 {
             let ms = start.elapsed().as_millis() as u64;
             tracing::info!(

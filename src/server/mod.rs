@@ -85,7 +85,7 @@ pub fn start_on(
 fn start_around(options: &Options, notices: Notices, around: Around) -> Result<Server, StartError> {
     let (sender, receiver) = notices;
     let manager = around.manager;
-    let Running { live, threads, started } = build::build(options, (&sender, &receiver), around)?;
+    let Running { live, threads, started } = build::build(options, &sender, around)?;
     Ok(Server { live, notices: receiver, threads, watchdog: Watchdog::new(manager), started })
 }
 

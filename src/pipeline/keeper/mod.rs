@@ -130,6 +130,8 @@ impl Keeper {
         }
         self.listen();
         for stream in &streams {
+            // One that is new here, or of which not all was told.
+            let _ = self.survey(stream);
             // What was found to want nothing wants nothing now: no segment is asked for twice.
             let moves = Shelf { compress: None, ..stream.shelf.clone() };
             if let Err(error) = self.put_away_to(stream, &moves, &[]) {
@@ -282,6 +284,9 @@ impl Keeper {
             }
             self.listen();
             self.make_room_if_due(streams);
+            // What was sealed meanwhile may be needed, and a reader may have begun.
+            staying = self.survey(stream)?;
+            self.spare_held(stream, &mut staying);
         }
     }
 

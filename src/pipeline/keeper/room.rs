@@ -110,6 +110,13 @@ impl Keeper {
                     Err(error) => {
                         self.count(&stream.name, |kept| kept.failures += 1);
                         tracing::warn!(stream = stream.name, %error, "segments cannot be deleted; trying again");
+                        // Those of the other streams are not deleted either: everything is read again, and nothing is promised.
+                        for one in &candidates {
+                            if let Some(known) = self.known.get_mut(&one.stream.name) {
+                                (known.read_again, known.is_finished) = (0, false);
+                            }
+                        }
+                        self.awaited.clear();
                         return;
                     }
                 }

@@ -23,6 +23,22 @@ pub struct Finished {
     pub closed_ns: Option<u64>,
     /// Bytes of its files.
     pub bytes: u64,
+    /// Which files there are.
+    kinds: Kinds,
+}
+
+/// Some of the files that a segment may have, a bit for each of [`KINDS`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Kinds(u8);
+
+impl Kinds {
+    fn add(&mut self, kind: Kind) {
+        self.0 |= KINDS.iter().position(|k| *k == kind).map_or(0, |bit| 1 << bit);
+    }
+
+    fn iter(self) -> impl Iterator<Item = Kind> {
+        KINDS.into_iter().enumerate().filter(move |(bit, _)| self.0 & (1 << bit) != 0).map(|(_, kind)| kind)
+    }
 }
 
 /// For each shard the first sequence that has to stay, with all behind it. A shard that is not named may go whole.
@@ -50,18 +66,33 @@ impl Catalogue {
     /// # Errors
     /// It cannot be listed.
     pub fn read(disk: &dyn Disk, dir: &Path) -> Result<Catalogue, LogError> {
-        let mut kinds: BTreeMap<SegmentId, Vec<Kind>> = BTreeMap::new();
-        for name in disk.list(dir).context("list", dir)? {
+        let mut catalogue = Catalogue { dir: dir.to_path_buf(), ..Catalogue::default() };
+        catalogue.read_again(disk)?;
+        Ok(catalogue)
+    }
+
+    /// Reads the directory again. Only segments whose files are others than before are looked at.
+    ///
+    /// # Errors
+    /// It cannot be listed.
+    pub fn read_again(&mut self, disk: &dyn Disk) -> Result<(), LogError> {
+        let mut there: BTreeMap<SegmentId, Kinds> = BTreeMap::new();
+        for name in disk.list(&self.dir).context("list", &self.dir)? {
             if let Some((id, kind)) = SegmentId::parse(&name) {
-                kinds.entry(id).or_default().push(kind);
+                there.entry(id).or_default().add(kind);
             }
         }
-        let mut catalogue = Catalogue { dir: dir.to_path_buf(), ..Catalogue::default() };
-        // From behind, so that each finds its successor's time.
-        for (id, kinds) in kinds.iter().rev() {
-            catalogue.put(disk, *id, kinds);
+        let known = self.finished.keys().chain(self.stuck.keys()).chain(self.active.keys());
+        for gone in known.copied().filter(|id| !there.contains_key(id)).collect::<Vec<_>>() {
+            self.take(gone);
         }
-        Ok(catalogue)
+        // From behind, so that each finds its successor's time.
+        for (id, kinds) in there.iter().rev() {
+            if self.finished.get(id).or(self.stuck.get(id)).is_none_or(|one| one.kinds != *kinds) {
+                self.put(disk, *id, *kinds);
+            }
+        }
+        Ok(())
     }
 
     /// Looks at the files of one segment, and notes what they are now.
@@ -71,8 +102,9 @@ impl Catalogue {
             !matches!(disk.link_target(&path), Err(error) if error.kind() == io::ErrorKind::NotFound)
         };
         // In the order in which a segment gets its names, so that one that is renamed meanwhile is seen.
-        let kinds: Vec<Kind> = KINDS.into_iter().filter(is_there).collect();
-        self.put(disk, id, &kinds);
+        let mut kinds = Kinds::default();
+        KINDS.into_iter().filter(is_there).for_each(|kind| kinds.add(kind));
+        self.put(disk, id, kinds);
     }
 
     /// Looks again at what is being written: it grows.
@@ -88,17 +120,17 @@ impl Catalogue {
         }
     }
 
-    fn put(&mut self, disk: &dyn Disk, id: SegmentId, kinds: &[Kind]) {
+    fn put(&mut self, disk: &dyn Disk, id: SegmentId, kinds: Kinds) {
         self.take(id);
         // A file may have moved on since, or be out of reach: one must not keep the others from being seen to.
-        let size = |kind: &Kind| disk.size_of(&self.dir.join(id.file_name(*kind))).unwrap_or_default();
+        let size = |kind: Kind| disk.size_of(&self.dir.join(id.file_name(kind))).unwrap_or_default();
         let bytes = kinds.iter().map(size).fold(0, u64::saturating_add);
-        if kinds.contains(&Kind::Active) {
+        if kinds.iter().any(|kind| kind == Kind::Active) {
             self.active.insert(id, bytes);
         } else if kinds.iter().any(|k| matches!(k, Kind::Sealed | Kind::Compressed | Kind::Torn)) {
             let closed_ns = closed(disk, &self.dir.join(id.file_name(Kind::Trail)));
             self.fresh.insert(id);
-            self.insert(Finished { id, closed_ns, bytes });
+            self.insert(Finished { id, closed_ns, bytes, kinds });
         }
         // A trail alone is of a segment that is just being made or taken away.
     }
@@ -134,8 +166,22 @@ impl Catalogue {
         Some(one)
     }
 
-    /// Notes that the files of a segment cannot be removed. They take room, and are not chosen.
-    pub fn is_stuck(&mut self, one: Finished) {
+    /// True if this is one of the finished segments.
+    #[must_use]
+    pub fn contains(&self, id: SegmentId) -> bool {
+        self.finished.contains_key(&id) || self.stuck.contains_key(&id)
+    }
+
+    /// Notes that a file of a segment cannot be removed: what is left of it takes room, and is not chosen until it is tried again.
+    pub fn cannot_go(&mut self, disk: &dyn Disk, id: SegmentId) {
+        self.look(disk, id);
+        // Nothing but its trail is left: then too it is to be tried again.
+        let left = Finished { id, closed_ns: None, bytes: 0, kinds: Kinds::default() };
+        let one = self.take(id).unwrap_or(left);
+        self.is_stuck(one);
+    }
+
+    fn is_stuck(&mut self, one: Finished) {
         self.take(one.id);
         self.stuck_bytes = self.stuck_bytes.saturating_add(one.bytes);
         self.stuck.insert(one.id, one);

@@ -1,16 +1,16 @@
 //! Holds: what readers still need, so that retention leaves it alone. A reader notes the first segment that it needs of each shard in a
 //! file `.logweir/holds/NAME`, which it keeps locked (flock(2)) as long as it lives: what one that died has held is free at once.
 //!
-//! A reader that does not come on holds nothing after [`REFRESHED_WITHIN`], and free space counts for more than holds: no reader can
-//! fill the disk.
+//! A reader that does not come on holds nothing after [`REFRESHED_WITHIN`], and `min_free` counts for more than holds: with it no reader
+//! can fill the disk.
 
 use super::catalogue::Staying;
 use super::names::{SegmentId, is_stream_name};
 use crate::host::clock::Clock;
 use std::collections::BTreeMap;
-use std::fs::{File, TryLockError};
+use std::fs::{File, Permissions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -47,7 +47,10 @@ impl Hold {
         needs: impl IntoIterator<Item = (String, SegmentId)>,
     ) -> io::Result<Hold> {
         let dir = dir(state);
-        std::fs::create_dir_all(&dir)?;
+        if !dir.is_dir() {
+            std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&dir)?;
+            std::fs::set_permissions(&dir, Permissions::from_mode(0o755))?; // whatever the umask says
+        }
         let path = dir.join(format!("{reader}-{}-{:x}", std::process::id(), clock.wall_ns()));
         let mut first = Needs::new();
         for (stream, id) in needs {
@@ -110,6 +113,8 @@ fn dir(state: &Path) -> PathBuf {
 fn note(path: &Path, needs: &Needs, wall_ns: u64) -> io::Result<File> {
     let temp = path.with_extension("tmp");
     let mut file = File::create(&temp)?;
+    // The server may be another user: what it cannot read holds nothing.
+    file.set_permissions(Permissions::from_mode(0o644))?;
     file.lock()?;
     let mut text = String::new();
     needs.iter().for_each(|((stream, shard), first)| text += &format!("{stream} {shard} {first}\n"));

@@ -34,7 +34,9 @@ impl Limits {
         {
             return Some((oldest, "max_age"));
         }
-        if self.max_bytes.is_some_and(|most| catalogue.bytes() > most) {
+        // No younger one goes because an older one has to stay: that would be the newest lines, for as long as somebody reads.
+        let is_first = || catalogue.oldest(&Staying::new()) == Some(oldest);
+        if self.max_bytes.is_some_and(|most| catalogue.bytes() > most) && is_first() {
             return Some((oldest, "max_bytes"));
         }
         let too_little = self.min_free.zip(free).is_some_and(|(least, free)| free < least);

@@ -166,23 +166,26 @@ pub fn retire_all(disk: &dyn Disk, data_dir: &Path, stream: &str, ids: &[Segment
     let before = read(disk, data_dir, stream, first.shard)?;
     let highest = before.highest.max(last.sequence);
     let note = Note { highest, retiring: Note::ranges(ids.iter().map(|id| id.sequence)) };
+    let mut early = Removed::default();
     if !mutant!("retired_without_a_note") {
         match write(disk, data_dir, stream, first.shard, &note) {
             // On a full disk there is no room for the note before something has gone. Cut off in between, a trail without its
             // text is left, and `verify` says so until the next segment is taken.
             Err(error) if error.is_full() => {
-                remove(disk, data_dir, stream, *first, &KINDS[..2])?;
+                early = remove(disk, data_dir, stream, *first, &KINDS[..2])?;
                 write(disk, data_dir, stream, first.shard, &note)?;
             }
             other => other?,
         }
     }
     let mut dirs = BTreeSet::from([data_dir.join(stream)]);
+    dirs.extend(early.dirs);
     for id in ids {
         match remove(disk, data_dir, stream, *id, &KINDS) {
             Ok(removed) => {
                 dirs.extend(removed.dirs);
-                if removed.was_text { &mut taken.gone } else { &mut taken.missing }.push(*id);
+                let was_text = removed.was_text || (id == first && early.was_text);
+                if was_text { &mut taken.gone } else { &mut taken.missing }.push(*id);
             }
             Err(error) => taken.stuck.push((*id, error)),
         }

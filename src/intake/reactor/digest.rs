@@ -404,8 +404,10 @@ impl<E: Engine> Reactor<E> {
                 }
                 conn.unacked += if ticket.is_some() { lines } else { 0 };
             }
-            if conn.unacked > 0 && conn.times.owed_since == 0 {
-                conn.times.owed_since = self.now;
+            if conn.unacked > 0 {
+                if conn.times.owed_since == 0 {
+                    conn.times.owed_since = self.now;
+                }
                 let timeout = options.profile().patience.answer.as_nanos() as u64;
                 if timeout > 0 && conn.times.answer_timer == 0 {
                     conn.times.answer_timer = self.now + timeout;

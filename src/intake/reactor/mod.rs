@@ -227,6 +227,7 @@ impl<E: Engine> Reactor<E> {
                     continue;
                 }
                 conn.session.reached(frame, AckLevel::Durable, u64::from(run.lines));
+                conn.was_answered();
                 self.answers.mark(conn, id);
                 self.seat.shard.reactors[self.seat.index]
                     .stats
@@ -247,6 +248,7 @@ impl<E: Engine> Reactor<E> {
             if let Some(conn) = self.conns.get(id) {
                 conn.came_back(0, self.now);
                 conn.session.reached(frame, AckLevel::Written, records);
+                conn.was_answered();
                 self.answers.mark(conn, id);
             }
         }

@@ -1,8 +1,9 @@
 //! Housekeeping of sealed segments: deletes what retention says, and compresses and moves the rest as configured. It is one
 //! thread of low priority, which sleeps until a segment is sealed or something is due.
 //!
-//! It owns the catalogue of each stream. A directory is read when its stream is new here, once an hour, and when the configuration
-//! is loaded again; between that the keeper goes by what it is told ([`events`]) and by what it does itself.
+//! It owns the catalogue of each stream. A directory is read when its stream is new here, when the configuration is loaded again, and when
+//! the last reading is too long ago for what is to be done; between that the keeper goes by what it is told ([`events`]) and by what it
+//! does itself.
 
 pub mod events;
 mod kept;
@@ -21,7 +22,7 @@ use crate::log::holds;
 use crate::log::names::Kind;
 use crate::log::names::SegmentId;
 use crate::log::retention::Limits;
-use crate::log::retired::{self, Taken};
+use crate::log::retired;
 use crate::pipeline::commit::Clearance;
 use crate::pipeline::control::Control;
 use crate::pipeline::sleep::Sleep;
@@ -42,6 +43,8 @@ const CLEAR_NS: u64 = 200_000_000;
 const HELD_NS: u64 = 5_000_000_000;
 /// A directory is read again after this time: somebody may have deleted files by hand, or brought some back.
 const READ_AGAIN_NS: u64 = 3_600_000_000_000;
+/// And before something goes for `max_bytes`, if it was not read for this time: what somebody else has deleted must not count.
+const TRUSTED_NS: u64 = 600_000_000_000;
 
 /// Segments that are noted, deleted and synced at once.
 const BATCH: usize = 4096;
@@ -52,12 +55,21 @@ const TURN: usize = 4096;
 struct Known {
     catalogue: Catalogue,
     shelf: Shelf,
-    /// When its directory is to be read again, in monotonic nanoseconds.
-    read_again: u64,
+    /// When its directory was read, in monotonic nanoseconds; `None`: it is to be read again.
+    read_at: Option<u64>,
     /// Nothing is left half deleted by an earlier run.
     is_finished: bool,
     /// It was logged that a reader holds what would go.
     says_held: bool,
+}
+
+/// What [`Keeper::retire`] has done.
+#[derive(Default)]
+struct Retired {
+    /// Bytes of which no room comes: of what cannot be deleted, and of what somebody else had deleted before.
+    kept_bytes: u64,
+    /// Why not all of it was done.
+    failed: Option<LogError>,
 }
 
 /// See the module documentation.
@@ -128,16 +140,24 @@ impl Keeper {
         while !self.control.tidying() {
             sleeper.sleep(None);
         }
+        self.forget_others(&streams);
         self.listen();
         for stream in &streams {
             // One that is new here, or of which not all was told.
-            let _ = self.survey(stream);
+            if let Err(error) = self.survey(stream) {
+                tracing::warn!(stream = stream.name, %error, "not every segment is moved; the next start goes on with it");
+            }
             // What was found to want nothing wants nothing now: no segment is asked for twice.
             let moves = Shelf { compress: None, ..stream.shelf.clone() };
             if let Err(error) = self.put_away_to(stream, &moves, &[]) {
                 tracing::warn!(stream = stream.name, %error, "not every segment was moved; the next start goes on with it");
             }
         }
+    }
+
+    /// Forgets streams that are gone, or kept in another way.
+    fn forget_others(&mut self, streams: &[KeptStream]) {
+        self.known.retain(|name, known| streams.iter().any(|s| s.name == *name && s.shelf == known.shelf));
     }
 
     /// True while there is time for another step.
@@ -150,7 +170,7 @@ impl Keeper {
         self.trust.look(&*self.clock);
         self.clearance.look(&*self.disk);
         let streams = self.streams.read().unwrap_or_else(PoisonError::into_inner).clone();
-        self.known.retain(|name, known| streams.iter().any(|s| s.name == *name && s.shelf == known.shelf));
+        self.forget_others(&streams);
         self.listen();
         let mut due: Option<u64> = None;
         // A full disk first, and again between all other work: lines wait for it.
@@ -193,7 +213,7 @@ impl Keeper {
     fn listen(&mut self) {
         let heard = self.events.hear();
         if heard.all {
-            self.known.values_mut().for_each(|known| known.read_again = 0);
+            self.known.values_mut().for_each(|known| known.read_at = None);
         }
         for (stream, id) in heard.segments {
             if let Some(known) = self.known.get_mut(&stream) {
@@ -205,13 +225,20 @@ impl Keeper {
     /// Brings the catalogue of a stream up to date, and says what of it has to stay.
     fn survey(&mut self, stream: &KeptStream) -> Result<Staying, LogError> {
         let now = self.clock.mono_ns();
-        if self.known.get(&stream.name).is_none_or(|known| now >= known.read_again) {
-            let is_finished = self.known.get(&stream.name).is_some_and(|known| known.is_finished);
-            let catalogue = Catalogue::read(&*self.disk, &stream.shelf.dir)?;
-            let (shelf, read_again) = (stream.shelf.clone(), now.saturating_add(READ_AGAIN_NS));
-            let known = Known { catalogue, shelf, read_again, is_finished, says_held: false };
-            self.known.insert(stream.name.clone(), known);
-            self.stuck.retain(|(name, _), _| *name != stream.name); // tried again, and said again
+        let is_old = |read_at: Option<u64>| read_at.is_none_or(|at| now >= at.saturating_add(READ_AGAIN_NS));
+        match self.known.get_mut(&stream.name) {
+            Some(known) if is_old(known.read_at) => {
+                known.catalogue.read_again(&*self.disk)?;
+                known.read_at = Some(now);
+                self.stuck.retain(|(name, id), _| *name != stream.name || known.catalogue.contains(*id));
+            }
+            Some(_) => {}
+            None => {
+                let catalogue = Catalogue::read(&*self.disk, &stream.shelf.dir)?;
+                let (shelf, read_at) = (stream.shelf.clone(), Some(now));
+                let known = Known { catalogue, shelf, read_at, is_finished: false, says_held: false };
+                self.known.insert(stream.name.clone(), known);
+            }
         }
         let (disk, counts) = (Arc::clone(&self.disk), Arc::clone(&self.counts));
         let Some(known) = self.known.get_mut(&stream.name) else { return Ok(Staying::new()) };
@@ -233,9 +260,31 @@ impl Keeper {
         Ok(staying)
     }
 
-    /// What goes next, and why.
-    fn next(&self, stream: &KeptStream, limits: &Limits, staying: &Staying) -> Option<(Finished, &'static str)> {
-        limits.next(&self.known.get(&stream.name)?.catalogue, staying, self.clock.wall_ns(), None)
+    /// What goes next at this time, and why.
+    fn next(
+        &self,
+        stream: &KeptStream,
+        (limits, wall_ns): (&Limits, u64),
+        staying: &Staying,
+    ) -> Option<(Finished, &'static str)> {
+        limits.next(&self.known.get(&stream.name)?.catalogue, staying, wall_ns, None)
+    }
+
+    /// What of a stream has to stay, before something of it is deleted: for a commit log, or for a reader.
+    fn what_stays(&mut self, stream: &KeptStream, due: (&Limits, u64)) -> Result<Staying, LogError> {
+        let mut staying = self.survey(stream)?;
+        self.finish(stream)?;
+        let Some((_, why)) = self.next(stream, due, &staying) else { return Ok(staying) };
+        let now = self.clock.mono_ns();
+        if let Some(known) = self.known.get_mut(&stream.name)
+            && why == "max_bytes"
+            && known.read_at.is_none_or(|at| now >= at.saturating_add(TRUSTED_NS))
+        {
+            known.read_at = None;
+            staying = self.survey(stream)?;
+        }
+        self.spare_held(stream, &mut staying);
+        Ok(staying)
     }
 
     /// Deletes segments of one stream that are too old or too many.
@@ -246,22 +295,18 @@ impl Keeper {
         if self.clock.mono_ns() < age_from {
             limits.max_age_ns = None;
         }
-        let mut staying = self.survey(stream)?;
-        self.finish(stream)?;
-        if self.next(stream, &limits, &staying).is_some() {
-            self.spare_held(stream, &mut staying);
-            let is_held = self.next(stream, &limits, &staying).is_none();
-            self.say_held(stream, is_held);
-        }
         loop {
+            // Again for each turn, and for one moment: what was sealed meanwhile may be needed, and a reader may have begun.
+            let due = (&limits, self.clock.wall_ns());
+            let staying = self.what_stays(stream, due)?;
             let (mut touched, mut turn) = (BTreeSet::new(), 0);
             let more = loop {
                 if turn >= TURN || self.control.draining() {
-                    break self.next(stream, &limits, &staying).is_some();
+                    break self.next(stream, due, &staying).is_some();
                 }
                 let mut batch = Vec::new();
                 while batch.len() < BATCH
-                    && let Some((oldest, why)) = self.next(stream, &limits, &staying)
+                    && let Some((oldest, why)) = self.next(stream, due, &staying)
                 {
                     self.take(stream, oldest.id);
                     batch.push((oldest, why));
@@ -271,22 +316,23 @@ impl Keeper {
                 }
                 turn += batch.len();
                 touched.extend(batch.iter().map(|(one, _)| one.id.shard));
-                self.retire(stream, &batch)?;
+                if let Some(error) = self.retire(stream, &batch).failed {
+                    return Err(error);
+                }
             };
             self.note_done(stream, &touched)?;
             if !more || self.control.draining() {
                 let (wall, mono) = (self.clock.wall_ns(), self.clock.mono_ns());
                 let in_mono = |at: u64| mono.saturating_add(at.saturating_sub(wall)).max(age_from);
                 let Some(known) = self.known.get(&stream.name) else { return Ok(None) };
-                let held = self.next(stream, &limits, &Staying::new()).is_some() && !self.clearance.is_pending();
-                let held = held.then(|| mono.saturating_add(HELD_NS));
-                return Ok(stream.limits.due_ns(&known.catalogue, &staying).map(in_mono).into_iter().chain(held).min());
+                let is_held = self.next(stream, due, &Staying::new()).is_some() && !self.clearance.is_pending();
+                let held = is_held.then(|| mono.saturating_add(HELD_NS));
+                let due = stream.limits.due_ns(&known.catalogue, &staying).map(in_mono);
+                self.say_held(stream, is_held);
+                return Ok(due.into_iter().chain(held).min());
             }
             self.listen();
             self.make_room_if_due(streams);
-            // What was sealed meanwhile may be needed, and a reader may have begun.
-            staying = self.survey(stream)?;
-            self.spare_held(stream, &mut staying);
         }
     }
 
@@ -392,7 +438,7 @@ impl Keeper {
             self.take(stream, *id);
             self.say_deleted(stream, *id, 0, "unfinished");
         }
-        self.put_aside(stream, taken);
+        self.put_aside(stream, taken.stuck);
         Ok(())
     }
 
@@ -405,59 +451,55 @@ impl Keeper {
     }
 
     /// Puts segments aside that cannot be deleted. Logs each once, and counts each try.
-    fn put_aside(&mut self, stream: &KeptStream, taken: Taken) -> Vec<SegmentId> {
+    fn put_aside(&mut self, stream: &KeptStream, stuck: Vec<(SegmentId, LogError)>) {
         let again = self.clock.mono_ns().saturating_add(AGAIN_NS);
-        let mut stuck = Vec::new();
-        for (id, error) in taken.stuck {
+        for (id, error) in stuck {
             let disk = Arc::clone(&self.disk);
-            self.change(stream, |catalogue| {
-                catalogue.look(&*disk, id);
-                if let Some(one) = catalogue.take(id) {
-                    catalogue.is_stuck(one);
-                }
-            });
+            self.change(stream, |catalogue| catalogue.cannot_go(&*disk, id));
             self.count(&stream.name, |kept| kept.failures += 1);
             if self.stuck.insert((stream.name.clone(), id), again).is_none() {
                 tracing::warn!(stream = stream.name, %error, "a segment cannot be deleted; going on with the others");
             }
-            stuck.push(id);
         }
-        stuck
     }
 
-    /// Deletes segments of a stream that were taken out of its catalogue. Returns those that cannot be deleted; they are in it again.
-    fn retire(&mut self, stream: &KeptStream, batch: &[(Finished, &'static str)]) -> Result<Vec<SegmentId>, LogError> {
+    /// Deletes segments of a stream that were taken out of its catalogue. Those that are still there are in it again.
+    fn retire(&mut self, stream: &KeptStream, batch: &[(Finished, &'static str)]) -> Retired {
         let mut shards: BTreeMap<u16, Vec<SegmentId>> = BTreeMap::new();
         batch.iter().for_each(|(one, _)| shards.entry(one.id.shard).or_default().push(one.id));
-        let mut stuck = Vec::new();
-        let mut failed = None;
+        let mut retired = Retired::default();
         for ids in shards.values() {
-            let taken = match retired::retire_all(&*self.disk, &self.data_dir, &stream.name, ids) {
+            let disk = Arc::clone(&self.disk);
+            let gone: BTreeSet<SegmentId> = match retired::retire_all(&*disk, &self.data_dir, &stream.name, ids) {
+                Ok(taken) => {
+                    for id in &taken.missing {
+                        let segment = id.file_name(Kind::Sealed);
+                        self.stuck.remove(&(stream.name.clone(), *id));
+                        tracing::info!(stream = stream.name, segment, "somebody else has deleted it");
+                    }
+                    self.put_aside(stream, taken.stuck);
+                    taken.gone.into_iter().collect()
+                }
                 Err(error) => {
-                    let disk = Arc::clone(&self.disk);
                     self.change(stream, |catalogue| ids.iter().for_each(|id| catalogue.look(&*disk, *id)));
                     self.is_unfinished(stream); // the note may name what is half there
-                    failed.get_or_insert(error);
-                    continue;
+                    retired.failed.get_or_insert(error);
+                    let catalogue = self.known.get(&stream.name).map(|known| &known.catalogue);
+                    let is_gone = |id: &SegmentId| catalogue.is_some_and(|catalogue| !catalogue.contains(*id));
+                    ids.iter().copied().filter(is_gone).collect()
                 }
-                Ok(taken) => taken,
             };
-            for id in &taken.missing {
-                tracing::info!(
-                    stream = stream.name,
-                    segment = id.file_name(Kind::Sealed),
-                    "somebody else has deleted it"
-                );
+            for (one, why) in batch.iter().filter(|(one, _)| one.id.shard == ids[0].shard) {
+                if gone.contains(&one.id) {
+                    self.stuck.remove(&(stream.name.clone(), one.id));
+                    self.say_deleted(stream, one.id, one.bytes, why);
+                } else {
+                    retired.kept_bytes = retired.kept_bytes.saturating_add(one.bytes);
+                }
             }
-            let gone: BTreeSet<SegmentId> = taken.gone.iter().copied().collect();
-            for (one, why) in batch.iter().filter(|(one, _)| gone.contains(&one.id)) {
-                self.stuck.remove(&(stream.name.clone(), one.id));
-                self.say_deleted(stream, one.id, one.bytes, why);
-            }
-            stuck.extend(self.put_aside(stream, taken));
         }
         self.change(stream, |_| ());
-        failed.map_or(Ok(stuck), Err)
+        retired
     }
 
     fn note_done(&mut self, stream: &KeptStream, shards: &BTreeSet<u16>) -> Result<(), LogError> {

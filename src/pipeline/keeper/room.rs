@@ -76,7 +76,9 @@ impl Keeper {
     fn make_room(&mut self, streams: &[KeptStream]) {
         let mut candidates = Vec::new();
         for stream in streams.iter().filter(|s| s.limits.min_free.is_some()) {
-            if let Ok(staying) = self.survey(stream) {
+            // The note of what a crash has left half deleted first: the next one replaces it.
+            let surveyed = self.survey(stream).and_then(|staying| self.finish(stream).map(|()| staying));
+            if let Ok(staying) = surveyed {
                 let place =
                     self.disk.device(dir(stream)).map_or_else(|| Place::Dir(dir(stream).clone()), Place::Device);
                 candidates.push(Candidate { stream, staying, place });
@@ -84,8 +86,8 @@ impl Keeper {
         }
         let mut free = self.free(&candidates);
         let mut touched: BTreeMap<usize, BTreeSet<u16>> = BTreeMap::new();
-        let mut says_held = false;
-        while !self.control.draining() {
+        let (mut says_held, mut is_over) = (false, false);
+        while !is_over && !self.control.draining() {
             let batches = self.choose(&candidates, &mut free);
             if batches.is_empty() {
                 break;
@@ -97,28 +99,17 @@ impl Keeper {
                     says_held = true;
                     tracing::warn!(stream = stream.name, "too little is free: what a reader holds is deleted too");
                 }
-                match self.retire(stream, &batch) {
-                    // No room comes of those.
-                    Ok(stuck) => batch.iter().filter(|(one, _)| stuck.contains(&one.id)).for_each(|(one, _)| {
-                        if let Some(free) = free.get_mut(&candidates[at].place) {
-                            *free = free.saturating_sub(one.bytes);
-                        }
-                        if let Some(awaited) = self.awaited.get_mut(&candidates[at].place) {
-                            awaited.deleted = awaited.deleted.saturating_sub(one.bytes);
-                        }
-                    }),
-                    Err(error) => {
-                        self.count(&stream.name, |kept| kept.failures += 1);
-                        tracing::warn!(stream = stream.name, %error, "segments cannot be deleted; trying again");
-                        // Those of the other streams are not deleted either: everything is read again, and nothing is promised.
-                        for one in &candidates {
-                            if let Some(known) = self.known.get_mut(&one.stream.name) {
-                                (known.read_again, known.is_finished) = (0, false);
-                            }
-                        }
-                        self.awaited.clear();
-                        return;
-                    }
+                let retired = self.retire(stream, &batch);
+                if let Some(free) = free.get_mut(&candidates[at].place) {
+                    *free = free.saturating_sub(retired.kept_bytes);
+                }
+                if let Some(awaited) = self.awaited.get_mut(&candidates[at].place) {
+                    awaited.deleted = awaited.deleted.saturating_sub(retired.kept_bytes);
+                }
+                if let Some(error) = retired.failed {
+                    self.count(&stream.name, |kept| kept.failures += 1);
+                    tracing::warn!(stream = stream.name, %error, "segments cannot be deleted; trying again");
+                    is_over = true; // behind what was chosen of the other streams
                 }
             }
         }

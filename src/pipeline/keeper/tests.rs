@@ -12,6 +12,9 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, RwLock};
 
+#[path = "others_tests.rs"]
+mod others;
+
 const SECOND: u64 = 1_000_000_000;
 /// An hour after which ages are believed in any case.
 const LATER: u64 = 4_000 * SECOND;

@@ -82,10 +82,11 @@ impl Files {
                 }
                 let clients = clients.build();
                 let clients = clients.map_err(|e| unusable(CA, path, &e))?;
-                builder.with_client_cert_verifier(allowed(clients, options))
+                builder.with_client_cert_verifier(allowed(clients, &options.client_subjects, options))
             }
             _ if !options.client_fingerprints.is_empty() => {
-                builder.with_client_cert_verifier(allowed(Arc::new(AnySigner::new(&provider)), options))
+                // Without an authority a subject says nothing: anybody could have written it.
+                builder.with_client_cert_verifier(allowed(Arc::new(AnySigner::new(&provider)), &[], options))
             }
             _ => builder.with_no_client_auth(),
         };
@@ -132,8 +133,12 @@ impl ResolvesServerCert for Always {
     }
 }
 
-fn allowed(clients: Arc<dyn ClientCertVerifier>, options: &TlsOptions) -> Arc<dyn ClientCertVerifier> {
-    let (subjects, fingerprints) = (&options.client_subjects, &options.client_fingerprints);
+fn allowed(
+    clients: Arc<dyn ClientCertVerifier>,
+    subjects: &[String],
+    options: &TlsOptions,
+) -> Arc<dyn ClientCertVerifier> {
+    let fingerprints = &options.client_fingerprints;
     if subjects.is_empty() && fingerprints.is_empty() {
         return clients;
     }

@@ -8,6 +8,7 @@ mod background;
 mod batch;
 mod changes;
 mod failure;
+mod rotations;
 pub mod steward;
 pub mod stream;
 pub mod syncers;
@@ -25,6 +26,7 @@ use crate::pipeline::shard::Shard;
 use crate::pipeline::sleep::Sleep;
 use batch::{Batch, Gatherer};
 pub use changes::{Change, Changes};
+use rotations::Rotations;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,7 +84,7 @@ pub struct Writer {
     /// Numbers the batches.
     writes: u64,
     gatherer: Gatherer,
-    rotations_seen: u64,
+    rotations: Rotations,
     /// Segments that failed. The second one stops intake.
     failures: u32,
     /// Times in a row, without a good sync in between, that somebody else had changed a segment.
@@ -129,7 +131,7 @@ impl Writer {
     pub fn new(parts: Parts) -> Self {
         Writer {
             gatherer: Gatherer::new(Gatherer::most_of(parts.streams.iter().map(|s| s.options.segment_bytes))),
-            rotations_seen: parts.control.rotations_asked(),
+            rotations: Rotations::new(&parts.control),
             shard: parts.shard,
             control: parts.control,
             clock: parts.clock,
@@ -183,10 +185,7 @@ impl Writer {
         if self.control.intake_stopped() {
             return self.turn_without_disk();
         }
-        if self.rotations_seen != self.control.rotations_asked() {
-            self.rotations_seen = self.control.rotations_asked();
-            self.streams.iter_mut().for_each(|s| s.rotate_asked = s.has_lines());
-        }
+        self.rotations.look(&self.control, &self.shard);
         if self.batch.is_none() {
             self.batch = Batch::gather(&self.shard, &mut self.gatherer);
         }
@@ -194,7 +193,11 @@ impl Writer {
         self.take_changes(now);
         self.answer_ping();
         let had_batch = self.batch.is_some();
+        let chunks = self.batch.as_ref().map_or(0, |batch| batch.chunks.len());
         let step = self.write_batch(now);
+        if matches!(step, Step::Done) && self.rotations.is_due(chunks, self.rings_are_empty()) {
+            self.streams.iter_mut().for_each(|s| s.rotate_asked = s.has_lines());
+        }
         if self.held_awaited > 0 && (self.nothing_more_to_gather() || matches!(step, Step::Blocked(_))) {
             self.sync_for_waiters();
         }

@@ -201,3 +201,28 @@ fn a_hurry_ends_though_lines_keep_coming() {
     it.run();
     assert_eq!(it.sync(), [0, 1]);
 }
+
+/// What a commit log has answered may be in the ring still when somebody asks for a rotation.
+#[test]
+fn a_rotation_takes_along_what_is_in_the_ring() {
+    let mut it = Bench::new(&[("a", MINUTE)]);
+    let rotations = |it: &Bench| it.shard.writer_stats.rotations.get();
+    it.push(&[0], Level::Durable, true, true);
+    it.writer.control.ask_rotation();
+    it.run();
+    assert_eq!(rotations(&it), 1, "though nothing was in the segment when it was asked for");
+    it.writer.control.ask_rotation();
+    it.run();
+    assert_eq!(rotations(&it), 1, "an empty one is not rotated");
+    it.push(&[0], Level::Durable, true, true);
+    it.run();
+    assert_eq!(rotations(&it), 1, "nor later, when there is something");
+    // Lines in the segment, and more in the ring: all of them go into the one that is sealed.
+    it.push(&[0], Level::Durable, true, true);
+    it.writer.control.ask_rotation();
+    it.run();
+    assert_eq!(rotations(&it), 2);
+    let sealed = crate::log::cat::segments(&it._dir.path().join("a")).unwrap();
+    let file = it._dir.path().join("a").join(sealed[1].file_name(crate::log::names::Kind::Sealed));
+    assert_eq!(std::fs::read(file).unwrap(), b"x\nx\n");
+}

@@ -164,6 +164,13 @@ fn a_full_disk_keeps_the_logs_for_the_next_start() {
     setup_full.disk.set_full(true);
     let error = setup_full.recover().unwrap_err();
     assert!(error.is_full(), "{error}");
+    for stream in ["a", "b"] {
+        let left = setup_full.disk.list(&Path::new(DATA).join(stream)).unwrap_or_default();
+        assert!(
+            !left.iter().any(|name| name.ends_with(".tmp")),
+            "a try leaves nothing in the way of the next: {left:?}"
+        );
+    }
     setup_full.disk.set_full(false);
     assert_eq!(setup_full.recover().unwrap().lines, 6);
     assert_eq!(setup_full.text("a"), setup.text("a"));

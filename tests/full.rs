@@ -2,13 +2,18 @@
 
 mod common;
 
-use common::faulty_disk::Call;
+use common::faulty_disk::{Call, Faults, FaultyDisk};
 use common::running::Running;
 use common::{await_that, scratch};
+use logweir::pipeline::control::Notice;
+use logweir::server::StartError;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
 
 fn listener(name: &str, more: &str) -> String {
     format!("[listener.{name}]\naddress = \"tcp://127.0.0.1:0\"\nmax_line_bytes = \"16KiB\"\n{more}\n")
@@ -255,6 +260,90 @@ fn a_full_disk_stops_intake_until_there_is_room_and_no_line_is_split() {
     drop((client, replies));
     assert!(server.stop());
     assert_eq!(server.lines(), [b"before".to_vec(), b"while full".to_vec()]);
+}
+
+/// Recovery has to write: the half line goes to `.torn`.
+fn left_by_a_crash(data: &Path) {
+    std::fs::create_dir_all(data.join("default")).unwrap();
+    std::fs::write(data.join("default/000-0000000001.log.active"), "whole\nhal").unwrap();
+}
+
+/// A start that finds no room at a kind of call, its signals, and its end.
+struct Waiting {
+    faults: Arc<Faults>,
+    signals: Sender<Notice>,
+    admin: SocketAddr,
+    start: JoinHandle<Result<Running, StartError>>,
+}
+
+fn start_without_room(data: &Path, call: Call) -> Waiting {
+    let disk = FaultyDisk::new();
+    let faults = Arc::clone(&disk.faults);
+    faults.fail(call, libc::ENOSPC, u64::MAX);
+    let (signals, receiver) = channel();
+    let channel = (signals.clone(), receiver);
+    let admin = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let data = data.to_path_buf();
+    let start = move || Running::start_on_disk(&data, &listener("a", ""), &admin.to_string(), disk, channel);
+    let start = std::thread::spawn(start);
+    await_that("a second try", || faults.failed.load(Ordering::SeqCst) >= 2);
+    Waiting { faults, signals, admin, start }
+}
+
+fn readiness(admin: SocketAddr) -> String {
+    let mut probe = TcpStream::connect(admin).unwrap();
+    probe.write_all(b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    probe.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_start_waits_for_room_and_loses_nothing() {
+    let dir = scratch();
+    left_by_a_crash(dir.path());
+    // The last step of the recovery, so that everything before it is done again.
+    let Waiting { faults, signals, admin, start } = start_without_room(dir.path(), Call::Rename);
+    let answer = readiness(admin);
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("disk full"), "{answer}");
+    signals.send(Notice::Signal(signal_hook::consts::SIGHUP)).unwrap();
+    assert!(!start.is_finished());
+    faults.heal();
+    let mut server = start.join().unwrap().unwrap();
+    server.connect("a").write_all(b"next\n").unwrap();
+    await_that("the line", || server.lines() == [b"whole".to_vec(), b"next".to_vec()]);
+    assert_eq!(std::fs::read(dir.path().join("default/000-0000000001.torn")).unwrap(), b"hal");
+    assert_eq!(server.count("logweir_ready", ""), 1.0);
+    assert_eq!(server.count("logweir_recovered_lines", ""), 1.0);
+    assert!(server.stop());
+}
+
+#[test]
+fn a_start_that_waits_for_room_leaves_no_files_behind() {
+    for call in [Call::Reserve, Call::SyncDir, Call::Point] {
+        let dir = scratch();
+        let Waiting { faults, start, .. } = start_without_room(dir.path(), call);
+        faults.heal();
+        let mut server = start.join().unwrap().unwrap();
+        let names = std::fs::read_dir(dir.path().join("default")).unwrap();
+        let mut names: Vec<String> = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        // The next segment may be there already.
+        let active = names.iter().filter(|name| name.ends_with(".active")).count();
+        assert!((1..=2).contains(&active) && !names.iter().any(|name| name.ends_with(".tmp")), "{call:?}: {names:?}");
+        assert!(server.stop());
+    }
+}
+
+#[test]
+fn a_signal_ends_a_start_that_waits_for_room() {
+    let dir = scratch();
+    left_by_a_crash(dir.path());
+    let Waiting { signals, start, .. } = start_without_room(dir.path(), Call::Rename);
+    signals.send(Notice::Signal(signal_hook::consts::SIGTERM)).unwrap();
+    let error = start.join().unwrap().err().unwrap();
+    assert!(error.to_string().contains("No space left"), "{error}");
+    assert!(dir.path().join("default/000-0000000001.log.active").exists(), "for the next start");
 }
 
 #[test]

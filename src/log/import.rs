@@ -34,6 +34,7 @@ pub struct Import {
     named: Vec<Named>,
     bytes: u64,
     lines: u64,
+    is_finished: bool,
 }
 
 impl StreamDir {
@@ -60,6 +61,7 @@ impl StreamDir {
             named: Vec::new(),
             bytes: 0,
             lines: 0,
+            is_finished: false,
         })
     }
 }
@@ -137,8 +139,18 @@ impl Import {
         let trail = self.header.encode_whole(records.iter());
         replace_file(&*self.disk, &self.trail, &trail).context("write", &self.trail)?;
         self.disk.rename_new(&self.temp, &self.path).context("rename", &self.temp)?;
+        self.is_finished = true;
         let dir = self.path.parent().unwrap_or(&self.path).to_path_buf();
         self.disk.sync_dir(&dir).context("sync directory", &dir)?;
         Ok(self.id)
+    }
+}
+
+impl Drop for Import {
+    /// One that was not finished leaves nothing behind: its room may be what the next try needs.
+    fn drop(&mut self) {
+        if !self.is_finished {
+            let _ = self.disk.remove(&self.temp);
+        }
     }
 }

@@ -46,9 +46,25 @@ pub struct Recovered {
 /// # Errors
 /// Reading or renaming failed, or there is damage and `strict` is set.
 pub fn recover_dir(disk: &dyn Disk, clock: &dyn Clock, dir: &Path, strict: bool) -> Result<Vec<Recovered>, LogError> {
+    let mut all = Vec::new();
+    recover_each(disk, clock, dir, strict, |one| all.push(one))?;
+    Ok(all)
+}
+
+/// As [`recover_dir`], and tells of each segment when it is done: also of those before one that fails.
+///
+/// # Errors
+/// As [`recover_dir`].
+pub fn recover_each(
+    disk: &dyn Disk,
+    clock: &dyn Clock,
+    dir: &Path,
+    strict: bool,
+    mut told: impl FnMut(Recovered),
+) -> Result<(), LogError> {
     let mut active: Vec<SegmentId> = Vec::new();
     let names = match disk.list(dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotADirectory => return Ok(Vec::new()), // a file that somebody put there
+        Err(e) if e.kind() == io::ErrorKind::NotADirectory => return Ok(()), // a file that somebody put there
         other => other.context("list", dir)?,
     };
     for name in names {
@@ -62,7 +78,7 @@ pub fn recover_dir(disk: &dyn Disk, clock: &dyn Clock, dir: &Path, strict: bool)
         }
     }
     active.sort();
-    active.into_iter().map(|id| recover_quietly(disk, clock, dir, id, strict)).collect()
+    active.into_iter().try_for_each(|id| recover_quietly(disk, clock, dir, id, strict).map(&mut told))
 }
 
 /// Looks again at a segment that somebody else has changed meanwhile, and leaves it as it is where they go on.

@@ -125,17 +125,21 @@ impl StreamDir {
     /// Makes the first segment, begins it and points `current` at it.
     ///
     /// # Errors
-    /// As [`StreamDir::prepare`].
+    /// As [`StreamDir::prepare`]; what was made is removed again.
     pub fn begin_first(&self) -> Result<Segment, LogError> {
         let mut active = self.prepare()?;
         self.begin(&mut active);
         match self.point_current(active.id) {
+            Ok(()) => Ok(active),
             Err(error @ LogError::State { .. }) => {
-                tracing::warn!(%error, "`current-SHARD` cannot be made, so `tail -F` cannot follow")
+                tracing::warn!(%error, "`current-SHARD` cannot be made, so `tail -F` cannot follow");
+                Ok(active)
             }
-            other => other?,
+            Err(error) => {
+                let _ = self.discard(&active);
+                Err(error)
+            }
         }
-        Ok(active)
     }
 
     /// Makes the next segment: its sequence is durable before the name is used, its room is reserved, and its directory

@@ -28,7 +28,7 @@ pub enum NotReady {
     ShuttingDown,
     /// Recovery is not done, or not all listeners are open.
     Starting,
-    /// A writer waits for room.
+    /// A writer waits for room, or the start does.
     DiskFull,
 }
 
@@ -133,7 +133,7 @@ impl Control {
         self.stopped.load(Ordering::SeqCst)
     }
 
-    /// Notes that one more writer waits for room, or one less.
+    /// Notes that one more writer waits for room, or one less. The start counts as one.
     pub fn disk_full(&self, is_full: bool) {
         let change = if is_full { 1 } else { 1_u64.wrapping_neg() };
         self.full_writers.fetch_add(change, Ordering::SeqCst);
@@ -146,10 +146,10 @@ impl Control {
             Some(NotReady::DiskFailed)
         } else if self.draining() || self.leaving() {
             Some(NotReady::ShuttingDown)
-        } else if !self.started() {
-            Some(NotReady::Starting)
         } else if self.full_writers.load(Ordering::SeqCst) > 0 && !mutant!("ready_on_a_full_disk") {
             Some(NotReady::DiskFull)
+        } else if !self.started() {
+            Some(NotReady::Starting)
         } else {
             None
         }

@@ -8,6 +8,7 @@ use super::error::{StartError, resource};
 use super::file_modes::FileModes;
 use super::housekeeping;
 use super::live::{Live, SPARE_LISTENERS, SPARE_STREAMS};
+use super::patience::Patience;
 use super::pin::{placed, spawn};
 use super::recovery::recover_segments;
 use super::seats::{Seats, listener_runs};
@@ -16,18 +17,16 @@ use super::started::{Around, Started};
 use super::threads::Threads;
 use crate::config::Options;
 use crate::config::checked::StreamSettings;
-use crate::host::clock::Clock;
 use crate::host::limits;
 use crate::host::peer::ListenerId;
 use crate::host::topology::ShardPlan;
 use crate::intake::net::{EpollEngine, UringEngine};
 use crate::intake::reactor::{Change, ConnectionLimit, MOST_APART, bytes_per_connection};
 use crate::intake::spread::Spread;
+use crate::log::LogError;
 use crate::log::commit::recover;
 use crate::log::data_dir::{self};
-use crate::log::disk::Disk;
 use crate::log::segment::AppendOptions;
-use crate::log::stream_dir::StreamDir;
 use crate::metrics::accounting::{Accounting, Ledger};
 use crate::pipeline::commit::Clearance;
 use crate::pipeline::control::{Control, Notice};
@@ -40,11 +39,11 @@ use crate::pipeline::writer::syncers::Together;
 use crate::pipeline::writer::unsynced::SyncPolicy;
 use crate::pipeline::writer::{Parts, Writer};
 use crate::server::sandbox::Confinement;
-use crate::watch::render::Metrics;
+use crate::watch::render::{Metrics, RecoverySums};
 use crossbeam_queue::ArrayQueue;
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -59,7 +58,11 @@ pub struct Running {
 const CHANGES: usize = 512;
 
 /// Builds and starts a server.
-pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Result<Running, StartError> {
+pub fn build(
+    options: &Options,
+    (notices, receiver): (&Sender<Notice>, &Receiver<Notice>),
+    around: Around,
+) -> Result<Running, StartError> {
     let Around { disk, clock, manager, mut inherited } = around;
     let (disk, clock) = (&disk, &clock);
     let control = Arc::new(Control::default());
@@ -155,14 +158,18 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
     let begun = Begun { control: &control, shards: &shards };
 
     manager.status("recovering what a crash has left");
-    housekeeping::find_again(&**disk, options)?;
-    let recovery = recover_segments(&**disk, &**clock, &options.data_dir, options.strict)?;
+    let patience = Patience { control: &control, manager, notices: receiver };
+    patience.until_there_is_room(|| housekeeping::find_again(&**disk, options))?;
+    let mut recovery = RecoverySums::default();
+    patience.until_there_is_room(|| {
+        recover_segments(&**disk, &**clock, &options.data_dir, options.strict, &mut recovery)
+    })?;
     let _ = metrics.recovery.set(recovery); // set here only
-    let node = data_dir::node_id(&**disk, &options.data_dir)?;
+    let node = patience.until_there_is_room(|| data_dir::node_id(&**disk, &options.data_dir))?;
     let (data_dir, sealed_dir) = (options.data_dir.as_path(), options.sealed_dir.as_deref());
     let around = recover::Around { disk, clock, data_dir, sealed_dir, node };
     let streams = options.streams.len() + SPARE_STREAMS;
-    let commit_logs = CommitLogs::recover(&around, options, is_ring, streams)?;
+    let commit_logs = patience.until_there_is_room(|| CommitLogs::recover(&around, options, is_ring, streams))?;
     let modes = FileModes::probe(&**disk, &options.data_dir.join(data_dir::STATE_DIR));
 
     let (keeper_sleeper, keep) = crate::pipeline::sleep::parking();
@@ -176,7 +183,7 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
         let (writer, told) = (Arc::clone(&shard.writer), Arc::clone(&events));
         let start = || Threaded::start(shard.index, most, Arc::clone(clock), writer, told);
         let mut steward = placed(plan[i].writer_place(), start).map_err(resource("start a steward"))?;
-        let streams = open_streams(options, disk, clock, node, shard.index, modes, &mut steward)?;
+        let streams = open_streams(&around, options, shard.index, modes, &mut steward, &patience)?;
         first.extend(
             streams
                 .iter()
@@ -196,7 +203,7 @@ pub fn build(options: &Options, notices: &Sender<Notice>, around: Around) -> Res
         }));
     }
     options.streams.iter().enumerate().for_each(|(index, stream)| commit_logs.admit(index, &stream.name));
-    commit_logs.begin(first)?;
+    patience.until_there_is_room(|| commit_logs.begin(&first))?;
     for (i, writer) in opened.into_iter().enumerate() {
         spawn(format!("writer-{i}"), plan[i].writer_place(), notices.clone(), move || {
             Notice::WriterEnded(writer.run())
@@ -362,30 +369,21 @@ pub(super) fn stored(settings: &StreamSettings, modes: FileModes) -> StreamOptio
 
 #[allow(clippy::too_many_arguments)]
 fn open_streams(
+    around: &recover::Around<'_>,
     options: &Options,
-    disk: &Arc<dyn Disk>,
-    clock: &Arc<dyn Clock>,
-    node: [u8; 16],
     shard: u16,
     modes: FileModes,
     steward: &mut Threaded,
+    patience: &Patience<'_>,
 ) -> Result<Vec<StreamWriter>, StartError> {
     let mut streams = Vec::new();
     for (index, settings) in options.streams.iter().enumerate() {
-        let dir = StreamDir::open(
-            Arc::clone(disk),
-            Arc::clone(clock),
-            &options.data_dir,
-            node,
-            &settings.name,
-            shard,
-            settings.reserve_step,
-        )?;
-        let dir = match &options.sealed_dir {
-            Some(sealed) => dir.with_state_in(sealed)?,
-            None => dir,
-        };
-        streams.push(StreamWriter::open(index, Arc::new(dir), stored(settings, modes), steward)?);
+        let (dir, first) = patience.until_there_is_room(|| {
+            let dir = around.stream_dir(&settings.name, shard, settings.reserve_step)?;
+            let first = dir.begin_first()?;
+            Ok::<_, LogError>((dir, first))
+        })?;
+        streams.push(StreamWriter::begun(index, Arc::new(dir), stored(settings, modes), first, steward));
     }
     Ok(streams)
 }

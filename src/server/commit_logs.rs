@@ -53,11 +53,7 @@ impl CommitLogs {
         streams: usize,
     ) -> Result<CommitLogs, StartError> {
         let start = Instant::now();
-        let (last, brought) = recover::recover(around).inspect_err(|error| {
-            if error.is_full() {
-                tracing::error!("lines that are only in the commit logs find no room in segments: the logs stay as they are until a start finds room");
-            }
-        })?;
+        let (last, brought) = recover::recover(around)?;
         if brought.segments > 0 {
             let ms = start.elapsed().as_millis() as u64;
             tracing::info!(
@@ -84,11 +80,11 @@ impl CommitLogs {
     ///
     /// # Errors
     /// The note cannot be written.
-    pub fn begin(&self, first: BTreeMap<(String, u16), u64>) -> Result<(), LogError> {
+    pub fn begin(&self, first: &BTreeMap<(String, u16), u64>) -> Result<(), LogError> {
         if self.size == CommitLogSize::Off && self.generation == 1 {
             return Ok(()); // there never was a log
         }
-        Generation { number: self.generation, is_empty: false, first }.begin(&*self.disk, &self.data_dir)
+        Generation { number: self.generation, is_empty: false, first: first.clone() }.begin(&*self.disk, &self.data_dir)
     }
 
     /// After an orderly end: everything is in segments, and the next start need not look.

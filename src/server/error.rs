@@ -10,6 +10,9 @@ pub enum StartError {
     /// Something about the files.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// A signal ended a start that waited for room on the disk.
+    #[error("ended while it waited for room on the disk; what a crash has left stays for the next start: {0}")]
+    EndedOnFullDisk(LogError),
     /// A listener cannot listen.
     #[error("listener.{name}: cannot listen on {address}: {error}{}", hint(address, error))]
     Listen {
@@ -75,7 +78,10 @@ impl StartError {
             StartError::Listen { error, .. } | StartError::Admin { error, .. } => stays(error),
             StartError::Log(LogError::Io { what, error, .. }) => is_of_the_start(what) && stays(error),
             // A container's profile or a kernel's setting may be another at the next start.
-            StartError::Log(_) | StartError::Resource { .. } | StartError::IoUring { .. } => false,
+            StartError::Log(_)
+            | StartError::EndedOnFullDisk(_)
+            | StartError::Resource { .. }
+            | StartError::IoUring { .. } => false,
         }
     }
 }

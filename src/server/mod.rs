@@ -9,6 +9,7 @@ mod error;
 mod file_modes;
 mod housekeeping;
 mod live;
+mod patience;
 mod pin;
 mod recovery;
 pub mod rehearsal;
@@ -85,7 +86,7 @@ pub fn start_on(
 fn start_around(options: &Options, notices: Notices, around: Around) -> Result<Server, StartError> {
     let (sender, receiver) = notices;
     let manager = around.manager;
-    let Running { live, threads, started } = build::build(options, &sender, around)?;
+    let Running { live, threads, started } = build::build(options, (&sender, &receiver), around)?;
     Ok(Server { live, notices: receiver, threads, watchdog: Watchdog::new(manager), started })
 }
 

@@ -83,6 +83,11 @@ impl Manager {
         self.tell(&[NotifyState::Status(status)]);
     }
 
+    /// Asks for so much time from now on before the start counts as hung (`EXTEND_TIMEOUT_USEC`, sd_notify(3)).
+    pub fn more_time_to_start(&self, time: Duration) {
+        self.tell(&[NotifyState::ExtendTimeoutUsec(u32::try_from(time.as_micros()).unwrap_or(u32::MAX))]);
+    }
+
     /// Feeds the watchdog.
     pub fn alive(&self, status: &str) {
         self.tell(&[NotifyState::Watchdog, NotifyState::Status(status)]);

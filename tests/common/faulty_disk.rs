@@ -14,6 +14,9 @@ pub enum Call {
     SyncData,
     Create,
     Rename,
+    /// The rename that makes `current-SHARD` another segment's.
+    Point,
+    SyncDir,
     Reserve,
 }
 
@@ -142,6 +145,9 @@ impl Disk for FaultyDisk {
         self.real.rename_new(from, to)
     }
     fn rename_over(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if to.file_name().is_some_and(|name| name.to_string_lossy().starts_with("current-")) {
+            self.faults.check(Call::Point)?;
+        }
         self.real.rename_over(from, to)
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -160,6 +166,7 @@ impl Disk for FaultyDisk {
         self.real.link_target(path)
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.faults.check(Call::SyncDir)?;
         self.real.sync_dir(dir)
     }
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {

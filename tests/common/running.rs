@@ -5,12 +5,12 @@ use super::{Metrics, cat, lines_of};
 use logweir::config::{Overrides, load_text};
 use logweir::host::clock::SystemClock;
 use logweir::pipeline::control::Notice;
-use logweir::server::{self, Server};
+use logweir::server::{self, Server, StartError};
 use logweir::watch::render;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 /// A server in this process, on a disk that the test can break. Stopped when dropped.
@@ -34,7 +34,17 @@ impl Running {
     }
 
     fn start_on(data: &Path, config: &str, admin: &str) -> Running {
-        let (disk, (notices, receiver)) = (FaultyDisk::new(), channel());
+        Running::start_on_disk(data, config, admin, FaultyDisk::new(), channel()).unwrap()
+    }
+
+    /// On a disk that may be broken already, with the channel that signals come by.
+    pub fn start_on_disk(
+        data: &Path,
+        config: &str,
+        admin: &str,
+        disk: FaultyDisk,
+        (notices, receiver): (Sender<Notice>, Receiver<Notice>),
+    ) -> Result<Running, StartError> {
         let mut overrides = Overrides::default();
         let mut set = |key: &str, value: &str| overrides.set.push((key.into(), value.into(), "test".into()));
         set("data_dir", data.to_str().unwrap());
@@ -42,13 +52,13 @@ impl Running {
         let options = load_text(config, "test", &overrides, |_| None).unwrap();
         let faults = Arc::clone(&disk.faults);
         let channel = (notices.clone(), receiver);
-        let server: Server = server::start_on(&options, channel, Arc::new(disk), Arc::new(SystemClock::new())).unwrap();
+        let server: Server = server::start_on(&options, channel, Arc::new(disk), Arc::new(SystemClock::new()))?;
         let address = |a: &String| a.rsplit("://").next().unwrap().parse().unwrap();
         let addresses = server.started.listeners.iter().map(|(name, a)| (name.clone(), address(a))).collect();
         let admin = server.started.admin.as_ref().map(|a| a.parse().unwrap());
         let metrics = server.metrics();
         let thread = std::thread::spawn(move || server.run(|_| unreachable!("nobody sends SIGHUP")));
-        Running { faults, metrics, notices, thread: Some(thread), addresses, admin, data: data.to_path_buf() }
+        Ok(Running { faults, metrics, notices, thread: Some(thread), addresses, admin, data: data.to_path_buf() })
     }
 
     pub fn address(&self, name: &str) -> SocketAddr {

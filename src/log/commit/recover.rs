@@ -48,6 +48,21 @@ pub struct Around<'a> {
     pub node: [u8; 16],
 }
 
+impl Around<'_> {
+    /// One shard's part of the directory of a stream.
+    ///
+    /// # Errors
+    /// As [`StreamDir::open`].
+    pub fn stream_dir(&self, stream: &str, shard: u16, reserve_step: u64) -> Result<StreamDir, LogError> {
+        let (disk, clock) = (Arc::clone(self.disk), Arc::clone(self.clock));
+        let dir = StreamDir::open(disk, clock, self.data_dir, self.node, stream, shard, reserve_step)?;
+        match self.sealed_dir {
+            Some(sealed) => dir.with_state_in(sealed),
+            None => Ok(dir),
+        }
+    }
+}
+
 /// A stream of a shard.
 type Key = (String, u16);
 
@@ -147,7 +162,7 @@ impl Replay<'_> {
             return Ok(());
         }
         if !self.open.contains_key(&key) {
-            let import = self.stream_dir(&key)?.import()?;
+            let import = self.around.stream_dir(&key.0, key.1, 0)?.import()?;
             self.open.insert(key.clone(), import);
         }
         let Some(import) = self.open.get_mut(&key) else { return Ok(()) };
@@ -155,15 +170,6 @@ impl Replay<'_> {
         let (generation, reactor, through) = (head.generation, head.reactor, head.sequence);
         import.name(Named { generation, reactor, through });
         Ok(())
-    }
-
-    fn stream_dir(&self, (stream, shard): &Key) -> Result<StreamDir, LogError> {
-        let Around { disk, clock, data_dir, sealed_dir, node } = self.around;
-        let dir = StreamDir::open(Arc::clone(disk), Arc::clone(clock), data_dir, *node, stream, *shard, 0)?;
-        match sealed_dir {
-            Some(sealed) => dir.with_state_in(sealed),
-            None => Ok(dir),
-        }
     }
 
     /// What trusted trails of a stream name, by reactor. They say more from one segment to the next, so the newest that speaks of a

@@ -275,6 +275,24 @@ fn the_null_sink_takes_datagrams() {
     assert!(!out.status.success() && String::from_utf8_lossy(&out.stderr).contains("nobody listens there"));
 }
 
+/// A socket that has no line to send sends no datagram, also where the kernel cuts them.
+#[test]
+fn fewer_lines_than_sockets_send_no_empty_datagrams() {
+    let at = UdpSocket::bind("127.0.0.1:0").unwrap();
+    at.set_nonblocking(true).unwrap();
+    let to = at.local_addr().unwrap().to_string();
+    for more in [&["-c", "5"][..], &["-c", "5", "-t", "2", "--segments"], &["-c", "1", "-t", "3", "--segments"]] {
+        let args = ["bench", "send", "--udp", &to, "-n", "2", "-b", "100"];
+        let out = common::logweir(&[&args[..], more].concat());
+        assert!(out.status.success(), "{out:?}");
+        let mut lengths = Vec::new();
+        while let Ok(len) = at.recv(&mut [0; 1000]) {
+            lengths.push(len);
+        }
+        assert_eq!(lengths, [100, 100], "{more:?}");
+    }
+}
+
 #[test]
 fn a_group_is_joined() {
     let probe = UdpSocket::bind("0.0.0.0:0").unwrap();

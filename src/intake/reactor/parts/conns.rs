@@ -118,8 +118,8 @@ impl Conn {
         self.times.owed_since = if self.unacked == 0 { 0 } else { now };
     }
 
-    /// Something was answered: where nothing is owed any more, the time for answers begins with the next record, though what was answered
-    /// as written may not be durable yet.
+    /// Its session has said what it had to say: where it owes nothing any more, the time for answers begins with the next record, though
+    /// what was answered as written may not be durable yet.
     pub fn was_answered(&mut self) {
         if self.times.answer_timer != 0 && !self.state().owes {
             self.times.owed_since = 0;

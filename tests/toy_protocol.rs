@@ -2,10 +2,11 @@
 //! the server. It is what a new protocol takes.
 //!
 //! Messages are netstrings, `LENGTH:BYTES,`; each is answered `WORD NUMBER` when it is durable. One that begins with `@NAME ` goes
-//! to the stream of that name, if it is listed. A datagram is one message, and nobody is answered.
+//! to the stream of that name, if it is listed. One that begins with `!` is answered when it is written. A datagram is one message, and nobody is answered.
 
 mod common;
 
+use common::faulty_disk::FaultyDisk;
 use common::{Metrics, await_that, lines_of, scratch};
 use logweir::config::{Options, Overrides, load_text_for};
 use logweir::host::address::Family;
@@ -25,6 +26,7 @@ use logweir::session::{
     downcast, same,
 };
 use logweir::settings::section::Section;
+use logweir::settings::units::Time;
 use logweir::settings::{ConfigError, ConfigErrors};
 use logweir::{section, words};
 use std::io::{BufRead, BufReader, Write};
@@ -33,9 +35,10 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 section!(/// The keys of a toy listener.
-    Keys { word: String, escape: EscapeWord, streams: Vec<String> });
+    Keys { word: String, escape: EscapeWord, streams: Vec<String>, answer_timeout: Time });
 words!(/// `listener.NAME.escape`
     EscapeWord { Newlines = "newlines", Full = "full" });
 
@@ -79,7 +82,11 @@ fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, 
         answers: about.can_answer(),
         scratch: most + PREFIX + SCRATCH_LANDING,
         bytes_per_connection: size_of::<Talk>(),
-        patience: Patience { line: std::time::Duration::from_secs(5), ..Patience::default() },
+        patience: Patience {
+            line: Duration::from_secs(5),
+            answer: section.time("answer_timeout", keys.answer_timeout, "0s", "0s", "1day"),
+            ..Patience::default()
+        },
         ..Profile::new("toy", most + PREFIX, longest_record(most, 100, format, escape))
     };
     let (listener, routes) = (about.listener.to_string(), Arc::clone(about.routes));
@@ -172,7 +179,8 @@ impl Session for Talk {
                 index
             });
             let attrs = [Attr { name: b"number", value: Value::Integer(self.number as i64 + 1) }];
-            let frame = self.owed.open(AckLevel::Durable);
+            let level = if text.starts_with(b"!") { AckLevel::Written } else { AckLevel::Durable };
+            let frame = self.owed.open(level);
             window.sink.to(stream, frame);
             let record = Record { message: text, attrs: &attrs, wall_ns: window.around.wall_ns, ..Record::default() };
             if !self.form.write(&record, &mut window.sink) {
@@ -416,4 +424,36 @@ fn it_is_served_routed_counted_reloaded_and_drained() {
     let object = |text: &str, number| (text.to_string(), number, "j".to_string());
     assert_eq!(objects("objects"), [object("plain", 1), object("@elsewhere not listed", 3)]);
     assert_eq!(objects("third"), [object("routed by its name", 2)]);
+}
+
+/// What was answered as written is owed no more, though its sync is still to come: the time for an answer begins with the next message.
+#[test]
+fn the_time_for_an_answer_begins_with_what_is_owed() {
+    const TIME: Duration = Duration::from_secs(2);
+    let dir = scratch();
+    let data = dir.path().join("data");
+    let text = "engine = \"epoll\"\n[listener.t]\nprotocol = \"toy\"\nanswer_timeout = \"2s\"\naddress = \"tcp://127.0.0.1:0\"\n";
+    let options = load(text, &data, None).unwrap();
+    let (notices, receiver) = channel();
+    let disk = FaultyDisk::new();
+    let faults = Arc::clone(&disk.faults);
+    let server =
+        server::start_on(&options, (notices.clone(), receiver), Arc::new(disk), Arc::new(SystemClock::new())).unwrap();
+    let mut client = Client::connect(server.started.listeners[0].1.trim_start_matches("tcp://"));
+    let thread = std::thread::spawn(move || server.run(|_| unreachable!("nobody sends SIGHUP")));
+    faults.shut_sync_gate();
+    client.send(&["!one"]);
+    assert_eq!(client.answer(), "ok 1\n");
+    client.stream.set_read_timeout(Some(TIME * 3 / 5)).unwrap();
+    assert!(client.answers.fill_buf().is_err(), "neither an answer nor an end");
+    client.stream.set_read_timeout(Some(common::PATIENCE)).unwrap();
+    let sent = Instant::now();
+    client.send(&["two"]);
+    assert_eq!(client.answer(), "", "it is let go, because nothing is synced");
+    let waited = sent.elapsed();
+    assert!(waited > TIME * 9 / 10, "it had only {waited:?}");
+    faults.open_gate();
+    notices.send(Notice::Signal(signal_hook::consts::SIGTERM)).unwrap();
+    assert!(thread.join().unwrap(), "everything is durable");
+    assert_eq!(lines_in(&data, "default"), ["!one", "two"]);
 }

@@ -1,6 +1,6 @@
 //! The load generator for datagrams: each thread sends from its sockets in turn, many datagrams with one call.
 
-use super::generate::{PACE_STEP, Pace, SendArgs, Sent};
+use super::generate::{PACE_STEP, Pace, Part, SendArgs, Sent, split};
 use super::lines;
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg, setsockopt, sockopt};
 use std::io::{self, IoSlice};
@@ -27,8 +27,7 @@ struct Sender {
 /// # Errors
 /// A socket cannot be made, or nobody listens there.
 pub fn send(args: &SendArgs, to: SocketAddr) -> io::Result<Sent> {
-    let mut all: Vec<Vec<Sender>> = (0..args.threads).map(|_| Vec::new()).collect();
-    for number in 0..args.connections {
+    let sender = |Part { number, lines }| {
         let from: SocketAddr = match to {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -38,10 +37,11 @@ pub fn send(args: &SendArgs, to: SocketAddr) -> io::Result<Sent> {
         if args.segments {
             setsockopt(&socket, sockopt::UdpGsoSegment, &(args.line_bytes as i32))?;
         }
-        let (each, more) = (args.lines / u64::from(args.connections), args.lines % u64::from(args.connections));
-        let left = each + u64::from(u64::from(number) < more);
-        all[(number % args.threads) as usize].push(Sender { socket, number, left, next: 0 });
-    }
+        Ok(Sender { socket, number, left: lines, next: 0 })
+    };
+    // Whoever has nothing to send sends nothing: no bytes at all would be a datagram too.
+    let senders = |parts: Vec<Part>| parts.into_iter().filter(|part| part.lines > 0).map(sender).collect();
+    let all: Vec<Vec<Sender>> = split(args).into_iter().map(senders).collect::<io::Result<_>>()?;
     let start = Instant::now();
     std::thread::scope(|scope| {
         let threads: Vec<_> = all.into_iter().map(|senders| scope.spawn(|| drive(senders, args))).collect();
@@ -55,7 +55,7 @@ fn drive(mut senders: Vec<Sender>, args: &SendArgs) -> io::Result<()> {
     let mut bytes = vec![b'x'; len * BATCH];
     bytes.chunks_exact_mut(len).for_each(|line| line[len - 1] = b'\n');
     let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, None);
-    let pace = Pace::new(args, 1);
+    let pace = Pace::new(args, senders.iter().map(|sender| sender.left).sum());
     let mut sent = 0;
     while !senders.is_empty() {
         for sender in &mut senders {

@@ -92,25 +92,13 @@ pub fn send(args: &SendArgs) -> io::Result<Sent> {
         return Err(io::Error::other(format!("the descriptor limit does not allow {wanted} connections")));
     }
     let idle = (0..args.idle).map(|i| connect(&address, i)).collect::<io::Result<Vec<_>>>()?;
-    let mut all: Vec<Vec<Client>> = (0..args.threads).map(|_| Vec::new()).collect();
-    for c in 0..args.connections {
-        // The first connections take one line more where it does not divide evenly.
-        let lines = args.lines / u64::from(args.connections)
-            + u64::from(u64::from(c) < args.lines % u64::from(args.connections));
-        let socket = connect(&address, c)?;
+    let client = |Part { number, lines }| {
+        let socket = connect(&address, number)?;
         socket.set_nonblocking(true)?;
-        let thread = (c % args.threads) as usize;
-        all[thread].push(Client {
-            socket,
-            number: c,
-            lines,
-            next: 0,
-            buffer: Vec::new(),
-            at: 0,
-            shut: false,
-            closed: false,
-        });
-    }
+        Ok(Client { socket, number, lines, next: 0, buffer: Vec::new(), at: 0, shut: false, closed: false })
+    };
+    let all = split(args).into_iter().map(|parts| parts.into_iter().map(client).collect());
+    let all: Vec<Vec<Client>> = all.collect::<io::Result<_>>()?;
     let start = Instant::now();
     std::thread::scope(|scope| {
         let threads: Vec<_> = all.into_iter().map(|clients| scope.spawn(|| drive(clients, args))).collect();
@@ -119,6 +107,23 @@ pub fn send(args: &SendArgs) -> io::Result<Sent> {
     let seconds = start.elapsed().as_secs_f64();
     drop(idle);
     Ok(Sent { lines: args.lines, seconds })
+}
+
+/// What a connection has to send; it may be nothing.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part {
+    /// The number of the connection.
+    pub number: u32,
+    /// How many lines.
+    pub lines: u64,
+}
+
+/// The connections of each thread. The first ones take one line more where it does not divide evenly.
+pub(super) fn split(args: &SendArgs) -> Vec<Vec<Part>> {
+    let (each, more) = (args.lines / u64::from(args.connections), args.lines % u64::from(args.connections));
+    let part = |number| Part { number, lines: each + u64::from(u64::from(number) < more) };
+    let of_thread = |thread| (thread..args.connections).step_by(args.threads as usize).map(part).collect();
+    (0..args.threads).map(of_thread).collect()
 }
 
 fn connect(address: &Address, number: u32) -> io::Result<Socket> {
@@ -157,7 +162,8 @@ struct Client {
 }
 
 enum Wrote {
-    Some,
+    /// So many bytes.
+    Some(usize),
     Blocked,
     Finished,
 }
@@ -174,7 +180,9 @@ impl Client {
             }
             let at = (self.next % line as u64) as usize;
             let n = (per_write * line - at).min(usize::try_from(left).unwrap_or(usize::MAX));
-            return self.put(&plain[at..at + n]).map(|n| n.map_or(Wrote::Blocked, |n| self.advance(n)));
+            let Some(n) = self.put(&plain[at..at + n])? else { return Ok(Wrote::Blocked) };
+            self.next += n as u64;
+            return Ok(Wrote::Some(n));
         }
         if self.at == self.buffer.len() {
             if self.next == self.lines {
@@ -194,15 +202,10 @@ impl Client {
         Ok(match result? {
             Some(n) => {
                 self.at += n;
-                Wrote::Some
+                Wrote::Some(n)
             }
             None => Wrote::Blocked,
         })
-    }
-
-    fn advance(&mut self, n: usize) -> Wrote {
-        self.next += n as u64;
-        Wrote::Some
     }
 
     fn put(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
@@ -234,26 +237,26 @@ impl Client {
 /// A paced generator looks so often whether the next writes are due.
 pub(super) const PACE_STEP: Duration = Duration::from_millis(1);
 
-/// How many writes of a thread are due.
+/// How many lines of a thread are due.
 pub(super) struct Pace {
     start: Instant,
     /// 0: there is no pace.
-    writes_per_second: f64,
+    lines_per_second: f64,
 }
 
 impl Pace {
-    /// A thread's share of the rate, with so many lines in a write.
-    pub(super) fn new(args: &SendArgs, lines_per_write: u32) -> Pace {
-        let writes_per_second = args.rate as f64 / f64::from(lines_per_write) / f64::from(args.threads);
-        Pace { start: Instant::now(), writes_per_second }
+    /// For a thread with so many of the lines: it has as much of the rate, so that all threads end at once.
+    pub(super) fn new(args: &SendArgs, lines: u64) -> Pace {
+        let lines_per_second = args.rate as f64 * lines as f64 / args.lines.max(1) as f64;
+        Pace { start: Instant::now(), lines_per_second }
     }
 
     /// How many more are due, after so many.
     pub(super) fn allowed(&self, done: u64) -> usize {
-        if self.writes_per_second == 0.0 {
+        if self.lines_per_second == 0.0 {
             return usize::MAX;
         }
-        let due = self.start.elapsed().as_secs_f64() * self.writes_per_second;
+        let due = self.start.elapsed().as_secs_f64() * self.lines_per_second;
         (due as u64).saturating_sub(done) as usize
     }
 }
@@ -264,22 +267,29 @@ fn drive(mut clients: Vec<Client>, args: &SendArgs) -> io::Result<()> {
     let line = args.line_bytes as usize;
     let mut one = vec![b'x'; line];
     one[line - 1] = b'\n';
-    let plain = one.repeat((args.write_bytes as usize / line).max(1));
+    let per_write = (args.write_bytes as usize / line).max(1);
+    let plain = one.repeat(per_write);
     let mut ready: VecDeque<usize> = (0..clients.len()).collect();
     for (i, client) in clients.iter().enumerate() {
         let fd = client.socket.as_raw_fd();
         poll.registry().register(&mut SourceFd(&fd), Token(i), Interest::READABLE | Interest::WRITABLE)?;
     }
     let mut writable = vec![true; clients.len()];
-    let pace = Pace::new(args, (args.write_bytes / args.line_bytes).max(1));
-    let mut writes = 0;
+    let lines = clients.iter().map(|client| client.lines).sum();
+    let pace = Pace::new(args, lines);
+    // A connection may have less to send than a whole write.
+    let most = clients.iter().map(|client| client.lines).max().unwrap_or(0).min(per_write as u64);
+    let mut bytes = 0;
+    let is_due = |bytes: u64| {
+        let done = bytes / line as u64;
+        pace.allowed(done) as u64 >= most.min(lines - done)
+    };
     let mut open = clients.len();
     while open > 0 {
-        let allowed = pace.allowed(writes);
-        let timeout = match (ready.is_empty(), allowed) {
-            (true, _) => None,
-            (false, 0) => Some(PACE_STEP),
-            (false, _) => Some(Duration::ZERO),
+        let timeout = match ready.is_empty() {
+            true => None,
+            false if is_due(bytes) => Some(Duration::ZERO),
+            false => Some(PACE_STEP),
         };
         poll.poll(&mut events, timeout)?;
         for event in &events {
@@ -297,11 +307,16 @@ fn drive(mut clients: Vec<Client>, args: &SendArgs) -> io::Result<()> {
             }
         }
         // One write each before looking for events again.
-        for _ in 0..ready.len().min(allowed) {
-            writes += 1;
+        for _ in 0..ready.len() {
+            if !is_due(bytes) {
+                break;
+            }
             let Some(i) = ready.pop_front() else { break };
             match clients[i].write(args, &plain)? {
-                Wrote::Some => ready.push_back(i),
+                Wrote::Some(n) => {
+                    bytes += n as u64;
+                    ready.push_back(i);
+                }
                 Wrote::Blocked => writable[i] = false,
                 Wrote::Finished => {
                     clients[i].shut = true;
@@ -312,3 +327,7 @@ fn drive(mut clients: Vec<Client>, args: &SendArgs) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "generate_tests.rs"]
+mod tests;

@@ -65,6 +65,10 @@ pub const NAMES: &[&str] = &[
     "text_synced_before_its_trail",
     "relp_answered_on_receipt",
     "logged_lines_overtake_direct_ones",
+    "lost_before_the_first_look_forgotten",
+    "lost_counted_again_by_the_next",
+    "cut_datagram_taken_for_whole",
+    "unanswered_never_let_go",
 ];
 
 /// True if this is the one that was chosen.

@@ -2,11 +2,12 @@
 
 use super::error::StartError;
 use crate::host::address::Address;
+use crate::host::mutants::mutant;
 use crate::host::peer::{ListenerId, Peer};
 use crate::host::sys;
 use crate::intake::listener::{ListenerOptions, SocketAccess};
 use crate::intake::net::listen::{self, SocketFile};
-use crate::intake::net::{Kind, Socket, stdin};
+use crate::intake::net::{Counted, Kind, Socket, stdin};
 use crate::intake::spread::Handed;
 use crate::server::service::{Inherited, Manager, kept_name, take_for};
 use socket2::Type;
@@ -27,6 +28,8 @@ pub struct Source {
     pub file: Option<SocketFile>,
     /// Copies of the sockets, so that another listener can take them over, or the service manager can keep them.
     pub copies: Vec<socket2::Socket>,
+    /// What is counted of that which the kernel drops, for each UDP socket, in the order of the copies.
+    counted: Vec<Counted>,
     /// The names under which the service manager keeps them. Empty: it does not.
     pub kept_as: Vec<String>,
     /// They came from the service manager, which has them already.
@@ -43,6 +46,7 @@ impl Source {
             single: Vec::new(),
             file: None,
             copies,
+            counted: Vec::new(),
             kept_as: Vec::new(),
             is_inherited: false,
         }
@@ -94,12 +98,12 @@ impl Source {
             }
             Address::UnixDatagram(path) => {
                 let fd = listen::bind_unix(path, Kind::Datagram, access(socket))?;
-                source.single = vec![Socket { fd, kind: Kind::Datagram, lost_before: 0 }];
+                source.single = vec![Socket { fd, kind: Kind::Datagram, counted: None }];
                 source.file = Some(SocketFile::at(path)?);
             }
             Address::Udp(udp) => {
                 let (sockets, real) = listen::bind_udp(*udp, reactors, queue)?;
-                let of_udp = |fd| Socket { fd, kind: Kind::Udp, lost_before: 0 };
+                let of_udp = |fd| Socket { fd, kind: Kind::Udp, counted: Some(Counted::default()) };
                 source.single = sockets.into_iter().map(of_udp).collect();
                 source.address = Address::Udp(real);
             }
@@ -128,9 +132,10 @@ impl Source {
                     source.address = Address::Udp(real);
                 }
                 let kind = if is_udp { Kind::Udp } else { Kind::Datagram };
-                // Those were another server's, or another listener's, to count.
-                let lost_before = sys::queue(socket.as_fd()).map_or(0, |queue| queue.dropped);
-                source.single.push(Socket { fd: socket, kind, lost_before });
+                // What was dropped before was another server's to count.
+                let dropped = || sys::queue(socket.as_fd()).map_or(0, |queue| queue.dropped);
+                let counted = is_udp.then(|| Counted::all_before(dropped()));
+                source.single.push(Socket { fd: socket, kind, counted });
                 continue;
             }
             if !socket.is_listener()? {
@@ -144,10 +149,22 @@ impl Source {
         Ok(source)
     }
 
+    /// The same sockets as those of another source, which goes on counting until its listener has given them up.
+    pub fn share_counts(&mut self, other: &Source) {
+        if mutant!("lost_counted_again_by_the_next") {
+            return;
+        }
+        self.counted.clone_from(&other.counted);
+        for (socket, counted) in self.single.iter_mut().zip(&self.counted) {
+            socket.counted = Some(counted.clone());
+        }
+    }
+
     fn copied(mut self) -> io::Result<Source> {
         let datagram = self.single.iter().filter(|s| s.kind.is_datagram() && self.address != Address::Stdin);
         let all = self.per_reactor.iter().chain(&self.shared).chain(datagram.map(|s| &s.fd));
         self.copies = all.map(socket2::Socket::try_clone).collect::<io::Result<_>>()?;
+        self.counted = self.single.iter().filter_map(|socket| socket.counted.clone()).collect();
         Ok(self)
     }
 

@@ -65,6 +65,9 @@ pub enum Ends {
 /// Bytes of the longest terminator that a sender counts in: CR LF.
 const COUNTED_IN: usize = 2;
 
+/// Of a record that is not kept whole, so many bytes at most beside those that are kept could still have made it one that is.
+pub const LOOKED_BEHIND: usize = MARKER_ROOM + COUNTED_IN;
+
 /// Bytes that a chunk must have at least where lines are received into it and up to `longest` are in the tail: something more can
 /// land behind them.
 #[must_use]
@@ -187,11 +190,14 @@ impl Lines {
         }
     }
 
-    /// How many bytes at the beginning of the record are known, of which `held` are in the tail and `more` lie behind them: as many as are
-    /// there, but of one that is too long only those that are kept. It does not matter how it was cut up on its way.
+    /// How many bytes at the beginning of a record of `total` bytes are its message: of one that is too long only those that are kept, else
+    /// all but what is taken off its end. `found` are its bytes from the beginning on, all of them if it is not too long. It does not
+    /// matter how it was cut up on its way.
     #[must_use]
-    pub fn known(&self, held: usize, more: usize) -> usize {
-        if self.overlong > 0 || held + more > self.max() { self.max() - MARKER_ROOM } else { held + more }
+    pub fn known(&self, total: usize, found: &[u8]) -> usize {
+        let is_whole = self.overlong == 0 && found.len() == total;
+        let len = if is_whole { total - self.taken_off(found) } else { total };
+        if self.overlong > 0 || len > self.max() { self.max() - MARKER_ROOM } else { len }
     }
 
     /// What ends the record that is about to begin.

@@ -9,6 +9,7 @@
 pub use crate::host::peer::{ListenerId, Peer};
 pub use crate::pipeline::chunk::ConnId;
 
+use super::counted::Counted;
 use crate::host::sys::Queue;
 use crate::pipeline::chunk::Chunk;
 use crate::pipeline::commit::{CommitWrite, Committed};
@@ -41,8 +42,8 @@ pub struct Socket {
     pub fd: socket2::Socket,
     /// What it carries.
     pub kind: Kind,
-    /// Datagrams that the kernel had dropped from its queue before it was this listener's; 0 where it was bound for it.
-    pub lost_before: u32,
+    /// Which of the datagrams that the kernel drops from its queue are counted. `None`: it drops none.
+    pub counted: Option<Counted>,
 }
 
 /// Memory lent to the engine: a part of the free end of a chunk. Nobody else touches the chunk until it is back.

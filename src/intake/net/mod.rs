@@ -1,6 +1,7 @@
 //! Sockets: the contract of an engine, the two engines, and what listens.
 
 mod contract;
+mod counted;
 mod epoll;
 pub mod listen;
 mod socket;
@@ -10,5 +11,6 @@ mod uring;
 pub use contract::{
     ConnId, Datagram, Engine, Event, Kind, Lease, LeaseMark, ListenerId, Outcome, Peer, Received, Sent, Socket,
 };
+pub use counted::Counted;
 pub use epoll::EpollEngine;
 pub use uring::{BUFFER_BYTES, UringEngine, probe};

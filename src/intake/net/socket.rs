@@ -1,6 +1,7 @@
 //! What both engines do directly with a socket.
 
 use super::contract::{Datagram, Event, Kind, ListenerId, Outcome, Peer, Socket};
+use crate::host::mutants::mutant;
 use crate::host::sys;
 use crate::intake::listener::{BATCH, DATAGRAM_MAX, UDP_MAX};
 use nix::sys::socket::MsgFlags;
@@ -29,7 +30,7 @@ pub fn accept(socket: &socket2::Socket, listener: ListenerId, events: &mut Vec<E
                 let peer = address.as_socket().map_or(Peer::Local, Peer::Ip);
                 events.push(Event::Accepted {
                     listener,
-                    socket: Socket { fd, kind: Kind::Stream, lost_before: 0 },
+                    socket: Socket { fd, kind: Kind::Stream, counted: None },
                     peer,
                 });
             }
@@ -110,7 +111,8 @@ pub fn receive_batch(socket: &Socket, space: &mut [u8], batch: &mut Vec<Datagram
                 batch.extend(received.enumerate().map(|(i, message)| {
                     let len = message.bytes.min(slot);
                     let sender = message.address.as_ref().and_then(sender).map_or(Peer::Local, Peer::Ip);
-                    Datagram { start: i * slot, len, cut: message.bytes - len, sender }
+                    let cut = if mutant!("cut_datagram_taken_for_whole") { 0 } else { message.bytes - len };
+                    Datagram { start: i * slot, len, cut, sender }
                 }));
                 let len = batch[before..].iter().map(|d| d.len).sum();
                 Outcome::Bytes { len, more: batch.len() - before == slots }

@@ -3,6 +3,7 @@
 use super::parts::conns::Conn;
 use super::state::Reactor;
 use crate::host::address::Address;
+use crate::host::mutants::mutant;
 use crate::host::peer::{Client, ListenerId, Peer};
 use crate::intake::net::{Engine, Socket};
 use crate::intake::spread::Handed;
@@ -53,7 +54,7 @@ impl<E: Engine> Reactor<E> {
         if (run.options.profile().answers || run.tls.is_some()) && peer.ip().is_some() {
             let _ = socket.fd.set_tcp_nodelay(true); // answers are small and awaited; without it they only come later
         }
-        let (kind, lost_before) = (socket.kind, socket.lost_before);
+        let (kind, drops) = (socket.kind, socket.counted.clone());
         let owner = Owner { listener, client: counted };
         let session = run.options.protocol.session(&peer, owner);
         let stage = self.stage_for(listener);
@@ -64,7 +65,12 @@ impl<E: Engine> Reactor<E> {
         let mut conn = Conn::new(kind, peer, owner, session, stage);
         conn.times.last_input = self.now;
         conn.times.retires = self.retirement(listener, id);
-        conn.dropped_by_kernel = lost_before;
+        if mutant!("lost_before_the_first_look_forgotten")
+            && let (Some(queue), Some(drops)) = (self.engine.queue(id), &drops)
+        {
+            let _ = drops.count(queue.dropped);
+        }
+        conn.counted = drops;
         if conn.stage.is_opening() {
             conn.times.line_since = self.now; // a handshake that never ends has its deadline too
         }

@@ -91,7 +91,6 @@ impl<E: Engine> Reactor<E> {
         conn.came_back(lines, self.now);
         if is_durable {
             conn.session.reached(ticket.frame, AckLevel::Durable, lines);
-            conn.was_answered();
             self.answers.mark(conn, id);
             self.stats().ack_latency.record(self.now.saturating_sub(received_ns));
         } else if conn.session.failed() {

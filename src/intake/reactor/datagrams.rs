@@ -63,7 +63,7 @@ impl<E: Engine> Reactor<E> {
             return;
         }
         let (Some(queue), Some(conn)) = (self.engine.queue(id), self.conns.get(id)) else { return };
-        let lost = queue.dropped.wrapping_sub(std::mem::replace(&mut conn.dropped_by_kernel, queue.dropped));
+        let lost = conn.counted.as_ref().map_or(0, |counted| counted.count(queue.dropped));
         self.stats().lost_datagrams.add(u64::from(lost));
     }
 

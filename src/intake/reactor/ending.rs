@@ -114,7 +114,9 @@ impl<E: Engine> Reactor<E> {
                 self.break_off(id, Reason::LineTimeout, Some(Refused::LineTimeout));
             }
         }
-        self.close_unanswered();
+        if !mutant!("unanswered_never_let_go") {
+            self.close_unanswered();
+        }
         self.look_for_drops();
         while let Some(listener) = self.timers.next_accept(now) {
             self.engine.retry_accept(listener);

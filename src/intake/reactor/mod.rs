@@ -227,7 +227,6 @@ impl<E: Engine> Reactor<E> {
                     continue;
                 }
                 conn.session.reached(frame, AckLevel::Durable, u64::from(run.lines));
-                conn.was_answered();
                 self.answers.mark(conn, id);
                 self.seat.shard.reactors[self.seat.index]
                     .stats
@@ -248,7 +247,6 @@ impl<E: Engine> Reactor<E> {
             if let Some(conn) = self.conns.get(id) {
                 conn.came_back(0, self.now);
                 conn.session.reached(frame, AckLevel::Written, records);
-                conn.was_answered();
                 self.answers.mark(conn, id);
             }
         }
@@ -290,6 +288,7 @@ impl<E: Engine> Reactor<E> {
             let Some(conn) = self.conns.get(id) else { return };
             let waited = conn.state().turn == Turn::Wait;
             conn.session.output(&mut Reply { out: &mut buffer, wall_ns: self.wall, answers: counts });
+            conn.was_answered();
             let State { is_over, turn, .. } = conn.state();
             if (!buffer.is_empty() || conn.stage.wants_to_send()) && conn.stage.encode(&mut buffer).is_err() {
                 return self.close(id, None);

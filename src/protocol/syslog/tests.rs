@@ -1,6 +1,8 @@
 use super::*;
 use crate::metrics::accounting::Tally;
 use crate::session::drive::{Drive, Sizes};
+use crate::session::routes::{Route, Routes};
+use crate::session::syslog::route::Rules;
 use crate::session::write::{Escape, MARKER_ROOM, taken_back};
 use proptest::prelude::*;
 
@@ -290,5 +292,66 @@ proptest! {
         prop_assert_eq!(whole.bytes(), split.bytes());
         prop_assert_eq!((whole.lines, whole.closed, whole.truncated), (split.lines, split.closed, split.truncated));
         prop_assert_eq!(whole.dropped.1.lines, split.dropped.1.lines);
+    }
+}
+
+/// The messages of app `app` go to stream 1.
+fn routed(max_line_bytes: usize) -> SyslogOptions {
+    let to = |name: &str, index| Route { name: name.into(), index, format: Format::Raw };
+    let routes = Arc::new(Routes::new(to("default", 0), [to("app", 1)]));
+    let rules = Arc::new(Rules::of_app("app", to("app", 1)));
+    let writing = writing::Options { escape: Escape::Newlines, routes, rules };
+    SyslogOptions { framing: LineOptions { max_line_bytes, ..raw().framing }, writing, ..raw() }
+}
+
+/// The stream that this message gets, ended by `end`, sent with a count or without or as a datagram.
+fn stream_of(options: &SyslogOptions, message: &[u8], end: &[u8], how: usize, pieces: &[usize]) -> Option<u16> {
+    let whole = [message, end].concat();
+    let mut drive = drive(options);
+    match how {
+        0 => drive.feed(&[format!("{} ", whole.len()).as_bytes(), &whole].concat(), pieces, false),
+        1 => drive.feed(&whole, pieces, false),
+        _ => drive.datagram(&whole, 0, &Peer::Local),
+    }
+    drive.finish(End::Clean);
+    assert_eq!(drive.kept.len(), 1);
+    drive.kept[0].stream
+}
+
+#[test]
+fn a_message_that_fits_without_its_terminator_goes_where_all_of_it_says() {
+    let message = format!("<13>1 - {} app - - - x", "h".repeat(MAX - 20));
+    assert_eq!(message.len(), MAX);
+    for (end, how) in [("\r\n", 1), ("\r\n", 0), ("\n", 0), ("\r\n", 2), ("\n", 1)] {
+        for pieces in [vec![usize::MAX], vec![1], vec![100, 29]] {
+            let stream = stream_of(&routed(MAX), message.as_bytes(), end.as_bytes(), how, &pieces);
+            assert_eq!(stream, Some(1), "{end:?} {how} {pieces:?}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3000))]
+
+    /// The first 512 bytes of a message decide; of one that is too long, only those that are kept.
+    #[test]
+    fn a_message_goes_where_what_is_kept_of_it_says(
+        max in 128usize..620,
+        behind in 0usize..60,
+        host in 0usize..640,
+        long in prop_oneof![3 => (0usize..6).prop_map(|n| n as isize - 3), 1 => -60isize..60],
+        end in prop_oneof![Just(&b""[..]), Just(&b"\n"[..]), Just(&b"\r\n"[..]), Just(&b"\0"[..])],
+        how in 0usize..3,
+        pieces in proptest::collection::vec(prop_oneof![1usize..6, 1usize..300, Just(4000usize)], 1..6),
+    ) {
+        // The name is near the last byte that is looked at.
+        let host = if behind < 50 { max.saturating_sub(22 + behind) } else { host };
+        let mut message = format!("<13>1 - {} app - - - ", "h".repeat(host)).into_bytes();
+        let len = (max as isize + long) as usize;
+        message.resize(len.max(message.len()), b'x');
+        let options = routed(max);
+        let known = if message.len() > max { max - MARKER_ROOM } else { message.len() };
+        let expected = options.writing.rules.find(&message[..known.min(512)]).map(|route| route.index);
+        prop_assert_eq!(stream_of(&options, &message, end, how, &pieces), expected);
     }
 }

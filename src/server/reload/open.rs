@@ -65,6 +65,7 @@ impl Live {
                 || self.sources[from].copies.iter().map(socket2::Socket::try_clone).collect::<Result<Vec<_>, _>>();
             let mut source = Source::take_over(&to.address, sockets()?)?;
             (source.copies, source.file) = (sockets()?, self.sources[from].file.clone());
+            source.share_counts(&self.sources[from]);
             Ok(source)
         };
         copy().map_err(|error| StartError::Listen { name: to.name.clone(), address: to.address.clone(), error })

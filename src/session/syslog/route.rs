@@ -110,6 +110,14 @@ impl Rules {
 }
 
 #[cfg(test)]
+impl Rules {
+    /// One rule, for an app.
+    pub fn of_app(app: &str, to: Route) -> Rules {
+        Rules(vec![Rule { attribute: Attribute::App, name: app.into(), is_prefix: false, to }])
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::session::write::Format;

@@ -4,7 +4,7 @@ use super::message::{self, Message};
 use super::route::{LOOKED_AT, Rules};
 use super::structured;
 use crate::host::peer::Peer;
-use crate::session::lines::Lines;
+use crate::session::lines::{LOOKED_BEHIND, Lines};
 use crate::session::routes::{Route, Routes};
 use crate::session::write::json::{self, Attr, Value};
 use crate::session::write::{Escape, Form, Format, Record, Writer, longest_record};
@@ -92,13 +92,15 @@ impl Writing {
         if self.rules.is_empty() {
             return window.sink.to(None, frame);
         }
-        let mut beginning = [0; LOOKED_AT];
-        // Behind the kept beginning of a message that is too long, a piece of its end would stand.
-        let known = lines.known(window.tail.len(), piece.len() + cut).min(LOOKED_AT);
-        let held = window.tail.copy_beginning(&mut beginning[..known]);
-        let n = piece.len().min(known - held);
+        // As much more as tells whether one that has so many bytes is kept whole.
+        let mut beginning = [0; LOOKED_AT + LOOKED_BEHIND];
+        let held = window.tail.copy_beginning(&mut beginning);
+        let n = piece.len().min(beginning.len() - held);
         beginning[held..held + n].copy_from_slice(&piece[..n]);
-        let route = self.rules.find(&beginning[..held + n]);
+        let found = &beginning[..held + n];
+        // Behind the kept beginning of a message that is too long, a piece of its end would stand.
+        let known = lines.known(window.tail.len() + piece.len() + cut, found).min(LOOKED_AT).min(found.len());
+        let route = self.rules.find(&found[..known]);
         self.format.set(route.map_or(self.own, |route| route.format));
         window.sink.to(route.map(|route| route.index), frame);
     }

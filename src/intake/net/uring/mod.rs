@@ -134,7 +134,7 @@ impl UringEngine {
                 let peer = address.as_socket().map_or(Peer::Local, Peer::Ip);
                 out.push(Event::Accepted {
                     listener: listener.id,
-                    socket: Socket { fd, kind: Kind::Stream, lost_before: 0 },
+                    socket: Socket { fd, kind: Kind::Stream, counted: None },
                     peer,
                 });
             }

@@ -3,7 +3,7 @@
 use super::meter::Share;
 use crate::host::peer::{Client, ListenerId, Peer};
 use crate::intake::listener::ListenerOptions;
-use crate::intake::net::Kind;
+use crate::intake::net::{Counted, Kind};
 use crate::intake::transport::Stage;
 use crate::intake::transport::proxy::V2_MAX;
 use crate::intake::transport::tls::BYTES_PER_TLS_CONNECTION;
@@ -72,8 +72,8 @@ pub struct Conn {
     pub unacked: u64,
     /// Those of them that went the direct way, past the commit log.
     pub direct: u64,
-    /// Datagrams that the kernel had dropped from its queue when that was last looked at.
-    pub dropped_by_kernel: u32,
+    /// Which of the datagrams that the kernel drops from its queue are counted.
+    pub counted: Option<Counted>,
     /// It has an entry among the timers for that.
     pub looks_for_drops: bool,
     /// Its times.
@@ -105,7 +105,7 @@ impl Conn {
             mark: 0,
             unacked: 0,
             direct: 0,
-            dropped_by_kernel: 0,
+            counted: None,
             looks_for_drops: false,
             times: Times::default(),
             share: Share::default(),
@@ -118,8 +118,8 @@ impl Conn {
         self.times.owed_since = if self.unacked == 0 { 0 } else { now };
     }
 
-    /// Something was answered: where nothing is owed any more, the time for answers begins with the next record, though what was answered
-    /// as written may not be durable yet.
+    /// Its session has said what it had to say: where it owes nothing any more, the time for answers begins with the next record, though
+    /// what was answered as written may not be durable yet.
     pub fn was_answered(&mut self) {
         if self.times.answer_timer != 0 && !self.state().owes {
             self.times.owed_since = 0;

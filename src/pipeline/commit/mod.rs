@@ -25,7 +25,7 @@ use crate::log::commit::record::{self, BLOCK, Head, Part};
 use crate::log::disk::FixedFile;
 use crate::metrics::accounting::Tally;
 use crate::metrics::stats::CommitCells;
-use crate::pipeline::chunk::{Chunk, Ticket};
+use crate::pipeline::chunk::{Chunk, Run, Ticket};
 use circle::Circle;
 use std::collections::VecDeque;
 use std::io;
@@ -35,6 +35,11 @@ use std::sync::Arc;
 pub const GROUP_MOST: usize = 64 << 10;
 /// Bytes of a record in memory: such a group, and what describes it.
 pub const RECORD_BYTES: usize = GROUP_MOST + (16 << 10);
+/// Several clients that bring more than this each, in one group, are bulk: the direct way is quicker for them (measured with 16 clients: from
+/// 8 KiB on by a tenth; a lone client is twice as quick with the log up to 48 KiB).
+const BULK_BYTES: usize = 4 << 10;
+/// Bulk stays bulk for so long: to go both ways in turn is slower than either.
+const BULK_NS: u64 = 10_000_000;
 /// Writes under way at most. More gain nothing: what comes meanwhile makes the next record larger.
 pub const SLOTS: usize = 2;
 /// How long the log may be without a record that says that all is free.
@@ -178,10 +183,22 @@ pub struct CommitLog {
     is_over: bool,
     /// Somebody was asked to sync since this sequence.
     asked_for: u64,
+    /// Until then everything goes the direct way, in monotonic nanoseconds: several clients bring much.
+    bulk_until: u64,
     /// Average time of a write, in nanoseconds.
     average_ns: u64,
     /// Sequence and bytes of the write under way in each slot.
     writing: [(u64, u64); SLOTS],
+}
+
+/// True if several clients bring so much at once that a sync costs little of it: then writing everything twice costs more.
+fn is_bulk(runs: &[Run], bytes: usize) -> bool {
+    let mut clients = 0;
+    let mut last = None;
+    for ticket in runs.iter().filter_map(|run| run.ticket) {
+        clients += usize::from(last.replace(ticket.conn) != Some(ticket.conn));
+    }
+    clients > 1 && bytes > clients * BULK_BYTES
 }
 
 impl Record {
@@ -214,6 +231,7 @@ impl CommitLog {
             mark_at: None,
             is_over: false,
             asked_for: 0,
+            bulk_until: 0,
             average_ns: 0,
             writing: [(0, 0); SLOTS],
         })
@@ -224,7 +242,10 @@ impl CommitLog {
         let from = chunk.logged();
         let runs = &chunk.runs()[from..];
         let bytes: usize = runs.iter().map(|run| run.len as usize).sum();
-        if self.is_over || bytes > GROUP_MOST {
+        if is_bulk(runs, bytes) {
+            self.bulk_until = stamp.mono_ns.saturating_add(BULK_NS);
+        }
+        if self.is_over || bytes > GROUP_MOST || stamp.mono_ns < self.bulk_until {
             return Offer::Direct;
         }
         if self.spare.is_empty() {

@@ -113,3 +113,27 @@ fn who_waits_for_a_write_that_failed_is_told_when_the_segment_is_synced_or_not()
         assert_eq!(log.next_told().map(|told| told.is_durable), Some(!failed));
     }
 }
+
+/// What the log does with a group of so many clients that bring so much each.
+fn offer_group(log: &mut CommitLog, clients: u32, bytes: usize, now_ns: u64) -> Offer {
+    let mut chunk = Chunk::new(1 << 20).unwrap();
+    for index in 0..clients {
+        chunk.free()[..bytes].fill(b'\n');
+        let ticket = Ticket { conn: ConnId { index, generation: 0 }, frame: 0 };
+        chunk.commit(0, 0, Some(ticket), bytes, 1, now_ns);
+    }
+    log.offer(&mut chunk, now_ns, Stamp { mono_ns: now_ns, wall_ns: 0 })
+}
+
+#[test]
+fn several_clients_that_bring_much_go_the_direct_way_for_a_while() {
+    let mut log = log(4096, 0);
+    let cells = CommitCells::default();
+    for (clients, bytes) in [(1, 60_000), (60, 200)] {
+        let Offer::Write(write) = offer_group(&mut log, clients, bytes, 1) else { panic!("{clients} of {bytes}") };
+        log.completed(written(write), 1, &cells);
+    }
+    assert!(matches!(offer_group(&mut log, 2, 2 * BULK_BYTES, 2), Offer::Direct));
+    assert!(matches!(offer_group(&mut log, 1, 200, BULK_NS), Offer::Direct), "not in turn with the log");
+    assert!(matches!(offer_group(&mut log, 1, 200, BULK_NS + 2), Offer::Write(_)));
+}

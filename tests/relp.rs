@@ -4,16 +4,13 @@
 mod common;
 
 use common::syslog::{Running, certificates, fingerprint, rsyslogd};
-use common::{Server, await_that, lines_of, scratch, skipped};
-use std::collections::BTreeSet;
-use std::net::TcpListener;
+use common::{Server, await_that, is_awaited, lines_of, scratch, skipped};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-
-/// A port that is free now. The server needs the same one after its end.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
+use std::sync::{Arc, Mutex};
 
 /// rsyslogd, which takes messages at the socket `in` and sends them on so.
 fn relay(test: &str, work: &Path, action: &str) -> Option<Running> {
@@ -58,16 +55,113 @@ fn config(port: u16, more: &str) -> String {
     format!("[listener.relp]\nprotocol = \"relp\"\naddress = \"tcp://127.0.0.1:{port}\"\n{more}")
 }
 
+/// What went both ways on one connection.
+#[derive(Default)]
+struct Heard {
+    sent: Vec<u8>,
+    answered: Vec<u8>,
+}
+
+/// Between rsyslog and the server: hears what rsyslog is told. rsyslog keeps its address while servers come and go.
+#[derive(Clone, Default)]
+struct Between {
+    server: Arc<Mutex<Option<SocketAddr>>>,
+    heard: Arc<Mutex<Vec<Heard>>>,
+}
+
+impl Between {
+    fn start(&self) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (port, own) = (listener.local_addr().unwrap().port(), self.clone());
+        // Ends with the process: it holds nothing but memory.
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let to = *own.server.lock().unwrap();
+                let Some(server) = to.and_then(|to| TcpStream::connect(to).ok()) else { continue };
+                let mut heard = own.heard.lock().unwrap();
+                let number = heard.len();
+                heard.push(Heard::default());
+                for is_sent in [true, false] {
+                    let (from, to) = if is_sent { (&client, &server) } else { (&server, &client) };
+                    let (from, to, own) = (from.try_clone().unwrap(), to.try_clone().unwrap(), own.clone());
+                    std::thread::spawn(move || own.bring(&from, &to, number, is_sent));
+                }
+            }
+        });
+        port
+    }
+
+    fn bring(&self, mut from: &TcpStream, mut to: &TcpStream, number: usize, is_sent: bool) {
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok(n @ 1..) = from.read(&mut buffer) {
+            let heard = &mut self.heard.lock().unwrap()[number];
+            if is_sent { &mut heard.sent } else { &mut heard.answered }.extend_from_slice(&buffer[..n]);
+            if to.write_all(&buffer[..n]).is_err() {
+                break;
+            }
+        }
+        let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+    }
+
+    /// The numbers of the messages on the last connection.
+    fn brought_last(&self) -> BTreeSet<u32> {
+        let heard = self.heard.lock().unwrap();
+        heard.last().map(|heard| messages(&heard.sent).into_values().collect()).unwrap_or_default()
+    }
+
+    /// The numbers of the messages that rsyslog was told are safe.
+    fn told(&self) -> BTreeSet<u32> {
+        let mut told = BTreeSet::new();
+        for heard in self.heard.lock().unwrap().iter() {
+            let sent = messages(&heard.sent);
+            let answers =
+                frames(&heard.answered).filter(|(_, command, data)| *command == "rsp" && data.starts_with("200"));
+            told.extend(answers.filter_map(|(id, _, _)| sent.get(&id)));
+        }
+        told
+    }
+}
+
+/// The messages of a connection: by the number of their frame, their own.
+fn messages(sent: &[u8]) -> BTreeMap<u64, u32> {
+    let number = |data: &str| data.split("message ").nth(1).unwrap()[..5].parse().unwrap();
+    let frames = frames(sent).filter(|(_, command, _)| *command == "syslog");
+    frames.map(|(id, _, data)| (id, number(data))).collect()
+}
+
+/// The whole frames: number, command, data.
+fn frames(mut bytes: &[u8]) -> impl Iterator<Item = (u64, &str, &str)> {
+    std::iter::from_fn(move || {
+        let mut word = || {
+            let end = bytes.iter().position(|b| *b == b' ' || *b == b'\n')?;
+            let word = std::str::from_utf8(&bytes[..end]).unwrap();
+            // An empty one has no space behind its length.
+            bytes = &bytes[end + usize::from(bytes[end] == b' ')..];
+            Some(word)
+        };
+        let (id, command, len) = (word()?.parse().unwrap(), word()?, word()?.parse::<usize>().unwrap());
+        let data = std::str::from_utf8(bytes.get(..len)?).unwrap();
+        bytes = bytes.get(len + 1..)?;
+        Some((id, command, data))
+    })
+}
+
 #[test]
 fn nothing_is_missing_after_kills_and_restarts_of_the_server() {
     let test = "nothing_is_missing_after_kills_and_restarts_of_the_server";
     let dir = scratch();
-    let (work, data, port) = (dir.path().join("work"), dir.path().join("data"), free_port());
+    let (work, data, between) = (dir.path().join("work"), dir.path().join("data"), Between::default());
+    let port = between.start();
     let action = format!(
         "action(type=\"omrelp\" target=\"127.0.0.1\" port=\"{port}\" action.resumeRetryCount=\"-1\" action.resumeInterval=\"1\" \
          queue.type=\"LinkedList\" queue.filename=\"q\" queue.maxDiskSpace=\"1g\" queue.saveOnShutdown=\"on\")"
     );
-    let mut server = Server::with_config(&data, &config(port, ""));
+    let serve = || {
+        let server = Server::with_config(&data, &config(0, ""));
+        *between.server.lock().unwrap() = Some(server.address("relp"));
+        server
+    };
+    let mut server = serve();
     let Some(_relay) = relay(test, &work, &action) else { return };
     const EACH: u32 = 400;
     for round in 0..3 {
@@ -79,15 +173,29 @@ fn nothing_is_missing_after_kills_and_restarts_of_the_server() {
         } else {
             server.kill();
         }
-        server = Server::with_config(&data, &config(port, ""));
+        server = serve();
     }
-    let all: BTreeSet<u32> = (0..3 * EACH).collect();
-    await_that("every message", || numbers(&server).into_iter().collect::<BTreeSet<u32>>() == all);
-    // Each comes for the first time in the order sent: what comes again comes behind.
-    let mut seen = BTreeSet::new();
-    let first: Vec<u32> = numbers(&server).into_iter().filter(|n| seen.insert(*n)).collect();
-    let turned: Vec<&[u32]> = first.windows(2).filter(|w| w[0] > w[1]).collect();
-    assert!(turned.is_empty(), "in order, but not {turned:?} of {:?}", numbers(&server));
+    // An rsyslog that is given nothing more looks at no answer either, and what it has to send again waits: new messages wake it. When one of
+    // them has come, what was sent before it has too.
+    let mut given = 3 * EACH;
+    await_that("a message that was given now", || {
+        give(&work, given..given + 1);
+        given += 1;
+        numbers(&server).iter().any(|number| *number >= 3 * EACH)
+    });
+    let all: BTreeSet<u32> = (0..given).collect();
+    let there = || numbers(&server).into_iter().collect::<BTreeSet<u32>>();
+    if !is_awaited(|| there() == all) {
+        // Now and then rsyslog 8.2302 never brings one again for which it got no answer, and the order in which it does is its own affair.
+        eprintln!("rsyslog did not bring {:?}", all.difference(&there()).collect::<Vec<_>>());
+    }
+    // Whatever the server that lives has got is there.
+    await_that("all that was brought last", || between.brought_last().is_subset(&there()));
+    let told = between.told();
+    assert!(told.len() as u32 > 2 * EACH, "{}", told.len());
+    let (there, missing) = (there(), |there: &BTreeSet<u32>| told.difference(there).copied().collect::<Vec<_>>());
+    assert!(missing(&there).is_empty(), "told that they are safe, and not there: {:?}", missing(&there));
+    assert!(there.is_subset(&all), "nobody gave them: {:?}", there.difference(&all));
     server.metrics().check_accounts();
 }
 

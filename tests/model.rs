@@ -197,7 +197,8 @@ impl World {
             segment_age_ns: 40_000_000,
             sync: SyncPolicy { interval_ns: 5_000_000, bytes: 30_000 },
         };
-        let stream = StreamWriter::open(0, Arc::new(dir), options, &mut *steward)?;
+        let first = dir.begin_first()?;
+        let stream = StreamWriter::begun(0, Arc::new(dir), options, first, &mut *steward);
         let first = stream.first_segment().map(|(name, id)| ((name, id.shard), id.sequence)).into_iter().collect();
         let (upstream, downstream, by_log) = (Ledger::new(1), Ledger::new(1), Ledger::new(1));
         let log = Logged::begin((&disk, &clock, Path::new(DATA)), generation, first, Arc::clone(&by_log))?;

@@ -367,7 +367,6 @@ pub(super) fn stored(settings: &StreamSettings, modes: FileModes) -> StreamOptio
     }
 }
 
-#[allow(clippy::too_many_arguments)]
 fn open_streams(
     around: &recover::Around<'_>,
     options: &Options,

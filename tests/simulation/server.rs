@@ -298,7 +298,8 @@ pub fn start(disk: &SimDisk, sizes: Sizes) -> Result<Serving, LogError> {
                 segment_age_ns: sizes.segment_age_ns,
                 sync: SyncPolicy { interval_ns: sizes.sync_interval_ns, bytes: sizes.sync_bytes },
             };
-            let stream = StreamWriter::open(i, Arc::new(dir), stream, &mut steward)?;
+            let begun = dir.begin_first()?;
+            let stream = StreamWriter::begun(i, Arc::new(dir), stream, begun, &mut steward);
             first.extend(stream.first_segment().map(|(name, id)| ((name, id.shard), id.sequence)));
             streams.push(stream);
         }

@@ -80,21 +80,7 @@ pub enum Rotation {
 }
 
 impl StreamWriter {
-    /// Opens the first segment at once, so that problems of the directory show at the start.
-    ///
-    /// # Errors
-    /// No segment can be made.
-    pub fn open(
-        index: usize,
-        dir: Arc<StreamDir>,
-        options: StreamOptions,
-        steward: &mut dyn Steward,
-    ) -> Result<Self, LogError> {
-        let active = dir.begin_first()?;
-        Ok(Self::begun(index, dir, options, active, steward))
-    }
-
-    /// As [`StreamWriter::open`], with a first segment that has been begun elsewhere.
+    /// With a first segment that has been begun ([`StreamDir::begin_first`]).
     pub fn begun(
         index: usize,
         dir: Arc<StreamDir>,

@@ -101,7 +101,8 @@ impl Bench {
                 segment_age_ns: u64::MAX / 2,
                 sync: SyncPolicy { interval_ns: *interval_ns, bytes: 1 << 20 },
             };
-            opened.push(StreamWriter::open(index, Arc::new(place), options, &mut *steward).unwrap());
+            let first = place.begin_first().unwrap();
+            opened.push(StreamWriter::begun(index, Arc::new(place), options, first, &mut *steward));
         }
         let writer = Writer::new(Parts {
             shard: Arc::clone(&shard),

@@ -8,6 +8,7 @@ use super::{NewStream, Proposal, Report};
 use crate::config::Options;
 use crate::intake::listener::ListenerOptions;
 use crate::intake::reactor::ListenerRun;
+use crate::log::commit::recover::Around;
 use crate::log::segment::Segment;
 use crate::log::stream_dir::StreamDir;
 use std::sync::Arc;
@@ -72,6 +73,13 @@ impl Live {
     }
 
     pub(super) fn open_streams(&self, new: &Options, report: &mut Report) -> Result<Vec<NewStream>, StartError> {
+        let around = Around {
+            disk: &self.disk,
+            clock: &self.clock,
+            data_dir: &self.options.data_dir,
+            sealed_dir: self.options.sealed_dir.as_deref(),
+            node: self.node,
+        };
         let mut streams = Vec::new();
         for settings in new.streams.iter().skip(self.options.streams.len()) {
             if self.options.streams.len() + streams.len() >= self.streams_most() {
@@ -79,19 +87,7 @@ impl Live {
                 continue;
             }
             let begin = |shard: &Arc<crate::pipeline::shard::Shard>| {
-                let dir = StreamDir::open(
-                    Arc::clone(&self.disk),
-                    Arc::clone(&self.clock),
-                    &self.options.data_dir,
-                    self.node,
-                    &settings.name,
-                    shard.index,
-                    settings.reserve_step,
-                )?;
-                let dir = match &self.options.sealed_dir {
-                    Some(sealed) => dir.with_state_in(sealed)?,
-                    None => dir,
-                };
+                let dir = around.stream_dir(&settings.name, shard.index, settings.reserve_step)?;
                 let active = dir.begin_first()?;
                 Ok::<_, StartError>((Arc::new(dir), active))
             };

@@ -27,26 +27,39 @@ fn await_full_for_good(server: &Server) {
     });
 }
 
-/// A file that takes all room but so much.
+/// A file that takes all room but so much. It grows piece by piece, because the server takes of the same room meanwhile, and
+/// because xfs does not always give at once what a file that was cut off had: what a piece has got is kept.
 fn fill(mount: &Path, leave: u64) {
-    let ballast = mount.join("ballast");
-    std::fs::File::create(&ballast).unwrap();
-    let stat = nix::sys::statvfs::statvfs(mount).unwrap();
-    let mut len = (stat.blocks_available() * stat.fragment_size()).saturating_sub(leave);
-    // Not all that is free can be had in one file; and somebody else takes of it meanwhile.
-    while let Err(why) = run("fallocate", &["-l", &len.to_string(), ballast.to_str().unwrap()]) {
-        // What a try got before it failed is no longer free, and xfs wants all of the length free for the next one.
-        std::fs::File::create(&ballast).unwrap();
-        len -= len / 50;
-        assert!(len > 1 << 20, "the disk cannot be filled: {why}, {stat:?}");
+    let ballast = std::fs::File::create(mount.join("ballast")).unwrap();
+    let free = || {
+        let stat = nix::sys::statvfs::statvfs(mount).unwrap();
+        (stat.blocks_available() * stat.fragment_size()).saturating_sub(leave)
+    };
+    let (mut at, mut piece) = (0, u64::MAX);
+    loop {
+        piece = piece.min(free() / 4096 * 4096);
+        if piece == 0 {
+            break;
+        }
+        let got = nix::fcntl::fallocate(&ballast, nix::fcntl::FallocateFlags::empty(), at as i64, piece as i64);
+        match got {
+            // What it got of the piece before it failed stays in the file, so the next one goes on where this one began.
+            Err(nix::Error::ENOSPC) => piece /= 2,
+            got => {
+                got.unwrap();
+                at += piece;
+            }
+        }
     }
     if leave == 0 {
         // What fallocate left over.
         let _ = run(
             "dd",
-            &["if=/dev/zero", &format!("of={}", ballast.display()), "bs=4096", "oflag=append", "conv=notrunc"],
+            &["if=/dev/zero", &format!("of={}/ballast", mount.display()), "bs=4096", "oflag=append", "conv=notrunc"],
         );
     }
+    let left = free();
+    assert!(left < 8 << 20, "the disk cannot be filled: {left} bytes more than {leave} are left");
 }
 
 /// The disk fills under load, `leave` bytes after it was filled from outside, and has room again a while later.

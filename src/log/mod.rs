@@ -21,6 +21,7 @@ pub mod retention;
 pub mod retired;
 pub mod seekable;
 pub mod segment;
+pub mod ship;
 pub mod stream_dir;
 pub mod timeline;
 pub mod trail;

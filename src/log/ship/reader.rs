@@ -1,0 +1,275 @@
+//! Goes through one shard of a stream, segment by segment, as far as it is durable: to the end of a sealed segment, in an active one to the
+//! last sync mark of its trail, and in one that a sync has failed for no further for ever. A server may run meanwhile; it is never asked.
+
+use super::Position;
+use crate::log::content::{Content, Files, open_kind, open_text, read_full};
+use crate::log::names::{Kind, SegmentId};
+use crate::log::trail::{Records, What};
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Bytes from one place to another that have the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timed {
+    /// Byte behind the last, counted from the first byte that was taken.
+    pub to: usize,
+    /// When it was written, in nanoseconds since 1970; `None`: nobody knows.
+    pub wall_ns: Option<u64>,
+}
+
+/// What [`ShardReader::take`] has taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Where it begins.
+    pub from: Position,
+    /// Behind its last line.
+    pub to: Position,
+    /// When its parts were written, in order, without gaps.
+    pub times: Vec<Timed>,
+}
+
+/// Something that was to be read is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lost {
+    /// From there on.
+    pub from: Position,
+    /// The segment that is next; everything before it is lost.
+    pub next: u64,
+}
+
+/// A segment, as far as it was read.
+struct Open {
+    id: SegmentId,
+    kind: Kind,
+    text: Box<dyn Content>,
+    trail: Option<Box<dyn Content>>,
+    /// How far the trail was read.
+    trail_at: u64,
+    /// Writes behind the place that was read to.
+    writes: VecDeque<(u64, u64)>,
+    synced_to: u64,
+    /// A write or sync has failed: nothing behind the last sync mark is ever shipped.
+    is_suspect: bool,
+    /// Its trail says that it ends here.
+    end: Option<u64>,
+}
+
+/// See the module documentation.
+pub struct ShardReader {
+    dir: PathBuf,
+    shard: u16,
+    at: Position,
+    open: Option<Open>,
+    lost: Option<Lost>,
+}
+
+impl ShardReader {
+    /// In the directory of a stream, from there on.
+    #[must_use]
+    pub fn new(dir: &Path, shard: u16, at: Position) -> ShardReader {
+        ShardReader { dir: dir.to_path_buf(), shard, at, open: None, lost: None }
+    }
+
+    /// Where it is: what comes next was not taken yet.
+    #[must_use]
+    pub fn at(&self) -> Position {
+        self.at
+    }
+
+    /// Goes back, or forth, to a place.
+    pub fn go_to(&mut self, at: Position) {
+        if self.at != at {
+            (self.at, self.open) = (at, None);
+        }
+    }
+
+    /// What was found to be gone since this was asked last.
+    pub fn take_lost(&mut self) -> Option<Lost> {
+        self.lost.take()
+    }
+
+    /// Puts whole lines into `into`, which is emptied first: about `most` bytes, more only where a single line is longer. `None`: nothing
+    /// more is durable at the moment.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn take(&mut self, files: &dyn Files, most: usize, into: &mut Vec<u8>) -> io::Result<Option<Taken>> {
+        into.clear();
+        loop {
+            if self.open.is_none() && !self.find(files)? {
+                return Ok(None);
+            }
+            let Some(open) = self.open.as_mut() else { return Ok(None) };
+            open.look_at_trail(self.at.offset)?;
+            let limit = open.limit()?;
+            if self.at.offset < limit
+                && let Some(taken) = open.lines(self.at, limit, most, into)?
+            {
+                self.at = taken.to;
+                return Ok(Some(taken));
+            }
+            if !self.go_on(files)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Opens the segment that it is in, or the next that there is. False: there is none.
+    fn find(&mut self, files: &dyn Files) -> io::Result<bool> {
+        let mut id = SegmentId { shard: self.shard, sequence: self.at.sequence };
+        loop {
+            if id.sequence > 0
+                && let Some(open) = Open::new(files, &self.dir, id)?
+            {
+                self.enter(open);
+                return Ok(true);
+            }
+            match self.next_id(files, id.sequence)? {
+                Some(next) => id.sequence = next,
+                None => return Ok(false),
+            }
+        }
+    }
+
+    fn enter(&mut self, open: Open) {
+        let sequence = open.id.sequence;
+        if sequence != self.at.sequence {
+            // One that was empty when it was read last has ended without a line; another that was begun is gone.
+            if self.at.offset > 0 {
+                self.lost = Some(Lost { from: self.at, next: sequence });
+            }
+            self.at = Position { sequence, offset: 0 };
+        }
+        self.open = Some(open);
+    }
+
+    /// The next segment of the shard whose text is there.
+    fn next_id(&self, files: &dyn Files, behind: u64) -> io::Result<Option<u64>> {
+        let names = match files.list(&self.dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        let texts = names.iter().filter_map(|name| SegmentId::parse(name));
+        let texts = texts.filter(|(id, kind)| {
+            id.shard == self.shard
+                && id.sequence > behind
+                && matches!(kind, Kind::Active | Kind::Sealed | Kind::Compressed)
+        });
+        Ok(texts.map(|(id, _)| id.sequence).min())
+    }
+
+    /// Nothing more is durable in this segment. True: it was finished, or has another name now; false: more may come.
+    fn go_on(&mut self, files: &dyn Files) -> io::Result<bool> {
+        let Some(open) = &self.open else { return Ok(true) };
+        let sequence = open.id.sequence;
+        let is_over = open.is_over(self.at.offset)?;
+        if is_over {
+            let Some(next) = self.next_id(files, sequence)? else { return Ok(false) };
+            let id = SegmentId { shard: self.shard, sequence: next };
+            let Some(open) = Open::new(files, &self.dir, id)? else { return Ok(false) };
+            self.at = Position { sequence: next, offset: 0 };
+            self.open = Some(open);
+            return Ok(true);
+        }
+        // Sealed since it was opened, without room for a note of it in the trail; or gone.
+        let has_moved = open.kind == Kind::Active && open_kind(files, &self.dir, open.id, Kind::Active)?.is_none();
+        if has_moved {
+            self.open = None;
+        }
+        Ok(has_moved)
+    }
+}
+
+impl Open {
+    /// `None`: there is no such segment.
+    fn new(files: &dyn Files, dir: &Path, id: SegmentId) -> io::Result<Option<Open>> {
+        let Some((text, kind)) = open_text(files, dir, id)? else { return Ok(None) };
+        let trail = open_kind(files, dir, id, Kind::Trail)?;
+        let (writes, trail_at) = (VecDeque::new(), 0);
+        let (synced_to, is_suspect, end) = (0, false, None);
+        Ok(Some(Open { id, kind, text, trail, trail_at, writes, synced_to, is_suspect, end }))
+    }
+
+    /// Reads what is new in the trail.
+    fn look_at_trail(&mut self, at: u64) -> io::Result<()> {
+        let Some(trail) = &self.trail else { return Ok(()) };
+        let mut records = Records::from(&**trail, self.trail_at);
+        while let Some(record) = records.read()? {
+            self.synced_to = self.synced_to.max(record.synced_to());
+            if record.is_write() && record.end() > at {
+                self.writes.push_back((record.end(), record.wall_ns));
+            }
+            match record.what {
+                What::Suspect => self.is_suspect = true,
+                What::End => self.end = Some(record.offset),
+                _ => {}
+            }
+        }
+        self.trail_at = records.position();
+        Ok(())
+    }
+
+    /// What lies before this offset is durable.
+    fn limit(&self) -> io::Result<u64> {
+        let size = self.text.size()?;
+        Ok(match (self.kind, self.end) {
+            (Kind::Active, None) => self.synced_to.min(size),
+            // The mark comes behind the last sync. What others have appended behind it is not ours.
+            (_, Some(end)) => end.min(size),
+            _ => size,
+        })
+    }
+
+    fn is_over(&self, at: u64) -> io::Result<bool> {
+        Ok(self.kind != Kind::Active || self.end.is_some() || self.is_suspect && at >= self.limit()?)
+    }
+
+    /// Whole lines between two offsets. `None`: not one is whole.
+    fn lines(&mut self, at: Position, limit: u64, most: usize, into: &mut Vec<u8>) -> io::Result<Option<Taken>> {
+        let left = usize::try_from(limit - at.offset).unwrap_or(usize::MAX);
+        let mut want = most.max(1).min(left);
+        loop {
+            let had = into.len();
+            into.resize(want, 0);
+            let n = read_full(&*self.text, &mut into[had..], at.offset + had as u64)?;
+            into.truncate(had + n);
+            let end = memchr::memrchr(b'\n', into).map_or(0, |last| last + 1);
+            if end > 0 {
+                into.truncate(end);
+                let to = Position { offset: at.offset + end as u64, ..at };
+                return Ok(Some(Taken { from: at, to, times: self.times(at.offset, to.offset) }));
+            }
+            if had + n < want || want == left {
+                into.clear();
+                return Ok(None);
+            }
+            want = want.saturating_mul(2).min(left);
+        }
+    }
+
+    /// When the bytes between two offsets were written.
+    fn times(&mut self, from: u64, to: u64) -> Vec<Timed> {
+        let mut times = Vec::new();
+        while let Some((end, wall_ns)) = self.writes.front().copied() {
+            if end > from {
+                times.push(Timed { to: (end.min(to) - from) as usize, wall_ns: Some(wall_ns) });
+            }
+            if end > to {
+                break;
+            }
+            self.writes.pop_front();
+            if end == to {
+                break;
+            }
+        }
+        if times.last().is_none_or(|last| last.to < (to - from) as usize) {
+            times.push(Timed { to: (to - from) as usize, wall_ns: None });
+        }
+        times
+    }
+}
+
+#[cfg(test)]
+#[path = "reader_tests.rs"]
+mod tests;

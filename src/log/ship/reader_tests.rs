@@ -1,0 +1,155 @@
+use super::*;
+use crate::log::content::OnDisk;
+use crate::log::trail::{Header, Record};
+use proptest::prelude::*;
+
+fn id(sequence: u64) -> SegmentId {
+    SegmentId { shard: 0, sequence }
+}
+
+fn record(what: What, offset: u64, len: u64, wall_ns: u64) -> Record {
+    Record { what, offset, len, lines: 1, crc: 0, wall_ns, mono_ns: 0 }
+}
+
+/// The files of a stream, made by hand.
+struct Stream(tempfile::TempDir);
+
+impl Stream {
+    fn new() -> Stream {
+        Stream(tempfile::tempdir().unwrap())
+    }
+
+    fn put(&self, sequence: u64, kind: Kind, text: &str, records: &[Record]) {
+        let header =
+            Header { boot: [1; 16], node: [0; 16], mount: 1, id: id(sequence), previous: sequence - 1, wall_ns: 0 };
+        std::fs::write(self.0.path().join(id(sequence).file_name(Kind::Trail)), header.encode_whole(records.iter()))
+            .unwrap();
+        std::fs::write(self.0.path().join(id(sequence).file_name(kind)), text).unwrap();
+    }
+
+    fn rename(&self, sequence: u64, from: Kind, to: Kind) {
+        let path = |kind| self.0.path().join(id(sequence).file_name(kind));
+        std::fs::rename(path(from), path(to)).unwrap();
+    }
+
+    fn remove(&self, sequence: u64, kind: Kind) {
+        std::fs::remove_file(self.0.path().join(id(sequence).file_name(kind))).unwrap();
+    }
+
+    fn reader(&self, at: Position) -> ShardReader {
+        ShardReader::new(self.0.path(), 0, at)
+    }
+}
+
+/// Everything that there is now.
+fn all(reader: &mut ShardReader, most: usize) -> String {
+    let (mut text, mut buffer) = (String::new(), Vec::new());
+    while let Some(taken) = reader.take(&OnDisk, most, &mut buffer).unwrap() {
+        assert_eq!(taken.times.last().unwrap().to, buffer.len());
+        assert_eq!(taken.to.offset - taken.from.offset, buffer.len() as u64);
+        text += std::str::from_utf8(&buffer).unwrap();
+    }
+    text
+}
+
+#[test]
+fn nothing_is_taken_that_was_not_synced() {
+    let stream = Stream::new();
+    let writes = [record(What::Write, 0, 4, 1), record(What::Sync, 4, 0, 2), record(What::Write, 4, 4, 3)];
+    stream.put(1, Kind::Active, "one\ntwo\n", &writes);
+    let mut reader = stream.reader(Position::default());
+    assert_eq!(all(&mut reader, 100), "one\n");
+    stream.put(1, Kind::Active, "one\ntwo\n", &[&writes[..], &[record(What::Sync, 8, 0, 4)]].concat());
+    let mut again = stream.reader(reader.at());
+    assert_eq!(all(&mut again, 100), "two\n");
+    assert_eq!(again.at(), Position { sequence: 1, offset: 8 });
+}
+
+#[test]
+fn it_goes_through_sealing_rotation_and_retention() {
+    let stream = Stream::new();
+    stream.put(1, Kind::Active, "one\ntwo\n", &[record(What::Synced, 0, 4, 1), record(What::Write, 4, 4, 2)]);
+    let mut reader = stream.reader(Position::default());
+    assert_eq!(all(&mut reader, 100), "one\n");
+    // Sealed without room for a note of it: the name says so.
+    stream.rename(1, Kind::Active, Kind::Sealed);
+    stream.put(3, Kind::Active, "three\n", &[record(What::Synced, 0, 6, 3)]);
+    assert_eq!(all(&mut reader, 100), "two\nthree\n");
+    assert_eq!(reader.take_lost(), None);
+    // A spare that never had a line is gone, and its name does not come back.
+    stream.rename(3, Kind::Active, Kind::Sealed);
+    stream.put(4, Kind::Active, "", &[]);
+    assert_eq!(all(&mut reader, 100), "");
+    stream.remove(4, Kind::Active);
+    stream.put(5, Kind::Sealed, "five\n", &[record(What::Synced, 0, 5, 4)]);
+    assert_eq!(all(&mut reader, 100), "five\n");
+    assert_eq!(reader.take_lost(), None);
+}
+
+#[test]
+fn what_was_deleted_before_it_was_read_is_said() {
+    let stream = Stream::new();
+    stream.put(9, Kind::Sealed, "nine\n", &[record(What::Synced, 0, 5, 1)]);
+    let from = Position { sequence: 7, offset: 3 };
+    let mut reader = stream.reader(from);
+    assert_eq!(all(&mut reader, 100), "nine\n");
+    assert_eq!(reader.take_lost(), Some(Lost { from, next: 9 }));
+}
+
+#[test]
+fn of_a_suspect_segment_nothing_comes_behind_its_last_mark() {
+    let stream = Stream::new();
+    let records = [record(What::Synced, 0, 4, 1), record(What::Write, 4, 4, 2), record(What::Suspect, 4, 0, 3)];
+    stream.put(1, Kind::Active, "one\ntwo\n", &records);
+    let mut reader = stream.reader(Position::default());
+    assert_eq!(all(&mut reader, 100), "one\n");
+    stream.put(2, Kind::Active, "two\n", &[record(What::Synced, 0, 4, 4)]);
+    assert_eq!(all(&mut reader, 100), "two\n");
+}
+
+#[test]
+fn what_others_have_appended_is_not_taken() {
+    let stream = Stream::new();
+    let records = [record(What::Synced, 0, 4, 1), record(What::Foreign, 4, 0, 2), record(What::End, 4, 0, 2)];
+    stream.put(1, Kind::Sealed, "one\nforeign\n", &records);
+    assert_eq!(all(&mut stream.reader(Position::default()), 100), "one\n");
+}
+
+#[test]
+fn each_line_has_the_time_of_its_write() {
+    let stream = Stream::new();
+    stream.put(1, Kind::Sealed, "a\nb\nc\n", &[record(What::Synced, 0, 2, 5), record(What::Synced, 2, 2, 6)]);
+    let (mut reader, mut buffer) = (stream.reader(Position::default()), Vec::new());
+    let timed = |to, wall_ns| Timed { to, wall_ns };
+    let taken = reader.take(&OnDisk, 2, &mut buffer).unwrap().unwrap();
+    assert_eq!(taken.times, [timed(2, Some(5))]);
+    let taken = reader.take(&OnDisk, 100, &mut buffer).unwrap().unwrap();
+    assert_eq!(taken.times, [timed(2, Some(6)), timed(4, None)]);
+}
+
+proptest! {
+    /// However much is taken at once, and wherever it begins again: the same lines, each once.
+    #[test]
+    fn any_cut_gives_the_same_lines(lengths in prop::collection::vec(0..30usize, 1..40), most in 1..60usize, again in 1..5usize) {
+        let stream = Stream::new();
+        let (mut texts, mut whole) = (vec![String::new(); 4], String::new());
+        for (i, length) in lengths.iter().enumerate() {
+            let line = format!("{i}{}\n", "x".repeat(*length));
+            texts[i * 4 / lengths.len()] += &line;
+            whole += &line;
+        }
+        for (i, text) in texts.iter().enumerate() {
+            let records = [record(What::Synced, 0, text.len() as u64, 1)];
+            stream.put(i as u64 + 1, if i == 3 { Kind::Active } else { Kind::Sealed }, text, &records);
+        }
+        let (mut reader, mut buffer, mut read, mut taken) = (stream.reader(Position::default()), Vec::new(), String::new(), 0);
+        while let Some(_) = reader.take(&OnDisk, most, &mut buffer).unwrap() {
+            read += std::str::from_utf8(&buffer).unwrap();
+            taken += 1;
+            if taken % again == 0 {
+                reader = stream.reader(reader.at());
+            }
+        }
+        prop_assert_eq!(read, whole);
+    }
+}

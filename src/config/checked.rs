@@ -6,6 +6,7 @@ use super::document::Written as Read;
 use super::listener::{Surroundings, Written};
 use super::memory::{MemoryPlan, Needs};
 use super::raw::{self, Compress, Count, EngineChoice, Io, LogFormat, LogLevel, Pin, PinWord};
+use super::ship::{self, ShipTarget};
 use crate::host::address::Address;
 use crate::host::topology::{Live, Machine, Pinning, Plan, Wanted};
 use crate::intake::listener::{ListenerOptions, WhenFull};
@@ -67,6 +68,8 @@ pub struct Options {
     pub streams: Vec<StreamSettings>,
     /// The listeners, sorted by name.
     pub listeners: Vec<ListenerOptions>,
+    /// Where lines go on to, sorted by name.
+    pub ship: Vec<ShipTarget>,
 }
 
 /// Threads and cores.
@@ -194,6 +197,7 @@ pub fn check(
     places.in_force("buffer.memory", Some(format!("\"{}\"", buffer.exact())));
     let sealed_dir = places.kept(check.sealed_dir(raw.storage.sealed_dir.as_deref(), &data_dir)).flatten();
     let commit_log = check.commit_log(raw.storage.commit_log);
+    let ship = ship::targets(places, &raw.ship);
     places.verdict()?;
     // What depends on everything else.
     let memory = MemoryPlan::new(&needs(buffer, &room, (engine, commit_log), &placement, &listeners, &streams, admin.is_some())).map_err(|least| {
@@ -227,6 +231,7 @@ pub fn check(
         max_connections,
         streams,
         listeners,
+        ship,
     })
 }
 

@@ -10,6 +10,7 @@ mod listen;
 pub mod listener;
 pub mod memory;
 pub mod raw;
+pub mod ship;
 mod variables;
 
 pub use crate::settings::{ConfigError, ConfigErrors};

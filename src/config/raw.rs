@@ -1,6 +1,7 @@
 //! The first stage of a configuration: the keys as they were written. Every key is optional here; defaults and ranges are in
 //! [`super::checked`].
 
+use super::ship::{Compression, Delivery, Partition, Sasl, Start};
 use crate::intake::listener::WhenFull;
 use crate::settings::units::{Size, Time};
 use crate::{section, words};
@@ -128,6 +129,10 @@ section!(/// The keys of `[listener.NAME]` that any protocol has; the others are
                tls_client_subjects: Vec<String>, tls_client_fingerprints: Vec<String>, tls_min_version: TlsVersion });
 section!(/// `[token.NAME]`
     Token { sha256: String, streams: Vec<String> });
+section!(/// `[ship.NAME]`
+    Ship { to: String, streams: Vec<String>, topic: String, positions_topic: String, start: Start, delivery: Delivery,
+           compression: Compression, partition: Partition, hold: bool, hold_at_most: Size, tls: bool, tls_ca: String, tls_cert: String,
+           tls_key: String, sasl_mechanism: Sasl, sasl_username: String, sasl_password_file: String });
 
 /// The whole file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -148,12 +153,13 @@ pub struct Raw {
     pub stream: BTreeMap<String, Stream>,
     pub listener: BTreeMap<String, Listener>,
     pub token: BTreeMap<String, Token>,
+    pub ship: BTreeMap<String, Ship>,
 }
 
 /// Every key there is but for those of the protocols, as `section.key`, with `NAME` where a name stands.
 #[must_use]
 pub fn all_keys() -> Vec<String> {
-    let sections: [(&str, &[&str]); 11] = [
+    let sections: [(&str, &[&str]); 12] = [
         ("", &["data_dir", "engine", "shutdown_timeout", "drain_delay"]),
         ("placement.", Placement::KEYS),
         ("buffer.", Buffer::KEYS),
@@ -165,6 +171,7 @@ pub fn all_keys() -> Vec<String> {
         ("stream.NAME.", Stream::KEYS),
         ("listener.NAME.", Listener::KEYS),
         ("token.NAME.", Token::KEYS),
+        ("ship.NAME.", Ship::KEYS),
     ];
     sections.iter().flat_map(|(section, keys)| keys.iter().map(move |key| format!("{section}{key}"))).collect()
 }

@@ -84,6 +84,16 @@ impl ShardReader {
         }
     }
 
+    /// Goes to the last segment that there is: nothing before it is asked for.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    pub fn skip_to_last(&mut self, files: &dyn Files) -> io::Result<()> {
+        let last = self.ids(files)?.into_iter().max().unwrap_or(0);
+        self.go_to(Position { sequence: last, offset: 0 });
+        Ok(())
+    }
+
     /// What was found to be gone since this was asked last.
     pub fn take_lost(&mut self) -> Option<Lost> {
         self.lost.take()
@@ -146,17 +156,19 @@ impl ShardReader {
 
     /// The next segment of the shard whose text is there.
     fn next_id(&self, files: &dyn Files, behind: u64) -> io::Result<Option<u64>> {
+        Ok(self.ids(files)?.into_iter().filter(|sequence| *sequence > behind).min())
+    }
+
+    /// The segments of the shard whose text is there.
+    fn ids(&self, files: &dyn Files) -> io::Result<Vec<u64>> {
         let names = match files.list(&self.dir) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             other => other?,
         };
         let texts = names.iter().filter_map(|name| SegmentId::parse(name));
-        let texts = texts.filter(|(id, kind)| {
-            id.shard == self.shard
-                && id.sequence > behind
-                && matches!(kind, Kind::Active | Kind::Sealed | Kind::Compressed)
-        });
-        Ok(texts.map(|(id, _)| id.sequence).min())
+        let is_text = |kind: Kind| matches!(kind, Kind::Active | Kind::Sealed | Kind::Compressed);
+        let texts = texts.filter(|(id, kind)| id.shard == self.shard && is_text(*kind));
+        Ok(texts.map(|(id, _)| id.sequence).collect())
     }
 
     /// Nothing more is durable in this segment. True: it was finished, or has another name now; false: more may come.

@@ -1,0 +1,275 @@
+//! The target: Kafka. A producer whose transactions carry lines and the positions behind them, and a reader of the positions.
+
+use logweir::config::ship::{Compression, Delivery, ShipTarget};
+use logweir::log::ship::note::Positions;
+use logweir::log::ship::{Position, Source};
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// How long one call may take.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Bytes that wait in the client at most.
+const QUEUE_BYTES: u64 = 32 << 20;
+/// Messages that wait there at most.
+const QUEUE_MESSAGES: u64 = 200_000;
+
+/// What can go wrong with a target.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// Another shipper of this node and target has begun: it has the positions now.
+    #[error("another shipper of this target and node runs, and has taken over: this one ends")]
+    Fenced,
+    /// The transaction is void: what it carried is sent again.
+    #[error("the transaction is void: {0}")]
+    Void(KafkaError),
+    /// The client is of no use any more: a new one begins where the target is.
+    #[error("the client has to begin anew: {0}")]
+    Broken(KafkaError),
+    /// Something in the topic of positions that we do not write.
+    #[error("topic {topic}: the position of {key} is {text:?}; expected SEQUENCE OFFSET")]
+    NoPosition {
+        /// The topic of positions.
+        topic: String,
+        /// Of which shard.
+        key: String,
+        /// What stands there.
+        text: String,
+    },
+}
+
+impl From<KafkaError> for TargetError {
+    fn from(error: KafkaError) -> TargetError {
+        match &error {
+            KafkaError::Transaction(inner) if inner.code() == RDKafkaErrorCode::Fenced => TargetError::Fenced,
+            KafkaError::Transaction(inner) if inner.txn_requires_abort() => TargetError::Void(error),
+            _ if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fenced) => TargetError::Fenced,
+            _ => TargetError::Broken(error),
+        }
+    }
+}
+
+/// A target that can be shipped to.
+pub struct Target {
+    producer: BaseProducer,
+    options: ShipTarget,
+    node: String,
+    /// Partitions of each topic.
+    partitions: BTreeMap<String, i32>,
+}
+
+impl Target {
+    /// Connects, and ends what an earlier shipper of this name has left open.
+    pub fn open(options: &ShipTarget, node: &str) -> Result<Target, TargetError> {
+        let mut config = client(options);
+        config
+            .set("enable.idempotence", "true")
+            .set("linger.ms", "5")
+            .set("batch.size", "1000000")
+            .set("queue.buffering.max.kbytes", (QUEUE_BYTES >> 10).to_string())
+            .set("queue.buffering.max.messages", QUEUE_MESSAGES.to_string())
+            .set(
+                "compression.type",
+                match options.compression {
+                    Compression::None => "none",
+                    Compression::Lz4 => "lz4",
+                    Compression::Zstd => "zstd",
+                },
+            );
+        if options.delivery == Delivery::ExactlyOnce {
+            config.set("transactional.id", format!("logweir-{node}-{}", options.name));
+        }
+        let producer: BaseProducer = config.create()?;
+        if options.delivery == Delivery::ExactlyOnce {
+            retried(|| producer.init_transactions(PATIENCE))?;
+        }
+        Ok(Target { producer, options: options.clone(), node: node.into(), partitions: BTreeMap::new() })
+    }
+
+    /// How far the target has everything.
+    pub fn positions(&self) -> Result<Positions, TargetError> {
+        let topic = &self.options.positions_topic;
+        let partition = self.position_partition()?;
+        let mut config = client(&self.options);
+        config.set("group.id", "logweir-ship").set("enable.auto.commit", "false").set("enable.partition.eof", "true");
+        let ends = |isolation: &str| -> Result<(i64, i64), KafkaError> {
+            let consumer: BaseConsumer = config.clone().set("isolation.level", isolation).create()?;
+            consumer.fetch_watermarks(topic, partition, PATIENCE)
+        };
+        // What stands before this is either committed or void, once no transaction that began before is open.
+        let (_, high) = ends("read_uncommitted")?;
+        let waits = Instant::now();
+        while ends("read_committed")?.1 < high {
+            if waits.elapsed() > 2 * PATIENCE {
+                return Err(TargetError::Broken(KafkaError::OffsetFetch(RDKafkaErrorCode::OperationTimedOut)));
+            }
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+        let consumer: BaseConsumer = config.set("isolation.level", "read_committed").create()?;
+        let mut from = TopicPartitionList::new();
+        from.add_partition_offset(topic, partition, Offset::Beginning)?;
+        consumer.assign(&from)?;
+        let mut positions = Positions::new();
+        let prefix = format!("{}/{}/", self.options.name, self.node);
+        loop {
+            match consumer.poll(PATIENCE) {
+                Some(Ok(message)) => {
+                    let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+                    let (key, value) = (text(message.key()), text(message.payload()));
+                    let Some((stream, shard)) = key.strip_prefix(&prefix).and_then(|rest| rest.split_once('/')) else {
+                        continue;
+                    };
+                    match (shard.parse(), Position::parse(&value)) {
+                        (Ok(shard), Some(position)) => drop(positions.insert((stream.into(), shard), position)),
+                        _ => return Err(TargetError::NoPosition { topic: topic.clone(), key, text: value }),
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(positions),
+                Some(Err(error)) if !is_fatal(&error) => {}
+                Some(Err(error)) => return Err(error.into()),
+                None => return Err(TargetError::Broken(KafkaError::OffsetFetch(RDKafkaErrorCode::OperationTimedOut))),
+            }
+        }
+    }
+
+    fn position_partition(&self) -> Result<i32, TargetError> {
+        let partitions = self.count_partitions(&self.options.positions_topic)?;
+        Ok(spot(&self.node, partitions))
+    }
+
+    fn count_partitions(&self, topic: &str) -> Result<i32, TargetError> {
+        // The first question makes a topic, where the brokers do that.
+        for _ in 0..50 {
+            let metadata = self.producer.client().fetch_metadata(Some(topic), PATIENCE)?;
+            if let Some(found) = metadata.topics().iter().find(|t| t.name() == topic && !t.partitions().is_empty()) {
+                return Ok(found.partitions().len() as i32);
+            }
+            std::thread::park_timeout(Duration::from_millis(200));
+        }
+        Err(TargetError::Broken(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopic)))
+    }
+
+    /// The topic and partition of a shard. The same for as long as the topic has as many partitions.
+    pub fn place(&mut self, source: &Source) -> Result<(String, i32), TargetError> {
+        let topic = self.options.topic_of(&source.0);
+        let partitions = match self.partitions.get(&topic) {
+            Some(partitions) => *partitions,
+            None => {
+                let partitions = self.count_partitions(&topic)?;
+                self.partitions.insert(topic.clone(), partitions);
+                partitions
+            }
+        };
+        let partition = spot(&format!("{}/{}/{}", self.node, source.0, source.1), partitions);
+        Ok((topic, partition))
+    }
+
+    /// Begins a transaction.
+    pub fn begin(&self) -> Result<(), TargetError> {
+        if self.options.delivery == Delivery::ExactlyOnce {
+            self.producer.begin_transaction()?;
+        }
+        Ok(())
+    }
+
+    /// Hands a line to the client. It waits while the client has as much as it may have.
+    pub fn send(&self, (topic, partition): (&str, i32), line: &[u8], wall_ns: Option<u64>) -> Result<(), TargetError> {
+        let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).payload(line).partition(partition);
+        if let Some(at) = wall_ns {
+            record = record.timestamp((at / 1_000_000) as i64);
+        }
+        self.put(record)
+    }
+
+    fn put<'a>(&self, mut record: BaseRecord<'a, [u8], [u8]>) -> Result<(), TargetError> {
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => return Ok(()),
+                Err((error, back)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => {
+                    record = back;
+                    self.producer.poll(Duration::from_millis(10));
+                }
+                Err((error, _)) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Ends the transaction: lines and positions are there now, or neither is.
+    pub fn commit(&self, moved: &Positions) -> Result<(), TargetError> {
+        if self.options.delivery == Delivery::AtLeastOnce {
+            self.producer.flush(PATIENCE)?;
+        }
+        let (topic, partition) = (&self.options.positions_topic, self.position_partition()?);
+        for ((stream, shard), position) in moved {
+            let key = format!("{}/{}/{stream}/{shard}", self.options.name, self.node);
+            let value = position.to_string();
+            self.put(BaseRecord::to(topic).key(key.as_bytes()).payload(value.as_bytes()).partition(partition))?;
+        }
+        match self.options.delivery {
+            Delivery::ExactlyOnce => retried(|| self.producer.commit_transaction(PATIENCE)),
+            Delivery::AtLeastOnce => Ok(self.producer.flush(PATIENCE)?),
+        }
+    }
+
+    /// Makes the transaction void.
+    pub fn abort(&self) -> Result<(), TargetError> {
+        retried(|| self.producer.abort_transaction(PATIENCE))
+    }
+}
+
+/// Repeats what may be repeated.
+fn retried(mut step: impl FnMut() -> Result<(), KafkaError>) -> Result<(), TargetError> {
+    let begun = Instant::now();
+    loop {
+        match step() {
+            Err(KafkaError::Transaction(error)) if error.is_retriable() && begun.elapsed() < 5 * PATIENCE => {
+                std::thread::park_timeout(Duration::from_millis(100));
+            }
+            other => return Ok(other?),
+        }
+    }
+}
+
+fn is_fatal(error: &KafkaError) -> bool {
+    matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::TopicAuthorizationFailed))
+}
+
+/// Which of so many has this name: the same each time (CRC32C).
+fn spot(name: &str, of: i32) -> i32 {
+    (logweir::log::checksum::crc32c(name.as_bytes()) % of.max(1) as u32) as i32
+}
+
+fn client(options: &ShipTarget) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", &options.brokers)
+        .set("client.id", "logweir-ship")
+        .set("allow.auto.create.topics", "true")
+        .set_log_level(RDKafkaLogLevel::Warning);
+    let protocol = match (options.tls, options.sasl.is_some()) {
+        (false, false) => "plaintext",
+        (true, false) => "ssl",
+        (false, true) => "sasl_plaintext",
+        (true, true) => "sasl_ssl",
+    };
+    config.set("security.protocol", protocol);
+    if let Some(ca) = &options.tls_ca {
+        config.set("ssl.ca.location", ca.to_string_lossy());
+    }
+    if let Some((cert, key)) = &options.tls_client {
+        config.set("ssl.certificate.location", cert.to_string_lossy());
+        config.set("ssl.key.location", key.to_string_lossy());
+    }
+    if let Some((mechanism, user, file)) = &options.sasl {
+        config.set("sasl.mechanism", mechanism.to_string()).set("sasl.username", user);
+        if let Ok(password) = std::fs::read_to_string(file) {
+            config.set("sasl.password", password.trim_end());
+        }
+    }
+    config
+}

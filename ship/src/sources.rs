@@ -46,18 +46,20 @@ impl Sources {
                 }
                 let position = match known.get(&source) {
                     Some(position) => *position,
-                    None if is_new_target && self.target.start == Start::Now => self.end_of(&dir, shard)?,
+                    None if is_new_target && self.target.start == Start::Now => self.end_of(&stream, shard)?,
                     None => Position::default(),
                 };
-                self.readers.insert(source, ShardReader::new(&dir, shard, position));
+                let reader = ShardReader::new(&self.data_dir, &stream, shard, position);
+                self.readers.insert(source, reader);
             }
         }
         Ok(())
     }
 
     /// Behind everything that is durable in a shard now.
-    fn end_of(&self, dir: &Path, shard: u16) -> io::Result<Position> {
-        let (mut reader, mut buffer) = (ShardReader::new(dir, shard, Position::default()), Vec::new());
+    fn end_of(&self, stream: &str, shard: u16) -> io::Result<Position> {
+        let mut reader = ShardReader::new(&self.data_dir, stream, shard, Position::default());
+        let mut buffer = Vec::new();
         reader.skip_to_last(&OnDisk)?;
         while reader.take(&OnDisk, 1 << 20, &mut buffer)?.is_some() {}
         Ok(reader.at())
@@ -87,6 +89,13 @@ impl Sources {
         for (source, reader) in &mut self.readers {
             reader.go_to(to.get(source).copied().unwrap_or_default());
         }
+    }
+
+    /// Shards that are further than the target has noted, though there was nothing to send: their segment has ended.
+    pub fn ended(&self, shipped: &Positions) -> Positions {
+        let mut at = self.positions();
+        at.retain(|source, position| shipped.get(source).is_some_and(|shipped| shipped < position));
+        at
     }
 
     /// Where every shard is.

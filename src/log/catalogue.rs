@@ -219,6 +219,12 @@ impl Catalogue {
         lasts.collect()
     }
 
+    /// The finished segments of a shard from a sequence on, in order.
+    pub fn from(&self, shard: u16, sequence: u64) -> impl Iterator<Item = &Finished> {
+        let (first, last) = (SegmentId { shard, sequence }, SegmentId { shard, sequence: u64::MAX });
+        self.finished.range(first..=last).map(|(_, one)| one)
+    }
+
     /// Segments to compress or to move, in order.
     #[must_use]
     pub fn fresh(&self) -> Vec<SegmentId> {

@@ -4,6 +4,7 @@ use super::error::StartError;
 use super::error::resource;
 use crate::config::Options;
 use crate::config::checked::StreamSettings;
+use crate::config::ship::{ShipTarget, Start};
 use crate::host::clock::Clock;
 use crate::log::LogError;
 use crate::log::archive::Shelf;
@@ -13,7 +14,7 @@ use crate::log::retention::Limits;
 use crate::pipeline::commit::Clearance;
 use crate::pipeline::control::Control;
 use crate::pipeline::keeper::events::SegmentEvents;
-use crate::pipeline::keeper::{Keeper, KeptCounts, KeptStream, KeptStreams};
+use crate::pipeline::keeper::{Keeper, KeptCounts, KeptStream, KeptStreams, TargetHold};
 use crate::pipeline::sleep::Sleep;
 use crate::pipeline::writer::stream::trail_most;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,6 +28,12 @@ pub fn kept(settings: &StreamSettings, options: &Options) -> KeptStream {
     // Each shard's segment, and its trail.
     let one = settings.segment_bytes.saturating_add(trail_most(settings.segment_bytes));
     let being_written = one.saturating_mul(options.placement.shards as u64);
+    let targets = options.ship.iter().filter(|target| target.hold && target.takes(&settings.name));
+    let hold = |target: &ShipTarget| TargetHold {
+        name: target.name.clone(),
+        begins_now: target.start == Start::Now,
+        at_most: target.hold_at_most,
+    };
     KeptStream {
         name: settings.name.clone(),
         shelf: shelf(&settings.name, settings.compress, options),
@@ -35,6 +42,7 @@ pub fn kept(settings: &StreamSettings, options: &Options) -> KeptStream {
             max_bytes: settings.retention.max_bytes.map(|most| most.saturating_sub(being_written)),
             min_free: settings.retention.min_free,
         },
+        targets: targets.map(hold).collect(),
     }
 }
 

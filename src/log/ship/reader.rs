@@ -2,11 +2,12 @@
 //! last sync mark of its trail, and in one that a sync has failed for no further for ever. A server may run meanwhile; it is never asked.
 
 use super::Position;
-use crate::log::content::{Content, Files, open_kind, open_text, read_full};
+use crate::log::content::{Content, ContentReader, Files, open_kind, open_text, read_full};
 use crate::log::names::{Kind, SegmentId};
+use crate::log::retired::{Note, mark_path};
 use crate::log::trail::{Records, What};
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// Bytes from one place to another that have the same time.
@@ -23,13 +24,13 @@ pub struct Timed {
 pub struct Taken {
     /// Where it begins.
     pub from: Position,
-    /// Behind its last line.
+    /// Behind its last line: where the next segment begins, if this one has ended there.
     pub to: Position,
     /// When its parts were written, in order, without gaps.
     pub times: Vec<Timed>,
 }
 
-/// Something that was to be read is gone.
+/// Segments were deleted before they were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lost {
     /// From there on.
@@ -37,6 +38,9 @@ pub struct Lost {
     /// The segment that is next; everything before it is lost.
     pub next: u64,
 }
+
+/// Longest note of retention that is read, in bytes.
+const NOTE_LONGEST: u64 = 1 << 20;
 
 /// A segment, as far as it was read.
 struct Open {
@@ -58,6 +62,8 @@ struct Open {
 /// See the module documentation.
 pub struct ShardReader {
     dir: PathBuf,
+    /// Retention's note.
+    retired: PathBuf,
     shard: u16,
     at: Position,
     open: Option<Open>,
@@ -65,10 +71,11 @@ pub struct ShardReader {
 }
 
 impl ShardReader {
-    /// In the directory of a stream, from there on.
+    /// Of a stream in a data directory, from there on.
     #[must_use]
-    pub fn new(dir: &Path, shard: u16, at: Position) -> ShardReader {
-        ShardReader { dir: dir.to_path_buf(), shard, at, open: None, lost: None }
+    pub fn new(data_dir: &Path, stream: &str, shard: u16, at: Position) -> ShardReader {
+        let (dir, retired) = (data_dir.join(stream), mark_path(data_dir, stream, shard));
+        ShardReader { dir, retired, shard, at, open: None, lost: None }
     }
 
     /// Where it is: what comes next was not taken yet.
@@ -114,8 +121,12 @@ impl ShardReader {
             open.look_at_trail(self.at.offset)?;
             let limit = open.limit()?;
             if self.at.offset < limit
-                && let Some(taken) = open.lines(self.at, limit, most, into)?
+                && let Some(mut taken) = open.lines(self.at, limit, most, into)?
             {
+                if taken.to.offset == limit && open.is_over(limit)? {
+                    taken.to = Position { sequence: open.id.sequence + 1, offset: 0 };
+                    self.open = None;
+                }
                 self.at = taken.to;
                 return Ok(Some(taken));
             }
@@ -127,36 +138,58 @@ impl ShardReader {
 
     /// Opens the segment that it is in, or the next that there is. False: there is none.
     fn find(&mut self, files: &dyn Files) -> io::Result<bool> {
-        let mut id = SegmentId { shard: self.shard, sequence: self.at.sequence };
-        loop {
-            if id.sequence > 0
-                && let Some(open) = Open::new(files, &self.dir, id)?
-            {
-                self.enter(open);
-                return Ok(true);
-            }
-            match self.next_id(files, id.sequence)? {
-                Some(next) => id.sequence = next,
-                None => return Ok(false),
-            }
+        let here = self.at;
+        if here.sequence > 0
+            && let Some(open) = Open::new(files, &self.dir, self.id(here.sequence))?
+        {
+            self.open = Some(open);
+            return Ok(true);
         }
+        while let Some(next) = self.next_id(files, self.at.sequence)? {
+            // Of one that is gone again the note of retention speaks.
+            self.at = Position { sequence: next, offset: 0 };
+            let Some(open) = Open::new(files, &self.dir, self.id(next))? else { continue };
+            // A name that is missing may be of a segment that never had a line. Retention says what it took.
+            if here.sequence > 0 && (here.offset > 0 || self.retired(files)? >= here.sequence) {
+                self.lost = Some(Lost { from: here, next });
+            }
+            self.open = Some(open);
+            return Ok(true);
+        }
+        self.at = here;
+        Ok(false)
     }
 
-    fn enter(&mut self, open: Open) {
-        let sequence = open.id.sequence;
-        if sequence != self.at.sequence {
-            // One that was empty when it was read last has ended without a line; another that was begun is gone.
-            if self.at.offset > 0 {
-                self.lost = Some(Lost { from: self.at, next: sequence });
-            }
-            self.at = Position { sequence, offset: 0 };
-        }
-        self.open = Some(open);
+    fn id(&self, sequence: u64) -> SegmentId {
+        SegmentId { shard: self.shard, sequence }
+    }
+
+    /// The highest segment that retention has deleted.
+    fn retired(&self, files: &dyn Files) -> io::Result<u64> {
+        let file = match files.open(&self.retired) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
+            other => other?,
+        };
+        let mut bytes = Vec::new();
+        ContentReader::new(&*file, 0).take(NOTE_LONGEST).read_to_end(&mut bytes)?;
+        Note::parse(&bytes).map(|note| note.highest).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("{}: no note of retention", self.retired.display()))
+        })
     }
 
     /// The next segment of the shard whose text is there.
     fn next_id(&self, files: &dyn Files, behind: u64) -> io::Result<Option<u64>> {
-        Ok(self.ids(files)?.into_iter().filter(|sequence| *sequence > behind).min())
+        let Some(next) = self.ids(files)?.into_iter().filter(|sequence| *sequence > behind).min() else {
+            return Ok(None);
+        };
+        // A listing may miss a file that is renamed meanwhile (readdir(3)): each between is asked for by its name.
+        let first = behind.max(self.retired(files)?) + 1;
+        for sequence in first..next {
+            if open_text(files, &self.dir, self.id(sequence))?.is_some() {
+                return Ok(Some(sequence));
+            }
+        }
+        Ok(Some(next))
     }
 
     /// The segments of the shard whose text is there.
@@ -174,14 +207,8 @@ impl ShardReader {
     /// Nothing more is durable in this segment. True: it was finished, or has another name now; false: more may come.
     fn go_on(&mut self, files: &dyn Files) -> io::Result<bool> {
         let Some(open) = &self.open else { return Ok(true) };
-        let sequence = open.id.sequence;
-        let is_over = open.is_over(self.at.offset)?;
-        if is_over {
-            let Some(next) = self.next_id(files, sequence)? else { return Ok(false) };
-            let id = SegmentId { shard: self.shard, sequence: next };
-            let Some(open) = Open::new(files, &self.dir, id)? else { return Ok(false) };
-            self.at = Position { sequence: next, offset: 0 };
-            self.open = Some(open);
+        if open.is_over(self.at.offset)? {
+            (self.at, self.open) = (Position { sequence: open.id.sequence + 1, offset: 0 }, None);
             return Ok(true);
         }
         // Sealed since it was opened, without room for a note of it in the trail; or gone.

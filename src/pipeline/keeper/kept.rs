@@ -1,5 +1,6 @@
 //! How streams are kept, and the counts of what was done.
 
+use super::targets::TargetHold;
 use crate::log::archive::Shelf;
 use crate::log::retention::Limits;
 use std::collections::BTreeMap;
@@ -14,6 +15,8 @@ pub struct KeptStream {
     pub shelf: Shelf,
     /// When they are deleted. Here `max_bytes` is for sealed segments only: the largest size of the files being written is subtracted.
     pub limits: Limits,
+    /// Targets that hold what they have not got.
+    pub targets: Vec<TargetHold>,
 }
 
 /// The counts of one stream: what was done, and what is stored.

@@ -8,9 +8,11 @@
 pub mod events;
 mod kept;
 mod room;
+mod targets;
 mod trust;
 
 pub use kept::{Kept, KeptCounts, KeptStream, KeptStreams};
+pub use targets::TargetHold;
 
 use crate::host::clock::Clock;
 use crate::log::LogError;
@@ -59,7 +61,7 @@ struct Known {
     read_at: Option<u64>,
     /// Nothing is left half deleted by an earlier run.
     is_finished: bool,
-    /// It was logged that a reader holds what would go.
+    /// It was logged that a reader or a target holds what would go.
     says_held: bool,
 }
 
@@ -336,20 +338,23 @@ impl Keeper {
         }
     }
 
-    /// Adds what readers hold to what stays.
+    /// Adds what readers hold, and what targets have not got, to what stays.
     fn spare_held(&self, stream: &KeptStream, staying: &mut Staying) {
         let held = holds::held(&self.data_dir.join(STATE_DIR), self.clock.wall_ns()).remove(&stream.name);
-        for (shard, from) in held.into_iter().flatten() {
+        for (shard, from) in held.into_iter().flatten().chain(self.needed_by_targets(stream)) {
             let first = staying.entry(shard).or_insert(from);
             *first = from.min(*first);
         }
     }
 
-    /// Logs once that a reader keeps segments from being deleted.
+    /// Logs once that a reader or a target keeps segments from being deleted.
     fn say_held(&mut self, stream: &KeptStream, is_held: bool) {
         let Some(known) = self.known.get_mut(&stream.name) else { return };
         if is_held && !known.says_held {
-            tracing::info!(stream = stream.name, "a reader holds segments that would be deleted now");
+            tracing::info!(
+                stream = stream.name,
+                "a reader, or a target that has not got them, holds segments that would be deleted now"
+            );
         }
         known.says_held = is_held;
     }

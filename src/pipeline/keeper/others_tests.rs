@@ -60,7 +60,7 @@ fn one_stream_that_cannot_be_deleted_from_does_not_keep_the_others() {
     let mut it = Kept1::new(Limits { min_free: Some((1 << 30) + 2_000), ..Limits::default() });
     let shelf = Shelf { dir: it.dir.path().join("t"), home: None, compress: None };
     let limits = it.keeper.streams.read().unwrap()[0].limits;
-    it.keeper.streams.write().unwrap().push(KeptStream { name: "t".into(), shelf, limits });
+    it.keeper.streams.write().unwrap().push(KeptStream { name: "t".into(), shelf, limits, targets: Vec::new() });
     std::fs::create_dir_all(it.dir.path().join("t")).unwrap();
     for n in 1..4 {
         it.seal(0, n, 500);

@@ -97,7 +97,10 @@ impl Keeper {
                 touched.entry(at).or_default().extend(batch.iter().map(|(one, _)| one.id.shard));
                 if !says_held && self.is_any_held(stream, &batch) {
                     says_held = true;
-                    tracing::warn!(stream = stream.name, "too little is free: what a reader holds is deleted too");
+                    tracing::warn!(
+                        stream = stream.name,
+                        "too little is free: what a reader or a target holds is deleted too"
+                    );
                 }
                 let retired = self.retire(stream, &batch);
                 if let Some(free) = free.get_mut(&candidates[at].place) {

@@ -14,6 +14,8 @@ use std::sync::{Mutex, RwLock};
 
 #[path = "others_tests.rs"]
 mod others;
+#[path = "targets_tests.rs"]
+mod targets;
 
 const SECOND: u64 = 1_000_000_000;
 /// An hour after which ages are believed in any case.
@@ -118,7 +120,7 @@ impl Kept1 {
         let clock = Arc::new(Times::default());
         clock.go_on(2_000_000_000 * SECOND); // in 2033
         let shelf = Shelf { dir: dir.path().join("s"), home: None, compress: None };
-        let streams = Arc::new(RwLock::new(vec![KeptStream { name: "s".into(), shelf, limits }]));
+        let streams = Arc::new(RwLock::new(vec![KeptStream { name: "s".into(), shelf, limits, targets: Vec::new() }]));
         let time: Arc<dyn Clock> = Arc::clone(&clock) as Arc<dyn Clock>;
         let free = Arc::new(AtomicU64::new(1 << 30));
         let stuck = Stuck::default();
@@ -480,7 +482,8 @@ fn of_several_streams_the_oldest_goes_first_for_room() {
     let mut it = Kept1::new(Limits { min_free: Some((1 << 30) + 1_500), ..Limits::default() });
     let shelf = |name: &str| Shelf { dir: it.dir.path().join(name), home: None, compress: None };
     std::fs::create_dir_all(it.dir.path().join("t")).unwrap();
-    let other = KeptStream { name: "t".into(), shelf: shelf("t"), limits: it.keeper.streams.read().unwrap()[0].limits };
+    let limits = it.keeper.streams.read().unwrap()[0].limits;
+    let other = KeptStream { name: "t".into(), shelf: shelf("t"), limits, targets: Vec::new() };
     it.keeper.streams.write().unwrap().push(other);
     // In turn, each younger than the one before.
     for n in 1..4 {

@@ -1,15 +1,21 @@
 //! The target: Kafka. A producer whose transactions carry lines and the positions behind them, and a reader of the positions.
 
-use logweir::config::ship::{Compression, Delivery, ShipTarget};
+use logweir::config::ship::{Compression, Delivery, Key, Partition, ShipTarget};
 use logweir::log::ship::note::Positions;
 use logweir::log::ship::{Position, Source};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Message;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::message::{Header, Message, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaErrorCode as Code;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 /// How long one call may take.
@@ -17,7 +23,11 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes that wait in the client at most.
 const QUEUE_BYTES: u64 = 32 << 20;
 /// Messages that wait there at most.
-const QUEUE_MESSAGES: u64 = 200_000;
+const QUEUE_MESSAGES: u64 = 100_000;
+/// Longest message that the client takes, in bytes; brokers may take less (`message.max.bytes`).
+const MESSAGE_MAX: u64 = 64 << 20;
+/// Partitions of the topic of positions, where the shipper makes it: nodes are spread over them.
+const POSITION_PARTITIONS: i32 = 16;
 
 /// What can go wrong with a target.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +41,12 @@ pub enum TargetError {
     /// The client is of no use any more: a new one begins where the target is.
     #[error("the client has to begin anew: {0}")]
     Broken(KafkaError),
+    /// A message cannot be brought there.
+    #[error("a line was not taken: {0}{hint}", hint = if *.0 == Code::MessageSizeTooLarge { ". Raise max.message.bytes of the topic" } else { "" })]
+    NotTaken(Code),
+    /// There is no such topic.
+    #[error("there is no topic {0}, and the brokers make none: create it")]
+    NoTopic(String),
     /// Something in the topic of positions that we do not write.
     #[error("topic {topic}: the position of {key} is {text:?}; expected SEQUENCE OFFSET")]
     NoPosition {
@@ -54,9 +70,36 @@ impl From<KafkaError> for TargetError {
     }
 }
 
+impl TargetError {
+    /// True if trying again mends nothing.
+    pub fn is_final(&self) -> bool {
+        matches!(self, TargetError::Fenced | TargetError::NoPosition { .. })
+    }
+}
+
+/// Notes what was not delivered: the client does not tell whoever sent it otherwise.
+#[derive(Default)]
+pub struct Deliveries {
+    failed: AtomicU64,
+    why: Mutex<Option<Code>>,
+}
+
+impl rdkafka::ClientContext for Deliveries {}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            self.failed.fetch_add(1, Ordering::SeqCst);
+            *self.why.lock().unwrap_or_else(PoisonError::into_inner) = error.rdkafka_error_code();
+        }
+    }
+}
+
 /// A target that can be shipped to.
 pub struct Target {
-    producer: BaseProducer,
+    producer: BaseProducer<Deliveries>,
     options: ShipTarget,
     node: String,
     /// Partitions of each topic.
@@ -73,6 +116,7 @@ impl Target {
             .set("batch.size", "1000000")
             .set("queue.buffering.max.kbytes", (QUEUE_BYTES >> 10).to_string())
             .set("queue.buffering.max.messages", QUEUE_MESSAGES.to_string())
+            .set("message.max.bytes", MESSAGE_MAX.to_string())
             .set(
                 "compression.type",
                 match options.compression {
@@ -84,7 +128,7 @@ impl Target {
         if options.delivery == Delivery::ExactlyOnce {
             config.set("transactional.id", format!("logweir-{node}-{}", options.name));
         }
-        let producer: BaseProducer = config.create()?;
+        let producer: BaseProducer<Deliveries> = config.create_with_context(Deliveries::default())?;
         if options.delivery == Delivery::ExactlyOnce {
             retried(|| producer.init_transactions(PATIENCE))?;
         }
@@ -93,6 +137,7 @@ impl Target {
 
     /// How far the target has everything.
     pub fn positions(&self) -> Result<Positions, TargetError> {
+        self.make_position_topic()?;
         let topic = &self.options.positions_topic;
         let partition = self.position_partition()?;
         let mut config = client(&self.options);
@@ -137,6 +182,25 @@ impl Target {
         }
     }
 
+    /// Makes the topic of positions where there is none: of each key the broker keeps the last message.
+    fn make_position_topic(&self) -> Result<(), TargetError> {
+        let topic = &self.options.positions_topic;
+        let metadata = self.producer.client().fetch_metadata(None, PATIENCE)?;
+        if metadata.topics().iter().any(|t| t.name() == topic && !t.partitions().is_empty()) {
+            return Ok(());
+        }
+        let admin: AdminClient<DefaultClientContext> = client(&self.options).create()?;
+        let new =
+            NewTopic::new(topic, POSITION_PARTITIONS, TopicReplication::Fixed(-1)).set("cleanup.policy", "compact");
+        let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+        match wait_for(admin.create_topics(&[new], &options))?.into_iter().next() {
+            Some(Err((_, code))) if code != Code::TopicAlreadyExists => {
+                Err(TargetError::Broken(KafkaError::AdminOp(code)))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn position_partition(&self) -> Result<i32, TargetError> {
         let partitions = self.count_partitions(&self.options.positions_topic)?;
         Ok(spot(&self.node, partitions))
@@ -151,11 +215,11 @@ impl Target {
             }
             std::thread::park_timeout(Duration::from_millis(200));
         }
-        Err(TargetError::Broken(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopic)))
+        Err(TargetError::NoTopic(topic.into()))
     }
 
-    /// The topic and partition of a shard. The same for as long as the topic has as many partitions.
-    pub fn place(&mut self, source: &Source) -> Result<(String, i32), TargetError> {
+    /// Where the lines of a shard go. The same partition for as long as the topic has as many.
+    pub fn place(&mut self, source: &Source) -> Result<Place, TargetError> {
         let topic = self.options.topic_of(&source.0);
         let partitions = match self.partitions.get(&topic) {
             Some(partitions) => *partitions,
@@ -165,8 +229,16 @@ impl Target {
                 partitions
             }
         };
-        let partition = spot(&format!("{}/{}/{}", self.node, source.0, source.1), partitions);
-        Ok((topic, partition))
+        let name = format!("{}/{}/{}", self.node, source.0, source.1);
+        let partition = (self.options.partition == Partition::Fixed).then(|| spot(&name, partitions));
+        let key = (self.options.key == Key::Source).then_some(name);
+        let headers = self.options.headers.then(|| {
+            let shard = source.1.to_string();
+            [("logweir.node", self.node.as_str()), ("logweir.stream", &source.0), ("logweir.shard", &shard)]
+                .into_iter()
+                .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
+        });
+        Ok(Place { topic, partition, key, headers })
     }
 
     /// Begins a transaction.
@@ -178,8 +250,17 @@ impl Target {
     }
 
     /// Hands a line to the client. It waits while the client has as much as it may have.
-    pub fn send(&self, (topic, partition): (&str, i32), line: &[u8], wall_ns: Option<u64>) -> Result<(), TargetError> {
-        let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).payload(line).partition(partition);
+    pub fn send(&self, place: &Place, line: &[u8], wall_ns: Option<u64>) -> Result<(), TargetError> {
+        let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&place.topic).payload(line);
+        if let Some(partition) = place.partition {
+            record = record.partition(partition);
+        }
+        if let Some(key) = &place.key {
+            record = record.key(key.as_bytes());
+        }
+        if let Some(headers) = &place.headers {
+            record = record.headers(headers.clone());
+        }
         if let Some(at) = wall_ns {
             record = record.timestamp((at / 1_000_000) as i64);
         }
@@ -201,8 +282,9 @@ impl Target {
 
     /// Ends the transaction: lines and positions are there now, or neither is.
     pub fn commit(&self, moved: &Positions) -> Result<(), TargetError> {
-        if self.options.delivery == Delivery::AtLeastOnce {
-            self.producer.flush(PATIENCE)?;
+        let is_once = self.options.delivery == Delivery::ExactlyOnce;
+        if !is_once {
+            self.delivered()?; // before the positions behind them
         }
         let (topic, partition) = (&self.options.positions_topic, self.position_partition()?);
         for ((stream, shard), position) in moved {
@@ -210,15 +292,64 @@ impl Target {
             let value = position.to_string();
             self.put(BaseRecord::to(topic).key(key.as_bytes()).payload(value.as_bytes()).partition(partition))?;
         }
-        match self.options.delivery {
-            Delivery::ExactlyOnce => retried(|| self.producer.commit_transaction(PATIENCE)),
-            Delivery::AtLeastOnce => Ok(self.producer.flush(PATIENCE)?),
+        if !is_once {
+            return self.delivered();
+        }
+        // A transaction of which something was not taken is not committed.
+        self.producer.flush(PATIENCE)?;
+        let ended = retried(|| self.producer.commit_transaction(PATIENCE));
+        ended.map_err(|error| match (self.not_taken(), error) {
+            (Some(code @ Code::MessageSizeTooLarge), TargetError::Void(_)) => TargetError::NotTaken(code),
+            (_, error) => error,
+        })
+    }
+
+    /// Waits until everything that was sent is there.
+    fn delivered(&self) -> Result<(), TargetError> {
+        self.producer.flush(PATIENCE)?;
+        match self.producer.context().failed.load(Ordering::SeqCst) {
+            0 => Ok(()),
+            _ => Err(TargetError::NotTaken(self.not_taken().unwrap_or(Code::Unknown))),
         }
     }
 
-    /// Makes the transaction void.
-    pub fn abort(&self) -> Result<(), TargetError> {
-        retried(|| self.producer.abort_transaction(PATIENCE))
+    fn not_taken(&self) -> Option<Code> {
+        *self.producer.context().why.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What an error means: the client knows more than the call that failed.
+    pub fn explain(&self, error: TargetError) -> TargetError {
+        match self.producer.client().fatal_error() {
+            Some((Code::Fenced | Code::InvalidProducerEpoch, _)) => TargetError::Fenced,
+            _ => error,
+        }
+    }
+}
+
+/// Where lines go.
+pub struct Place {
+    topic: String,
+    /// `None`: the client chooses.
+    partition: Option<i32>,
+    key: Option<String>,
+    headers: Option<OwnedHeaders>,
+}
+
+/// Waits for what a thread of the client does.
+fn wait_for<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => std::thread::park(),
+        }
     }
 }
 

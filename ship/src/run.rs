@@ -62,7 +62,7 @@ pub fn run(data_dir: &Path, node: &str, options: &ShipTarget, signals: &Signals<
     loop {
         let begun = Instant::now();
         match connected(data_dir, node, options, signals, watch) {
-            Err(ShipError::Target(error @ (TargetError::Broken(_) | TargetError::Void(_)))) => {
+            Err(ShipError::Target(error)) if !error.is_final() => {
                 if begun.elapsed() > BACKOFF.1 {
                     backoff = BACKOFF.0;
                 }
@@ -102,7 +102,11 @@ fn connected(
     loop {
         watch_all(watch, data_dir, options)?;
         sources.look(&shipped, is_new)?;
-        match ship_once(&mut target, &mut sources, &shipped)? {
+        let moved = ship_once(&mut target, &mut sources, &shipped).map_err(|error| match error {
+            ShipError::Target(error) => ShipError::Target(target.explain(error)),
+            other => other,
+        })?;
+        match moved {
             Some(moved) => {
                 shipped.extend(moved);
                 noting.note(&shipped, false)?;
@@ -139,15 +143,15 @@ fn ship_once(target: &mut Target, sources: &mut Sources, shipped: &Positions) ->
         if moved.is_empty() {
             target.begin()?;
         }
-        let (topic, partition) = target.place(&piece.source)?;
+        let place = target.place(&piece.source)?;
         let mut times = piece.taken.times.iter().peekable();
         let mut from = 0;
-        for end in memchr_lines(&buffer) {
+        for end in memchr::memchr_iter(b'\n', &buffer).map(|at| at + 1) {
             while times.peek().is_some_and(|timed| timed.to < end) {
                 times.next();
             }
             let wall_ns = times.peek().and_then(|timed| timed.wall_ns);
-            target.send((&topic, partition), &buffer[from..end - 1], wall_ns)?;
+            target.send(&place, &buffer[from..end - 1], wall_ns)?;
             from = end;
         }
         bytes += buffer.len();
@@ -157,25 +161,14 @@ fn ship_once(target: &mut Target, sources: &mut Sources, shipped: &Positions) ->
         tracing::error!(?source, ?lost, "lines were deleted before they were shipped; going on behind them");
     }
     if moved.is_empty() {
-        return Ok(None);
-    }
-    match target.commit(&moved) {
-        Err(error @ TargetError::Void(_)) => {
-            target.abort()?;
-            sources.go_back(shipped);
-            tracing::warn!(%error, "sent again");
-            Ok(Some(Positions::new()))
+        moved = sources.ended(shipped);
+        if moved.is_empty() {
+            return Ok(None);
         }
-        other => {
-            other?;
-            Ok(Some(moved))
-        }
+        target.begin()?;
     }
-}
-
-/// The ends of lines, each behind its newline.
-fn memchr_lines(bytes: &[u8]) -> impl Iterator<Item = usize> + '_ {
-    bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(at, _)| at + 1)
+    target.commit(&moved)?;
+    Ok(Some(moved))
 }
 
 /// Replaces the local note now and then.

@@ -84,13 +84,6 @@ impl Sources {
         self.readers.iter_mut().filter_map(|(source, reader)| Some((source.clone(), reader.take_lost()?))).collect()
     }
 
-    /// Goes back to where the target is.
-    pub fn go_back(&mut self, to: &Positions) {
-        for (source, reader) in &mut self.readers {
-            reader.go_to(to.get(source).copied().unwrap_or_default());
-        }
-    }
-
     /// Shards that are further than the target has noted, though there was nothing to send: their segment has ended.
     pub fn ended(&self, shipped: &Positions) -> Positions {
         let mut at = self.positions();

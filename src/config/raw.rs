@@ -1,7 +1,7 @@
 //! The first stage of a configuration: the keys as they were written. Every key is optional here; defaults and ranges are in
 //! [`super::checked`].
 
-use super::ship::{Compression, Delivery, Partition, Sasl, Start};
+use super::ship::{Compression, Delivery, Key, Partition, Sasl, Start};
 use crate::intake::listener::WhenFull;
 use crate::settings::units::{Size, Time};
 use crate::{section, words};
@@ -131,7 +131,7 @@ section!(/// `[token.NAME]`
     Token { sha256: String, streams: Vec<String> });
 section!(/// `[ship.NAME]`
     Ship { to: String, streams: Vec<String>, topic: String, positions_topic: String, start: Start, delivery: Delivery,
-           compression: Compression, partition: Partition, hold: bool, hold_at_most: Size, tls: bool, tls_ca: String, tls_cert: String,
+           compression: Compression, partition: Partition, key: Key, headers: bool, hold: bool, hold_at_most: Size, tls: bool, tls_ca: String, tls_cert: String,
            tls_key: String, sasl_mechanism: Sasl, sasl_username: String, sasl_password_file: String });
 
 /// The whole file.

@@ -25,6 +25,10 @@ words!(
     Partition { Fixed = "fixed", Spread = "spread" }
 );
 words!(
+    /// `ship.NAME.key`
+    Key { None = "none", Source = "source" }
+);
+words!(
     /// `ship.NAME.sasl_mechanism`
     Sasl { Plain = "PLAIN", Scram256 = "SCRAM-SHA-256", Scram512 = "SCRAM-SHA-512" }
 );
@@ -55,6 +59,10 @@ pub struct ShipTarget {
     pub compression: Compression,
     /// Lines of a shard go to one partition, or to all.
     pub partition: Partition,
+    /// What the messages have as their key.
+    pub key: Key,
+    /// Messages have headers that say where they come from.
+    pub headers: bool,
     /// Retention leaves alone what the target has not got.
     pub hold: bool,
     /// But not more bytes than this; `None`: all.
@@ -153,6 +161,8 @@ fn target(places: &Places, name: &str, raw: &raw::Ship) -> Result<ShipTarget, Co
         delivery: places.word(&own("delivery"), raw.delivery, Delivery::ExactlyOnce),
         compression: places.word(&own("compression"), raw.compression, Compression::Lz4),
         partition: places.word(&own("partition"), raw.partition, Partition::Fixed),
+        key: places.word(&own("key"), raw.key, Key::None),
+        headers: places.flag(&own("headers"), raw.headers, false),
         hold: places.flag(&own("hold"), raw.hold, true),
         hold_at_most: raw.hold_at_most.map(|Size(bytes)| bytes),
         tls,

@@ -8,6 +8,7 @@ mod man;
 mod moment;
 mod select;
 mod serve;
+mod ship;
 mod tail;
 mod top;
 mod verify;
@@ -19,6 +20,7 @@ use crate::protocol::Protocols;
 use crate::server::StartError;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use signal_hook::iterator::Signals;
+use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -52,6 +54,13 @@ enum Command {
     Top(top::TopArgs),
     /// Send lines, verify what arrived, or measure what this machine can do.
     Bench(crate::bench::BenchArgs),
+    /// Ship what is durable to the targets of the configuration ([ship.NAME]). Another program does it, logweir-ship, which takes the arguments.
+    #[command(disable_help_flag = true)]
+    Ship {
+        /// What logweir-ship is given; --help says what it takes.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Print completions for a shell.
     Completions {
         /// The shell.
@@ -149,6 +158,7 @@ fn run(command: Command, signals: Option<io::Result<Signals>>) -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Top(args) => top::run(&args),
         Command::Bench(args) => crate::bench::run(&args),
+        Command::Ship { args } => ship::run(&args),
         Command::Completions { shell } => {
             let mut text = Vec::new(); // the generator panics where it cannot write
             clap_complete::generate(shell, &mut Cli::command(), "logweir", &mut text);

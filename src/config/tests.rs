@@ -265,7 +265,7 @@ fn the_reference_file_documents_every_key_and_loads() {
         if let Some(name) = line.strip_prefix('[').and_then(|l| l.split(']').next()) {
             let parts: Vec<&str> = name.split('.').collect();
             section = match parts.as_slice() {
-                [kind @ ("stream" | "listener" | "token"), _] => format!("{kind}.NAME."),
+                [kind @ ("stream" | "listener" | "token" | "ship"), _] => format!("{kind}.NAME."),
                 [name] => format!("{name}."),
                 _ => continue,
             };
@@ -345,7 +345,9 @@ fn what_is_in_force_is_every_key_and_loads_to_the_same() {
          [listener.h]\naddress = \"tcp://127.0.0.1:2\"\nprotocol = \"http\"\ntokens = [\"t\"]\nstreams = [\"s\"]\nmax_body_bytes = \"1MiB\"\n\
          tls_cert = \"c\"\ntls_key = \"k\"\n\
          [listener.y]\naddress = \"udp://127.0.0.1:3\"\nprotocol = \"syslog\"\n\
-         [listener.r]\naddress = \"tcp://127.0.0.1:4\"\nprotocol = \"relp\"\n[token.t]\nsha256 = \"{hash}\"\n[stream.s]\nformat = \"json\"\nmax_age = \"2days\"\n[placement]\nshards = 2\npin = [0]\n"
+         [listener.r]\naddress = \"tcp://127.0.0.1:4\"\nprotocol = \"relp\"\n[token.t]\nsha256 = \"{hash}\"\n[stream.s]\nformat = \"json\"\nmax_age = \"2days\"\n[placement]\nshards = 2\npin = [0]\n\
+         [ship.k]\nto = \"kafka://b:1\"\nstreams = [\"s\"]\nhold_at_most = \"1GiB\"\ntls = true\ntls_ca = \"a\"\ntls_cert = \"c\"\ntls_key = \"k\"\n\
+         sasl_mechanism = \"PLAIN\"\nsasl_username = \"u\"\nsasl_password_file = \"p\"\n"
     );
     let list = |text: &str| read_text(text, "t.toml", &Overrides::default(), |_| None, None).unwrap();
     let (options, in_force) = list(&text);
@@ -363,6 +365,7 @@ fn what_is_in_force_is_every_key_and_loads_to_the_same() {
         ("listener.r.", "listener.NAME."),
         ("stream.s.", "stream.NAME."),
         ("token.t.", "token.NAME."),
+        ("ship.k.", "ship.NAME."),
     ];
     let generic = |key: String| names.iter().fold(key, |key, (name, generic)| key.replacen(name, generic, 1));
     let found: std::collections::BTreeSet<String> = in_force.keys().into_iter().map(generic).collect();

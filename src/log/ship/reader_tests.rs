@@ -205,7 +205,7 @@ proptest! {
             stream.put(i as u64 + 1, if i == 3 { Kind::Active } else { Kind::Sealed }, text, &records);
         }
         let (mut reader, mut buffer, mut read, mut taken) = (stream.reader(Position::default()), Vec::new(), String::new(), 0);
-        while let Some(_) = reader.take(&OnDisk, most, &mut buffer).unwrap() {
+        while reader.take(&OnDisk, most, &mut buffer).unwrap().is_some() {
             read += std::str::from_utf8(&buffer).unwrap();
             taken += 1;
             if taken % again == 0 {

@@ -225,6 +225,29 @@ impl Catalogue {
         self.finished.range(first..=last).map(|(_, one)| one)
     }
 
+    /// The segments of a shard from a sequence on, in order: which, whether it is being written, and bytes of its files.
+    #[must_use]
+    pub fn all_from(&self, shard: u16, sequence: u64) -> Vec<(u64, bool, u64)> {
+        let range = SegmentId { shard, sequence }..=SegmentId { shard, sequence: u64::MAX };
+        let finished = self.finished.range(range.clone()).map(|(id, one)| (id.sequence, false, one.bytes));
+        let mut all: Vec<_> =
+            finished.chain(self.active.range(range).map(|(id, bytes)| (id.sequence, true, *bytes))).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// The shards that have segments.
+    #[must_use]
+    pub fn shards(&self) -> BTreeSet<u16> {
+        self.last_of_shards().into_iter().chain(self.active.keys().copied()).map(|id| id.shard).collect()
+    }
+
+    /// The trail of a segment.
+    #[must_use]
+    pub fn trail(&self, id: SegmentId) -> PathBuf {
+        self.dir.join(id.file_name(Kind::Trail))
+    }
+
     /// Segments to compress or to move, in order.
     #[must_use]
     pub fn fresh(&self) -> Vec<SegmentId> {

@@ -28,9 +28,10 @@ pub fn kept(settings: &StreamSettings, options: &Options) -> KeptStream {
     // Each shard's segment, and its trail.
     let one = settings.segment_bytes.saturating_add(trail_most(settings.segment_bytes));
     let being_written = one.saturating_mul(options.placement.shards as u64);
-    let targets = options.ship.iter().filter(|target| target.hold && target.takes(&settings.name));
+    let targets = options.ship.iter().filter(|target| target.takes(&settings.name));
     let hold = |target: &ShipTarget| TargetHold {
         name: target.name.clone(),
+        holds: target.hold,
         begins_now: target.start == Start::Now,
         at_most: target.hold_at_most,
     };

@@ -7,4 +7,5 @@ mod process;
 pub mod render;
 pub mod scrape;
 mod server_info;
+mod shipping;
 pub mod top;

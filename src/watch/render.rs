@@ -3,7 +3,7 @@
 //! Latencies have our own fixed buckets, added as text, because the histograms of the exporter keep every sample until they are
 //! rendered.
 
-use super::{process, server_info};
+use super::{process, server_info, shipping};
 use crate::host::version;
 use crate::log::disk::Disk;
 use crate::log::recover::Recovered;
@@ -109,7 +109,8 @@ impl Metrics {
         self.latencies(&mut text);
         self.backpressure(&mut text);
         process::write(&mut text);
-        if let Some((_, _, dir)) = self.kept.get() {
+        if let Some((told, _, dir)) = self.kept.get() {
+            shipping::write(&mut text, told);
             server_info::write(&mut text, dir);
         }
         text
@@ -131,7 +132,7 @@ impl Metrics {
         counter!("logweir_own_log_lines_dropped_total", "reason" => "flood").absolute(flood);
         if let Some((counts, disk, dir)) = self.kept.get() {
             publish_room(&**disk, dir);
-            let counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+            let counts = counts.streams.lock().unwrap_or_else(PoisonError::into_inner);
             counts.iter().for_each(|(stream, kept)| publish_kept(stream, kept));
         }
         if let Some(recovery) = self.recovery.get() {

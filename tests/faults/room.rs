@@ -31,10 +31,8 @@ fn await_full_for_good(server: &Server) {
 /// because xfs does not always give at once what a file that was cut off had: what a piece has got is kept.
 fn fill(mount: &Path, leave: u64) {
     let ballast = std::fs::File::create(mount.join("ballast")).unwrap();
-    let free = || {
-        let stat = nix::sys::statvfs::statvfs(mount).unwrap();
-        (stat.blocks_available() * stat.fragment_size()).saturating_sub(leave)
-    };
+    // A full file system says that less than nothing is free, and `space` makes sense of that.
+    let free = || logweir::host::sys::space(mount).unwrap().free.saturating_sub(leave);
     let (mut at, mut piece) = (0, u64::MAX);
     loop {
         piece = piece.min(free() / 4096 * 4096);

@@ -1,7 +1,9 @@
 //! What is shipped elsewhere: positions in streams, the note of them, and the reader that goes through what is durable, never further.
 
+pub mod lag;
 pub mod note;
 pub mod reader;
+pub mod status;
 
 /// How far a shard of a stream was shipped: everything before this place.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -3,6 +3,8 @@
 use super::targets::TargetHold;
 use crate::log::archive::Shelf;
 use crate::log::retention::Limits;
+use crate::log::ship::lag::Behind;
+use crate::log::ship::status::Status;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -15,7 +17,7 @@ pub struct KeptStream {
     pub shelf: Shelf,
     /// When they are deleted. Here `max_bytes` is for sealed segments only: the largest size of the files being written is subtracted.
     pub limits: Limits,
-    /// Targets that hold what they have not got.
+    /// Targets that get it.
     pub targets: Vec<TargetHold>,
 }
 
@@ -44,5 +46,31 @@ pub struct Kept {
 
 /// The streams that are kept; a reload changes them.
 pub type KeptStreams = Arc<RwLock<Vec<KeptStream>>>;
-/// Counts, by stream.
-pub type KeptCounts = Arc<Mutex<BTreeMap<String, Kept>>>;
+/// How shipping to a target stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TargetState {
+    /// What was written and is not there yet.
+    pub behind: Behind,
+    /// How old the oldest of that was when the keeper looked, in nanoseconds.
+    pub age_ns: u64,
+    /// What its shipper says; `None`: it never ran.
+    pub status: Option<Status>,
+    /// Its shipper runs.
+    pub is_up: bool,
+    /// Retention would delete something that it has not got.
+    pub is_holding: bool,
+    /// What was deleted before it was there, since the server's start: lines, as far as trails say, and bytes of files.
+    pub lost: (u64, u64),
+}
+
+/// What the keeper tells.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Counts, by stream.
+    pub streams: Mutex<BTreeMap<String, Kept>>,
+    /// Targets, by name.
+    pub targets: Mutex<BTreeMap<String, TargetState>>,
+}
+
+/// Shared with whoever shows it.
+pub type KeptCounts = Arc<Told>;

@@ -5,13 +5,14 @@
 //! the last reading is too long ago for what is to be done; between that the keeper goes by what it is told ([`events`]) and by what it
 //! does itself.
 
+mod behind;
 pub mod events;
 mod kept;
 mod room;
 mod targets;
 mod trust;
 
-pub use kept::{Kept, KeptCounts, KeptStream, KeptStreams};
+pub use kept::{Kept, KeptCounts, KeptStream, KeptStreams, TargetState, Told};
 pub use targets::TargetHold;
 
 use crate::host::clock::Clock;
@@ -95,6 +96,8 @@ pub struct Keeper {
     look_at: u64,
     /// What no commit log needs any more.
     clearance: Clearance,
+    /// Targets that what is kept is shipped to.
+    targets: behind::Targets,
 }
 
 impl Keeper {
@@ -124,6 +127,7 @@ impl Keeper {
             stuck: BTreeMap::new(),
             look_at: 0,
             clearance,
+            targets: behind::Targets::default(),
         }
     }
 
@@ -199,15 +203,16 @@ impl Keeper {
                 }
             }
         }
+        let targets = self.look_at_targets(&streams);
         let looks = streams.iter().any(|s| s.limits.min_free.is_some()).then_some(self.look_at);
         let now = self.clock.mono_ns();
         let again = self.stuck.values().copied().filter(|at| *at > now);
         let clear = self.clearance.is_pending().then(|| now.saturating_add(CLEAR_NS));
-        due.into_iter().chain(looks).chain(again).chain(clear).min()
+        due.into_iter().chain(targets).chain(looks).chain(again).chain(clear).min()
     }
 
     fn count(&self, stream: &str, change: impl FnOnce(&mut Kept)) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.streams.lock().unwrap_or_else(PoisonError::into_inner);
         change(counts.entry(stream.to_string()).or_default());
     }
 
@@ -256,7 +261,7 @@ impl Keeper {
                 }
             }
         }
-        let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = counts.streams.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = counts.entry(stream.name.clone()).or_default();
         (kept.bytes, kept.segments) = (known.catalogue.bytes(), known.catalogue.segments());
         Ok(staying)
@@ -329,9 +334,12 @@ impl Keeper {
                 let Some(known) = self.known.get(&stream.name) else { return Ok(None) };
                 let is_held = self.next(stream, due, &Staying::new()).is_some() && !self.clearance.is_pending();
                 let held = is_held.then(|| mono.saturating_add(HELD_NS));
-                let due = stream.limits.due_ns(&known.catalogue, &staying).map(in_mono);
+                let at = stream.limits.due_ns(&known.catalogue, &staying).map(in_mono);
                 self.say_held(stream, is_held);
-                return Ok(due.into_iter().chain(held).min());
+                self.note_holding(stream, &|keeper, hold| {
+                    keeper.keeps(hold, stream, &|keeper, staying| Some(keeper.next(stream, due, staying)?.0.id))
+                });
+                return Ok(at.into_iter().chain(held).min());
             }
             self.listen();
             self.make_room_if_due(streams);
@@ -472,7 +480,9 @@ impl Keeper {
     fn retire(&mut self, stream: &KeptStream, batch: &[(Finished, &'static str)]) -> Retired {
         let mut shards: BTreeMap<u16, Vec<SegmentId>> = BTreeMap::new();
         batch.iter().for_each(|(one, _)| shards.entry(one.id.shard).or_default().push(one.id));
+        let losses = self.about_to_be_lost(stream, batch);
         let mut retired = Retired::default();
+        let mut all_gone = BTreeSet::new();
         for ids in shards.values() {
             let disk = Arc::clone(&self.disk);
             let gone: BTreeSet<SegmentId> = match retired::retire_all(&*disk, &self.data_dir, &stream.name, ids) {
@@ -502,7 +512,10 @@ impl Keeper {
                     retired.kept_bytes = retired.kept_bytes.saturating_add(one.bytes);
                 }
             }
+            all_gone.extend(gone);
         }
+        let lost: Vec<_> = losses.into_iter().filter(|(_, id, ..)| all_gone.contains(id)).collect();
+        self.count_lost(stream, &lost);
         self.change(stream, |_| ());
         retired
     }

@@ -7,11 +7,13 @@ use crate::log::ship::note;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 
-/// A target that holds what it has not got.
+/// A target, and how it holds what it has not got.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetHold {
     /// Its name.
     pub name: String,
+    /// What it has not got stays.
+    pub holds: bool,
     /// A target that has nothing yet begins behind what there is: until its shipper has run for the first time it needs nothing.
     pub begins_now: bool,
     /// It holds no more bytes than this, in all streams together.
@@ -22,17 +24,21 @@ impl Keeper {
     /// What the targets of a stream need of it. Of a target whose shipper never ran that is everything.
     pub(super) fn needed_by_targets(&self, stream: &KeptStream) -> Staying {
         let mut staying = Staying::new();
-        for target in &stream.targets {
-            let needed = match target.at_most {
-                None => self.needed(target, stream),
-                Some(most) => self.needed_within(target, stream, most),
-            };
-            for (shard, from) in needed {
+        for target in stream.targets.iter().filter(|target| target.holds) {
+            for (shard, from) in self.needed_by(target, stream) {
                 let first = staying.entry(shard).or_insert(from);
                 *first = from.min(*first);
             }
         }
         staying
+    }
+
+    /// What one target needs, and may hold.
+    pub(super) fn needed_by(&self, target: &TargetHold, stream: &KeptStream) -> Staying {
+        match target.at_most {
+            None => self.needed(target, stream),
+            Some(most) => self.needed_within(target, stream, most),
+        }
     }
 
     fn needed(&self, target: &TargetHold, stream: &KeptStream) -> Staying {

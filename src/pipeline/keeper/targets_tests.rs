@@ -10,7 +10,7 @@ fn with_target(limits: Limits, target: TargetHold) -> Kept1 {
 }
 
 fn target() -> TargetHold {
-    TargetHold { name: "k".into(), begins_now: false, at_most: None }
+    TargetHold { name: "k".into(), holds: true, begins_now: false, at_most: None }
 }
 
 fn has(it: &Kept1, sequence: u64, offset: u64) {
@@ -28,7 +28,7 @@ fn what_a_target_has_not_got_stays_also_if_it_never_ran() {
     it.keeper.pass();
     assert_eq!(it.there()[0], (0, 3), "it is in the middle of this one");
     has(&it, 7, 0);
-    assert_eq!(it.keeper.pass(), None);
+    it.keeper.pass();
     assert_eq!(it.there(), [(0, 6)]);
     it.keeper.streams.write().unwrap()[0].targets.clear();
     it.seal(0, 7, 500);
@@ -77,4 +77,64 @@ fn a_full_disk_counts_for_more_than_a_target() {
     (1..7).for_each(|n| it.seal(0, n, 500));
     it.keeper.pass();
     assert_eq!(it.there()[0], (0, 3), "two make enough");
+}
+
+fn state(it: &Kept1) -> TargetState {
+    it.keeper.counts.targets.lock().unwrap()["k"].clone()
+}
+
+/// Looks at the targets again, whatever the time.
+fn look(it: &mut Kept1) {
+    it.clock.go_on(6 * SECOND);
+    it.keeper.pass();
+}
+
+#[test]
+fn what_is_deleted_before_a_target_has_it_is_counted() {
+    let limits = Limits { max_bytes: Some(700), ..Limits::default() };
+    let mut it = with_target(limits, TargetHold { holds: false, ..target() });
+    has(&it, 2, 0);
+    (1..7).for_each(|n| it.seal(0, n, 500));
+    it.keeper.pass();
+    assert_eq!(it.there(), [(0, 6)]);
+    look(&mut it);
+    let lost = state(&it).lost;
+    assert!(lost.1 >= 4 * 500 && lost.1 < 5 * 1000, "2, 3, 4 and 5, and not 1: {lost:?}");
+    has(&it, 7, 0);
+    it.seal(0, 7, 500);
+    look(&mut it);
+    assert_eq!(state(&it).lost, lost, "it had 6");
+}
+
+#[test]
+fn a_target_that_keeps_segments_from_being_deleted_says_so() {
+    let mut it = with_target(Limits { max_bytes: Some(700), ..Limits::default() }, target());
+    it.seal(0, 1, 500);
+    look(&mut it);
+    assert!(!state(&it).is_holding, "nothing is to go");
+    (2..5).for_each(|n| it.seal(0, n, 500));
+    look(&mut it);
+    assert!(state(&it).is_holding);
+    has(&it, 4, 0);
+    look(&mut it);
+    look(&mut it);
+    assert!(!state(&it).is_holding);
+}
+
+#[test]
+fn a_shipper_is_up_while_it_says_so() {
+    use crate::log::ship::status::{Doing, Status};
+    let mut it = with_target(Limits::default(), target());
+    look(&mut it);
+    assert_eq!((state(&it).is_up, state(&it).status), (false, None));
+    let said = Status { doing: Doing::Shipping, at_ns: it.keeper.clock.wall_ns(), lines: 7, ..Status::default() };
+    has(&it, 1, 0);
+    said.write(it.dir.path(), "k").unwrap();
+    look(&mut it);
+    assert_eq!((state(&it).is_up, state(&it).status), (true, Some(said)));
+    (0..6).for_each(|_| look(&mut it));
+    assert!(!state(&it).is_up, "it has been silent for half a minute");
+    it.keeper.streams.write().unwrap()[0].targets.clear();
+    look(&mut it);
+    assert!(it.keeper.counts.targets.lock().unwrap().is_empty());
 }

@@ -164,7 +164,7 @@ impl Kept1 {
     }
 
     fn kept(&self) -> Kept {
-        self.keeper.counts.lock().unwrap()["s"].clone()
+        self.keeper.counts.streams.lock().unwrap()["s"].clone()
     }
 }
 

@@ -1,5 +1,7 @@
 //! The target: Kafka. A producer whose transactions carry lines and the positions behind them, and a reader of the positions.
 
+pub mod probe;
+
 use logweir::config::ship::{Compression, Delivery, Key, Partition, ShipTarget};
 use logweir::log::ship::note::Positions;
 use logweir::log::ship::{Position, Source};
@@ -18,6 +20,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
+/// How long the brokers may take for their first answer.
+const FIRST: Duration = Duration::from_secs(15);
 /// How long one call may take.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes that wait in the client at most.
@@ -28,6 +32,18 @@ const QUEUE_MESSAGES: u64 = 100_000;
 const MESSAGE_MAX: u64 = 64 << 20;
 /// Partitions of the topic of positions, where the shipper makes it: nodes are spread over them.
 const POSITION_PARTITIONS: i32 = 16;
+
+/// Batches that are on their way to one broker at most, and the bytes of one: they are compressed into memory of their own.
+const IN_FLIGHT: u64 = 5;
+const BATCH_BYTES: u64 = 1_000_000;
+/// Bytes that a reader of positions fetches at once.
+const FETCH_BYTES: u64 = 1 << 20;
+
+/// Bytes of memory that the client takes at most: its queue, batches on their way to each broker, and what a reader has fetched.
+pub fn memory(target: &ShipTarget) -> u64 {
+    let brokers = target.brokers.split(',').count().max(3) as u64; // those that are found by asking one
+    QUEUE_BYTES + brokers * IN_FLIGHT * BATCH_BYTES + 2 * FETCH_BYTES
+}
 
 /// What can go wrong with a target.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +57,14 @@ pub enum TargetError {
     /// The client is of no use any more: a new one begins where the target is.
     #[error("the client has to begin anew: {0}")]
     Broken(KafkaError),
+    /// No broker has answered.
+    #[error("no broker answers: {error}{}", said.as_ref().map(|said| format!(" ({said})")).unwrap_or_default())]
+    Silent {
+        /// Why, as the client says.
+        error: KafkaError,
+        /// What it said before about its connections: that credentials were refused, say.
+        said: Option<String>,
+    },
     /// A message cannot be brought there.
     #[error("a line was not taken: {0}{hint}", hint = if *.0 == Code::MessageSizeTooLarge { ". Raise max.message.bytes of the topic" } else { "" })]
     NotTaken(Code),
@@ -82,9 +106,19 @@ impl TargetError {
 pub struct Deliveries {
     failed: AtomicU64,
     why: Mutex<Option<Code>>,
+    /// What the client said last about its connections.
+    said: Mutex<Option<String>>,
 }
 
-impl rdkafka::ClientContext for Deliveries {}
+impl rdkafka::ClientContext for Deliveries {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "the client says");
+        // That all brokers are away says less than why one is.
+        if error.rdkafka_error_code() != Some(Code::AllBrokersDown) {
+            *self.said.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_string());
+        }
+    }
+}
 
 impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();
@@ -113,7 +147,8 @@ impl Target {
         config
             .set("enable.idempotence", "true")
             .set("linger.ms", "5")
-            .set("batch.size", "1000000")
+            .set("batch.size", BATCH_BYTES.to_string())
+            .set("max.in.flight", IN_FLIGHT.to_string())
             .set("queue.buffering.max.kbytes", (QUEUE_BYTES >> 10).to_string())
             .set("queue.buffering.max.messages", QUEUE_MESSAGES.to_string())
             .set("message.max.bytes", MESSAGE_MAX.to_string())
@@ -129,6 +164,12 @@ impl Target {
             config.set("transactional.id", format!("logweir-{node}-{}", options.name));
         }
         let producer: BaseProducer<Deliveries> = config.create_with_context(Deliveries::default())?;
+        producer.client().fetch_metadata(None, FIRST).map_err(|error| {
+            // It speaks while it is polled.
+            producer.poll(Duration::from_millis(100));
+            let said = producer.context().said.lock().unwrap_or_else(PoisonError::into_inner).take();
+            TargetError::Silent { error, said }
+        })?;
         if options.delivery == Delivery::ExactlyOnce {
             retried(|| producer.init_transactions(PATIENCE))?;
         }
@@ -142,6 +183,9 @@ impl Target {
         let partition = self.position_partition()?;
         let mut config = client(&self.options);
         config.set("group.id", "logweir-ship").set("enable.auto.commit", "false").set("enable.partition.eof", "true");
+        let fetch = FETCH_BYTES.to_string();
+        config.set("fetch.max.bytes", &fetch).set("fetch.message.max.bytes", &fetch);
+        config.set("queued.max.messages.kbytes", (FETCH_BYTES >> 10).to_string());
         let ends = |isolation: &str| -> Result<(i64, i64), KafkaError> {
             let consumer: BaseConsumer = config.clone().set("isolation.level", isolation).create()?;
             consumer.fetch_watermarks(topic, partition, PATIENCE)
@@ -192,6 +236,8 @@ impl Target {
         let admin: AdminClient<DefaultClientContext> = client(&self.options).create()?;
         let new =
             NewTopic::new(topic, POSITION_PARTITIONS, TopicReplication::Fixed(-1)).set("cleanup.policy", "compact");
+        // The broker's time, so that a check can compare clocks.
+        let new = new.set("message.timestamp.type", "LogAppendTime");
         let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
         match wait_for(admin.create_topics(&[new], &options))?.into_iter().next() {
             Some(Err((_, code))) if code != Code::TopicAlreadyExists => {

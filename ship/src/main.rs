@@ -1,93 +1,118 @@
 //! `logweir-ship`: ships what a logweir server has made durable to another engine. It reads the server's configuration and its files, and
 //! never asks the server.
 
+mod beat;
+mod check;
 mod kafka;
+mod one;
 mod run;
 mod sources;
+mod supervise;
 mod watch;
 
 use clap::Parser;
-use logweir::config::Overrides;
-use logweir::log::data_dir::{self, STATE_DIR};
-use logweir::log::real_disk::RealDisk;
-use std::io::Write;
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::process::ExitCode;
+use kafka::TargetError;
+use logweir::cli::ConfigArgs;
+use logweir::config::ship::ShipTarget;
+use logweir::config::{ConfigErrors, Options};
+use run::ShipError;
+use std::io::{IsTerminal, Write};
+use std::process::{Command, ExitCode};
+use supervise::{FENCED, NEEDS_YOU};
 
-/// Ships durable lines to the targets of a configuration ([ship.NAME]).
+/// Ships durable lines to the targets of a configuration ([ship.NAME]): to all of them, each with a process of its own, or to one.
 #[derive(Debug, Parser)]
 #[command(name = "logweir-ship", version)]
 struct Args {
-    /// The server's configuration.
-    #[arg(short, long, env = "LOGWEIR_CONFIG", value_name = "FILE")]
-    config: PathBuf,
-    /// The server's data directory, where the configuration does not say it.
-    #[arg(short, long, env = "LOGWEIR_DATA_DIR", value_name = "DIR")]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// End once everything that is durable now has been shipped.
     #[arg(long)]
     once: bool,
-    /// The target, where there are several.
+    /// Try everything, and ship nothing: brokers, topics, permissions, clocks.
+    #[arg(long, conflicts_with = "once")]
+    check: bool,
+    /// Leave the sandbox (Landlock and seccomp) out.
+    #[arg(long, env = "LOGWEIR_NO_SANDBOX", value_parser = clap::builder::FalseyValueParser::new())]
+    no_sandbox: bool,
+    /// End when standard input does: whoever started this has gone. Any byte there means: read the configuration again.
+    #[arg(long, hide = true)]
+    until_stdin_ends: bool,
+    /// The target; without it, all.
     target: Option<String>,
 }
 
-/// A fenced shipper is not to be started again.
-const FENCED: u8 = 3;
+/// Exit code for a configuration that cannot be used (sysexits.h).
+const BAD_CONFIGURATION: u8 = 78;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    match ship(&args) {
-        Ok(()) => ExitCode::SUCCESS,
+    let is_terminal = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(is_terminal).init();
+    match dispatch(&args) {
+        Ok(code) => code,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "logweir-ship: {error}");
-            match error.downcast_ref::<run::ShipError>() {
-                Some(run::ShipError::Target(kafka::TargetError::Fenced)) => ExitCode::from(FENCED),
-                _ => ExitCode::FAILURE,
-            }
+            exit_code(&*error)
         }
     }
 }
 
-fn ship(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
-    let mut overrides = Overrides::default();
-    if let Some(dir) = &args.data_dir {
-        overrides.set.push(("data_dir".into(), dir.to_string_lossy().into_owned(), "--data-dir".into()));
+fn exit_code(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    if error.is::<ConfigErrors>() {
+        return ExitCode::from(BAD_CONFIGURATION);
     }
-    let options = logweir::config::load(Some(&args.config), &overrides)?;
-    let names = || options.ship.iter().map(|target| target.name.as_str()).collect::<Vec<_>>().join(", ");
-    let target = match (&args.target, options.ship.as_slice()) {
-        (_, []) => return Err("the configuration has no [ship.NAME]".into()),
-        (None, [only]) => only,
-        (None, _) => return Err(format!("name one of the targets: {}", names()).into()),
-        (Some(name), all) => all
-            .iter()
-            .find(|target| target.name == *name)
-            .ok_or_else(|| format!("there is no [ship.{name}]; there are: {}", names()))?,
+    match error.downcast_ref::<one::Error>() {
+        Some(one::Error::Ship(ShipError::Target(TargetError::Fenced))) => ExitCode::from(FENCED),
+        Some(one::Error::Ship(ShipError::Forgotten(_) | ShipError::Target(TargetError::NoPosition { .. }))) => {
+            ExitCode::from(NEEDS_YOU)
+        }
+        _ => ExitCode::FAILURE,
+    }
+}
+
+fn dispatch(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    if args.target.is_none() && !args.once && !args.check {
+        return supervise(args);
+    }
+    let options = args.config.load()?;
+    let targets = chosen(&options, args.target.as_deref())?;
+    if args.check {
+        return Ok(check::all(&options, &targets));
+    }
+    let (once, until_stdin_ends, is_confined) =
+        (args.once, args.until_stdin_ends, !args.no_sandbox && targets.len() == 1);
+    for target in targets {
+        one::ship(&options, target, &one::How { config: args.config.file(), once, until_stdin_ends, is_confined })?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn chosen<'a>(options: &'a Options, name: Option<&str>) -> Result<Vec<&'a ShipTarget>, String> {
+    let all = &options.ship;
+    let found: Vec<&ShipTarget> = all.iter().filter(|target| name.is_none_or(|name| target.name == name)).collect();
+    match (found.is_empty(), name) {
+        (false, _) => Ok(found),
+        (true, Some(name)) if !all.is_empty() => {
+            let names = all.iter().map(|target| target.name.as_str()).collect::<Vec<_>>().join(", ");
+            Err(format!("there is no [ship.{name}]; there are: {names}"))
+        }
+        (true, _) => Err("the configuration has no [ship.NAME]".into()),
+    }
+}
+
+fn supervise(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    args.config.load()?;
+    let program = std::env::current_exe()?;
+    let around = supervise::Around {
+        read: &|| args.config.load().map(|options| options.ship).map_err(|error| error.to_string()),
+        command: &|target| {
+            let mut command = Command::new(&program);
+            command.args(args.config.arguments()).arg("--until-stdin-ends").arg(target);
+            command.args(args.no_sandbox.then_some("--no-sandbox"));
+            Ok(command)
+        },
+        has_stdin: args.until_stdin_ends,
     };
-    let node = data_dir::node_id(&RealDisk::new(), &options.data_dir)?;
-    let node: String = node.iter().map(|byte| format!("{byte:02x}")).collect();
-    let _lock = lock(&options.data_dir, &target.name)?;
-    let (end, ending) = UnixStream::pair()?;
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        signal_hook::low_level::pipe::register(signal, ending.try_clone()?)?;
-    }
-    Ok(run::run(&options.data_dir, &node, target, &run::Signals { end: end.as_fd(), once: args.once })?)
-}
-
-/// One shipper for each target.
-fn lock(dir: &std::path::Path, target: &str) -> Result<std::fs::File, Box<dyn std::error::Error>> {
-    let dir = dir.join(STATE_DIR).join("ship");
-    std::fs::create_dir_all(&dir)?;
-    let path = dir.join(format!("{target}.lock"));
-    let file = std::fs::File::create(&path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => {
-            Err(format!("another shipper of {target} runs (it holds the lock on {})", path.display()).into())
-        }
-        Err(std::fs::TryLockError::Error(error)) => Err(error.into()),
-    }
+    supervise::run(&around)
 }

@@ -1,5 +1,6 @@
 //! Ships to one target: reads what is durable, sends it with the positions behind it, notes that, and waits for more.
 
+use crate::beat::Beat;
 use crate::kafka::{Target, TargetError};
 use crate::sources::Sources;
 use crate::watch::Watch;
@@ -9,14 +10,18 @@ use logweir::log::disk::Disk;
 use logweir::log::names::is_stream_name;
 use logweir::log::real_disk::RealDisk;
 use logweir::log::ship::note::{self, Positions};
+use logweir::log::ship::status::Doing;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Bytes of one transaction, and of what is read at once.
-const TRANSACTION_BYTES: usize = 4 << 20;
+/// Bytes of one transaction at most (and a piece), and of what is read at once.
+const TRANSACTION_BYTES: usize = 16 << 20;
 const READ_BYTES: usize = 256 << 10;
+/// Bytes of memory that reading takes at most, where no line is longer than a piece; and the program itself.
+pub const MEMORY: u64 = 2 * READ_BYTES as u64 + (12 << 20);
 /// What comes together within this time goes together.
 const GATHER: Duration = Duration::from_millis(20);
 /// The local note is replaced no more often.
@@ -56,18 +61,35 @@ pub struct Signals<'a> {
 ///
 /// # Errors
 /// Something that trying again does not mend.
-pub fn run(data_dir: &Path, node: &str, options: &ShipTarget, signals: &Signals<'_>) -> Result<(), ShipError> {
+pub fn run(
+    data_dir: &Path,
+    node: &str,
+    options: &ShipTarget,
+    beat: &Beat,
+    signals: &Signals<'_>,
+) -> Result<(), ShipError> {
     let mut backoff = BACKOFF.0;
+    let mut complaint = String::new();
     let watch = &mut Watch::new()?;
     loop {
         let begun = Instant::now();
-        match connected(data_dir, node, options, signals, watch) {
+        match connected(data_dir, node, options, (beat, &mut complaint), signals, watch) {
             Err(ShipError::Target(error)) if !error.is_final() => {
                 if begun.elapsed() > BACKOFF.1 {
                     backoff = BACKOFF.0;
                 }
-                tracing::warn!(target_name = options.name, %error, seconds = backoff.as_secs_f32(), "not shipping; trying again");
-                if watch.wait_only(signals.end, backoff)? {
+                beat.say(|status| {
+                    status.doing = Doing::Connecting;
+                    status.errors += 1;
+                    status.retries += 1;
+                });
+                let text = error.to_string();
+                // One line for each change of state, not for each try.
+                if text != complaint {
+                    tracing::warn!(target_name = options.name, %error, "not shipping; trying again until it works");
+                    complaint = text;
+                }
+                if watch.wait_only(signals.end, jittered(backoff))? {
                     return Ok(());
                 }
                 backoff = (backoff * 2).min(BACKOFF.1);
@@ -77,10 +99,17 @@ pub fn run(data_dir: &Path, node: &str, options: &ShipTarget, signals: &Signals<
     }
 }
 
+/// Between half of a time and all of it, so that not all shippers come back at once.
+fn jittered(time: Duration) -> Duration {
+    let random = RandomState::new().build_hasher().finish();
+    time.mul_f64(0.5 + 0.5 * (random as f64 / u64::MAX as f64))
+}
+
 fn connected(
     data_dir: &Path,
     node: &str,
     options: &ShipTarget,
+    (beat, complaint): (&Beat, &mut String),
     signals: &Signals<'_>,
     watch: &mut Watch,
 ) -> Result<(), ShipError> {
@@ -92,6 +121,7 @@ fn connected(
         return Err(ShipError::Forgotten(note::path(data_dir, &options.name).display().to_string()));
     }
     tracing::info!(target_name = options.name, shards = shipped.len(), "shipping");
+    beat.say(|status| status.doing = Doing::Shipping);
     let is_new = shipped.is_empty() && noted.is_none();
     let mut sources = Sources::new(data_dir, options);
     sources.look(&shipped, is_new)?;
@@ -102,13 +132,19 @@ fn connected(
     loop {
         watch_all(watch, data_dir, options)?;
         sources.look(&shipped, is_new)?;
-        let moved = ship_once(&mut target, &mut sources, &shipped).map_err(|error| match error {
+        let sent = ship_once(&mut target, &mut sources, &shipped).map_err(|error| match error {
             ShipError::Target(error) => ShipError::Target(target.explain(error)),
             other => other,
         })?;
-        match moved {
-            Some(moved) => {
-                shipped.extend(moved);
+        match sent {
+            Some(sent) => {
+                complaint.clear(); // what comes after this is another change
+                shipped.extend(sent.moved);
+                beat.say(|status| {
+                    status.lines += sent.lines;
+                    status.bytes += sent.bytes;
+                    status.transactions += 1;
+                });
                 noting.note(&shipped, false)?;
             }
             None if signals.once => return noting.note(&shipped, true),
@@ -134,13 +170,21 @@ fn watch_all(watch: &mut Watch, data_dir: &Path, options: &ShipTarget) -> Result
     Ok(())
 }
 
+/// What one transaction has carried.
+#[derive(Default)]
+struct Sent {
+    moved: Positions,
+    lines: u64,
+    bytes: u64,
+}
+
 /// One transaction. `None`: there is nothing to ship.
-fn ship_once(target: &mut Target, sources: &mut Sources, shipped: &Positions) -> Result<Option<Positions>, ShipError> {
-    let (mut moved, mut bytes, mut buffer) = (Positions::new(), 0, Vec::new());
-    while bytes < TRANSACTION_BYTES
+fn ship_once(target: &mut Target, sources: &mut Sources, shipped: &Positions) -> Result<Option<Sent>, ShipError> {
+    let (mut sent, mut buffer) = (Sent::default(), Vec::new());
+    while sent.bytes < TRANSACTION_BYTES as u64
         && let Some(piece) = sources.take(READ_BYTES, &mut buffer)?
     {
-        if moved.is_empty() {
+        if sent.moved.is_empty() {
             target.begin()?;
         }
         let place = target.place(&piece.source)?;
@@ -153,22 +197,23 @@ fn ship_once(target: &mut Target, sources: &mut Sources, shipped: &Positions) ->
             let wall_ns = times.peek().and_then(|timed| timed.wall_ns);
             target.send(&place, &buffer[from..end - 1], wall_ns)?;
             from = end;
+            sent.lines += 1;
         }
-        bytes += buffer.len();
-        moved.insert(piece.source, piece.taken.to);
+        sent.bytes += buffer.len() as u64;
+        sent.moved.insert(piece.source, piece.taken.to);
     }
     for (source, lost) in sources.take_lost() {
         tracing::error!(?source, ?lost, "lines were deleted before they were shipped; going on behind them");
     }
-    if moved.is_empty() {
-        moved = sources.ended(shipped);
-        if moved.is_empty() {
+    if sent.moved.is_empty() {
+        sent.moved = sources.ended(shipped);
+        if sent.moved.is_empty() {
             return Ok(None);
         }
         target.begin()?;
     }
-    target.commit(&moved)?;
-    Ok(Some(moved))
+    target.commit(&sent.moved)?;
+    Ok(Some(sent))
 }
 
 /// Replaces the local note now and then.

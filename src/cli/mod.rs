@@ -97,12 +97,30 @@ pub struct ConfigArgs {
 
 impl ConfigArgs {
     /// The configuration file, if there is one.
-    fn file(&self) -> Option<&std::path::Path> {
+    #[must_use]
+    pub fn file(&self) -> Option<&std::path::Path> {
         self.config.as_deref()
     }
 
-    fn load(&self) -> Result<Options, ConfigErrors> {
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// It cannot be used: all that is wrong with it.
+    pub fn load(&self) -> Result<Options, ConfigErrors> {
         self.load_for(None)
+    }
+
+    /// The same as arguments of a program, for one that reads the same configuration.
+    #[must_use]
+    pub fn arguments(&self) -> Vec<OsString> {
+        let mut all: Vec<OsString> = Vec::new();
+        let mut add = |flag: &str, value: OsString| all.extend([flag.into(), value]);
+        self.config.iter().for_each(|file| add("--config", file.into()));
+        self.listen.iter().for_each(|address| add("--listen", address.into()));
+        self.data_dir.iter().for_each(|dir| add("--data-dir", dir.into()));
+        self.admin.iter().for_each(|address| add("--admin", address.into()));
+        self.set.iter().for_each(|text| add("--set", text.into()));
+        all
     }
 
     /// Reads the configuration again, for a server that runs with `running`.

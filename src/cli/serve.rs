@@ -1,5 +1,6 @@
 //! `logweir serve`: runs the server.
 
+use super::ship::Beside;
 use super::{ConfigArgs, bad_configuration, cannot_start, warn_of_near_misses};
 use crate::config::Options;
 use crate::config::raw::{LogFormat, LogLevel};
@@ -29,6 +30,10 @@ pub struct ServeArgs {
     /// system calls that it needs, as far as the kernel can do that.
     #[arg(long, env = "LOGWEIR_NO_SANDBOX", value_parser = clap::builder::FalseyValueParser::new())]
     no_sandbox: bool,
+    /// Ship to the targets of the configuration ([ship.NAME]) as well: starts logweir-ship, starts it again if it ends, and ends it with the
+    /// server.
+    #[arg(long, env = "LOGWEIR_SHIP", value_parser = clap::builder::FalseyValueParser::new())]
+    ship: bool,
 }
 
 /// Catches the signals that a server understands, from now on.
@@ -44,7 +49,7 @@ pub fn run(args: &ServeArgs, signals: io::Result<Signals>) -> ExitCode {
 }
 
 fn serve(args: &ServeArgs, signals: io::Result<Signals>) -> ExitCode {
-    let ServeArgs { config: args, no_sandbox } = args;
+    let ServeArgs { config: args, no_sandbox, ship } = args;
     let options = match args.load() {
         Ok(options) => options,
         Err(error) => return bad_configuration(&error),
@@ -60,6 +65,15 @@ fn serve(args: &ServeArgs, signals: io::Result<Signals>) -> ExitCode {
         return cannot_start(&refused);
     }
     logging::start(options.log);
+    // Before another program is started, which must not have them.
+    let inherited = match service::inherited() {
+        Ok(inherited) => inherited,
+        Err(error) => return failed(&format!("sockets from the service manager: {error}")),
+    };
+    let beside = match ship.then(|| Beside::start(args, !no_sandbox)).transpose() {
+        Ok(beside) => beside,
+        Err(error) => return failed(&error),
+    };
     // Before there are threads: they inherit it.
     let mut confinement = Confinement::default();
     if !no_sandbox {
@@ -67,6 +81,9 @@ fn serve(args: &ServeArgs, signals: io::Result<Signals>) -> ExitCode {
     }
     if let Err(error) = logging::run() {
         return failed(&format!("cannot start a thread for the log: {error}"));
+    }
+    if let Some(Err(error)) = beside.as_ref().map(Beside::watch) {
+        return failed(&format!("cannot start a thread: {error}"));
     }
     let (sender, receiver) = channel();
     let mut signals = match signals {
@@ -81,10 +98,6 @@ fn serve(args: &ServeArgs, signals: io::Result<Signals>) -> ExitCode {
             }
         }
     });
-    let inherited = match service::inherited() {
-        Ok(inherited) => inherited,
-        Err(error) => return failed(&format!("sockets from the service manager: {error}")),
-    };
     let mut server = match server::start(&options, (sender, receiver), Manager::from_environment(), inherited) {
         Ok(server) => server,
         Err(error) => {
@@ -105,7 +118,13 @@ fn serve(args: &ServeArgs, signals: io::Result<Signals>) -> ExitCode {
             _ => say_hello(introduce(&options, &server.started, &confinement)),
         }
     }
-    let clean = server.run(|running| args.load_for(Some(running)));
+    let clean = server.run(|running| {
+        beside.iter().for_each(Beside::reload);
+        args.load_for(Some(running))
+    });
+    if let Some(beside) = beside {
+        beside.end();
+    }
     if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

@@ -44,9 +44,26 @@ impl Live {
             }
             self.options.streams.push(settings);
         }
+        self.change_targets(new, report);
         let kept = self.options.streams.iter().map(|s| super::super::housekeeping::kept(s, &self.options)).collect();
         *self.kept.write().unwrap_or_else(std::sync::PoisonError::into_inner) = kept;
         self.shards.iter().for_each(|s| (s.writer)());
+    }
+
+    /// What shippers bring where: here that says what they hold.
+    fn change_targets(&mut self, new: &Options, report: &mut Report) {
+        let of = |options: &Options, name: &str| options.ship.iter().find(|target| target.name == name).cloned();
+        for target in &new.ship {
+            match of(&self.options, &target.name) {
+                None => report.changed.push(format!("ship.{} is new", target.name)),
+                Some(old) if old != *target => report.changed.push(format!("ship.{} is another", target.name)),
+                Some(_) => {}
+            }
+        }
+        for gone in self.options.ship.iter().filter(|target| of(new, &target.name).is_none()) {
+            report.changed.push(format!("ship.{} is gone: nothing is held for it any more", gone.name));
+        }
+        self.options.ship.clone_from(&new.ship);
     }
 
     pub(super) fn limits(&mut self, new: &Options, report: &mut Report) {

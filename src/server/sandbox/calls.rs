@@ -166,13 +166,34 @@ const OLDER: &[c_long] = &[];
 /// What the engine on io_uring needs once its rings are made.
 const RING: &[c_long] = &[libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
 
+/// What a shipper needs besides: it is woken by inotify.
+const SHIPPER: &[c_long] = &[
+    libc::SYS_inotify_init1,
+    libc::SYS_inotify_add_watch,
+    libc::SYS_inotify_rm_watch,
+    libc::SYS_socketpair,
+    libc::SYS_clock_getres,
+];
+
 /// Filters the calls of all threads, for good.
 ///
 /// # Errors
 /// In words. Nothing is filtered then.
 pub fn confine_calls(has_ring: bool) -> Result<(), String> {
+    confine(if has_ring { RING } else { &[] })
+}
+
+/// As [`confine_calls`], for a program that ships.
+///
+/// # Errors
+/// In words. Nothing is filtered then.
+pub fn confine_shipper_calls() -> Result<(), String> {
+    confine(SHIPPER)
+}
+
+fn confine(more: &[c_long]) -> Result<(), String> {
     // Every filter is asked, and the strictest answer counts.
-    for filter in [no_clone3()?, allowed(has_ring)?] {
+    for filter in [no_clone3()?, allowed(more)?] {
         seccompiler::apply_filter_all_threads(&filter).map_err(|e| e.to_string())?;
     }
     Ok(())
@@ -189,10 +210,9 @@ fn no_clone3() -> Result<BpfProgram, String> {
     compile(rules, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32))
 }
 
-fn allowed(has_ring: bool) -> Result<BpfProgram, String> {
+fn allowed(more: &[c_long]) -> Result<BpfProgram, String> {
     let mut rules = Rules::new();
-    let rings = if has_ring { RING } else { &[] };
-    for call in [FILES, SOCKETS, OTHERS, OLDER, rings].into_iter().flatten() {
+    for call in [FILES, SOCKETS, OTHERS, OLDER, more].into_iter().flatten() {
         rules.insert(*call, Vec::new());
     }
     let when = |arg: u8, op: Op, value: u64| -> Result<SeccompRule, String> {
@@ -222,7 +242,7 @@ mod tests {
     fn what_a_server_has_no_use_for_is_refused() {
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                for filter in [no_clone3().unwrap(), allowed(false).unwrap()] {
+                for filter in [no_clone3().unwrap(), allowed(&[]).unwrap()] {
                     seccompiler::apply_filter(&filter).unwrap();
                 }
                 let refused = |result: std::io::Result<()>| {

@@ -6,7 +6,7 @@
 mod calls;
 mod paths;
 
-pub use calls::confine_calls;
+pub use calls::{confine_calls, confine_shipper_calls};
 pub use paths::{Paths, certificate_files};
 
 /// What the sandbox confines.

@@ -1,8 +1,10 @@
 //! Landlock: the files that the server may reach (landlock(7), since Linux 5.13).
 
 use crate::config::Options;
+use crate::config::ship::ShipTarget;
 use crate::host::address::Address;
 use crate::intake::listener::ListenerOptions;
+use crate::log::data_dir::STATE_DIR;
 use crate::log::disk::Disk;
 use crate::log::names::is_stream_name;
 use crate::log::real_disk::RealDisk;
@@ -14,6 +16,24 @@ use std::path::{Path, PathBuf};
 
 /// The newest version of Landlock whose rights are known here; an older kernel enforces what it knows.
 const NEWEST: ABI = ABI::V5;
+
+/// Files of the system that looking up names and checking certificates need.
+const SYSTEM: [&str; 14] = [
+    "/proc",
+    "/sys",
+    "/etc/hosts",
+    "/etc/host.conf",
+    "/etc/resolv.conf",
+    "/run/systemd/resolve",
+    "/etc/nsswitch.conf",
+    "/etc/gai.conf",
+    "/etc/ssl",
+    "/etc/pki",
+    "/usr/share/ca-certificates",
+    "/usr/lib",
+    "/lib",
+    "/etc/ld.so.cache",
+];
 
 /// The directories that stay within reach.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -55,6 +75,28 @@ impl Paths {
                 paths.sockets.extend(directory(path));
             }
         }
+        paths
+    }
+
+    /// What a shipper of this target needs: it reads the files of the server, and writes its own notes only. Names are looked up, and
+    /// certificates checked, with files of the system.
+    #[must_use]
+    pub fn of_shipper(options: &Options, target: &ShipTarget, config: Option<&Path>) -> Paths {
+        let mut paths = Paths::default();
+        paths.read.extend(SYSTEM.map(PathBuf::from));
+        paths.read.extend(config.iter().flat_map(|file| directories(file)));
+        for dir in options.sealed_dir.iter().chain([&options.data_dir]) {
+            paths.read.extend(std::fs::canonicalize(dir));
+            let streams =
+                crate::host::sys::names(dir).unwrap_or_default().into_iter().filter(|name| is_stream_name(name));
+            paths.read.extend(streams.filter_map(|s| std::fs::canonicalize(dir.join(s)).ok()));
+        }
+        let (cert, key) = target.tls_client.as_ref().map(|(cert, key)| (cert, key)).unzip();
+        let password = target.sasl.as_ref().map(|(_, _, file)| file);
+        for file in [target.tls_ca.as_ref(), cert, key, password].into_iter().flatten() {
+            paths.read.extend(directories(file));
+        }
+        paths.write.extend(std::fs::canonicalize(options.data_dir.join(STATE_DIR).join("ship")));
         paths
     }
 

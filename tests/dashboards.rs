@@ -176,7 +176,7 @@ fn every_metric_that_is_named_is_there() {
         .collect();
     assert!(there.contains("logweir_sync_seconds_bucket"));
     // Some are there only once something happened: those that are described.
-    there.extend(named(&read("src/watch/render.rs")));
+    there.extend(["src/watch/render.rs", "src/watch/shipping.rs"].into_iter().flat_map(|file| named(&read(file))));
     let users = [
         RULES,
         RULE_TESTS,

@@ -342,7 +342,7 @@ impl Target {
             return self.delivered();
         }
         // A transaction of which something was not taken is not committed.
-        self.producer.flush(PATIENCE)?;
+        self.drain()?;
         let ended = retried(|| self.producer.commit_transaction(PATIENCE));
         ended.map_err(|error| match (self.not_taken(), error) {
             (Some(code @ Code::MessageSizeTooLarge), TargetError::Void(_)) => TargetError::NotTaken(code),
@@ -350,9 +350,22 @@ impl Target {
         })
     }
 
+    /// Waits until everything that was sent has an answer. The flush of rdkafka, which is also the beginning of its commit, looks only ten
+    /// times a second whether it has: that would be the pace of transactions.
+    fn drain(&self) -> Result<(), TargetError> {
+        let begun = Instant::now();
+        while self.producer.in_flight_count() > 0 {
+            if begun.elapsed() > PATIENCE {
+                return Err(TargetError::Broken(KafkaError::Flush(Code::OperationTimedOut)));
+            }
+            self.producer.poll(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
     /// Waits until everything that was sent is there.
     fn delivered(&self) -> Result<(), TargetError> {
-        self.producer.flush(PATIENCE)?;
+        self.drain()?;
         match self.producer.context().failed.load(Ordering::SeqCst) {
             0 => Ok(()),
             _ => Err(TargetError::NotTaken(self.not_taken().unwrap_or(Code::Unknown))),

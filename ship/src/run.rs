@@ -18,7 +18,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Bytes of one transaction at most (and a piece), and of what is read at once.
-const TRANSACTION_BYTES: usize = 16 << 20;
+const TRANSACTION_BYTES: usize = 64 << 20;
 const READ_BYTES: usize = 256 << 10;
 /// Bytes of memory that reading takes at most, where no line is longer than a piece; and the program itself.
 pub const MEMORY: u64 = 2 * READ_BYTES as u64 + (12 << 20);

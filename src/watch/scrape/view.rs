@@ -58,6 +58,32 @@ pub struct ShardRow {
     pub is_full: bool,
 }
 
+/// What was lost before it was received.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Lost {
+    /// In all.
+    pub all: f64,
+    /// A second.
+    pub a_second: f64,
+}
+
+/// One target of shipping.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct TargetRow {
+    /// Its name.
+    pub name: String,
+    /// Its shipper runs.
+    pub is_up: bool,
+    /// Lines shipped a second.
+    pub lines: f64,
+    /// Lines that it has not got.
+    pub behind: f64,
+    /// The age of the oldest of them, in seconds.
+    pub age: f64,
+    /// Lines deleted before it had them, since the server's start.
+    pub lost: f64,
+}
+
 /// The terms of the account, in lines.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Terms {
@@ -114,10 +140,8 @@ pub struct View {
     pub drops: f64,
     /// Lines dropped in all, by reason, only those that happened.
     pub dropped: Vec<(String, f64)>,
-    /// Datagrams that the kernel dropped before they were received, in all.
-    pub lost: f64,
-    /// The same, a second.
-    pub losses: f64,
+    /// Datagrams that the kernel dropped before they were received.
+    pub lost: Lost,
     /// Connections refused in all, by reason, only those that happened.
     pub refused: Vec<(String, f64)>,
     /// Failed syncs and appends, in all.
@@ -128,6 +152,8 @@ pub struct View {
     pub listeners: Vec<ListenerRow>,
     /// By shard.
     pub shards: Vec<ShardRow>,
+    /// By target of shipping.
+    pub targets: Vec<TargetRow>,
 }
 
 fn latency(w: &Window, name: &str, filter: &[(&str, &str)]) -> Latency {
@@ -162,8 +188,10 @@ impl View {
             pauses: w.rate("logweir_backpressure_events_total", &[]),
             drops: w.rate("logweir_dropped_lines_total", &[]),
             dropped: reasons("logweir_dropped_lines_total"),
-            lost: now.sum("logweir_lost_datagrams_total", &[]),
-            losses: w.rate("logweir_lost_datagrams_total", &[]),
+            lost: Lost {
+                all: now.sum("logweir_lost_datagrams_total", &[]),
+                a_second: w.rate("logweir_lost_datagrams_total", &[]),
+            },
             refused: reasons("logweir_connections_refused_total"),
             failures: now.sum("logweir_sync_failures_total", &[]) + now.sum("logweir_write_failures_total", &[]),
             terms: Terms {
@@ -177,6 +205,7 @@ impl View {
             },
             listeners: now.values("logweir_received_lines_total", "listener").iter().map(|l| listener(w, l)).collect(),
             shards: now.values("logweir_buffer_utilisation", "shard").iter().map(|s| shard(w, s)).collect(),
+            targets: now.values("logweir_ship_up", "target").iter().map(|t| target(w, t)).collect(),
         }
     }
 }
@@ -187,6 +216,18 @@ impl View {
     pub fn room_text(&self) -> String {
         let Some((free, size)) = self.room else { return "-".into() };
         format!("{} ({:.0} %)", super::short_bytes(free), free / size.max(1.0) * 100.0)
+    }
+}
+
+fn target(w: &Window, name: &str) -> TargetRow {
+    let filter = &[("target", name)];
+    TargetRow {
+        name: name.to_string(),
+        is_up: w.after.sum("logweir_ship_up", filter) > 0.0,
+        lines: w.rate("logweir_ship_lines_total", filter),
+        behind: w.after.sum("logweir_ship_lag_lines", filter),
+        age: w.after.sum("logweir_ship_lag_seconds", filter),
+        lost: w.after.sum("logweir_ship_lost_before_shipping_lines_total", filter),
     }
 }
 

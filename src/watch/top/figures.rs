@@ -1,7 +1,7 @@
 //! The figures of the whole server with their names: two to a line where that fits, and the account of every line.
 
 use super::fit::{cut, width, wrapped};
-use super::once::{reasons, time};
+use super::once::{reasons, shipping, time};
 use super::tables::FULL;
 use crate::watch::scrape::view::Latency;
 use crate::watch::scrape::{View, short, short_bytes, short_share};
@@ -91,10 +91,14 @@ pub fn lines(view: &View, columns: u16) -> Vec<Line<'static>> {
     }
     let room = usize::from(columns).saturating_sub(name_width);
     lines.push(Line::from(vec![name("  in all"), Span::raw(cut(&reasons(&view.dropped), room))]));
-    if view.lost > 0.0 {
+    if view.lost.all > 0.0 {
         // It is in no term of the account: it never was in the server's hands.
-        let text = format!("{} datagrams before reception, {}/s", short(view.lost), short(view.losses));
-        lines.push(Line::from(vec![name("lost"), Span::styled(cut(&text, room), warned(view.losses > 0.0))]));
+        let text = format!("{} datagrams before reception, {}/s", short(view.lost.all), short(view.lost.a_second));
+        lines.push(Line::from(vec![name("lost"), Span::styled(cut(&text, room), warned(view.lost.a_second > 0.0))]));
+    }
+    for target in &view.targets {
+        let is_bad = !target.is_up || target.lost > 0.0;
+        lines.push(Line::from(vec![name("shipping"), Span::styled(cut(&shipping(target), room), warned(is_bad))]));
     }
     for (i, words) in wrapped(account(view), room, |word| word.width()).into_iter().enumerate() {
         let mut line = Line::from(name(if i == 0 { "received" } else { "" }));

@@ -1,6 +1,6 @@
 //! `--once`: prints the same figures as plain text, for scripts.
 
-use crate::watch::scrape::view::Latency;
+use crate::watch::scrape::view::{Latency, TargetRow};
 use crate::watch::scrape::{About, View, printable, short, short_bytes, short_share, short_time};
 use std::fmt::Write;
 
@@ -26,6 +26,15 @@ fn about(about: &About) -> String {
     said.chain(uptime).map(|(name, value)| format!("{name:<13} {value}\n")).collect()
 }
 
+/// How shipping to a target stands, in words.
+pub(super) fn shipping(target: &TargetRow) -> String {
+    let name = printable(&target.name);
+    let up = if target.is_up { "" } else { " DOES NOT RUN," };
+    let lost = if target.lost > 0.0 { format!("; {} lost before", short(target.lost)) } else { String::new() };
+    let age = if target.age > 0.0 { format!(", the oldest {} old", short_time(target.age)) } else { String::new() };
+    format!("{name}:{up} {} lines/s, {} lines behind{age}{lost}", short(target.lines), short(target.behind))
+}
+
 /// One frame.
 #[must_use]
 pub fn plain(admin: &str, view: &View, why: Option<&str>) -> String {
@@ -45,9 +54,12 @@ pub fn plain(admin: &str, view: &View, why: Option<&str>) -> String {
     out += &latency("sync", view.sync);
     out += &latency("ack", view.ack);
     let _ = writeln!(out, "dropped       {}/s; since the start: {}", short(view.drops), reasons(&view.dropped));
-    let (losses, lost) = (short(view.losses), short(view.lost));
+    let (losses, lost) = (short(view.lost.a_second), short(view.lost.all));
     let _ = writeln!(out, "lost          {losses}/s; since the start: {lost} datagrams before reception");
     let _ = writeln!(out, "refused       {}", reasons(&view.refused));
+    for target in &view.targets {
+        let _ = writeln!(out, "shipping      {}", shipping(target));
+    }
     let _ = writeln!(
         out,
         "account       received {} = durable {} + written {} + in flight {} + dropped {} + at risk {}; left over {}",

@@ -57,6 +57,18 @@ const tables = (w) => {
       bytes(rate(w, "logweir_appended_bytes_total", f)), time(quantile(w, "logweir_write_seconds", 0.99, f)), short(rate(w, "logweir_syncs_total", f)),
       time(quantile(w, "logweir_sync_seconds", 0.5, f)), time(quantile(w, "logweir_sync_seconds", 0.99, f)), [percent(paused), paused > 0.05 ? "warn" : ""]];
   }), "none");
+  targets(w);
+};
+// Only where something is shipped.
+const targets = (w) => {
+  const now = w.after, all = values(now, "logweir_ship_up", "target");
+  $("targets-card").hidden = !all.length;
+  fill("targets", all.map((target) => {
+    const f = { target }, level = (name) => sum(now, "logweir_ship_" + name, f);
+    const is_up = level("up") > 0, age = level("lag_seconds"), lost = level("lost_before_shipping_lines_total"), errors = level("errors_total");
+    return [target, is_up ? "runs" : ["does not run", "bad"], short(rate(w, "logweir_ship_lines_total", f)), whole(level("lines_total")),
+      whole(level("lag_lines")), bytes(level("lag_bytes")), [time(age), age > 60 ? "warn" : ""], [whole(errors), errors > 0 ? "warn" : ""], [whole(lost), lost > 0 ? "bad" : ""]];
+  }), "none");
 };
 const figures = (w) => {
   const buffer = fullest(w.after);

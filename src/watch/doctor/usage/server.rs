@@ -38,12 +38,12 @@ pub fn rows(window: &Window) -> Vec<Row> {
             format!(
                 "dropped since the start: {}; lost before reception: {} datagrams; unaccounted: {}",
                 all(&view.dropped),
-                short(view.lost),
+                short(view.lost.all),
                 view.terms.unaccounted
             ),
             view.buffer > FULL
                 || view.backpressure > 0.05
-                || view.drops + view.losses > 0.0
+                || view.drops + view.lost.a_second > 0.0
                 || view.terms.unaccounted != 0.0,
         ),
         Row::new(

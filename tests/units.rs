@@ -8,6 +8,9 @@ use std::process::{Command, Output};
 
 const SERVICES: [&str; 3] = ["logweir.service", "logweir@.service", "logweir-sidecar.service"];
 
+/// What goes with the server where something is shipped.
+const SHIPPER: &str = "logweir-ship.service";
+
 fn unit(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(name)
 }
@@ -36,7 +39,7 @@ fn an_instance_is_the_service_but_for_its_names() {
 
 #[test]
 fn services_are_exposed_to_little() {
-    for name in SERVICES {
+    for name in SERVICES.into_iter().chain([SHIPPER]) {
         // In tenths: 1.5.
         let Some(output) = analyze(&["security", "--no-pager", "--offline=yes", "--threshold=15"], &unit(name)) else {
             return skipped("services_are_exposed_to_little", "no systemd-analyze");
@@ -51,10 +54,11 @@ fn services_are_exposed_to_little() {
 #[test]
 fn units_are_well_formed() {
     let dir = common::scratch();
-    for name in SERVICES.into_iter().chain(["logweir.socket"]) {
+    for name in SERVICES.into_iter().chain(["logweir.socket", SHIPPER]) {
         // The program is where the tests have built it, and the pages are not installed.
         for name in ["logweir.service", name] {
-            let there = text(name).replace("/usr/bin/logweir", common::BINARY);
+            let there = text(name).replace("/usr/bin/logweir-ship", common::BINARY);
+            let there = there.replace("/usr/bin/logweir", common::BINARY);
             let there: String =
                 there.lines().filter(|l| !l.starts_with("Documentation=")).map(|l| format!("{l}\n")).collect();
             std::fs::write(dir.path().join(name), there).unwrap();

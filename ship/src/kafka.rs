@@ -66,7 +66,7 @@ pub enum TargetError {
         said: Option<String>,
     },
     /// A message cannot be brought there.
-    #[error("a line was not taken: {0}{hint}", hint = if *.0 == Code::MessageSizeTooLarge { ". Raise max.message.bytes of the topic" } else { "" })]
+    #[error("a line was not taken: {0}{}", hint(*.0))]
     NotTaken(Code),
     /// There is no such topic.
     #[error("there is no topic {0}, and the brokers make none: create it")]
@@ -81,6 +81,18 @@ pub enum TargetError {
         /// What stands there.
         text: String,
     },
+}
+
+/// What to do about a message that is not taken.
+fn hint(code: Code) -> &'static str {
+    match code {
+        Code::MessageSizeTooLarge => ". Raise max.message.bytes of the topic",
+        Code::InvalidTimestamp => {
+            ". This machine's clock and the broker's are too far apart: logweir ship --check compares them"
+        }
+        Code::TopicAuthorizationFailed => ". The credentials may not write to the topic",
+        _ => "",
+    }
 }
 
 impl From<KafkaError> for TargetError {

@@ -15,7 +15,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Bytes of one transaction at most (and a piece), and of what is read at once.
 const TRANSACTION_BYTES: usize = 64 << 20;
@@ -188,13 +188,15 @@ fn ship_once(target: &mut Target, sources: &mut Sources, shipped: &Positions) ->
             target.begin()?;
         }
         let place = target.place(&piece.source)?;
+        let now_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_nanos() as u64);
         let mut times = piece.taken.times.iter().peekable();
         let mut from = 0;
         for end in memchr::memchr_iter(b'\n', &buffer).map(|at| at + 1) {
             while times.peek().is_some_and(|timed| timed.to < end) {
                 times.next();
             }
-            let wall_ns = times.peek().and_then(|timed| timed.wall_ns);
+            // A time that is still to come is of a clock that was wrong: brokers refuse what is too far ahead.
+            let wall_ns = times.peek().and_then(|timed| timed.wall_ns).map(|at| at.min(now_ns));
             target.send(&place, &buffer[from..end - 1], wall_ns)?;
             from = end;
             sent.lines += 1;

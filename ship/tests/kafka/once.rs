@@ -161,3 +161,42 @@ fn brokers_that_die_and_come_back_have_each_line_once() {
     node.ship();
     check(&node.arrived("a"), &[("one", 110_000)]);
 }
+
+/// Calls at which the shipper is killed: sending, and each step of noting.
+const CALLS: [&str; 6] =
+    ["sendmsg", "rename,renameat2,renameat", "fsync,fdatasync", "openat", "write,writev", "pread64"];
+
+/// How many kills there are here; `tests/ship/run` has more of them.
+fn kills() -> u64 {
+    std::env::var("LOGWEIR_SHIP_KILLS").map_or(12, |text| text.parse().expect("LOGWEIR_SHIP_KILLS: a number"))
+}
+
+#[test]
+fn a_kill_at_whatever_call_loses_and_repeats_nothing() {
+    let name = "a_kill_at_whatever_call_loses_and_repeats_nothing";
+    if !Command::new("strace").arg("-V").output().is_ok_and(|output| output.status.success()) {
+        return skipped(name, "no strace");
+    }
+    let Some(brokers) = brokers(name) else { return };
+    let node = Node::new(&brokers, "calls", "");
+    let server = node.serve();
+    let (mut sent, mut killed) = (0, 0);
+    for round in 0..kills() {
+        server.send("a", "one", sent..sent + 500);
+        sent += 500;
+        let calls = CALLS[(round % CALLS.len() as u64) as usize];
+        // A run has a few hundred of the first, and fewer of the others.
+        let when = 1 + (round / CALLS.len() as u64 * 7) % 60;
+        let shipper = node.shipper();
+        let mut command = Command::new("strace");
+        command.args(["-f", "-qq", "-o", "/dev/null", "-e"]);
+        command.arg(format!("inject={calls}:signal=SIGKILL:when={when}"));
+        // Not confined, so that every call is counted from the first on.
+        command.arg(shipper.get_program()).args(shipper.get_args()).args(["--once", "--no-sandbox"]);
+        killed += u64::from(!command.stdin(Stdio::null()).status().unwrap().success());
+    }
+    assert!(killed * 3 >= kills(), "only {killed} of {} runs were killed", kills());
+    server.stop();
+    node.ship();
+    check(&node.arrived("a"), &[("one", sent)]);
+}

@@ -208,7 +208,7 @@ fn datagrams_come_in_batches<E: Engine>(engine: E) {
     let mut rig = Rig::new(engine);
     let id = rig
         .engine
-        .open(Socket { fd: std::os::fd::OwnedFd::from(ours).into(), kind: Kind::Datagram, counted: None })
+        .open(Socket { fd: std::os::fd::OwnedFd::from(ours).into(), kind: Kind::Datagram, counted: None, member: None })
         .unwrap();
     let mut space = vec![0; 3 * DATAGRAM_MAX];
     let mut batch = Vec::new();

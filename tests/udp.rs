@@ -299,6 +299,96 @@ fn the_account_balances_with_what_the_kernel_and_the_server_have_dropped() {
 }
 
 /// The null sink for datagrams, which shows what a bare loop can do.
+/// Bytes that each of two reactors has received.
+fn bytes_of(server: &Server) -> [u64; 2] {
+    [0, 1].map(|reactor| {
+        server.metrics().sum("logweir_reactor_received_bytes_total", &format!("reactor=\"{reactor}\"")) as u64
+    })
+}
+
+/// Two senders that the kernel's hash puts on one reactor.
+fn two_on_one(server: &Server) -> (Vec<UdpSocket>, usize) {
+    let mut of: [Vec<UdpSocket>; 2] = [Vec::new(), Vec::new()];
+    let mut before = bytes_of(server);
+    loop {
+        let sender = senders(server.address("udp"), 1).remove(0);
+        sender.send(b"who has me?").unwrap();
+        await_that("one to have it", || bytes_of(server) != before);
+        let after = bytes_of(server);
+        let reactor = usize::from(after[1] > before[1]);
+        of[reactor].push(sender);
+        if of[reactor].len() == 2 {
+            return (std::mem::take(&mut of[reactor]), reactor);
+        }
+        before = after;
+    }
+}
+
+/// Both busy senders at one reactor are too much for it (its queue is short): one of them goes to the other, where all of its datagrams come
+/// from then on; and the account holds.
+#[test]
+fn of_two_busy_senders_at_one_reactor_one_goes_to_the_other() {
+    for engine in ["epoll", "io_uring"] {
+        let dir = scratch();
+        let text = format!(
+            "engine = \"{engine}\"\n[placement]\nshards = 1\nreactors_per_shard = 2\n\
+             [listener.udp]\nprotocol = \"syslog\"\naddress = \"udp://127.0.0.1:0\"\nreceive_buffer = \"64KiB\"\n"
+        );
+        let mut server = Server::with_config(&dir.path().join("data"), &text);
+        let (senders, theirs) = two_on_one(&server);
+        let probes = received(&server) as usize;
+        let moved = |server: &Server| server.metrics().sum("logweir_senders_moved_total", "");
+        let sent = std::sync::atomic::AtomicUsize::new(0);
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for (name, sender) in senders.iter().enumerate() {
+                let (sent, is_over) = (&sent, &is_over);
+                scope.spawn(move || {
+                    for number in 0_u64.. {
+                        if is_over.load(Ordering::SeqCst) {
+                            return;
+                        }
+                        sender.send(format!("<13>{name} {number} {}", "x".repeat(100)).as_bytes()).unwrap();
+                        sent.fetch_add(1, Ordering::SeqCst);
+                    }
+                });
+            }
+            await_that("one to be moved", || moved(&server) >= 1.0);
+            let at_the_move = bytes_of(&server);
+            // Both are heard at the same time, each by another.
+            await_that("both reactors to receive", || {
+                bytes_of(&server).iter().zip(at_the_move).all(|(now, then)| *now > then + 1_000_000)
+            });
+            is_over.store(true, Ordering::SeqCst);
+        });
+        let sent = sent.into_inner() + probes;
+        let count = |server: &Server, name: &str| server.metrics().sum(name, "") as usize;
+        await_that("the account to balance", || {
+            count(&server, "logweir_received_lines_total") + count(&server, "logweir_lost_datagrams_total") == sent
+        });
+        // Now each is at its own reactor, and all of it comes there in order.
+        let before = bytes_of(&server);
+        for (name, sender) in senders.iter().enumerate() {
+            let more = received(&server) + 10.0;
+            (0..10).for_each(|number| {
+                sender.send(format!("<13>again-{name} {number}").as_bytes()).unwrap();
+            });
+            await_that("it to arrive", || received(&server) == more);
+        }
+        let after = bytes_of(&server);
+        assert!(after[0] > before[0] && after[1] > before[1], "{engine}: {before:?} {after:?}, first at {theirs}");
+        assert!(server.stop().success());
+        let out = server.cat();
+        for name in 0..2 {
+            let start = format!("<13>again-{name} ");
+            let of =
+                lines_of(&out).into_iter().filter_map(|line| line.strip_prefix(start.as_bytes()).map(<[u8]>::to_vec));
+            let expected: Vec<Vec<u8>> = (0..10).map(|number| number.to_string().into_bytes()).collect();
+            assert_eq!(of.collect::<Vec<_>>(), expected, "{engine}: sender {name}");
+        }
+    }
+}
+
 #[test]
 fn the_null_sink_takes_datagrams() {
     let dir = scratch();

@@ -178,6 +178,8 @@ pub struct ReactorCells {
     pub accepted: Cell,
     /// Connections given to another reactor of the shard.
     pub moved: Cell,
+    /// Busy senders of datagrams given to another reactor of the shard.
+    pub steered: Cell,
     /// Connections that the server refused or closed, by reason.
     pub refused: [Cell; REFUSED.len()],
     /// Times that a client sent what its listener does not expect, by kind.

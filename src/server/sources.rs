@@ -7,12 +7,13 @@ use crate::host::peer::{ListenerId, Peer};
 use crate::host::sys;
 use crate::intake::listener::{ListenerOptions, SocketAccess};
 use crate::intake::net::listen::{self, SocketFile};
-use crate::intake::net::{Counted, Kind, Socket, stdin};
+use crate::intake::net::{Counted, Group, Kind, Member, Socket, stdin};
 use crate::intake::spread::Handed;
 use crate::server::service::{Inherited, Manager, kept_name, take_for};
 use socket2::Type;
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 /// The sockets of one listener.
 pub struct Source {
@@ -30,6 +31,8 @@ pub struct Source {
     pub copies: Vec<socket2::Socket>,
     /// What is counted of that which the kernel drops, for each UDP socket, in the order of the copies.
     counted: Vec<Counted>,
+    /// UDP sockets of which each reactor has one, and one of them, through which the kernel is told who goes where.
+    group: Option<(Arc<Group>, Arc<socket2::Socket>)>,
     /// The names under which the service manager keeps them. Empty: it does not.
     pub kept_as: Vec<String>,
     /// They came from the service manager, which has them already.
@@ -47,6 +50,7 @@ impl Source {
             file: None,
             copies,
             counted: Vec::new(),
+            group: None,
             kept_as: Vec::new(),
             is_inherited: false,
         }
@@ -72,7 +76,13 @@ impl Source {
         };
         let source = source.map(|source| Source { kept_as, ..source }).map(|mut source| {
             let of_udp = source.single.iter().filter(|socket| socket.kind == Kind::Udp);
-            of_udp.for_each(|socket| listen::lengthen(&socket.fd, listener.receive_buffer));
+            for socket in of_udp {
+                listen::lengthen(&socket.fd, listener.receive_buffer);
+                if source.is_inherited {
+                    // An earlier process may have steered senders, and nobody knows here in which order these were bound.
+                    sys::steer_no_more(socket.fd.as_fd());
+                }
+            }
             // What was kept is ours still, and so is its file.
             if let (false, Address::Unix(path) | Address::UnixDatagram(path)) =
                 (source.kept_as.is_empty(), &listener.address)
@@ -98,13 +108,15 @@ impl Source {
             }
             Address::UnixDatagram(path) => {
                 let fd = listen::bind_unix(path, Kind::Datagram, access(socket))?;
-                source.single = vec![Socket { fd, kind: Kind::Datagram, counted: None }];
+                source.single = vec![Socket { fd, kind: Kind::Datagram, counted: None, member: None }];
                 source.file = Some(SocketFile::at(path)?);
             }
             Address::Udp(udp) => {
                 let (sockets, real) = listen::bind_udp(*udp, reactors, queue)?;
-                let of_udp = |fd| Socket { fd, kind: Kind::Udp, counted: Some(Counted::default()) };
+                let of_udp = |fd| Socket { fd, kind: Kind::Udp, counted: Some(Counted::default()), member: None };
+                source.group = group_of(&sockets)?;
                 source.single = sockets.into_iter().map(of_udp).collect();
+                source.give_places();
                 source.address = Address::Udp(real);
             }
             Address::Stdin => source.single = vec![stdin::source(io::stdin())?],
@@ -135,7 +147,7 @@ impl Source {
                 // What was dropped before was another server's to count.
                 let dropped = || sys::queue(socket.as_fd()).map_or(0, |queue| queue.dropped);
                 let counted = is_udp.then(|| Counted::all_before(dropped()));
-                source.single.push(Socket { fd: socket, kind, counted });
+                source.single.push(Socket { fd: socket, kind, counted, member: None });
                 continue;
             }
             if !socket.is_listener()? {
@@ -157,6 +169,16 @@ impl Source {
         self.counted.clone_from(&other.counted);
         for (socket, counted) in self.single.iter_mut().zip(&self.counted) {
             socket.counted = Some(counted.clone());
+        }
+        self.group.clone_from(&other.group);
+        self.give_places();
+    }
+
+    /// Tells each socket which one of its group it is.
+    fn give_places(&mut self) {
+        let Some((group, _)) = &self.group else { return };
+        for (index, socket) in self.single.iter_mut().enumerate() {
+            socket.member = Some(Member(Arc::clone(group), index));
         }
     }
 
@@ -193,6 +215,13 @@ impl Source {
     pub fn remove_file(&self) {
         self.file.iter().for_each(SocketFile::remove);
     }
+}
+
+/// What evens out busy senders between UDP sockets on one address; `None`: there is only one.
+fn group_of(sockets: &[socket2::Socket]) -> io::Result<Option<(Arc<Group>, Arc<socket2::Socket>)>> {
+    let [first, _, ..] = sockets else { return Ok(None) };
+    let first = Arc::new(first.try_clone()?);
+    Ok(Some((Group::new(&first, sockets.len()), first)))
 }
 
 /// The mode, owner and group of a socket file, as the system calls take them.

@@ -196,6 +196,10 @@ fn describe() {
         ("logweir_network_received_bytes_total", "Bytes received from all sockets, before TLS and decoding."),
         ("logweir_receives_total", "Receive calls that brought bytes."),
         ("logweir_connections_accepted_total", "Connections that a shard has accepted."),
+        (
+            "logweir_senders_moved_total",
+            "Busy senders of datagrams that moved to a reactor of their shard with less to do.",
+        ),
         ("logweir_connections_moved_total", "Connections that moved to a reactor of their shard with less to do."),
         ("logweir_reactor_received_bytes_total", "Bytes received by one reactor."),
         ("logweir_connections_refused_total", "Connections refused or closed by the server, by reason."),
@@ -312,6 +316,7 @@ fn publish_shard(shard: &Shard) {
     count("logweir_truncated_lines_total", sum(&|r| r.truncated_lines.get()));
     count("logweir_truncated_bytes_total", sum(&|r| r.truncated_bytes.get()));
     count("logweir_connections_accepted_total", sum(&|r| r.accepted.get()));
+    count("logweir_senders_moved_total", sum(&|r| r.steered.get()));
     count("logweir_connections_moved_total", sum(&|r| r.moved.get()));
     for (number, port) in shard.reactors.iter().enumerate() {
         let labels = [("shard", index.clone()), ("reactor", number.to_string())];

@@ -248,7 +248,7 @@ impl SimEngine {
         while let Some(wire) = side.queue.pop_front() {
             let fd = socket2::Socket::from(null.try_clone().unwrap());
             by_fd.insert(fd.as_raw_fd(), wire);
-            let socket = Socket { fd, kind: Kind::Stream, counted: None };
+            let socket = Socket { fd, kind: Kind::Stream, counted: None, member: None };
             out.push(Event::Accepted { listener: wires[wire].listener, socket, peer: Peer::Local });
         }
     }

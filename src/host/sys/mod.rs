@@ -15,6 +15,7 @@ mod queue;
 mod rename;
 mod ring;
 mod space;
+mod steer;
 
 pub use append::{MAX_SLICES, append_vectored, write_synced};
 pub use arena::{Piece, pieces};
@@ -28,3 +29,4 @@ pub use queue::{Queue, queue};
 pub use rename::rename_new;
 pub use ring::{Done, Op, Ring};
 pub use space::{Space, space};
+pub use steer::{MOST_STEERED, steer, steer_no_more};

@@ -10,6 +10,7 @@ pub use crate::host::peer::{ListenerId, Peer};
 pub use crate::pipeline::chunk::ConnId;
 
 use super::counted::Counted;
+use super::steering::Member;
 use crate::host::sys::Queue;
 use crate::pipeline::chunk::Chunk;
 use crate::pipeline::commit::{CommitWrite, Committed};
@@ -44,6 +45,8 @@ pub struct Socket {
     pub kind: Kind,
     /// Which of the datagrams that the kernel drops from its queue are counted. `None`: it drops none.
     pub counted: Option<Counted>,
+    /// Which one it is of a group, between which busy senders are evened out.
+    pub member: Option<Member>,
 }
 
 /// Memory lent to the engine: a part of the free end of a chunk. Nobody else touches the chunk until it is back.

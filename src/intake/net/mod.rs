@@ -6,6 +6,7 @@ mod epoll;
 pub mod listen;
 mod socket;
 pub mod stdin;
+mod steering;
 mod uring;
 
 pub use contract::{
@@ -13,4 +14,5 @@ pub use contract::{
 };
 pub use counted::Counted;
 pub use epoll::EpollEngine;
+pub use steering::{Group, Member, Place};
 pub use uring::{BUFFER_BYTES, UringEngine, probe};

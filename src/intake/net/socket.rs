@@ -30,7 +30,7 @@ pub fn accept(socket: &socket2::Socket, listener: ListenerId, events: &mut Vec<E
                 let peer = address.as_socket().map_or(Peer::Local, Peer::Ip);
                 events.push(Event::Accepted {
                     listener,
-                    socket: Socket { fd, kind: Kind::Stream, counted: None },
+                    socket: Socket { fd, kind: Kind::Stream, counted: None, member: None },
                     peer,
                 });
             }

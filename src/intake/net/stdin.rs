@@ -33,5 +33,5 @@ pub fn source(mut input: impl Read + Send + 'static) -> io::Result<Socket> {
             }
         }
     })?;
-    Ok(Socket { fd: std::os::fd::OwnedFd::from(from).into(), kind: Kind::Stream, counted: None })
+    Ok(Socket { fd: std::os::fd::OwnedFd::from(from).into(), kind: Kind::Stream, counted: None, member: None })
 }

@@ -5,7 +5,7 @@ use super::state::Reactor;
 use crate::host::address::Address;
 use crate::host::mutants::mutant;
 use crate::host::peer::{Client, ListenerId, Peer};
-use crate::intake::net::{Engine, Socket};
+use crate::intake::net::{Engine, Place, Socket};
 use crate::intake::spread::Handed;
 use crate::intake::transport::proxy::Proxy;
 use crate::intake::transport::{Identity, Stage};
@@ -54,7 +54,7 @@ impl<E: Engine> Reactor<E> {
         if (run.options.profile().answers || run.tls.is_some()) && peer.ip().is_some() {
             let _ = socket.fd.set_tcp_nodelay(true); // answers are small and awaited; without it they only come later
         }
-        let (kind, drops) = (socket.kind, socket.counted.clone());
+        let (kind, drops, member) = (socket.kind, socket.counted.clone(), socket.member.clone());
         let owner = Owner { listener, client: counted };
         let session = run.options.protocol.session(&peer, owner);
         let stage = self.stage_for(listener);
@@ -71,6 +71,7 @@ impl<E: Engine> Reactor<E> {
             let _ = drops.count(queue.dropped);
         }
         conn.counted = drops;
+        conn.place = member.map(|member| Box::new(Place::new(member, self.seat.shard.index, self.now)));
         if conn.stage.is_opening() {
             conn.times.line_since = self.now; // a handshake that never ends has its deadline too
         }

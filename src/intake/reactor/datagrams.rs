@@ -3,6 +3,7 @@
 use super::parts::lanes::Rest;
 use super::serve::Served;
 use super::state::Reactor;
+use crate::host::peer::Peer;
 use crate::intake::net::{Datagram, Engine, Kind, LeaseMark, Outcome};
 use crate::metrics::accounting::Reason;
 use crate::pipeline::chunk::{Chunk, ConnId};
@@ -40,7 +41,23 @@ impl<E: Engine> Reactor<E> {
             return self.without_input(id, &outcome).unwrap_or(Served::Done(0));
         };
         self.count_input(id, len);
+        self.even_out(id, more);
         self.take_batch(id, scratch, len, more)
+    }
+
+    /// Counts who has sent the batch, and has the kernel give a busy sender to another socket where that helps.
+    fn even_out(&mut self, id: ConnId, more: bool) {
+        let Some(conn) = self.conns.get(id) else { return };
+        let Some(place) = conn.place.as_mut().filter(|_| conn.leaving.is_none()) else { return };
+        let batch = &self.between.batch;
+        let sender = |place: usize| match batch.get(place)?.sender {
+            Peer::Ip(sender) => Some(sender),
+            Peer::Local => None,
+        };
+        let Some((sender, socket)) = place.received(batch.len(), sender, more, self.now) else { return };
+        let listener = &self.listeners[usize::from(conn.listener)].options.name;
+        tracing::info!(listener, %sender, socket, "a busy sender goes to another reactor from now on");
+        self.stats().steered.add(1);
     }
 
     /// A datagram socket is given up: only what waits in it now is read yet.
@@ -64,6 +81,9 @@ impl<E: Engine> Reactor<E> {
         }
         let (Some(queue), Some(conn)) = (self.engine.queue(id), self.conns.get(id)) else { return };
         let lost = conn.counted.as_ref().map_or(0, |counted| counted.count(queue.dropped));
+        if let (1.., Some(place)) = (lost, &mut conn.place) {
+            place.lost(u64::from(lost));
+        }
         self.stats().lost_datagrams.add(u64::from(lost));
     }
 

@@ -134,7 +134,7 @@ impl UringEngine {
                 let peer = address.as_socket().map_or(Peer::Local, Peer::Ip);
                 out.push(Event::Accepted {
                     listener: listener.id,
-                    socket: Socket { fd, kind: Kind::Stream, counted: None },
+                    socket: Socket { fd, kind: Kind::Stream, counted: None, member: None },
                     peer,
                 });
             }

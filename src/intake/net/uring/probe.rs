@@ -28,7 +28,7 @@ pub fn probe() -> io::Result<()> {
         _ => Err(io::ErrorKind::Other.into()),
     })?;
     debug_assert_eq!(socket.kind, Kind::Stream);
-    let conn = engine.open(Socket { fd: socket.fd, kind: socket.kind, counted: None })?;
+    let conn = engine.open(Socket { fd: socket.fd, kind: socket.kind, counted: None, member: None })?;
     (&client).write_all(b"probe")?;
     find(&mut engine, &mut events, "recv", |e| match e {
         Event::Pending(_) => Ok(()),

@@ -3,7 +3,7 @@
 use super::meter::Share;
 use crate::host::peer::{Client, ListenerId, Peer};
 use crate::intake::listener::ListenerOptions;
-use crate::intake::net::{Counted, Kind};
+use crate::intake::net::{Counted, Kind, Place};
 use crate::intake::transport::Stage;
 use crate::intake::transport::proxy::V2_MAX;
 use crate::intake::transport::tls::BYTES_PER_TLS_CONNECTION;
@@ -74,6 +74,8 @@ pub struct Conn {
     pub direct: u64,
     /// Which of the datagrams that the kernel drops from its queue are counted.
     pub counted: Option<Counted>,
+    /// Its place among sockets between which busy senders are evened out.
+    pub place: Option<Box<Place>>,
     /// It has an entry among the timers for that.
     pub looks_for_drops: bool,
     /// Its times.
@@ -106,6 +108,7 @@ impl Conn {
             unacked: 0,
             direct: 0,
             counted: None,
+            place: None,
             looks_for_drops: false,
             times: Times::default(),
             share: Share::default(),

@@ -2,6 +2,7 @@
 //!
 //! Each reactor measures itself over short windows of time: how long it did not wait, and how many bytes it received.
 
+pub use crate::intake::even::fitting;
 use crate::pipeline::chunk::ConnId;
 use crate::session::memory::tail::{BLOCK, OWN_BLOCKS};
 
@@ -83,14 +84,6 @@ impl Meter {
     pub fn is_moving(&self, id: ConnId) -> bool {
         self.moving.is_some_and(|(moving, _)| moving == id)
     }
-}
-
-/// The largest of `shares` that evens out `mine` and `theirs` when it moves: after it, and with what one window measures
-/// wrong, mine must still not be the smaller one by much.
-pub fn fitting(mine: u64, theirs: u64, shares: impl Iterator<Item = (ConnId, u64)>) -> Option<ConnId> {
-    let difference = mine.saturating_sub(theirs);
-    let fits = |bytes: u64| bytes > 0 && bytes * 8 <= difference * 5 && bytes * 64 >= mine;
-    shares.filter(|(_, bytes)| fits(*bytes)).max_by_key(|(_, bytes)| *bytes).map(|(id, _)| id)
 }
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ pub enum TargetError {
         said: Option<String>,
     },
     /// A message cannot be brought there.
-    #[error("a line was not taken: {0}{}", hint(*.0))]
+    #[error("a line was not taken: {0}{hint}", hint = hint(*.0))]
     NotTaken(Code),
     /// There is no such topic.
     #[error("there is no topic {0}, and the brokers make none: create it")]

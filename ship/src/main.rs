@@ -80,12 +80,25 @@ fn dispatch(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
     if args.check {
         return Ok(check::all(&options, &targets));
     }
-    let (once, until_stdin_ends, is_confined) =
-        (args.once, args.until_stdin_ends, !args.no_sandbox && targets.len() == 1);
-    for target in targets {
-        one::ship(&options, target, &one::How { config: args.config.file(), once, until_stdin_ends, is_confined })?;
+    if let [target] = targets[..] {
+        let (config, is_confined) = (args.config.file(), !args.no_sandbox);
+        let (once, until_stdin_ends) = (args.once, args.until_stdin_ends);
+        one::ship(&options, target, &one::How { config, once, until_stdin_ends, is_confined })?;
+        return Ok(ExitCode::SUCCESS);
     }
-    Ok(ExitCode::SUCCESS)
+    // Each confined to what it needs, so each has a process of its own; one that fails does not keep the others.
+    let mut is_clean = true;
+    for target in targets {
+        is_clean &= command(args, "--once", &target.name)?.status()?.success();
+    }
+    Ok(if is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The command that ships to one target, configured like this one.
+fn command(args: &Args, flag: &str, target: &str) -> std::io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(args.config.arguments()).args(args.no_sandbox.then_some("--no-sandbox")).args([flag, target]);
+    Ok(command)
 }
 
 fn chosen<'a>(options: &'a Options, name: Option<&str>) -> Result<Vec<&'a ShipTarget>, String> {
@@ -103,15 +116,9 @@ fn chosen<'a>(options: &'a Options, name: Option<&str>) -> Result<Vec<&'a ShipTa
 
 fn supervise(args: &Args) -> Result<ExitCode, Box<dyn std::error::Error>> {
     args.config.load()?;
-    let program = std::env::current_exe()?;
     let around = supervise::Around {
         read: &|| args.config.load().map(|options| options.ship).map_err(|error| error.to_string()),
-        command: &|target| {
-            let mut command = Command::new(&program);
-            command.args(args.config.arguments()).arg("--until-stdin-ends").arg(target);
-            command.args(args.no_sandbox.then_some("--no-sandbox"));
-            Ok(command)
-        },
+        command: &|target| command(args, "--until-stdin-ends", target),
         has_stdin: args.until_stdin_ends,
     };
     supervise::run(&around)

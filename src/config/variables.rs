@@ -1,8 +1,8 @@
 //! Reads options from environment variables.
 
 /// Variables that stand for an option of the command line.
-const NAMED: [&str; 5] =
-    ["LOGWEIR_CONFIG", "LOGWEIR_LISTEN", "LOGWEIR_DATA_DIR", "LOGWEIR_ADMIN", "LOGWEIR_NO_SANDBOX"];
+const NAMED: [&str; 6] =
+    ["LOGWEIR_CONFIG", "LOGWEIR_LISTEN", "LOGWEIR_DATA_DIR", "LOGWEIR_ADMIN", "LOGWEIR_NO_SANDBOX", "LOGWEIR_SHIP"];
 
 /// Keys that are in no section; `data_dir` has a flag and variable of its own.
 const TOP: [&str; 3] = ["engine", "shutdown_timeout", "drain_delay"];

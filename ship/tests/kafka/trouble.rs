@@ -130,7 +130,7 @@ fn two_targets_on_one_cluster_have_each_line_once_each() {
     server.stop();
     node.ship();
     assert!(node.shipper_of("other").arg("--once").status().unwrap().success());
-    node.ship();
+    assert!(node.shipper_of("--once").status().unwrap().success(), "all of them, which have everything");
     check(&node.arrived("a"), &[("one", 20_000)]);
     check(&node.arrived("b"), &[("two", 20)]);
     check(&node.arrived("other.a"), &[("one", 20_000)]);

@@ -111,7 +111,7 @@ const AROUND: &[(&str, &[(&str, &str)])] = &[
                 "Set the keys of these names, which are in no section.",
             ),
             (
-                "LOGWEIR_CONFIG, LOGWEIR_LISTEN, LOGWEIR_DATA_DIR, LOGWEIR_ADMIN, LOGWEIR_NO_SANDBOX",
+                "LOGWEIR_CONFIG, LOGWEIR_LISTEN, LOGWEIR_DATA_DIR, LOGWEIR_ADMIN, LOGWEIR_NO_SANDBOX, LOGWEIR_SHIP",
                 "Stand for the options of the same names.",
             ),
             (

@@ -18,6 +18,17 @@ fuzz_target!(|data: &[u8]| {
     }
     if let Some(position) = Position::parse(&text) {
         let (sequence, offset) = text.split_once(' ').unwrap();
+        let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        assert!(number(sequence) && number(offset), "{text:?}");
+        assert_eq!(Position::parse(&position.to_string()), Some(position));
+    }
+    if let Some(status) = Status::parse(&text) {
+        assert_eq!(Status::parse(&status.text()), Some(status));
+    }
+    // And whatever is noted comes back.
+    let mut input = Bytes(data);
+    let mut positions = Positions::new();
+    for _ in 0..input.below(20) {
         let stream = STREAMS[input.below(STREAMS.len())].to_string();
         let (shard, sequence, offset) = (input.word(), input.long(), input.long());
         positions.insert((stream, shard), Position { sequence, offset });

@@ -69,6 +69,7 @@ pub const NAMES: &[&str] = &[
     "lost_counted_again_by_the_next",
     "cut_datagram_taken_for_whole",
     "unanswered_never_let_go",
+    "address_kept_by_its_group",
 ];
 
 /// True if this is the one that was chosen.

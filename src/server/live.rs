@@ -55,9 +55,9 @@ pub struct Live {
 }
 
 impl Live {
-    /// Drops the copies of the sockets. The threads that accept from them close them, once their queues are empty.
+    /// Leaves the sockets to the threads that accept from them, which close them once their queues are empty.
     pub fn let_go_of_sockets(&mut self) {
-        self.sources.iter_mut().for_each(|s| s.copies.clear());
+        self.sources.iter_mut().for_each(Source::let_go);
     }
 
     /// Removes the socket files that this server made, unless the service manager keeps the sockets.

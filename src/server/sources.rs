@@ -199,6 +199,15 @@ impl Source {
         std::mem::take(&mut self.single).into_iter().enumerate().map(hand).collect()
     }
 
+    /// Drops what has the sockets besides the threads that serve them: those close them, once their queues are empty. Were one kept here, what
+    /// comes to its address would wait in it for nobody, uncounted, and the address would not be free.
+    pub fn let_go(&mut self) {
+        self.copies.clear();
+        if !mutant!("address_kept_by_its_group") {
+            self.group = None;
+        }
+    }
+
     /// Has the service manager keep the sockets over a restart.
     pub fn keep(&mut self, listener: &str, manager: Manager) {
         let name = kept_name(listener);

@@ -154,7 +154,7 @@ impl Live {
     pub(super) fn give_up(&mut self, place: usize, handed_on: &[usize], stopped: &mut Vec<usize>) {
         let source = &mut self.sources[place];
         source.kept_as.drain(..).for_each(|name| self.manager.forget(&name));
-        source.copies.clear();
+        source.let_go();
         if !handed_on.contains(&place) {
             source.remove_file();
         }

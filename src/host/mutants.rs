@@ -70,6 +70,7 @@ pub const NAMES: &[&str] = &[
     "cut_datagram_taken_for_whole",
     "unanswered_never_let_go",
     "address_kept_by_its_group",
+    "taken_over_counts_as_sent",
 ];
 
 /// True if this is the one that was chosen.

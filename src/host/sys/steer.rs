@@ -92,8 +92,10 @@ pub fn steer(socket: BorrowedFd<'_>, steered: &[(SocketAddr, u32)]) -> io::Resul
 
 /// Takes the program away that a group may have: another process gave it one.
 pub fn steer_no_more(socket: BorrowedFd<'_>) {
-    // It has none, or the kernel is older than 5.3: then nothing names its senders for long.
-    let _ = set(socket, libc::SO_DETACH_REUSEPORT_BPF, &0);
+    let taken = set(socket, libc::SO_DETACH_REUSEPORT_BPF, &0);
+    if taken.is_err_and(|error| error.raw_os_error() == Some(libc::ENOPROTOOPT)) {
+        let _ = steer(socket, &[]); // older than 5.3: one that names nobody does as well
+    }
 }
 
 fn set<T>(socket: BorrowedFd<'_>, option: libc::c_int, value: &T) -> io::Result<()> {
@@ -162,6 +164,11 @@ mod tests {
             let expected = if i < MOST_STEERED { elsewhere(i) } else { by_hash[i] };
             assert_eq!(comes_to(sockets, sender, to), expected, "sender {i}");
         }
+        steer(sockets[0].as_fd(), &[]).unwrap();
+        for (sender, socket) in senders.iter().zip(&by_hash) {
+            assert_eq!(comes_to(sockets, sender, to), *socket, "nobody is named");
+        }
+        steer(sockets[0].as_fd(), &steered).unwrap();
         steer_no_more(sockets[0].as_fd());
         for (sender, socket) in senders.iter().zip(by_hash) {
             assert_eq!(comes_to(sockets, sender, to), socket, "as before");

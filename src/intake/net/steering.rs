@@ -5,6 +5,7 @@
 //! looks for a sender whose share fits the difference to the least loaded other socket of its shard, and has the kernel give that sender to
 //! it. What the sender has sent before waits in the old queue, so for once its datagrams may be out of order.
 
+use crate::host::mutants::mutant;
 use crate::host::sys::{self, MOST_STEERED};
 use crate::intake::even::fitting;
 use socket2::Socket;
@@ -37,6 +38,8 @@ struct Steered {
     sender: SocketAddr,
     socket: usize,
     since_ns: u64,
+    /// When it was last among those who are busy at its socket.
+    heard_ns: u64,
 }
 
 #[derive(Debug, Default)]
@@ -73,6 +76,9 @@ impl Group {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = mine.at_ns;
         *state.loads.get_mut(socket)? = mine;
+        let at_this = state.steered.iter_mut().filter(|one| one.socket == socket);
+        let is_busy = |one: &Steered| busy.senders.iter().any(|heard| heard.sender == one.sender);
+        at_this.filter(|one| is_busy(one)).for_each(|one| one.heard_ns = now);
         if !has_too_much || now < state.settled_ns || state.is_refused {
             return None;
         }
@@ -80,10 +86,12 @@ impl Group {
         let mut steered = state.steered.clone();
         steered.retain(|one| one.sender != sender);
         if steered.len() >= MOST_STEERED {
-            // The oldest: what it has steered may be silent by now, or the hash takes it again.
-            steered.remove(0);
+            // Who is silent makes room. Anybody else would go back to where the hash says, unasked.
+            let silent = |one: &&Steered| now.saturating_sub(one.heard_ns) >= STAY_NS;
+            let forgotten = steered.iter().filter(silent).min_by_key(|one| one.heard_ns)?.sender;
+            steered.retain(|one| one.sender != forgotten);
         }
-        steered.push(Steered { sender, socket: to, since_ns: now });
+        steered.push(Steered { sender, socket: to, since_ns: now, heard_ns: now });
         state.settled_ns = now + SETTLE_NS;
         let kernel = self.socket.upgrade()?;
         let told: Vec<(SocketAddr, u32)> = steered.iter().map(|one| (one.sender, one.socket as u32)).collect();
@@ -106,26 +114,42 @@ fn choose(state: &State, socket: usize, mine: Load, busy: &Busy) -> Option<(usiz
         let is_new = |one: &Steered| one.sender == *sender && mine.at_ns.saturating_sub(one.since_ns) < STAY_NS;
         state.steered.iter().any(is_new)
     };
-    let shares = busy.senders.iter().filter(|(sender, _)| !stays(sender)).copied();
+    let shares = busy.shares().filter(|(sender, _)| !stays(sender));
     Some((to, fitting(mine.datagrams, least, shares)?))
+}
+
+/// A sender in the table.
+#[derive(Debug, Clone, Copy)]
+struct Heard {
+    sender: SocketAddr,
+    /// With what it has taken over.
+    count: u64,
+    /// Of the one whose place it took.
+    before: u64,
 }
 
 /// Who sends most, as far as samples say: the one that is least is replaced by one that is not there, which takes its count over (Metwally,
 /// Agrawal, El Abbadi: Efficient computation of frequent and top-k elements in data streams, 2005).
 #[derive(Debug, Default)]
 struct Busy {
-    senders: Vec<(SocketAddr, u64)>,
+    senders: Vec<Heard>,
 }
 
 impl Busy {
     fn add(&mut self, sender: SocketAddr, weight: u64) {
-        if let Some((_, count)) = self.senders.iter_mut().find(|(one, _)| *one == sender) {
-            *count += weight;
+        if let Some(known) = self.senders.iter_mut().find(|one| one.sender == sender) {
+            known.count += weight;
         } else if self.senders.len() < MOST_STEERED {
-            self.senders.push((sender, weight));
-        } else if let Some(least) = self.senders.iter_mut().min_by_key(|(_, count)| *count) {
-            *least = (sender, least.1 + weight);
+            self.senders.push(Heard { sender, count: weight, before: 0 });
+        } else if let Some(least) = self.senders.iter_mut().min_by_key(|one| one.count) {
+            *least = Heard { sender, count: least.count + weight, before: least.count };
         }
+    }
+
+    /// What each has sent for certain. Counts alone would make busy senders of any sixteen among many that send little.
+    fn shares(&self) -> impl Iterator<Item = (SocketAddr, u64)> {
+        let own = |one: &Heard| if mutant!("taken_over_counts_as_sent") { one.count } else { one.count - one.before };
+        self.senders.iter().map(move |one| (one.sender, own(one)))
     }
 }
 
@@ -175,8 +199,8 @@ impl Place {
         self.lost += datagrams;
     }
 
-    /// Counts so many datagrams, received at once: one of them stands for all, and `sender` says who has sent it. `more`: the queue is not empty yet. Returns the sender that was given
-    /// away, and to which socket, where a window has ended and that helps.
+    /// Counts so many datagrams, received at once: one of them stands for all, and `sender` says who has sent it. `more`: the queue is not
+    /// empty yet. Returns the sender that was given away, and to which socket, where a window has ended and that helps.
     pub fn received(
         &mut self,
         datagrams: usize,
@@ -196,12 +220,13 @@ impl Place {
         }
         // A window much longer than it should be was quiet, or spent on something else.
         let has_too_much = (self.lost > 0 || !self.was_empty) && elapsed < 2 * WINDOW_NS;
-        let datagrams = (u128::from(self.datagrams) * u128::from(WINDOW_NS) / u128::from(elapsed)) as u64;
+        let in_a_window = |count: u64| (u128::from(count) * u128::from(WINDOW_NS) / u128::from(elapsed)) as u64;
+        let datagrams = in_a_window(self.datagrams);
         let mine = Load { shard: Some(self.shard), datagrams, at_ns: now_ns };
         // Shares are of the same time as the sum.
-        self.busy.senders.iter_mut().for_each(|(_, count)| {
-            *count = (u128::from(*count) * u128::from(WINDOW_NS) / u128::from(elapsed)) as u64;
-        });
+        for one in &mut self.busy.senders {
+            (one.count, one.before) = (in_a_window(one.count), in_a_window(one.before));
+        }
         let moved = self.group.settle(self.socket, mine, &self.busy, has_too_much);
         self.busy.senders.clear();
         (self.datagrams, self.lost, self.was_empty, self.since_ns) = (0, 0, false, now_ns);

@@ -2,6 +2,7 @@
 
 use super::*;
 use proptest::prelude::*;
+use std::io::Read;
 
 fn sender(port: u16) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], port))
@@ -85,6 +86,65 @@ fn who_was_moved_stays_for_a_while() {
     assert!(second.is_some_and(|(who, _)| who == sender(9)), "{second:?}");
 }
 
+/// Sixteen of them are in the table at any time, and each would seem to have a sixteenth of all.
+#[test]
+fn of_many_that_send_little_nobody_is_busy() {
+    let (mut at, _sockets) = places(&[0, 0]);
+    let all: Vec<u16> = (0..1000).collect();
+    for time in 0..10 {
+        at[0].since_ns = time * WINDOW_NS;
+        for ports in all.chunks(2) {
+            assert_eq!(batch(&mut at[0], ports, true, time * WINDOW_NS + 1), None);
+        }
+        assert_eq!(batch(&mut at[0], &[1], true, (time + 1) * WINDOW_NS), None, "moving one of them changes nothing");
+    }
+}
+
+/// The kernel has room for so many. Whoever is heard keeps the place.
+#[test]
+fn who_is_steered_and_still_busy_is_not_forgotten_for_another() {
+    let (at, _sockets) = places(&[0, 0]);
+    let (full, at_zero) = (Arc::clone(&at[0].group), MOST_STEERED as u16);
+    let busy = |ports: &[u16]| {
+        let heard = |port: &u16| Heard { sender: sender(*port), count: 100, before: 0 };
+        Busy { senders: ports.iter().map(heard).collect() }
+    };
+    let load = |at_ns: u64, datagrams: u64| Load { shard: Some(0), datagrams, at_ns };
+    let steered = |port: u16| Steered { sender: sender(port), socket: 1, since_ns: 0, heard_ns: 0 };
+    full.state.lock().unwrap().steered = (0..MOST_STEERED as u16).map(steered).collect();
+    // All but the third are heard at their socket.
+    let heard: Vec<u16> = (0..MOST_STEERED as u16).filter(|port| *port != 3).collect();
+    full.settle(1, load(STAY_NS, 10), &busy(&heard), false);
+    let moved = full.settle(0, load(STAY_NS, 200), &busy(&[at_zero, at_zero + 1]), true);
+    assert!(moved.is_some(), "the silent one makes room");
+    let names = || full.state.lock().unwrap().steered.iter().map(|one| one.sender).collect::<Vec<_>>();
+    assert!(
+        !names().contains(&sender(3)) && heard.iter().all(|port| names().contains(&sender(*port))),
+        "{:?}",
+        names()
+    );
+    // Now all are busy: the next has to stay where it is.
+    let before = names();
+    let later = STAY_NS + 2 * SETTLE_NS;
+    full.settle(1, load(later, 10), &busy(&heard), false);
+    assert_eq!(full.settle(0, load(later, 200), &busy(&[at_zero + 2, at_zero + 3]), true), None);
+    assert_eq!(names(), before);
+}
+
+/// What is bound is a group in the order of its places, though the first is bound before it is one.
+#[test]
+fn each_socket_has_the_index_of_its_place() {
+    let (_at, sockets) = places(&[0, 0, 0, 0]);
+    let to = sockets[0].local_addr().unwrap().as_socket().unwrap();
+    let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    for index in [2, 0, 3, 1] {
+        sys::steer(sockets[1].as_fd(), &[(sender.local_addr().unwrap(), index)]).unwrap();
+        sender.send_to(b"x", to).unwrap();
+        let got: Vec<bool> = sockets.iter().map(|socket| (&**socket).read(&mut [0; 8]).is_ok()).collect();
+        assert_eq!(got.iter().position(|got| *got), Some(index as usize), "{got:?}");
+    }
+}
+
 #[test]
 fn a_window_that_was_mostly_quiet_says_nothing() {
     let (mut at, _sockets) = places(&[0, 0]);
@@ -105,8 +165,19 @@ proptest! {
         }
         prop_assert!(busy.senders.len() <= MOST_STEERED);
         for port in 0..heavy {
-            let count = busy.senders.iter().find(|(who, _)| *who == sender(port)).map(|(_, count)| *count);
-            prop_assert!(count.is_some_and(|count| count >= 2000), "{count:?}");
+            let known = busy.senders.iter().find(|one| one.sender == sender(port));
+            prop_assert!(known.is_some_and(|one| one.count >= 2000), "{known:?}");
+            let share = busy.shares().find(|(who, _)| *who == sender(port)).map(|(_, share)| share);
+            prop_assert_eq!(share, Some(2000), "it was never out of the table");
+        }
+    }
+
+    #[test]
+    fn nobody_is_said_to_have_sent_more_than_it_has(ports in proptest::collection::vec(0_u16..60, 1..500)) {
+        let mut busy = Busy::default();
+        ports.iter().for_each(|port| busy.add(sender(*port), 1));
+        for (who, share) in busy.shares() {
+            prop_assert!(share <= ports.iter().filter(|port| sender(**port) == who).count() as u64, "{who}: {share}");
         }
     }
 
@@ -124,7 +195,8 @@ proptest! {
                 loads: loads.iter().map(|datagrams| Load { shard: Some(0), datagrams: *datagrams, at_ns: LATER }).collect(),
                 ..State::default()
             };
-            let busy = Busy { senders: of.iter().filter(|s| s.2 == from).map(|s| (s.0, s.1)).collect() };
+            let heard = |s: &(SocketAddr, u64, usize)| Heard { sender: s.0, count: s.1, before: 0 };
+            let busy = Busy { senders: of.iter().filter(|s| s.2 == from).map(heard).collect() };
             let Some((to, who)) = choose(&state, from, state.loads[from], &busy) else { break };
             of.iter_mut().filter(|s| s.0 == who).for_each(|s| s.2 = to);
             let most = (0..4).map(|socket| sum(&of, socket)).max().unwrap();

@@ -103,35 +103,38 @@ fn a_reload_lets_the_old_address_go_though_somebody_sends_to_it() {
 /// An address whose listener is taken away is nobody's, also where another listener had it before. The next may have it.
 #[test]
 fn an_address_that_a_reload_takes_away_is_free() {
-    let dir = scratch();
-    let at = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let config = |listeners: &str| {
-        format!(
-            "[placement]\nshards = 1\nreactors_per_shard = 2\n\
+    for engine in ["epoll", "io_uring"] {
+        let dir = scratch();
+        let at = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let config = |listeners: &str| {
+            format!(
+                "engine = \"{engine}\"\n[placement]\nshards = 1\nreactors_per_shard = 2\n\
              [listener.stays]\nprotocol = \"syslog\"\naddress = \"udp://127.0.0.1:0\"\n{listeners}"
-        )
-    };
-    let with = |name: &str| config(&format!("[listener.{name}]\nprotocol = \"syslog\"\naddress = \"udp://{at}\"\n"));
-    let data = dir.path().join("data");
-    let mut server = Server::with_config(&data, &with("first"));
-    let reload = |text: String| {
-        std::fs::write(data.with_extension("toml"), text).unwrap();
-        server.signal(nix::sys::signal::Signal::SIGHUP);
-    };
-    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let is_heard = |name: &str| {
-        // Until it is there nobody is, so this may fail.
-        let _ = sender.send_to(b"<13>is there anybody?", at);
-        server.metrics().sum("logweir_received_lines_total", &format!("listener=\"{name}\"")) > 0.0
-    };
-    await_that("the first", || is_heard("first"));
-    reload(with("second"));
-    await_that("the second", || is_heard("second"));
-    reload(config(""));
-    await_that("the address to be free", || UdpSocket::bind(at).is_ok());
-    reload(with("third"));
-    await_that("the third", || is_heard("third"));
-    assert!(server.stop().success());
+            )
+        };
+        let with =
+            |name: &str| config(&format!("[listener.{name}]\nprotocol = \"syslog\"\naddress = \"udp://{at}\"\n"));
+        let data = dir.path().join("data");
+        let mut server = Server::with_config(&data, &with("first"));
+        let reload = |text: String| {
+            std::fs::write(data.with_extension("toml"), text).unwrap();
+            server.signal(nix::sys::signal::Signal::SIGHUP);
+        };
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let is_heard = |name: &str| {
+            // Until it is there nobody is, so this may fail.
+            let _ = sender.send_to(b"<13>is there anybody?", at);
+            server.metrics().sum("logweir_received_lines_total", &format!("listener=\"{name}\"")) > 0.0
+        };
+        await_that("the first", || is_heard("first"));
+        reload(with("second"));
+        await_that("the second", || is_heard("second"));
+        reload(config(""));
+        await_that("the address to be free", || UdpSocket::bind(at).is_ok());
+        reload(with("third"));
+        await_that("the third", || is_heard("third"));
+        assert!(server.stop().success());
+    }
 }
 
 /// A reload gives the address to a listener of another name, while the queues overflow: what was lost is counted by one of the two.

@@ -360,6 +360,15 @@ fn two_on_one(server: &Server) -> (Vec<UdpSocket>, usize) {
     }
 }
 
+/// Tells the senders that it is over, also where a wait has failed: who waits for them would wait for ever.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Both busy senders at one reactor are too much for it (its queue is short): one of them goes to the other, where all of its datagrams come
 /// from then on; and the account holds.
 #[test]
@@ -389,13 +398,14 @@ fn of_two_busy_senders_at_one_reactor_one_goes_to_the_other() {
                     }
                 });
             }
+            let over = Over(&is_over);
             await_that("one to be moved", || moved(&server) >= 1.0);
             let at_the_move = bytes_of(&server);
             // Both are heard at the same time, each by another.
             await_that("both reactors to receive", || {
                 bytes_of(&server).iter().zip(at_the_move).all(|(now, then)| *now > then + 1_000_000)
             });
-            is_over.store(true, Ordering::SeqCst);
+            drop(over);
         });
         let sent = sent.into_inner() + probes;
         let count = |server: &Server, name: &str| server.metrics().sum(name, "") as usize;

@@ -127,11 +127,21 @@ fn connected(
     sources.look(&shipped, is_new)?;
     if is_new {
         shipped = sources.positions();
+        if !shipped.is_empty() {
+            // The target has them before the note does: a note alone would say that it has forgotten something.
+            target.begin()?;
+            target.commit(&shipped).map_err(|error| target.explain(error))?;
+        }
     }
     let mut noting = Noting { disk: &disk, data_dir, target: &options.name, at: None };
     loop {
+        // Also where there is always something to ship.
+        if watch.wait_only(signals.end, Duration::ZERO)? {
+            return noting.note(&shipped, true);
+        }
         watch_all(watch, data_dir, options)?;
-        sources.look(&shipped, is_new)?;
+        // What is new from here on is shipped from its beginning, wherever the target began.
+        sources.look(&shipped, false)?;
         let sent = ship_once(&mut target, &mut sources, &shipped).map_err(|error| match error {
             ShipError::Target(error) => ShipError::Target(target.explain(error)),
             other => other,

@@ -1,7 +1,8 @@
 //! Each line once: through restarts, kills of everybody, and beside a zombie.
 
 use crate::brokers::{PATIENCE, await_that, brokers, new_brokers, skipped};
-use crate::node::{Node, check};
+use crate::node::{Node, check, kill};
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -160,6 +161,45 @@ fn brokers_that_die_and_come_back_have_each_line_once() {
     server.stop();
     node.ship();
     check(&node.arrived("a"), &[("one", 110_000)]);
+}
+
+/// What was there before is not shipped. It has no positions of its own accord: they are the target's before they are noted.
+#[test]
+fn a_target_that_begins_now_gets_what_comes_from_then_on_also_after_a_restart() {
+    let Some(brokers) = brokers("a_target_that_begins_now_gets_what_comes_from_then_on_also_after_a_restart") else {
+        return;
+    };
+    let node = Node::new(&brokers, "now", "start = \"now\"");
+    let server = node.serve();
+    server.send("a", "before", 0..100);
+    server.stop();
+    node.ship();
+    node.ship(); // begins anew before there was anything to ship
+    let server = node.serve();
+    server.send("a", "one", 0..100);
+    server.stop();
+    node.ship();
+    check(&node.arrived("a"), &[("one", 100)]);
+}
+
+#[test]
+fn it_ends_when_it_is_told_to_though_there_is_more_to_ship() {
+    let Some(brokers) = brokers("it_ends_when_it_is_told_to_though_there_is_more_to_ship") else { return };
+    let node = Node::new(&brokers, "ends", "");
+    let server = node.serve();
+    server.send("a", "one", 0..1_000);
+    server.stop();
+    let mut shipper = node.shipper().stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(shipper.stderr.take().unwrap()).lines().map(Result::unwrap);
+    // It takes a while to connect: the signal is there before the first line is shipped.
+    assert!(said.any(|line| line.contains("shipper starts")));
+    kill(shipper.id() as i32, nix::sys::signal::Signal::SIGTERM);
+    said.for_each(drop);
+    assert!(shipper.wait().unwrap().success());
+    node.ship();
+    check(&node.arrived("a"), &[("one", 1_000)]);
+    let note = std::fs::read_to_string(node.data().join(".logweir/ship/k.status")).unwrap();
+    assert!(note.contains("lines 1000\n"), "the second shipped them all: {note}");
 }
 
 /// Calls at which the shipper is killed: sending, and each step of noting.

@@ -46,9 +46,7 @@ fn files(options: &Options, target: &ShipTarget) -> Vec<Finding> {
         Ok(()) => Finding::Good(format!("{} can be written to", notes.display())),
         Err(error) => Finding::Wrong(format!("{} cannot be written to: {error}", notes.display())),
     });
-    let (cert, key) = target.tls_client.as_ref().map(|(cert, key)| (cert, key)).unzip();
-    let password = target.sasl.as_ref().map(|(_, _, file)| file);
-    for file in [target.tls_ca.as_ref(), cert, key, password].into_iter().flatten() {
+    for file in target.files() {
         findings.push(match std::fs::read(file) {
             Ok(_) => Finding::Good(format!("{} can be read", file.display())),
             Err(error) => Finding::Wrong(format!("{} cannot be read: {error}", file.display())),

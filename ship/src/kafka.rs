@@ -9,11 +9,10 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use rdkafka::types::RDKafkaErrorCode as Code;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -98,9 +97,9 @@ fn hint(code: Code) -> &'static str {
 impl From<KafkaError> for TargetError {
     fn from(error: KafkaError) -> TargetError {
         match &error {
-            KafkaError::Transaction(inner) if inner.code() == RDKafkaErrorCode::Fenced => TargetError::Fenced,
+            KafkaError::Transaction(inner) if inner.code() == Code::Fenced => TargetError::Fenced,
             KafkaError::Transaction(inner) if inner.txn_requires_abort() => TargetError::Void(error),
-            _ if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fenced) => TargetError::Fenced,
+            _ if error.rdkafka_error_code() == Some(Code::Fenced) => TargetError::Fenced,
             _ => TargetError::Broken(error),
         }
     }
@@ -207,7 +206,7 @@ impl Target {
         let waits = Instant::now();
         while ends("read_committed")?.1 < high {
             if waits.elapsed() > 2 * PATIENCE {
-                return Err(TargetError::Broken(KafkaError::OffsetFetch(RDKafkaErrorCode::OperationTimedOut)));
+                return Err(TargetError::Broken(KafkaError::OffsetFetch(Code::OperationTimedOut)));
             }
             std::thread::park_timeout(Duration::from_millis(100));
         }
@@ -233,7 +232,7 @@ impl Target {
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(positions),
                 Some(Err(error)) if !is_fatal(&error) => {}
                 Some(Err(error)) => return Err(error.into()),
-                None => return Err(TargetError::Broken(KafkaError::OffsetFetch(RDKafkaErrorCode::OperationTimedOut))),
+                None => return Err(TargetError::Broken(KafkaError::OffsetFetch(Code::OperationTimedOut))),
             }
         }
     }
@@ -329,7 +328,7 @@ impl Target {
         loop {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
-                Err((error, back)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => {
+                Err((error, back)) if error.rdkafka_error_code() == Some(Code::QueueFull) => {
                     record = back;
                     self.producer.poll(Duration::from_millis(10));
                 }
@@ -438,7 +437,7 @@ fn retried(mut step: impl FnMut() -> Result<(), KafkaError>) -> Result<(), Targe
 }
 
 fn is_fatal(error: &KafkaError) -> bool {
-    matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::TopicAuthorizationFailed))
+    matches!(error.rdkafka_error_code(), Some(Code::Fatal | Code::TopicAuthorizationFailed))
 }
 
 /// Which of so many has this name: the same each time (CRC32C).

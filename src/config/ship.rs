@@ -6,7 +6,7 @@ use crate::settings::units::Size;
 use crate::settings::{ConfigError, Places};
 use crate::words;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 words!(
     /// `ship.NAME.delivery`
@@ -78,6 +78,13 @@ pub struct ShipTarget {
 }
 
 impl ShipTarget {
+    /// The files that connecting to it reads: certificates, keys, a password.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let (cert, key) = self.tls_client.as_ref().map(|(cert, key)| (cert, key)).unzip();
+        let password = self.sasl.as_ref().map(|(_, _, file)| file);
+        [self.tls_ca.as_ref(), cert, key, password].into_iter().flatten().map(PathBuf::as_path)
+    }
+
     /// True if lines of this stream go there.
     #[must_use]
     pub fn takes(&self, stream: &str) -> bool {

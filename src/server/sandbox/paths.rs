@@ -91,9 +91,7 @@ impl Paths {
                 crate::host::sys::names(dir).unwrap_or_default().into_iter().filter(|name| is_stream_name(name));
             paths.read.extend(streams.filter_map(|s| std::fs::canonicalize(dir.join(s)).ok()));
         }
-        let (cert, key) = target.tls_client.as_ref().map(|(cert, key)| (cert, key)).unzip();
-        let password = target.sasl.as_ref().map(|(_, _, file)| file);
-        for file in [target.tls_ca.as_ref(), cert, key, password].into_iter().flatten() {
+        for file in target.files() {
             paths.read.extend(directories(file));
         }
         paths.write.extend(std::fs::canonicalize(options.data_dir.join(STATE_DIR).join("ship")));

@@ -46,7 +46,7 @@ static TOY: Entry = Entry {
     name: "toy",
     port: 7000,
     runs_on: &[Family::Tcp, Family::UnixDatagram],
-    format: Format::Raw,
+    format: |_| Format::Raw,
     leases: false,
     keys: Keys::KEYS,
     build,

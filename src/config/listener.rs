@@ -239,7 +239,9 @@ impl Check<'_> {
         let format = written.common.format.map(Format::from);
         let route = |(name, key): (&str, String)| {
             let index = self.stream_index(&key, name, around.streams)?;
-            let format = format.or(around.streams[index].format).unwrap_or(entry.format);
+            let format = format
+                .or(around.streams[index].format)
+                .unwrap_or_else(|| (entry.format)(&|key| written.words(key).into_iter().map(String::from).collect()));
             Ok(Route { name: name.to_string(), index: index as u16, format })
         };
         let key = |k: &str| format!("listener.{}.{k}", written.name);

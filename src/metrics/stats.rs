@@ -196,6 +196,8 @@ pub struct ReactorCells {
     pub truncated_lines: Cell,
     /// Bytes cut off.
     pub truncated_bytes: Cell,
+    /// Lines of JSON in which something was replaced that is not UTF-8.
+    pub replaced_lines: Cell,
     /// Times that reading stopped for want of a chunk.
     pub backpressure_events: Cell,
     /// Nanoseconds without reading, summed over the classes.

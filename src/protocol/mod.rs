@@ -29,8 +29,8 @@ pub struct Entry {
     pub port: u16,
     /// What it runs on.
     pub runs_on: &'static [Family],
-    /// How its records are written where neither listener nor stream says.
-    pub format: Format,
+    /// How its records are written where neither listener nor stream says. It is given the words of any list among its own keys.
+    pub format: fn(&dyn Fn(&str) -> Vec<String>) -> Format,
     /// It leases memory for documents or decoders.
     pub leases: bool,
     /// Its own keys in `[listener.NAME]`, besides those that all protocols have. Several protocols may have a key with the same name.

@@ -14,6 +14,7 @@ pub mod profile;
 pub mod routes;
 pub mod sink;
 pub mod syslog;
+pub mod walk;
 pub mod write;
 
 pub use memory::room::Owner;

@@ -43,6 +43,7 @@ pub struct Sink<'a> {
     last: Part,
     dropped: Option<(Reason, Tally)>,
     truncated: Tally,
+    replaced: u64,
     unexpected: Option<Unexpected>,
 }
 
@@ -51,7 +52,16 @@ impl<'a> Sink<'a> {
     #[must_use]
     pub fn new(space: &'a mut [u8]) -> Self {
         let (dropped, truncated) = (None, Tally::default());
-        Sink { space, filled: 0, before: Vec::new(), last: Part::default(), dropped, truncated, unexpected: None }
+        Sink {
+            space,
+            filled: 0,
+            before: Vec::new(),
+            last: Part::default(),
+            dropped,
+            truncated,
+            replaced: 0,
+            unexpected: None,
+        }
     }
 
     /// From here on records belong to this stream and frame.
@@ -119,6 +129,11 @@ impl<'a> Sink<'a> {
         self.truncated.add(Tally { lines: 1, bytes });
     }
 
+    /// Counts a record in which something was replaced that is not UTF-8.
+    pub fn replaced(&mut self) {
+        self.replaced += 1;
+    }
+
     /// Notes that the client sends something unexpected. It is logged and counted.
     pub fn notice(&mut self, what: Unexpected) {
         self.unexpected = Some(what);
@@ -127,8 +142,8 @@ impl<'a> Sink<'a> {
     /// What was found.
     #[must_use]
     pub fn found(self) -> Found {
-        let Sink { before, last, dropped, truncated, unexpected, .. } = self;
-        Found { before, last, dropped, truncated, unexpected }
+        let Sink { before, last, dropped, truncated, replaced, unexpected, .. } = self;
+        Found { before, last, dropped, truncated, replaced, unexpected }
     }
 }
 
@@ -141,6 +156,8 @@ pub struct Found {
     pub dropped: Option<(Reason, Tally)>,
     /// Records that were cut, and the bytes cut off.
     pub truncated: Tally,
+    /// Records in which something was replaced that is not UTF-8.
+    pub replaced: u64,
     /// The client speaks another protocol.
     pub unexpected: Option<Unexpected>,
 }

@@ -193,6 +193,10 @@ fn describe() {
         ),
         ("logweir_truncated_lines_total", "Lines cut to max_line_bytes."),
         ("logweir_truncated_bytes_total", "Bytes cut off from lines longer than max_line_bytes."),
+        (
+            "logweir_replaced_lines_total",
+            "Lines in which bytes that are not UTF-8 were replaced by U+FFFD, because they came as JSON or are written as JSON.",
+        ),
         ("logweir_network_received_bytes_total", "Bytes received from all sockets, before TLS and decoding."),
         ("logweir_receives_total", "Receive calls that brought bytes."),
         ("logweir_connections_accepted_total", "Connections that a shard has accepted."),
@@ -315,6 +319,7 @@ fn publish_shard(shard: &Shard) {
     count("logweir_lost_datagrams_total", sum(&|r| r.lost_datagrams.get()));
     count("logweir_truncated_lines_total", sum(&|r| r.truncated_lines.get()));
     count("logweir_truncated_bytes_total", sum(&|r| r.truncated_bytes.get()));
+    count("logweir_replaced_lines_total", sum(&|r| r.replaced_lines.get()));
     count("logweir_connections_accepted_total", sum(&|r| r.accepted.get()));
     count("logweir_senders_moved_total", sum(&|r| r.steered.get()));
     count("logweir_connections_moved_total", sum(&|r| r.moved.get()));

@@ -430,6 +430,9 @@ impl<E: Engine> Reactor<E> {
             self.stats().truncated_lines.add(found.truncated.lines);
             self.stats().truncated_bytes.add(found.truncated.bytes);
         }
+        if found.replaced > 0 {
+            self.stats().replaced_lines.add(found.replaced);
+        }
         if let Some(what) = found.unexpected {
             self.tell_unexpected(id, what);
         }

@@ -1,18 +1,47 @@
 //! Writes HTTP answers. When each is given is decided elsewhere ([`crate::session::owed`]).
 
+use super::api::{Refusal, Voice};
 use super::pages::Page;
 use super::problem::{self, Problem};
 use crate::session::Reply;
+use crate::session::memory::document::Document;
 use std::cell::RefCell;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+/// The answer of an API to a request of which every record has reached its level.
+#[derive(Debug)]
+pub struct Done {
+    /// The status code.
+    pub status: u16,
+    /// `Content-Type`; empty: there is no body.
+    pub kind: &'static str,
+    /// The body: what stands in front, what was made while records were taken, and what stands behind.
+    pub body: (&'static str, Option<Document>, &'static str),
+}
+
+impl Done {
+    /// A status without a body.
+    #[must_use]
+    pub fn empty(status: u16) -> Done {
+        Done { status, kind: "", body: ("", None, "") }
+    }
+
+    /// A status and a body that is always the same.
+    #[must_use]
+    pub fn text(status: u16, kind: &'static str, body: &'static str) -> Done {
+        Done { status, kind, body: (body, None, "") }
+    }
+}
+
 /// What is answered.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Kind {
     /// Every line of the request has reached its level: this status, commonly 204.
     Accepted(u16),
+    /// The same, as an API says it.
+    Done(Box<Done>),
     /// `100 Continue`.
     Continue,
     /// A probe: 200 and this text.
@@ -29,11 +58,20 @@ pub enum Kind {
     Problem(&'static Problem),
 }
 
+impl Kind {
+    /// True for a success, which waits for records.
+    pub fn is_success(&self) -> bool {
+        matches!(self, Kind::Accepted(_) | Kind::Done(_))
+    }
+}
+
 /// One answer, given or awaited.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Answer {
     /// What is answered.
     pub kind: Kind,
+    /// How its client is spoken to.
+    pub voice: &'static Voice,
     /// Lines of this request that were received.
     pub lines: u64,
     /// The connection ends behind it.
@@ -86,12 +124,13 @@ impl Answer {
     pub fn status(&self) -> u16 {
         match &self.kind {
             Kind::Accepted(status) => *status,
+            Kind::Done(done) => done.status,
             Kind::Options => 204,
             Kind::Continue => 100,
             Kind::Text(_) => 200,
             Kind::NotReady(_) | Kind::Made(_) => 503,
             Kind::Page(page) => page.status,
-            Kind::Problem(problem) => problem.status,
+            Kind::Problem(problem) => (self.voice.status)(problem),
         }
     }
 }
@@ -103,10 +142,11 @@ fn write_at(answer: &Answer, date: &str, out: &mut Vec<u8>) {
         (false, false) => "",
     };
     let status = answer.status();
+    let own = answer.voice.headers;
     let cors = match answer.origin.as_deref() {
-        None => String::new(),
-        Some("*") => "Access-Control-Allow-Origin: *\r\n".into(),
-        Some(origin) => format!("Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n"),
+        None => own.to_string(),
+        Some("*") => format!("{own}Access-Control-Allow-Origin: *\r\n"),
+        Some(origin) => format!("{own}Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n"),
     };
     // Writing to a Vec cannot fail.
     let _ = match &answer.kind {
@@ -121,6 +161,22 @@ fn write_at(answer: &Answer, date: &str, out: &mut Vec<u8>) {
                 out.extend_from_slice(part.as_bytes());
             }
             Ok(())
+        }
+        Kind::Done(done) => {
+            let Done { kind, body: (front, made, behind), .. } = &**done;
+            let made = made.as_ref().map_or(&b""[..], Document::rest);
+            let length = front.len() + made.len() + behind.len();
+            let head = write!(out, "HTTP/1.1 {status} {}\r\nDate: {date}\r\n", phrase(status));
+            if !kind.is_empty() {
+                let _ = write!(out, "Content-Type: {kind}\r\n");
+            }
+            if status != 204 {
+                let _ = write!(out, "Content-Length: {length}\r\n");
+            }
+            for part in [cors.as_bytes(), connection.as_bytes(), b"\r\n", front.as_bytes(), made, behind.as_bytes()] {
+                out.extend_from_slice(part);
+            }
+            head
         }
         Kind::Continue => write!(out, "HTTP/1.1 100 Continue\r\n\r\n"),
         Kind::Options => {
@@ -142,7 +198,7 @@ fn write_at(answer: &Answer, date: &str, out: &mut Vec<u8>) {
             let head = write!(
                 out,
                 "HTTP/1.1 {status} {}\r\nDate: {date}\r\nContent-Type: {}\r\nContent-Length: {length}\r\nCache-Control: no-store\r\n\
-                 X-Content-Type-Options: nosniff\r\n{}{connection}\r\n",
+                 X-Content-Type-Options: nosniff\r\n{}{own}{connection}\r\n",
                 phrase(status),
                 page.kind,
                 page.headers
@@ -154,10 +210,7 @@ fn write_at(answer: &Answer, date: &str, out: &mut Vec<u8>) {
         }
         Kind::Made(_) => Ok(()), // it has become a page before it is due
         Kind::Problem(problem) => {
-            let body = format!(
-                "{{\"code\":\"{}\",\"message\":\"{}\",\"lines_received\":{}}}\n",
-                problem.code, problem.message, answer.lines
-            );
+            let Refusal { kind, body } = (answer.voice.refuse)(problem, answer.lines);
             let extra = match problem.status {
                 401 => "WWW-Authenticate: Bearer realm=\"logweir\", Basic realm=\"logweir\"\r\n",
                 405 => ALLOW,
@@ -165,17 +218,21 @@ fn write_at(answer: &Answer, date: &str, out: &mut Vec<u8>) {
                 _ => "",
             };
             let retry = match problem.retry_after {
+                // What an API lets its clients send again.
+                0 if matches!(status, 429 | 503) => "Retry-After: 1\r\n".into(),
                 0 => String::new(),
                 seconds => format!("Retry-After: {seconds}\r\n"),
             };
-            write!(
+            let head = write!(
                 out,
-                "HTTP/1.1 {} {}\r\nDate: {date}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n{retry}{extra}{cors}{connection}\r\n{}",
-                problem.status,
-                phrase(problem.status),
+                "HTTP/1.1 {status} {}\r\nDate: {date}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n{retry}{extra}{cors}{connection}\r\n",
+                phrase(status),
                 body.len(),
-                if answer.head_only { "" } else { &body }
-            )
+            );
+            if !answer.head_only {
+                out.extend_from_slice(&body);
+            }
+            head
         }
     };
 }
@@ -183,6 +240,9 @@ fn write_at(answer: &Answer, date: &str, out: &mut Vec<u8>) {
 fn phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",

@@ -1,9 +1,10 @@
-//! The body of one request that is encoded or JSON. What was received of it waits in leased memory and is decoded piece by
-//! piece; the pieces are read as the chunk and the tail have room.
+//! The body of one request that is encoded, or that is not lines. What was received of it waits in leased memory and is decoded
+//! piece by piece; the pieces are read as the chunk and the tail have room. Of a document all pieces are gathered first.
 
+use super::answer::Kind;
+use super::api::{Records, Stopped, Walk};
 use super::body::{Body, Part};
 use super::decode::Decoder;
-use super::dialect::Records;
 use super::head::Coding;
 use super::json::JsonRecords;
 use super::options::HttpOptions;
@@ -11,7 +12,7 @@ use super::problem::{self, Problem};
 use super::request::problem_of;
 use super::session::{HEAD_LANDING, Http, State};
 use crate::session::memory::document::Document;
-use crate::session::memory::room::Lease;
+use crate::session::memory::room::{Lease, NoRoom};
 use crate::session::{Owner, Step, Window};
 
 /// Bytes decoded at once at most.
@@ -19,17 +20,30 @@ pub const PIECE: usize = 32 << 10;
 /// The most output of one turn. Output without a whole line fills no chunk, so a full chunk would not end the turn.
 const WORK_MOST: usize = 1 << 20;
 
+/// How records are found in what is decoded.
+pub enum Reading {
+    /// They are lines.
+    Lines,
+    /// They are JSON, of which lines are made.
+    Json(Box<JsonRecords>),
+    /// As an API has them.
+    Walk(Box<dyn Walk>),
+}
+
 /// The parts of a body that wait, and what was received behind it.
 pub struct Encoded {
     decoder: Option<Decoder>,
-    /// What is decoded is JSON, of which records are made.
-    json: Option<JsonRecords>,
+    reading: Reading,
     /// Received, not decoded. All of it landed in one receive; its lease is for [`Encoded::rest`] too.
     input: Document,
     /// Decoded, not yet read for lines.
     output: Document,
     /// Every byte of the body is in `input`.
     is_last: bool,
+    /// All of it was decoded.
+    is_decoded: bool,
+    /// What was decoded is of no use without what follows.
+    awaits_more: bool,
     /// The decoder may have more to give without more input.
     more: bool,
     /// Received behind the body: the beginning of the next request.
@@ -43,7 +57,8 @@ pub const LEASED: usize = 2 * HEAD_LANDING + PIECE;
 impl Encoded {
     /// For one body.
     pub fn new(
-        (coding, records): (Coding, Records),
+        coding: Coding,
+        reading: Reading,
         options: &HttpOptions,
         owner: Owner,
         now_ns: u64,
@@ -51,29 +66,33 @@ impl Encoded {
         let lease = || Lease::new(&options.room, owner, now_ns);
         let mut encoded = Box::new(Encoded {
             decoder: None,
-            json: None,
+            reading: Reading::Lines,
             input: Document::with_room(lease(), 2 * HEAD_LANDING)?,
             output: Document::with_room(lease(), PIECE)?,
             is_last: false,
+            is_decoded: false,
+            awaits_more: false,
             more: false,
             rest: Vec::new(),
         });
-        encoded.begin((coding, records), options, owner, now_ns)?;
+        encoded.begin(coding, reading, options, owner, now_ns)?;
         Ok(encoded)
     }
 
     /// For the next body. Where there is no memory for it, everything stays as it was.
     pub fn begin(
         &mut self,
-        (coding, records): (Coding, Records),
+        coding: Coding,
+        reading: Reading,
         options: &HttpOptions,
         owner: Owner,
         now_ns: u64,
     ) -> Result<(), &'static Problem> {
         let lease = Lease::new(&options.room, owner, now_ns);
         self.decoder = Some(Decoder::new(coding, lease, options.max_decoded_bytes)?);
-        self.json = (records == Records::Json).then(JsonRecords::default);
-        (self.is_last, self.more) = (false, false);
+        self.reading = reading;
+        (self.is_last, self.is_decoded, self.more) = (false, false, false);
+        self.awaits_more = false;
         self.input.clear();
         self.output.clear();
         Ok(())
@@ -93,7 +112,8 @@ impl Encoded {
 
     /// True where more must be received before anything can be decoded.
     pub fn is_empty(&self) -> bool {
-        let has_work = !self.input.is_empty() || !self.output.is_empty() || self.more || self.is_last;
+        let has_output = !self.output.is_empty() && !self.awaits_more;
+        let has_work = !self.input.is_empty() || has_output || self.more || self.is_last;
         self.decoder.is_none() || !has_work
     }
 
@@ -152,7 +172,7 @@ impl Http {
         self.decode(window)
     }
 
-    /// Decodes what waits, and takes its lines. True: a fresh chunk is needed.
+    /// Decodes what waits, and takes its records. True: a fresh chunk is needed.
     pub(super) fn decode(&mut self, window: &mut Window<'_>) -> bool {
         if let (Some(refusal), State::Body(body)) = (window.around.refuse, self.state) {
             self.refuse(problem_of(refusal), body, window);
@@ -167,66 +187,45 @@ impl Http {
             if window.worked > WORK_MOST {
                 return false; // others have their turn
             }
-            // Whatever comes of it may have to wait in the tail.
-            let most = PIECE.min(window.tail.allowance(window.around.is_lane));
             let Some(encoded) = &mut self.encoded else { return false };
-            let Encoded { decoder: Some(decoder), json, input, output, is_last, .. } = &mut **encoded else {
-                return false;
+            let most = match &encoded.reading {
+                // Whatever comes of it may have to wait in the tail.
+                Reading::Lines | Reading::Json(_) => PIECE.min(window.tail.allowance(window.around.is_lane)),
+                Reading::Walk(_) => PIECE,
             };
-            if most == 0 {
+            if most == 0 || encoded.is_decoded {
                 return false;
             }
-            let (mut taken, mut made) = (0, 0);
-            let filled = output.fill(most, |to| {
-                let progress = decoder.step(input.rest(), to, *is_last)?;
-                (taken, made) = (progress.taken, progress.made);
-                match json {
-                    Some(json) => json.filter(&mut to[..made]),
-                    None => Ok(made),
+            match encoded.decode_piece(most, self.options.apis.max_document_bytes) {
+                Ok(made) => {
+                    window.worked += made;
+                    if made > 0 || encoded.more {
+                        continue;
+                    }
                 }
-            });
-            match filled {
-                Ok(_) => {}
                 Err(problem) => {
                     self.fatal(problem, window);
                     return false;
                 }
             }
-            input.advance(taken);
-            let all_taken = input.is_empty();
-            let (is_last, is_whole) = (*is_last, decoder.is_whole());
-            let is_cut = json.as_ref().is_some_and(|json| !json.is_whole());
-            encoded.more = made == most;
-            window.worked += made;
-            if made > 0 || (taken > 0 && !all_taken) {
-                continue;
-            }
-            if !all_taken {
-                self.fatal(&problem::BAD_CODING, window); // it does not want what follows
+            if !encoded.is_decoded {
                 return false;
             }
-            if !is_last {
-                return false;
+            if matches!(encoded.reading, Reading::Walk(_)) {
+                continue; // the end of it
             }
-            if !is_whole {
-                self.fatal(&problem::BAD_CODING, window);
-                return false;
-            }
-            if is_cut {
-                self.fatal(&problem::BAD_JSON, window);
-                return false;
-            }
-            if let Some(encoded) = &mut self.encoded {
-                encoded.stop();
-            }
+            encoded.stop();
             return !self.complete(window);
         }
     }
 
-    /// Takes the lines from what was decoded.
+    /// Takes the records from what was decoded.
     fn take_decoded(&mut self, window: &mut Window<'_>) -> Step {
         // It lies beside the session while the session works on it.
         let Some(mut encoded) = self.encoded.take() else { return Step::Continue };
+        if matches!(encoded.reading, Reading::Walk(_)) {
+            return self.take_walked(encoded, window);
+        }
         let step = self.take_lines(encoded.output.rest(), window);
         match step {
             Step::Full(n) => encoded.output.advance(n),
@@ -235,5 +234,108 @@ impl Http {
         }
         self.encoded = Some(encoded);
         step
+    }
+
+    /// Takes the records of an API from what was decoded, and ends the request behind the last.
+    fn take_walked(&mut self, mut encoded: Box<Encoded>, window: &mut Window<'_>) -> Step {
+        let Encoded { reading: Reading::Walk(walk), output, is_decoded, awaits_more, .. } = &mut *encoded else {
+            return Step::Continue;
+        };
+        let Some(frame) = self.request.frame else { return Step::Continue };
+        *awaits_more = true;
+        if !*is_decoded && (walk.is_document() || output.is_empty()) {
+            self.encoded = Some(encoded);
+            return Step::Continue;
+        }
+        let before = (window.sink.lines(), window.sink.dropped());
+        let options = &self.options;
+        let allowed = self.request.token.and_then(|place| options.tokens.get(place)?.streams.as_deref());
+        let mut records = Records::new(options, &self.forms, allowed, frame, window);
+        let walked = walk.walk(output.rest(), *is_decoded, &mut records);
+        let (written, stopped) = (records.written(), records.stopped());
+        window.worked += written;
+        self.note(before, window);
+        let problem = match (walked, stopped) {
+            (_, Some(Stopped::Never(problem))) | (Err(problem), _) => problem,
+            (Ok(taken), stopped) => {
+                output.advance(taken);
+                *awaits_more = stopped.is_none();
+                match stopped {
+                    Some(Stopped::Full) => {
+                        self.encoded = Some(encoded);
+                        return Step::Full(0);
+                    }
+                    Some(_) => {
+                        window.worked = window.worked.max(WORK_MOST + 1);
+                        self.encoded = Some(encoded);
+                        return Step::Continue;
+                    }
+                    None if *is_decoded => {
+                        let kind = Kind::Done(Box::new(walk.done()));
+                        encoded.stop();
+                        self.encoded = Some(encoded);
+                        self.end(kind);
+                        return Step::Close; // no more of this body
+                    }
+                    None => {
+                        self.encoded = Some(encoded);
+                        return Step::Continue;
+                    }
+                }
+            }
+        };
+        self.encoded = Some(encoded);
+        self.fatal(problem, window);
+        Step::Close
+    }
+}
+
+impl Encoded {
+    /// Decodes up to `most` bytes more, and returns how many. It is `is_decoded` then if that was all. Documents are gathered up to
+    /// `longest`.
+    fn decode_piece(&mut self, most: usize, longest: usize) -> Result<usize, &'static Problem> {
+        let Encoded { decoder: Some(decoder), reading, input, output, is_last, .. } = self else { return Ok(0) };
+        if matches!(reading, Reading::Walk(_)) {
+            if output.rest().len() > longest {
+                return Err(&problem::DOCUMENT_TOO_LARGE);
+            }
+            output.make_sure(most).map_err(too_large)?;
+        }
+        let (mut taken, mut made) = (0, 0);
+        output.fill(most, |to| {
+            let progress = decoder.step(input.rest(), to, *is_last)?;
+            (taken, made) = (progress.taken, progress.made);
+            match reading {
+                Reading::Json(json) => json.filter(&mut to[..made]),
+                _ => Ok(made),
+            }
+        })?;
+        input.advance(taken);
+        let all_taken = input.is_empty();
+        self.more = made == most || (taken > 0 && !all_taken);
+        if made > 0 || self.more {
+            return Ok(made);
+        }
+        if !all_taken {
+            return Err(&problem::BAD_CODING); // it does not want what follows
+        }
+        if *is_last {
+            if !decoder.is_whole() {
+                return Err(&problem::BAD_CODING);
+            }
+            if matches!(reading, Reading::Json(json) if !json.is_whole()) {
+                return Err(&problem::BAD_JSON);
+            }
+            self.is_decoded = true;
+        }
+        Ok(0)
+    }
+}
+
+/// Of a document that does not fit at all, not how it is compressed is wrong.
+fn too_large(no_room: NoRoom) -> &'static Problem {
+    match no_room {
+        NoRoom::Never => &problem::DOCUMENT_TOO_LARGE,
+        NoRoom::Now => &problem::NO_ROOM,
     }
 }

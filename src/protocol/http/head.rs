@@ -79,6 +79,21 @@ pub struct Head<'a> {
     pub origin: Option<&'a [u8]>,
     /// `Accept` has `text/html`: browsers ask for it; curl and probes do not.
     pub wants_html: bool,
+    /// All of it.
+    bytes: &'a [u8],
+}
+
+impl<'a> Head<'a> {
+    /// The value of another field, which only some APIs know. If there are several, that of the first.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&'a [u8]> {
+        let lines = self.bytes.split(|b| *b == b'\n').skip(1);
+        lines.map(<[u8]>::trim_ascii_end).find_map(|line| {
+            let (given, value) = line.split_at_checked(name.len())?;
+            let is_it = given.eq_ignore_ascii_case(name.as_bytes());
+            if is_it { value.strip_prefix(b":").map(<[u8]>::trim_ascii) } else { None }
+        })
+    }
 }
 
 /// Reads a head that ends in an empty line.
@@ -130,6 +145,7 @@ pub fn read(bytes: &[u8], max_headers: usize) -> Result<Head<'_>, &'static Probl
         content_type: None,
         origin: None,
         wants_html: false,
+        bytes,
     };
     let (mut hosts, mut lengths, mut codings) = (0, 0, 0);
     let (mut says_close, mut says_keep_alive) = (false, false);

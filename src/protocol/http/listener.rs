@@ -1,8 +1,9 @@
 //! An HTTP listener: its keys in the configuration, and what a reactor must know of it.
 
+use super::api::{ATTRIBUTES, Api, TABLE};
 use super::dialect::{Dialect, Records, is_origin, is_success};
 use super::head::MOST_HEADERS;
-use super::options::HttpOptions;
+use super::options::{Apis, HttpOptions};
 use super::pages::Site;
 use super::session::{BYTES_PER_CONNECTION, HEAD_LANDING, Http};
 use crate::host::address::{Address, Family};
@@ -12,8 +13,8 @@ use crate::section;
 use crate::session::lines::{LineOptions, TooLong, least_chunk};
 use crate::session::memory::room::Room;
 use crate::session::profile::{News, SCRATCH_LANDING};
-use crate::session::routes::{Route, Routes};
-use crate::session::write::{Escape, Format, longest_record};
+use crate::session::routes::{Route, RouteTable, Routes, Rules};
+use crate::session::write::Format;
 use crate::session::{AckLevel, Owner, Patience, Profile, Protocol, Session, same};
 use crate::settings::ConfigError;
 use crate::settings::section::Section;
@@ -23,9 +24,10 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 section!(/// The keys of an HTTP listener.
-    Keys { status: usize, records: Records, cors_origins: Vec<String>, streams: Vec<String>, tokens: Vec<String>,
+    Keys { status: usize, records: Records, cors_origins: Vec<String>, apis: Vec<String>, path_prefix: String,
+           route: RouteTable, streams: Vec<String>, tokens: Vec<String>,
            too_long: TooLong, strip_cr: bool, max_header_bytes: Size,
-           max_headers: usize, max_body_bytes: Size, max_decoded_bytes: Size, max_requests: usize, body_timeout: Time,
+           max_headers: usize, max_body_bytes: Size, max_decoded_bytes: Size, max_document_bytes: Size, max_requests: usize, body_timeout: Time,
            queue_timeout: Time, max_connection_age: Time });
 
 /// See the module above.
@@ -33,7 +35,7 @@ pub static ENTRY: Entry = Entry {
     name: "http",
     port: 9880,
     runs_on: &[Family::Tcp, Family::Unix],
-    format: Format::Raw,
+    format,
     leases: true,
     keys: Keys::KEYS,
     build,
@@ -73,6 +75,7 @@ fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, 
     }
     section.list("streams", keys.streams.as_deref());
     section.list("tokens", keys.tokens.as_deref());
+    let apis = apis(section, &keys)?;
     let options = HttpOptions {
         listener: about.listener.to_string(),
         framing: LineOptions {
@@ -83,6 +86,8 @@ fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, 
             keep_unterminated: true,
         },
         routes: Arc::clone(about.routes),
+        rules: Rules::read(section, keys.route.as_ref(), about.routes, ATTRIBUTES)?,
+        apis,
         ack: about.ack.unwrap_or(AckLevel::Durable),
         max_headers: section.number("max_headers", keys.max_headers, 64, 1, MOST_HEADERS),
         max_header_bytes: section.size("max_header_bytes", keys.max_header_bytes, 16 << 10, 256, 1 << 20) as usize,
@@ -109,6 +114,42 @@ fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, 
     Ok(Arc::new(HttpProtocol::new(Arc::new(options), patience, queue, age)))
 }
 
+/// What `apis`, `path_prefix` and `max_document_bytes` say.
+fn apis(section: &Section<'_>, keys: &Keys) -> Result<Apis, ConfigError> {
+    let known = || std::iter::once(LINES).chain(TABLE.iter().map(|api| api.name));
+    let lines = vec![LINES.to_string()];
+    let names = keys.apis.as_ref().unwrap_or(&lines);
+    section.list("apis", Some(names));
+    if let Some(wrong) = names.iter().find(|name| !known().any(|known| known == **name)) {
+        let known: Vec<String> = known().map(|name| format!("`{name}`")).collect();
+        return Err(section.error("apis", format!("unknown value `{wrong}`, expected one of {}", known.join(", "))));
+    }
+    if names.is_empty() {
+        return Err(section.error("apis", "expected at least one; leave the key out for [\"lines\"]"));
+    }
+    let prefix = section.word("path_prefix", keys.path_prefix.clone(), String::new());
+    let is_path = prefix.starts_with('/') && prefix.len() > 1 && prefix.bytes().all(|b| b.is_ascii_graphic());
+    if !prefix.is_empty() && (!is_path || prefix.ends_with('/') || prefix.contains(['?', '#'])) {
+        return Err(section.error("path_prefix", format!("expected a path such as \"/logs\", not \"{prefix}\"")));
+    }
+    Ok(Apis {
+        others: names.iter().filter_map(|name| Api::find(name)).collect(),
+        lines: names.iter().any(|name| name == LINES),
+        prefix,
+        max_document_bytes: section.size("max_document_bytes", keys.max_document_bytes, 16 << 20, 4096, 1 << 30)
+            as usize,
+    })
+}
+
+/// In `apis`: bodies of lines, at paths of our own.
+const LINES: &str = "lines";
+
+/// How records of a listener with these `apis` are written where nothing says so: as they are if all are lines, else so that what comes
+/// with them is not lost.
+fn format(words: &dyn Fn(&str) -> Vec<String>) -> Format {
+    if words("apis").iter().all(|name| name == LINES) { Format::Raw } else { Format::Json }
+}
+
 impl HttpProtocol {
     /// A protocol with these options. `queue`: how long a request waits for a chunk before it is refused. `age`: the greatest age of a
     /// connection.
@@ -117,9 +158,7 @@ impl HttpProtocol {
         // A line; or a head, and what came with it while those before it wait for their answers.
         let head = options.max_header_bytes + HEAD_LANDING;
         let longest_tail = options.framing.max_line_bytes.max(head);
-        let longest = options.framing.max_line_bytes + 1;
-        let format = if options.routes.any(Format::Json) { Format::Json } else { Format::Raw };
-        let least = least_chunk(longest_tail).max(longest_record(longest, 0, format, Escape::Nothing));
+        let least = least_chunk(longest_tail).max(options.longest_record());
         let profile = Profile {
             schemes: ["http", "https"],
             refuses_after: Some(queue),
@@ -149,6 +188,8 @@ impl HttpProtocol {
                 keep_unterminated: false,
             },
             routes: Arc::new(Routes::new(none, [])),
+            rules: Rules::default(),
+            apis: Apis::default(),
             ack: AckLevel::Received,
             max_header_bytes: PAGES_HEAD,
             max_headers: 64,
@@ -200,7 +241,12 @@ impl Protocol for HttpProtocol {
             0 => "anybody".to_string(),
             n => format!("holders of {n} token(s)"),
         };
-        format!("{by_path}, HTTP answering when {ack}, bodies up to {}, from {whom}", Size(options.max_body_bytes))
+        let apis: Vec<&str> = options.apis.others.iter().map(|api| api.name).collect();
+        let apis = if apis.is_empty() { String::new() } else { format!(", as {}", apis.join(", ")) };
+        format!(
+            "{by_path}{apis}, HTTP answering when {ack}, bodies up to {}, from {whom}",
+            Size(options.max_body_bytes)
+        )
     }
 
     fn first_line(&self, address: &Address) -> Option<String> {

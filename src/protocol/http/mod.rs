@@ -6,10 +6,12 @@
 //! instead (`encoded`).
 
 mod answer;
+pub mod api;
 mod body;
 mod decode;
 mod dialect;
 mod encoded;
+mod forms;
 mod head;
 mod json;
 mod listener;

@@ -1,5 +1,6 @@
 //! The checked options of an HTTP listener, and which token may write where.
 
+use super::api::Api;
 use super::dialect::Dialect;
 use super::head::{Head, Method};
 use super::pages::Site;
@@ -7,7 +8,8 @@ use super::problem::{self, Problem};
 use crate::session::AckLevel;
 use crate::session::lines::LineOptions;
 use crate::session::memory::room::Room;
-use crate::session::routes::{Route, Routes, Token};
+use crate::session::routes::{Route, Routes, Rules, Token};
+use crate::session::write::{Escape, Format, longest_record};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use sha2::{Digest, Sha256};
@@ -24,6 +26,10 @@ pub struct HttpOptions {
     pub framing: LineOptions,
     /// The streams that may be written to; `POST /` writes to the listener's own.
     pub routes: Arc<Routes>,
+    /// Which of them a record goes to, by what its API says of it.
+    pub rules: Rules,
+    /// What is spoken here.
+    pub apis: Apis,
     /// What a 2xx means, and the strongest that a request may ask for.
     pub ack: AckLevel,
     /// Longest head, in bytes; also of trailers.
@@ -46,7 +52,53 @@ pub struct HttpOptions {
     pub site: Option<Site>,
 }
 
+/// The APIs of a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Apis {
+    /// Those that others have, in the order in which they are asked.
+    pub others: Vec<&'static Api>,
+    /// Bodies of lines are taken, at paths of our own.
+    pub lines: bool,
+    /// What stands in front of each path.
+    pub prefix: String,
+    /// The longest document that is gathered, in bytes.
+    pub max_document_bytes: usize,
+}
+
+impl Default for Apis {
+    fn default() -> Self {
+        Apis { others: Vec::new(), lines: true, prefix: String::new(), max_document_bytes: 16 << 20 }
+    }
+}
+
+impl Apis {
+    /// A path without the prefix of the configuration, nor those that people are used to put in front.
+    #[must_use]
+    pub fn path<'a>(&self, path: &'a str) -> &'a str {
+        let behind = |path: &'a str, prefix: &str| {
+            let rest = path.strip_prefix(prefix)?;
+            if rest.is_empty() { Some("/") } else { rest.starts_with('/').then_some(rest) }
+        };
+        let path = behind(path, &self.prefix).unwrap_or(path);
+        behind(path, "/insert").unwrap_or(path)
+    }
+}
+
+/// Bytes of what a record of an API says besides its message, for which there is always room.
+const ROOM_FOR_ATTRS: usize = 16 << 10;
+
 impl HttpOptions {
+    /// Bytes that a record takes at most as it is written.
+    #[must_use]
+    pub fn longest_record(&self) -> usize {
+        let format = if self.routes.any(Format::Json) { Format::Json } else { Format::Raw };
+        let longest = self.framing.max_line_bytes + 1;
+        match self.apis.others.is_empty() {
+            true => longest_record(longest, 0, format, Escape::Nothing),
+            false => longest_record(longest, 0, format, Escape::Newlines) + ROOM_FOR_ATTRS,
+        }
+    }
+
     /// The stream that a path names. A slash behind the name is ignored, and so is the file name that clients such as `curl -T` add to
     /// a PUT.
     ///
@@ -66,15 +118,15 @@ impl HttpOptions {
         self.routes.find(name.as_bytes()).ok_or(&problem::NO_STREAM)
     }
 
-    /// Checks whether this request may write to a stream.
+    /// Checks whether a request with this token may write to a stream, and returns the place of the token.
     ///
     /// # Errors
     /// It has no token, or one that is not known, or one for other streams.
-    pub fn authorize(&self, head: &Head<'_>, stream: Option<u16>) -> Result<(), &'static Problem> {
+    pub fn authorize(&self, given: Option<&[u8]>, stream: Option<u16>) -> Result<Option<usize>, &'static Problem> {
         if self.tokens.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
-        let given = head.authorization.and_then(token_of).ok_or(&problem::UNAUTHORIZED)?;
+        let given = given.ok_or(&problem::UNAUTHORIZED)?;
         let hash: [u8; 32] = Sha256::digest(given).into();
         // Every token is looked at whole, whichever it is.
         let mut found = u32::MAX;
@@ -85,7 +137,7 @@ impl HttpOptions {
         let token = self.tokens.get(found as usize).ok_or(&problem::UNAUTHORIZED)?;
         match &token.streams {
             Some(streams) if stream.is_some_and(|s| !streams.contains(&s)) => Err(&problem::FORBIDDEN),
-            _ => Ok(()),
+            _ => Ok(Some(found as usize)),
         }
     }
 
@@ -108,7 +160,7 @@ impl HttpOptions {
 
 /// The token of a request: a bearer token (RFC 6750 section 2.1), or the password of Basic (RFC 7617) with any user name, for devices
 /// that know only Basic.
-fn token_of(value: &[u8]) -> Option<Cow<'_, [u8]>> {
+pub fn token_of(value: &[u8]) -> Option<Cow<'_, [u8]>> {
     let (scheme, given) = value.split_at_checked(value.iter().position(|b| *b == b' ')? + 1)?;
     let given = given.trim_ascii();
     if scheme.eq_ignore_ascii_case(b"bearer ") {

@@ -43,6 +43,7 @@ problems! {
     UNAUTHORIZED = 401 "unauthorized" "a valid `Authorization: Bearer TOKEN` is needed, or the token as the password of Basic";
     FORBIDDEN = 403 "forbidden" "this token may not write to this stream";
     NOT_FOUND = 404 "not_found" "this listener takes POST or PUT to / and /ingest/STREAM, GET /healthz and GET /readyz";
+    NO_API = 404 "no_such_path" "no API of this listener has this path; see `apis` in its configuration";
     NO_STREAM = 404 "no_such_stream" "this listener has no stream of that name";
     NOT_ALLOWED = 405 "method_not_allowed" "send lines by POST or PUT; GET and HEAD are for probes";
     READ_ONLY = 405 "read_only" "this address is read-only: GET and HEAD";
@@ -52,6 +53,7 @@ problems! {
     BODY_TOO_LARGE = 413 "body_too_large" "the body is larger than max_body_bytes";
     DECODED_TOO_LARGE = 413 "decoded_too_large" "the decoded body is larger than max_decoded_bytes, or more than 400 times what was sent";
     WINDOW_TOO_LARGE = 413 "window_too_large" "the body needs more memory to decode than there is; compress it with a smaller window or in blocks";
+    DOCUMENT_TOO_LARGE = 413 "document_too_large" "the body, or one record of it, is larger than max_document_bytes";
     LINE_TOO_LONG = 413 "line_too_long" "a line was longer than max_line_bytes and was dropped";
     UNSUPPORTED_CODING = 415 "unsupported_encoding" "Content-Encoding must be one of gzip, zstd, deflate, snappy, identity";
     NOT_LINES = 415 "unsupported_media_type" "by its Content-Type the body is not text in lines; with curl use --data-binary @FILE, not -F";

@@ -1,11 +1,12 @@
 //! The beginning of a request: reads its head, and decides what to do with it.
 
 use super::answer::Kind;
+use super::api::{self, Asked, Claim, Voice, Wanted};
 use super::body::Body;
 use super::dialect::{self, Records};
-use super::encoded::Encoded;
+use super::encoded::{Encoded, Reading};
 use super::head::{self, Coding, Framing, Head, Method};
-use super::options::HttpOptions;
+use super::options::{HttpOptions, token_of};
 use super::pages::Shown;
 use super::problem::{self, Problem};
 use super::session::{Http, MAX_PIPELINED, Request, SKIP_MOST, State};
@@ -14,15 +15,31 @@ use crate::session::beginnings;
 use crate::session::routes::Route;
 use crate::session::{AckLevel, Refusal, Window};
 use memchr::{memchr_iter, memmem};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// What a head asks for.
 enum Verdict<'a> {
-    /// Lines follow.
-    Take { route: &'a Route, level: AckLevel, coding: (Coding, Records), status: u16, expects: bool },
+    /// Records follow.
+    Take(Take<'a>),
     /// An answer at once.
     Say(Kind),
 }
+
+/// A request that is taken.
+struct Take<'a> {
+    /// The stream of its lines.
+    route: &'a Route,
+    level: AckLevel,
+    coding: Coding,
+    reading: Reading,
+    status: u16,
+    expects: bool,
+    /// The place of its token.
+    token: Option<usize>,
+}
+
+type Decision<'a> = Result<Verdict<'a>, &'static Problem>;
 
 impl Http {
     /// Reads a head, if it is whole, and returns its length.
@@ -78,7 +95,8 @@ impl Http {
                 None
             }
             Ok(head) => {
-                let verdict = decide(&options, &head, window).unwrap_or_else(|p| Verdict::Say(Kind::Problem(p)));
+                let (voice, decision) = self.decide(&options, &head, window);
+                let verdict = decision.unwrap_or_else(|p| Verdict::Say(Kind::Problem(p)));
                 if let Verdict::Say(Kind::Problem(why)) = &verdict
                     && *why == &problem::NOT_LINES
                 {
@@ -94,6 +112,7 @@ impl Http {
                     closes: !head.keep_alive || is_last || window.around.closing,
                     is_old: head.is_old,
                     origin,
+                    voice,
                     ..Request::default()
                 };
                 self.begin(verdict, framing, head_only, expects, window);
@@ -113,17 +132,17 @@ impl Http {
         let body = Body::new(framing);
         let kind = match verdict {
             Verdict::Say(kind) => kind,
-            Verdict::Take { route, level, coding, status, expects } => {
-                match self.encoded_for(coding, window.around.now_ns) {
+            Verdict::Take(Take { route, level, coding, reading, status, expects, token }) => {
+                match self.encoded_for(coding, reading, window.around.now_ns) {
                     Err(problem) => Kind::Problem(problem),
                     Ok(()) => {
-                        self.set_format(route.format);
+                        self.forms.set(route.format);
                         if expects && body != Body::Over {
                             self.answer(Kind::Continue, false, false);
                         }
                         let frame = self.answers.open(level);
                         (self.request.stream, self.request.frame) = (Some(route.index), Some(frame));
-                        self.request.status = status;
+                        (self.request.status, self.request.token) = (status, token);
                         window.sink.to(self.request.stream, frame);
                         self.state = State::Body(body);
                         return;
@@ -145,19 +164,84 @@ impl Http {
         };
     }
 
-    fn encoded_for(&mut self, coding: (Coding, Records), now_ns: u64) -> Result<(), &'static Problem> {
-        if coding != (Coding::Identity, Records::Lines) {
+    fn encoded_for(&mut self, coding: Coding, reading: Reading, now_ns: u64) -> Result<(), &'static Problem> {
+        if coding != Coding::Identity || !matches!(reading, Reading::Lines) {
             match &mut self.encoded {
-                Some(encoded) => encoded.begin(coding, &self.options, self.owner, now_ns)?,
-                none => *none = Some(Encoded::new(coding, &self.options, self.owner, now_ns)?),
+                Some(encoded) => encoded.begin(coding, reading, &self.options, self.owner, now_ns)?,
+                none => *none = Some(Encoded::new(coding, reading, &self.options, self.owner, now_ns)?),
             }
         }
         Ok(())
     }
+
+    /// Decides what to do with a request, and how its client is spoken to.
+    fn decide<'a>(
+        &self,
+        options: &'a HttpOptions,
+        head: &Head<'_>,
+        window: &Window<'_>,
+    ) -> (&'static Voice, Decision<'a>) {
+        let (path, now_ns) = (options.apis.path(head.path), window.around.now_ns);
+        let asked = Asked { head, path, options, owner: self.owner, now_ns };
+        for api in &options.apis.others {
+            if let Some(Claim { voice, wanted }) = (api.claim)(&asked) {
+                let given = (api.token)(&asked).or_else(|| head.authorization.and_then(token_of));
+                return (voice, claimed(wanted, given, options, head, window));
+            }
+        }
+        (&api::LINES, decide(options, head, path, window))
+    }
 }
 
-/// Decides what to do with a request.
-fn decide<'a>(options: &'a HttpOptions, head: &Head<'_>, window: &Window<'_>) -> Result<Verdict<'a>, &'static Problem> {
+/// Decides what to do with a request that an API has claimed.
+fn claimed<'a>(
+    wanted: Wanted,
+    given: Option<Cow<'_, [u8]>>,
+    options: &'a HttpOptions,
+    head: &Head<'_>,
+    window: &Window<'_>,
+) -> Decision<'a> {
+    let route = options.routes.own();
+    let token = |stream| options.authorize(given.as_deref(), stream);
+    let (reading, own_coding, token) = match wanted {
+        Wanted::Say(page) => return Ok(Verdict::Say(Kind::Page(Box::new(page)))),
+        Wanted::Readiness => return Ok(Verdict::Say(readiness(window))),
+        Wanted::Refuse(problem) => return Err(problem),
+        Wanted::SayIfAllowed(page) => {
+            token(None)?;
+            return Ok(Verdict::Say(Kind::Page(Box::new(page))));
+        }
+        Wanted::Lines => (Reading::Lines, None, token(Some(route.index))?),
+        Wanted::Take { walk, coding } => (Reading::Walk(walk), coding, token(None)?),
+    };
+    let coding = match (head.coding?, own_coding) {
+        (Coding::Identity, Some(own)) => own,
+        (coding, _) => coding,
+    };
+    let level = options.level(head)?;
+    take(Take { route, level, coding, reading, status: 204, expects: false, token }, options, head, window)
+}
+
+/// The last questions about a request whose records would be taken.
+fn take<'a>(take: Take<'a>, options: &HttpOptions, head: &Head<'_>, window: &Window<'_>) -> Decision<'a> {
+    match head.framing {
+        Framing::None => return Err(&problem::LENGTH_REQUIRED),
+        Framing::Length(n) if n > options.max_body_bytes => return Err(&problem::BODY_TOO_LARGE),
+        _ => {}
+    }
+    let expects = head.expects?;
+    match window.around.refuse {
+        Some(refusal) => Err(problem_of(refusal)),
+        None => Ok(Verdict::Take(Take { expects, ..take })),
+    }
+}
+
+fn readiness(window: &Window<'_>) -> Kind {
+    window.around.not_ready.map_or(Kind::Text("ready\n"), Kind::NotReady)
+}
+
+/// Decides what to do with a request that no API has claimed.
+fn decide<'a>(options: &'a HttpOptions, head: &Head<'_>, path: &str, window: &Window<'_>) -> Decision<'a> {
     if let Some(site) = &options.site {
         return match head.method {
             Method::Get | Method::Head => match site.0.show(head.path, head.wants_html) {
@@ -168,7 +252,7 @@ fn decide<'a>(options: &'a HttpOptions, head: &Head<'_>, window: &Window<'_>) ->
             _ => Err(&problem::READ_ONLY),
         };
     }
-    match (head.method, head.path) {
+    match (head.method, path) {
         (Method::Options, _) => return Ok(Verdict::Say(Kind::Options)),
         // Not with a query: some handlers send records so (Python's HTTPHandler by default), and would take any answer for a success.
         (Method::Get | Method::Head, "/") if head.query.is_empty() => {
@@ -176,18 +260,19 @@ fn decide<'a>(options: &'a HttpOptions, head: &Head<'_>, window: &Window<'_>) ->
         }
         (Method::Get | Method::Head, "/healthz") => return Ok(Verdict::Say(Kind::Text("ok\n"))),
         (Method::Get | Method::Head, "/readyz") => {
-            let kind = window.around.not_ready.map_or(Kind::Text("ready\n"), Kind::NotReady);
-            return Ok(Verdict::Say(kind));
+            return Ok(Verdict::Say(readiness(window)));
         }
+        _ if !options.apis.lines => return Err(&problem::NO_API),
         _ => {}
     }
-    let route = options.route(head.path, head.method);
+    let route = options.route(path, head.method);
     if !matches!(head.method, Method::Post | Method::Put) {
         // With tokens, a client without one must not learn the names of streams.
-        let is_known = route.is_ok() || (!options.tokens.is_empty() && head.path.starts_with("/ingest/"));
+        let is_known = route.is_ok() || (!options.tokens.is_empty() && path.starts_with("/ingest/"));
         return Err(if is_known { &problem::NOT_ALLOWED } else { &problem::NOT_FOUND });
     }
-    options.authorize(head, route.ok().map(|r| r.index))?;
+    let given = head.authorization.and_then(token_of);
+    let token = options.authorize(given.as_deref(), route.ok().map(|r| r.index))?;
     let route = route?;
     let coding = head.coding?;
     let level = options.level(head)?;
@@ -195,16 +280,8 @@ fn decide<'a>(options: &'a HttpOptions, head: &Head<'_>, window: &Window<'_>) ->
     if head.content_type.is_some_and(|kind| dialect::is_media(kind, coding != Coding::Identity)) {
         return Err(&problem::NOT_LINES);
     }
-    match head.framing {
-        Framing::None => return Err(&problem::LENGTH_REQUIRED),
-        Framing::Length(n) if n > options.max_body_bytes => return Err(&problem::BODY_TOO_LARGE),
-        _ => {}
-    }
-    let expects = head.expects?;
-    match window.around.refuse {
-        Some(refusal) => Err(problem_of(refusal)),
-        None => Ok(Verdict::Take { route, level, coding: (coding, records), status, expects }),
-    }
+    let reading = if records == Records::Json { Reading::Json(Box::default()) } else { Reading::Lines };
+    take(Take { route, level, coding, reading, status, expects: false, token }, options, head, window)
 }
 
 pub(super) fn problem_of(refusal: Refusal) -> &'static Problem {

@@ -1,8 +1,10 @@
 //! The state of one HTTP connection.
 
-use super::answer::{Answer, Kind, write};
+use super::answer::{Answer, Done, Kind, write};
+use super::api::{LINES, Voice};
 use super::body::{Body, Part};
 use super::encoded::Encoded;
+use super::forms::Forms;
 use super::options::HttpOptions;
 use super::problem::{self, Problem};
 use super::request::problem_of;
@@ -12,7 +14,6 @@ use crate::protocol::http::HttpProtocol;
 use crate::session::lines::Lines;
 use crate::session::owed::Owed;
 use crate::session::profile::SCRATCH_LANDING;
-use crate::session::write::{Escape, Form, Format};
 use crate::session::{
     AckLevel, End, Frame, Input, Landing, Owner, Protocol, Reply, Session, State as Standing, Step, Turn, Waiting,
     Window, downcast,
@@ -25,6 +26,8 @@ pub const MAX_PIPELINED: usize = 16;
 pub const HEAD_LANDING: usize = 32 << 10;
 /// Bytes of a refused body that are read, so that the connection can go on; a longer one ends it.
 pub const SKIP_MOST: u64 = 1 << 20;
+/// No further answer is written behind so many bytes of them: one that is long waits until those before it were sent.
+const OUTPUT_MOST: usize = 64 << 10;
 /// A body must bring this many bytes within `body_timeout`.
 const PROGRESS_BYTES: u64 = 4096;
 
@@ -46,7 +49,7 @@ pub enum State {
 }
 
 /// The request whose body is being read.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Request {
     /// Where its lines go.
     pub stream: Option<u16>,
@@ -54,6 +57,10 @@ pub struct Request {
     pub frame: Option<Frame>,
     /// What it is answered with where all goes well.
     pub status: u16,
+    /// The place of its token among those of the options.
+    pub token: Option<usize>,
+    /// As in [`Answer`].
+    pub voice: &'static Voice,
     /// As in [`Answer`].
     pub origin: Option<Arc<str>>,
     /// Its lines so far.
@@ -66,23 +73,21 @@ pub struct Request {
     pub dropped: bool,
 }
 
-/// How the lines of a connection are written: as the stream says that a request names.
-struct Forms {
-    raw: Form,
-    /// Where some stream of the listener is written so.
-    json: Option<Form>,
-    is_json: bool,
-}
-
-impl Forms {
-    fn new(options: &HttpOptions, peer: &Peer) -> Forms {
-        let form = |format| Form::new(format, Escape::Nothing, &options.listener, &peer.to_string());
-        let json = options.routes.any(Format::Json).then(|| form(Format::Json));
-        Forms { raw: form(Format::Raw), json, is_json: false }
-    }
-
-    fn now(&self) -> &Form {
-        self.json.as_ref().filter(|_| self.is_json).unwrap_or(&self.raw)
+impl Default for Request {
+    fn default() -> Self {
+        Request {
+            stream: None,
+            frame: None,
+            status: 204,
+            token: None,
+            voice: &LINES,
+            origin: None,
+            lines: 0,
+            wire: 0,
+            closes: false,
+            is_old: false,
+            dropped: false,
+        }
     }
 }
 
@@ -103,13 +108,15 @@ pub struct Http {
     pub(super) renewed: Option<Arc<HttpOptions>>,
     /// To whom leased memory is charged.
     pub(super) owner: Owner,
-    forms: Forms,
+    pub(super) forms: Forms,
     lines: Lines,
     pub(super) state: State,
     pub(super) request: Request,
     pub(super) answers: Owed<Answer>,
     pub(super) requests: u32,
     pub(super) encoded: Option<Box<Encoded>>,
+    /// The last answer that was written, whose memory is leased until it was sent.
+    sending: Option<Box<Done>>,
     /// The tail holds requests that wait for answers to those before them.
     pub(super) paused: bool,
     pub(super) mark: u32,
@@ -130,14 +137,10 @@ impl Http {
             answers: Owed::default(),
             requests: 0,
             encoded: None,
+            sending: None,
             paused: false,
             mark: 0,
         }
-    }
-
-    /// Sets how lines are written from here on. JSON is possible only if the options had it when the connection was made.
-    pub(super) fn set_format(&mut self, format: Format) {
-        self.forms.is_json = format == Format::Json;
     }
 
     /// Goes through `bytes[at..]`.
@@ -286,7 +289,7 @@ impl Http {
     }
 
     /// Counts what was found since the sink had so many lines and so many had been dropped.
-    fn note(&mut self, (lines, dropped): (u64, u64), window: &Window<'_>) {
+    pub(super) fn note(&mut self, (lines, dropped): (u64, u64), window: &Window<'_>) {
         let found = window.sink.lines() - lines;
         self.request.lines += found;
         self.answers.add(found);
@@ -305,15 +308,16 @@ impl Http {
             self.fatal(&problem::LINE_TOO_LONG, window);
             return true;
         }
-        let kind = if self.request.dropped {
-            Kind::Problem(&problem::LINE_TOO_LONG)
-        } else {
-            Kind::Accepted(self.request.status)
-        };
+        self.end(Kind::Accepted(self.request.status));
+        true
+    }
+
+    /// Ends the request behind its body: all of it was taken, or a record was too long.
+    pub(super) fn end(&mut self, success: Kind) {
+        let kind = if self.request.dropped { Kind::Problem(&problem::LINE_TOO_LONG) } else { success };
         self.answer(kind, self.request.closes, false);
         self.state = if self.request.closes { State::Over } else { State::Head };
         self.mark = self.mark.wrapping_add(1);
-        true
     }
 
     /// More of the body has come; enough of it, and the deadline begins anew.
@@ -370,9 +374,9 @@ impl Http {
 
     /// Owes an answer: to the request whose lines are being taken, if some are, else in its turn.
     pub(super) fn answer(&mut self, kind: Kind, closes: bool, head_only: bool) {
-        let Request { lines, is_old, .. } = self.request;
-        let answer = Answer { kind, lines, closes, is_old, head_only, origin: self.request.origin.clone() };
-        let waits = matches!(answer.kind, Kind::Accepted(_) | Kind::Made(_));
+        let Request { lines, is_old, voice, .. } = self.request;
+        let answer = Answer { kind, voice, lines, closes, is_old, head_only, origin: self.request.origin.clone() };
+        let waits = answer.kind.is_success() || matches!(answer.kind, Kind::Made(_));
         match (self.request.frame.take(), waits) {
             (Some(_), true) => self.answers.close(answer),
             (Some(_), _) => self.answers.close_at_once(answer),
@@ -512,12 +516,13 @@ impl Session for Http {
     }
 
     fn failed(&mut self) -> bool {
-        let Request { lines, is_old, .. } = self.request;
+        let Request { lines, is_old, voice, .. } = self.request;
         let kind = Kind::Problem(&problem::DISK_FAILED);
         let inside = matches!(self.state, State::Body(_));
-        let open = Answer { kind, lines, closes: true, is_old, head_only: false, origin: self.request.origin.clone() };
+        let origin = self.request.origin.clone();
+        let open = Answer { kind, voice, lines, closes: true, is_old, head_only: false, origin };
         let instead = |answer: &mut Answer| {
-            if matches!(answer.kind, Kind::Accepted(_)) {
+            if answer.kind.is_success() {
                 answer.kind = Kind::Problem(&problem::DISK_FAILED);
             }
         };
@@ -532,7 +537,10 @@ impl Session for Http {
 
     fn output(&mut self, reply: &mut Reply<'_>) {
         self.take_made();
-        while let Some(answer) = self.answers.next_due() {
+        self.sending = None; // what was written then is with the kernel
+        while reply.out.len() < OUTPUT_MOST
+            && let Some(answer) = self.answers.next_due()
+        {
             write(&answer, reply);
             if self.options.site.is_none() {
                 reply.answers.count(answer.status());
@@ -540,6 +548,9 @@ impl Session for Http {
             if answer.closes {
                 self.answers.clear();
                 self.state = State::Over;
+            }
+            if let Kind::Done(done) = answer.kind {
+                self.sending = Some(done).filter(|done| done.body.1.is_some());
             }
         }
     }

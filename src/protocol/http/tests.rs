@@ -1,4 +1,5 @@
 use super::encoded::LEASED;
+use super::options::Apis;
 use super::session::{HEAD_LANDING, MAX_PIPELINED};
 use super::*;
 use crate::host::peer::Peer;
@@ -6,7 +7,7 @@ use crate::session::drive::{Drive, Sizes};
 use crate::session::lines::{LineOptions, TooLong};
 use crate::session::memory::room::{Lease, Owner, Room};
 use crate::session::profile::SCRATCH_LANDING;
-use crate::session::routes::{Route, Routes, Token};
+use crate::session::routes::{Route, Routes, Rules, Token};
 use crate::session::write::{Format, MARKER_ROOM};
 use crate::session::{AckLevel, End, Refusal, Session, Turn};
 use proptest::prelude::*;
@@ -29,6 +30,8 @@ fn options(format: Format, too_long: TooLong, ack: AckLevel) -> HttpOptions {
             Route { name: "default".into(), index: 3, format },
             [Route { name: "other".into(), index: 5, format: Format::Raw }],
         )),
+        rules: Rules::default(),
+        apis: Apis::default(),
         ack,
         max_header_bytes: 2048,
         max_headers: 32,
@@ -405,5 +408,7 @@ fn continue_comes_when_asked_for_and_only_then() {
     assert!(out.answers.contains("Connection: close"), "whether a body follows cannot be told");
 }
 
+mod api_tests;
 mod dialect_tests;
 mod limits_tests;
+mod loki_tests;

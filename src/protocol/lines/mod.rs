@@ -40,7 +40,7 @@ pub static ENTRY: Entry = Entry {
     name: "lines",
     port: 5170,
     runs_on: &[Family::Tcp, Family::Unix, Family::UnixDatagram, Family::Udp, Family::Stdin],
-    format: Format::Raw,
+    format: |_| Format::Raw,
     leases: false,
     keys: Keys::KEYS,
     build,

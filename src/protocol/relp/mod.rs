@@ -12,7 +12,7 @@ use crate::host::peer::Peer;
 use crate::section;
 use crate::session::lines::{LineOptions, TooLong};
 use crate::session::profile::SCRATCH_LANDING;
-use crate::session::syslog::route::RouteTable;
+use crate::session::routes::RouteTable;
 use crate::session::syslog::{self, EscapeWord, Shared, writing};
 use crate::session::write::Format;
 use crate::session::{AckLevel, Owner, Patience, Profile, Protocol, Session, same};
@@ -29,7 +29,7 @@ pub static ENTRY: Entry = Entry {
     name: "relp",
     port: 2514,
     runs_on: &[Family::Tcp, Family::Unix],
-    format: Format::Raw,
+    format: |_| Format::Raw,
     leases: false,
     keys: Keys::KEYS,
     build,

@@ -12,7 +12,7 @@ use crate::section;
 use crate::session::beginnings::Beginning;
 use crate::session::lines::{LineOptions, TooLong, UnterminatedWord, keeps_unterminated};
 use crate::session::profile::SCRATCH_LANDING;
-use crate::session::syslog::route::RouteTable;
+use crate::session::routes::RouteTable;
 use crate::session::syslog::writing::{self, Writing};
 use crate::session::syslog::{self, EscapeWord, Shared};
 use crate::session::write::Format;
@@ -34,7 +34,7 @@ pub static ENTRY: Entry = Entry {
     name: "syslog",
     port: 5140,
     runs_on: &[Family::Tcp, Family::Unix, Family::UnixDatagram, Family::Udp],
-    format: Format::Raw,
+    format: |_| Format::Raw,
     leases: false,
     keys: Keys::KEYS,
     build,

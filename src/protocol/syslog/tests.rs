@@ -1,8 +1,8 @@
 use super::*;
 use crate::metrics::accounting::Tally;
 use crate::session::drive::{Drive, Sizes};
-use crate::session::routes::{Route, Routes};
-use crate::session::syslog::route::Rules;
+use crate::session::routes::{Route, Routes, Rules};
+use crate::session::syslog::route;
 use crate::session::write::{Escape, MARKER_ROOM, taken_back};
 use proptest::prelude::*;
 
@@ -299,7 +299,7 @@ proptest! {
 fn routed(max_line_bytes: usize) -> SyslogOptions {
     let to = |name: &str, index| Route { name: name.into(), index, format: Format::Raw };
     let routes = Arc::new(Routes::new(to("default", 0), [to("app", 1)]));
-    let rules = Arc::new(Rules::of_app("app", to("app", 1)));
+    let rules = Arc::new(Rules::of([(0, "app".to_string(), to("app", 1))]));
     let writing = writing::Options { escape: Escape::Newlines, routes, rules };
     SyslogOptions { framing: LineOptions { max_line_bytes, ..raw().framing }, writing, ..raw() }
 }
@@ -351,7 +351,7 @@ proptest! {
         message.resize(len.max(message.len()), b'x');
         let options = routed(max);
         let known = if message.len() > max { max - MARKER_ROOM } else { message.len() };
-        let expected = options.writing.rules.find(&message[..known.min(512)]).map(|route| route.index);
+        let expected = route::find(&options.writing.rules, &message[..known.min(512)]).map(|route| route.index);
         prop_assert_eq!(stream_of(&options, &message, end, how, &pieces), expected);
     }
 }

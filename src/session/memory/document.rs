@@ -69,6 +69,15 @@ impl Document {
         Ok(())
     }
 
+    /// Makes sure that so much more can be written behind the content.
+    ///
+    /// # Errors
+    /// There is no room for it, now or at all.
+    pub fn make_sure(&mut self, bytes: usize) -> Result<(), NoRoom> {
+        self.make_room(bytes);
+        self.reserve(self.end + bytes)
+    }
+
     /// Lets `fill` write up to `most` bytes behind those that are there, as far as the lease goes; it says how many it wrote.
     ///
     /// # Errors

@@ -6,12 +6,12 @@ pub mod structured;
 pub mod writing;
 
 use super::lines::{LineOptions, TooLong};
-use super::routes::Routes;
+use super::routes::{RouteTable, Routes, Rules};
 use super::write::{Escape, Format};
 use crate::settings::ConfigError;
 use crate::settings::section::Section;
 use crate::{section, words};
-use route::{RouteTable, Rules};
+use route::ATTRIBUTES;
 use std::sync::Arc;
 
 words!(
@@ -42,6 +42,6 @@ pub fn writing(section: &Section<'_>, keys: &Shared, routes: &Arc<Routes>) -> Re
         }
         EscapeWord::Full => Escape::Full,
     };
-    let rules = Arc::new(Rules::read(section, keys.route.as_ref(), routes)?);
+    let rules = Arc::new(Rules::read(section, keys.route.as_ref(), routes, ATTRIBUTES)?);
     Ok(writing::Options { escape, routes: Arc::clone(routes), rules })
 }

@@ -1,11 +1,11 @@
 //! How syslog messages look on disk: as sent, as JSON, or as in the files that rsyslog and syslog-ng write.
 
 use super::message::{self, Message};
-use super::route::{LOOKED_AT, Rules};
+use super::route::{self, LOOKED_AT};
 use super::structured;
 use crate::host::peer::Peer;
 use crate::session::lines::{LOOKED_BEHIND, Lines};
-use crate::session::routes::{Route, Routes};
+use crate::session::routes::{Route, Routes, Rules};
 use crate::session::write::json::{self, Attr, Value};
 use crate::session::write::{Escape, Form, Format, Record, Writer, longest_record};
 use crate::session::{Frame, Window};
@@ -100,7 +100,7 @@ impl Writing {
         let found = &beginning[..held + n];
         // Behind the kept beginning of a message that is too long, a piece of its end would stand.
         let known = lines.known(window.tail.len() + piece.len() + cut, found).min(LOOKED_AT).min(found.len());
-        let route = self.rules.find(&found[..known]);
+        let route = route::find(&self.rules, &found[..known]);
         self.format.set(route.map_or(self.own, |route| route.format));
         window.sink.to(route.map(|route| route.index), frame);
     }

@@ -77,22 +77,28 @@ impl Envelope {
 
     /// Writes one record at the start of `to` and returns its length; `None`: it does not fit.
     pub fn write(&self, record: &Record<'_>, to: &mut [u8]) -> Option<usize> {
-        let mut out = Out { to, at: 0, fits: true };
+        let mut out = Out::new(to);
+        self.begin(record.wall_ns, record.attrs, &mut out);
+        out.put(b"\"");
+        push_escaped(record.message, |b| out.put(b));
+        out.put(record.marker);
+        out.put(b"\"}\n");
+        out.len()
+    }
+
+    /// Writes all that stands in front of a message.
+    pub(super) fn begin(&self, wall_ns: u64, attrs: &[Attr<'_>], out: &mut Out<'_>) {
         out.put(b"{\"t\":\"");
-        out.put(&self.time(record.wall_ns));
+        out.put(&self.time(wall_ns));
         out.put(&self.listener);
         out.put(&self.peer);
-        for (i, Attr { name, value }) in record.attrs.iter().enumerate() {
+        for (i, Attr { name, value }) in attrs.iter().enumerate() {
             out.put(if i == 0 { b"\"" } else { b",\"" });
             push_escaped(name, |b| out.put(b));
             out.put(b"\":");
             out.value(*value);
         }
-        out.put(b"},\"msg\":\"");
-        push_escaped(record.message, |b| out.put(b));
-        out.put(record.marker);
-        out.put(b"\"}\n");
-        out.fits.then_some(out.at)
+        out.put(b"},\"msg\":");
     }
 
     fn time(&self, wall_ns: u64) -> [u8; TIME] {
@@ -129,14 +135,23 @@ pub fn time(wall_ns: u64) -> String {
 }
 
 /// A record that is being written, as far as there is room.
-struct Out<'a> {
+pub(super) struct Out<'a> {
     to: &'a mut [u8],
     at: usize,
     fits: bool,
 }
 
-impl Out<'_> {
-    fn put(&mut self, bytes: &[u8]) {
+impl<'a> Out<'a> {
+    pub(super) fn new(to: &'a mut [u8]) -> Out<'a> {
+        Out { to, at: 0, fits: true }
+    }
+
+    /// Its length, if it fits.
+    pub(super) fn len(&self) -> Option<usize> {
+        self.fits.then_some(self.at)
+    }
+
+    pub(super) fn put(&mut self, bytes: &[u8]) {
         match self.to.get_mut(self.at..self.at + bytes.len()) {
             Some(to) if self.fits => {
                 to.copy_from_slice(bytes);

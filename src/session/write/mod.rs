@@ -1,9 +1,11 @@
 //! How records look on disk, whatever protocol they came by: as they are, or as JSON objects. The protocol decides where they
 //! begin and end.
 
+pub mod entry;
 pub mod json;
 
 use super::sink::Sink;
+pub use entry::{Entry, Message};
 use json::Envelope;
 pub use json::{Attr, Value};
 use memchr::memchr2_iter;

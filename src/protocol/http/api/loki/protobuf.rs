@@ -1,0 +1,189 @@
+//! A push request as a protobuf message (Loki's `pkg/push/push.proto`):
+//!
+//! ```text
+//! PushRequest { repeated Stream streams = 1; }
+//! Stream { string labels = 1; repeated Entry entries = 2; }
+//! Entry { Timestamp timestamp = 1; string line = 2; repeated Label structuredMetadata = 3; }
+//! Label { string name = 1; string value = 2; }
+//! Timestamp { int64 seconds = 1; int32 nanos = 2; }
+//! ```
+
+use super::{BAD_BODY, done, labels};
+use crate::protocol::http::answer::Done;
+use crate::protocol::http::api::{Put, Records, TENANT, Walk};
+use crate::protocol::http::problem::Problem;
+use crate::session::walk::json::quoted;
+use crate::session::walk::protobuf::{Field, Fields, Malformed};
+use crate::session::write::{Attr, Message, Value};
+use std::io::Write;
+use std::ops::Range;
+
+impl From<Malformed> for &'static Problem {
+    fn from(_: Malformed) -> Self {
+        &BAD_BODY
+    }
+}
+
+/// The place in a request.
+pub struct Push {
+    tenant: Box<[u8]>,
+    /// Behind the stream that is being read, or that was read last,
+    at: usize,
+    /// that stream,
+    stream: Range<usize>,
+    /// and the next field in it.
+    entry: usize,
+    has_streams: bool,
+}
+
+impl Push {
+    /// At the beginning.
+    pub fn new(tenant: Box<[u8]>) -> Push {
+        Push { tenant, at: 0, stream: 0..0, entry: 0, has_streams: false }
+    }
+
+    /// Takes what is left of the present stream. False: not all of it was taken.
+    fn stream(&mut self, bytes: &[u8], records: &mut Records<'_, '_>) -> Result<bool, Malformed> {
+        let stream = &bytes[self.stream.clone()];
+        let mut labels: &[u8] = b"";
+        let mut fields = Fields::new(stream, 0);
+        while let Some((number, field)) = fields.next_field()? {
+            if number == 1 {
+                labels = field.bytes()?; // the last one counts
+            }
+        }
+        let route = records.route(|attribute| if attribute == TENANT { &*self.tenant } else { b"" });
+        let mut fields = Fields::new(stream, self.entry);
+        while let Some((number, field)) = fields.next_field()? {
+            if number == 2 {
+                let entry = Entry::read(field.bytes()?)?;
+                let mut time = [0; 40];
+                let time = entry.time(&mut time);
+                let nothing = Attr { name: b"", value: Value::Text(b"") };
+                let (mut attrs, mut n) = ([nothing; 4], 0);
+                let mut add = |name, value, is_there: bool| {
+                    attrs[n] = Attr { name, value };
+                    n += usize::from(is_there);
+                };
+                add(b"tenant", Value::Text(&self.tenant), !self.tenant.is_empty());
+                add(b"labels", Value::Made(labels::make, labels), !labels.is_empty());
+                add(b"metadata", Value::Made(metadata, entry.bytes), entry.has_metadata);
+                add(b"time", Value::Text(time), !time.is_empty());
+                if records.put(route, &attrs[..n], Message::Text(entry.line)) == Put::Stop {
+                    return Ok(false);
+                }
+            }
+            self.entry = fields.at();
+        }
+        Ok(true)
+    }
+}
+
+impl Walk for Push {
+    fn is_document(&self) -> bool {
+        true
+    }
+
+    fn walk(&mut self, bytes: &[u8], _: bool, records: &mut Records<'_, '_>) -> Result<usize, &'static Problem> {
+        loop {
+            if !self.stream(bytes, records)? {
+                return Ok(0);
+            }
+            let mut fields = Fields::new(bytes, self.at);
+            let Some((number, field)) = fields.next_field()? else { break };
+            (self.at, self.stream, self.entry) = (fields.at(), 0..0, 0);
+            if number == 1 {
+                let len = field.bytes()?.len();
+                self.stream = self.at - len..self.at;
+                self.has_streams = true;
+            }
+        }
+        // A body of something else may look like a message of unknown fields: it must not be taken for an empty request.
+        if !self.has_streams && !bytes.is_empty() { Err(&BAD_BODY) } else { Ok(bytes.len()) }
+    }
+
+    fn done(&mut self) -> Done {
+        done()
+    }
+}
+
+struct Entry<'a> {
+    bytes: &'a [u8],
+    seconds: i64,
+    nanos: i32,
+    has_time: bool,
+    line: &'a [u8],
+    has_metadata: bool,
+}
+
+impl<'a> Entry<'a> {
+    fn read(bytes: &'a [u8]) -> Result<Entry<'a>, Malformed> {
+        let mut entry = Entry { bytes, seconds: 0, nanos: 0, has_time: false, line: b"", has_metadata: false };
+        let mut fields = Fields::new(bytes, 0);
+        while let Some((number, field)) = fields.next_field()? {
+            match number {
+                1 => {
+                    entry.has_time = true;
+                    let mut parts = Fields::new(field.bytes()?, 0);
+                    while let Some((number, part)) = parts.next_field()? {
+                        match number {
+                            1 => entry.seconds = part.varint()? as i64,
+                            2 => entry.nanos = part.varint()? as i32,
+                            _ => {}
+                        }
+                    }
+                }
+                2 => entry.line = field.bytes()?,
+                3 => {
+                    label(field)?;
+                    entry.has_metadata = true;
+                }
+                _ => {}
+            }
+        }
+        Ok(entry)
+    }
+
+    /// Nanoseconds since 1970, as the JSON of this API has them; empty: it has no time.
+    fn time<'t>(&self, to: &'t mut [u8; 40]) -> &'t [u8] {
+        if !self.has_time {
+            return b"";
+        }
+        let ns = i128::from(self.seconds) * 1_000_000_000 + i128::from(self.nanos);
+        let mut rest = &mut to[..];
+        let _ = write!(rest, "{ns}"); // 40 bytes hold any of them
+        let len = 40 - rest.len();
+        &to[..len]
+    }
+}
+
+fn label(field: Field<'_>) -> Result<(&[u8], &[u8]), Malformed> {
+    let (mut name, mut value): (&[u8], &[u8]) = (b"", b"");
+    let mut fields = Fields::new(field.bytes()?, 0);
+    while let Some((number, field)) = fields.next_field()? {
+        match number {
+            1 => name = field.bytes()?,
+            2 => value = field.bytes()?,
+            _ => {}
+        }
+    }
+    Ok((name, value))
+}
+
+/// Writes the structured metadata of an entry that was read before as a JSON object.
+fn metadata(entry: &[u8], put: &mut dyn FnMut(&[u8])) {
+    let mut fields = Fields::new(entry, 0);
+    let mut before: &[u8] = b"{";
+    while let Ok(Some((number, field))) = fields.next_field() {
+        if number == 3
+            && let Ok((name, value)) = label(field)
+        {
+            put(before);
+            before = b",";
+            quoted(name, put);
+            put(b":");
+            quoted(value, put);
+        }
+    }
+    put(b"}");
+}

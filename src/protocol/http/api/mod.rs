@@ -1,0 +1,148 @@
+//! The APIs that other log servers have, so that their clients may send here unchanged. Each is a file or folder, and a line in
+//! [`TABLE`]: its routes, how a body becomes records, and how success and refusals look to its clients. The rest of HTTP knows no
+//! API by name.
+
+mod loki;
+mod records;
+mod voice;
+
+pub use records::{Put, Records, Stopped};
+pub use voice::{LINES, Refusal, Voice};
+
+use super::answer::Done;
+use super::head::{Coding, Head};
+use super::options::HttpOptions;
+use super::pages::Page;
+use super::problem::Problem;
+use crate::session::Owner;
+use crate::session::memory::room::Lease;
+use crate::session::routes::Attribute;
+use std::borrow::Cow;
+
+/// All APIs, as `listener.NAME.apis` names them, without `lines`, which is no API of somebody else.
+pub static TABLE: &[&Api] = &[&loki::API];
+
+/// The attributes that rules of a listener may look at, whichever of its APIs has them.
+pub static ATTRIBUTES: &[Attribute] = &[
+    Attribute { name: "tenant", values: &[] },
+    Attribute { name: "index", values: &[] },
+    Attribute { name: "service", values: &[] },
+    Attribute { name: "host", values: &[] },
+];
+
+/// The place of `tenant` among [`ATTRIBUTES`]: `X-Scope-OrgID`.
+pub const TENANT: usize = 0;
+
+/// An API.
+pub struct Api {
+    /// Its name in the configuration.
+    pub name: &'static str,
+    /// What it makes of a request. `None`: the request is not for this API.
+    pub claim: fn(&Asked<'_>) -> Option<Claim>,
+    /// A token that a request carries in this API's own way.
+    pub token: for<'a> fn(&Asked<'a>) -> Option<Cow<'a, [u8]>>,
+}
+
+impl std::fmt::Debug for Api {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// There is one of each name.
+impl PartialEq for Api {
+    fn eq(&self, other: &Api) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Api {}
+
+impl Api {
+    /// The API of this name.
+    #[must_use]
+    pub fn find(name: &str) -> Option<&'static Api> {
+        TABLE.iter().find(|api| api.name == name).copied()
+    }
+}
+
+/// A request, as an API sees it.
+pub struct Asked<'a> {
+    /// Its head.
+    pub head: &'a Head<'a>,
+    /// Its path, without a prefix that people put in front.
+    pub path: &'a str,
+    /// The listener's options.
+    pub options: &'a HttpOptions,
+    /// To whom memory is charged.
+    pub owner: Owner,
+    /// Monotonic nanoseconds.
+    pub now_ns: u64,
+}
+
+impl Asked<'_> {
+    /// True where the media type of the body is this one, whatever its parameters.
+    #[must_use]
+    pub fn is_of(&self, kind: &str) -> bool {
+        let given = self.head.content_type.unwrap_or_default();
+        let given = given.split(|b| *b == b';').next().unwrap_or(given).trim_ascii();
+        given.eq_ignore_ascii_case(kind.as_bytes())
+    }
+
+    /// The value of a key of the query, as it stands there.
+    #[must_use]
+    pub fn query(&self, key: &str) -> Option<&str> {
+        self.head.query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='))
+    }
+
+    /// A lease of memory for what is gathered of this request.
+    #[must_use]
+    pub fn lease(&self) -> Lease {
+        Lease::new(&self.options.room, self.owner, self.now_ns)
+    }
+}
+
+/// What an API wants done with a request that is for it.
+pub struct Claim {
+    /// How its clients are spoken to.
+    pub voice: &'static Voice,
+    /// What is to be done.
+    pub wanted: Wanted,
+}
+
+/// See [`Claim`].
+pub enum Wanted {
+    /// An answer at once, to anybody.
+    Say(Page),
+    /// An answer at once, to whoever may write.
+    SayIfAllowed(Page),
+    /// Whether the server is ready.
+    Readiness,
+    /// A refusal.
+    Refuse(&'static Problem),
+    /// The body is lines.
+    Lines,
+    /// Records are to be taken from the body.
+    Take {
+        /// By this.
+        walk: Box<dyn Walk>,
+        /// How the body is encoded where its head does not say.
+        coding: Option<Coding>,
+    },
+}
+
+/// Takes records from a body, piece by piece. It builds nothing; what it keeps between two calls is its place.
+pub trait Walk: Send {
+    /// True where nothing can be taken before all of the body is there.
+    fn is_document(&self) -> bool;
+
+    /// Takes records until there is no whole one left, or until one is not put ([`Put::Stop`]), and returns how many bytes it is done
+    /// with: the next call has those behind them at its start. `is_last`: nothing follows behind `bytes`.
+    ///
+    /// # Errors
+    /// The body is not what the API takes. Records before that place may have been taken.
+    fn walk(&mut self, bytes: &[u8], is_last: bool, records: &mut Records<'_, '_>) -> Result<usize, &'static Problem>;
+
+    /// What is answered once all records have reached their level.
+    fn done(&mut self) -> Done;
+}

@@ -1,0 +1,130 @@
+//! Where the records of an API's body go.
+
+use crate::metrics::accounting::Reason;
+use crate::protocol::http::forms::Forms;
+use crate::protocol::http::options::HttpOptions;
+use crate::protocol::http::problem::{self, Problem};
+use crate::session::lines::TooLong;
+use crate::session::routes::Route;
+use crate::session::write::{Attr, Entry, Format, MARKER_ROOM, Message};
+use crate::session::{Frame, Window};
+
+/// The most that is written in one turn, in bytes: others have theirs.
+const WORK_MOST: usize = 1 << 20;
+
+/// What became of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Put {
+    /// It was taken.
+    Done,
+    /// It was not, and no other will be in this turn. It must be put again in the next.
+    Stop,
+    /// It is too long. It was dropped and counted.
+    TooLong,
+}
+
+/// Why no more records are taken in this turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// The next one needs a fresh chunk.
+    Full,
+    /// Others have their turn.
+    Later,
+    /// The request may not go on.
+    Never(&'static Problem),
+}
+
+/// Takes the records of one request in one turn.
+pub struct Records<'a, 'w> {
+    options: &'a HttpOptions,
+    forms: &'a Forms,
+    /// The streams that the client's token is for; `None`: all.
+    allowed: Option<&'a [u16]>,
+    frame: Frame,
+    window: &'a mut Window<'w>,
+    written: usize,
+    stopped: Option<Stopped>,
+}
+
+impl<'a, 'w> Records<'a, 'w> {
+    /// For one turn.
+    pub fn new(
+        options: &'a HttpOptions,
+        forms: &'a Forms,
+        allowed: Option<&'a [u16]>,
+        frame: Frame,
+        window: &'a mut Window<'w>,
+    ) -> Records<'a, 'w> {
+        Records { options, forms, allowed, frame, window, written: 0, stopped: None }
+    }
+
+    /// The stream of a record with these values of [`super::ATTRIBUTES`].
+    #[must_use]
+    pub fn route<'v>(&self, value: impl Fn(usize) -> &'v [u8]) -> &'a Route {
+        self.options.rules.find(value).unwrap_or(self.options.routes.own())
+    }
+
+    /// Takes a record.
+    pub fn put(&mut self, route: &Route, attrs: &[Attr<'_>], message: Message<'_>) -> Put {
+        if self.stopped.is_some() {
+            return Put::Stop;
+        }
+        if self.allowed.is_some_and(|allowed| !allowed.contains(&route.index)) {
+            return self.stop(Stopped::Never(&problem::FORBIDDEN));
+        }
+        if self.written > WORK_MOST {
+            return self.stop(Stopped::Later);
+        }
+        let framing = &self.options.framing;
+        let cut = match framing.too_long {
+            _ if message.sent().len() <= framing.max_line_bytes => Some((message, 0)),
+            TooLong::Truncate => message.cut(framing.max_line_bytes.saturating_sub(MARKER_ROOM)),
+            TooLong::Drop | TooLong::Close => None,
+        };
+        let Some((message, cut)) = cut else { return self.drop(message) };
+        let entry = Entry { attrs, message, cut, wall_ns: self.window.around.wall_ns };
+        let sink = &mut self.window.sink;
+        sink.to(Some(route.index), self.frame);
+        // However large the chunk is: what is too long does not depend on how full it was.
+        let most = self.options.longest_record();
+        let room = sink.room().min(most);
+        match self.forms.of(route.format).render_entry(&entry, &mut sink.free()[..room]) {
+            Some(len) => {
+                sink.commit(len, 1);
+                self.written += len;
+                if cut > 0 {
+                    sink.cut(cut as u64);
+                }
+                if route.format == Format::Json && entry.is_replaced() {
+                    sink.replaced();
+                }
+                Put::Done
+            }
+            None if room < most => self.stop(Stopped::Full),
+            None => self.drop(message),
+        }
+    }
+
+    fn stop(&mut self, why: Stopped) -> Put {
+        self.stopped = Some(why);
+        Put::Stop
+    }
+
+    fn drop(&mut self, message: Message<'_>) -> Put {
+        self.window.sink.drop_record(Reason::TooLong, message.sent().len() as u64);
+        Put::TooLong
+    }
+
+    /// Why no more were taken, if so.
+    #[must_use]
+    pub fn stopped(&self) -> Option<Stopped> {
+        self.stopped
+    }
+
+    /// Bytes that were written.
+    #[must_use]
+    pub fn written(&self) -> usize {
+        self.written
+    }
+}

@@ -1,0 +1,49 @@
+//! How the clients of an API are spoken to.
+
+use crate::protocol::http::problem::Problem;
+
+/// How answers look to the clients of an API.
+#[derive(Debug)]
+pub struct Voice {
+    /// Header fields that each answer has, each with its line end.
+    pub headers: &'static str,
+    /// The status of a refusal. Clients of some APIs drop what is refused with the wrong one.
+    pub status: fn(&Problem) -> u16,
+    /// A refusal, after so many records were received.
+    pub refuse: fn(&Problem, u64) -> Refusal,
+}
+
+/// There is one of each, known by what it does.
+impl PartialEq for Voice {
+    fn eq(&self, other: &Voice) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for Voice {}
+
+/// What stands in a refusal.
+#[derive(Debug)]
+pub struct Refusal {
+    /// `Content-Type`
+    pub kind: &'static str,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// For those who send lines.
+pub static LINES: Voice = Voice {
+    headers: "",
+    status: |problem| problem.status,
+    refuse: |problem, lines| {
+        let Problem { code, message, .. } = problem;
+        let body = format!("{{\"code\":\"{code}\",\"message\":\"{message}\",\"lines_received\":{lines}}}\n");
+        Refusal { kind: "application/json", body: body.into() }
+    },
+};
+
+/// The status of a refusal for clients that drop what gets 408, although it may be sent again.
+#[must_use]
+pub fn never_408(problem: &Problem) -> u16 {
+    if problem.status == 408 { 503 } else { problem.status }
+}

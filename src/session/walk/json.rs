@@ -1,0 +1,355 @@
+//! A cursor over JSON text (RFC 8259). It checks all that it passes, except whether strings are UTF-8: whoever writes them on
+//! replaces what is not.
+
+use crate::session::write::json::push_escaped;
+
+/// Deepest nesting of a value.
+pub const DEEPEST: u32 = 127;
+
+/// The text is no JSON, or is nested too deeply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotJson;
+
+/// A place in a text.
+#[derive(Debug, Clone)]
+pub struct Cursor<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    /// At this place of a text.
+    #[must_use]
+    pub fn new(bytes: &'a [u8], at: usize) -> Cursor<'a> {
+        Cursor { bytes, at }
+    }
+
+    /// The place.
+    #[must_use]
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
+    /// The next byte that is no white space.
+    pub fn peek(&mut self) -> Option<u8> {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.bytes.get(self.at) {
+            self.at += 1;
+        }
+        self.bytes.get(self.at).copied()
+    }
+
+    /// Passes this byte, and white space before it. False: something else comes, and nothing of it was passed.
+    pub fn eat(&mut self, byte: u8) -> bool {
+        let is_it = self.peek() == Some(byte);
+        self.at += usize::from(is_it);
+        is_it
+    }
+
+    /// As [`Cursor::eat`], where nothing else may come.
+    ///
+    /// # Errors
+    /// Something else comes.
+    pub fn expect(&mut self, byte: u8) -> Result<(), NotJson> {
+        if self.eat(byte) { Ok(()) } else { Err(NotJson) }
+    }
+
+    /// True where only white space is left.
+    pub fn is_over(&mut self) -> bool {
+        self.peek().is_none()
+    }
+
+    /// Inside of an object or list behind its first byte: true where another member comes. `is_first`: none was read yet. `end` is the
+    /// closing bracket, which is passed where none comes.
+    ///
+    /// # Errors
+    /// Neither a member nor the end comes.
+    pub fn another(&mut self, is_first: bool, end: u8) -> Result<bool, NotJson> {
+        match self.peek() {
+            Some(byte) if byte == end => {
+                self.at += 1;
+                Ok(false)
+            }
+            Some(b',') if !is_first => {
+                self.at += 1;
+                // A comma is followed by a member.
+                if self.peek() == Some(end) { Err(NotJson) } else { Ok(true) }
+            }
+            Some(_) if is_first => Ok(true),
+            _ => Err(NotJson),
+        }
+    }
+
+    /// Reads a key and passes its colon: what stands between the quotes, escapes as they are.
+    ///
+    /// # Errors
+    /// None comes.
+    pub fn key(&mut self) -> Result<&'a [u8], NotJson> {
+        let key = self.text()?;
+        self.expect(b':')?;
+        Ok(key)
+    }
+
+    /// Reads a string: what stands between the quotes, escapes as they are.
+    ///
+    /// # Errors
+    /// None comes.
+    pub fn text(&mut self) -> Result<&'a [u8], NotJson> {
+        self.expect(b'"')?;
+        let start = self.at;
+        self.rest_of_text()?;
+        Ok(&self.bytes[start..self.at - 1])
+    }
+
+    /// Reads a value: its text as it stands there.
+    ///
+    /// # Errors
+    /// None comes, or it is nested deeper than [`DEEPEST`].
+    pub fn value(&mut self) -> Result<&'a [u8], NotJson> {
+        self.peek();
+        let start = self.at;
+        // The kinds of the open brackets, innermost last; 1 for `{`.
+        let (mut open, mut depth) = (0u128, 0);
+        loop {
+            match self.peek().ok_or(NotJson)? {
+                b'"' => {
+                    self.at += 1;
+                    self.rest_of_text()?;
+                }
+                bracket @ (b'{' | b'[') => {
+                    self.at += 1;
+                    let is_object = bracket == b'{';
+                    if !self.eat(if is_object { b'}' } else { b']' }) {
+                        if depth == DEEPEST {
+                            return Err(NotJson);
+                        }
+                        (open, depth) = (open << 1 | u128::from(is_object), depth + 1);
+                        if is_object {
+                            self.key()?;
+                        }
+                        continue;
+                    }
+                }
+                b't' => self.word(b"true")?,
+                b'f' => self.word(b"false")?,
+                b'n' => self.word(b"null")?,
+                _ => self.number()?,
+            }
+            // A value has ended.
+            loop {
+                if depth == 0 {
+                    return Ok(&self.bytes[start..self.at]);
+                }
+                let is_object = open & 1 == 1;
+                match self.peek().ok_or(NotJson)? {
+                    b',' => {
+                        self.at += 1;
+                        if is_object {
+                            self.key()?;
+                        }
+                        break;
+                    }
+                    byte if byte == if is_object { b'}' } else { b']' } => {
+                        self.at += 1;
+                        (open, depth) = (open >> 1, depth - 1);
+                    }
+                    _ => return Err(NotJson),
+                }
+            }
+        }
+    }
+
+    fn word(&mut self, word: &[u8]) -> Result<(), NotJson> {
+        let is_it = self.bytes[self.at..].starts_with(word);
+        self.at += word.len();
+        if is_it { Ok(()) } else { Err(NotJson) }
+    }
+
+    fn digits(&mut self) -> Result<(), NotJson> {
+        let n = self.bytes[self.at..].iter().take_while(|b| b.is_ascii_digit()).count();
+        self.at += n;
+        if n > 0 { Ok(()) } else { Err(NotJson) }
+    }
+
+    fn next_is(&mut self, set: &[u8]) -> bool {
+        let is_it = self.bytes.get(self.at).is_some_and(|b| set.contains(b));
+        self.at += usize::from(is_it);
+        is_it
+    }
+
+    /// RFC 8259 section 6.
+    fn number(&mut self) -> Result<(), NotJson> {
+        self.next_is(b"-");
+        if !self.next_is(b"0") {
+            self.digits()?;
+        }
+        if self.next_is(b".") {
+            self.digits()?;
+        }
+        if self.next_is(b"eE") {
+            self.next_is(b"+-");
+            self.digits()?;
+        }
+        Ok(())
+    }
+
+    /// Passes the rest of a string and its quote (RFC 8259 section 7).
+    fn rest_of_text(&mut self) -> Result<(), NotJson> {
+        loop {
+            self.at += plain(&self.bytes[self.at..]);
+            match self.bytes.get(self.at) {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                Some(b'\\') => match self.bytes.get(self.at + 1) {
+                    Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
+                    Some(b'u') => {
+                        let digits = self.bytes.get(self.at + 2..self.at + 6).ok_or(NotJson)?;
+                        if !digits.iter().all(u8::is_ascii_hexdigit) {
+                            return Err(NotJson);
+                        }
+                        self.at += 6;
+                    }
+                    _ => return Err(NotJson),
+                },
+                _ => return Err(NotJson), // a control character, or the end
+            }
+        }
+    }
+}
+
+/// How many bytes at the start are no quote, backslash or control character. Eight at a time.
+fn plain(bytes: &[u8]) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    // The highest bit of a byte is set where it is below `n`; exact for the first such byte, the only one that is asked for.
+    let below = |word: u64, n: u64| word.wrapping_sub(ONES * n) & !word & HIGH;
+    let equal = |word: u64, b: u8| below(word ^ (ONES * u64::from(b)), 1);
+    let mut at = 0;
+    for eight in bytes.chunks_exact(8) {
+        let Ok(eight) = eight.try_into() else { break };
+        let word = u64::from_le_bytes(eight);
+        let special = below(word, 0x20) | equal(word, b'"') | equal(word, b'\\');
+        if special != 0 {
+            return at + special.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    at + bytes[at..].iter().take_while(|b| !matches!(**b, 0..0x20 | b'"' | b'\\')).count()
+}
+
+/// Writes a value that a [`Cursor`] has passed without white space between its tokens. Nothing else changes: the order of keys, the text
+/// of numbers and escapes stay; bytes that are not UTF-8 become U+FFFD.
+pub fn compact(json: &[u8], put: &mut dyn FnMut(&[u8])) {
+    let is_utf8 = std::str::from_utf8(json).is_ok();
+    let mut put = |bytes: &[u8]| if is_utf8 { put(bytes) } else { replaced(bytes, put) };
+    let (mut from, mut at) = (0, 0);
+    while let Some(byte) = json.get(at) {
+        match byte {
+            b' ' | b'\t' | b'\n' | b'\r' => {
+                put(&json[from..at]);
+                at += 1;
+                from = at;
+            }
+            b'"' => at = end_of_text(json, at + 1),
+            _ => at += 1,
+        }
+    }
+    put(&json[from..]);
+}
+
+/// The place behind the quote that ends a string.
+fn end_of_text(json: &[u8], mut at: usize) -> usize {
+    loop {
+        at += plain(&json[at.min(json.len())..]);
+        match json.get(at) {
+            Some(b'\\') => at += 2,
+            _ => return (at + 1).min(json.len()),
+        }
+    }
+}
+
+/// Writes bytes with U+FFFD for what is not UTF-8.
+fn replaced(bytes: &[u8], put: &mut dyn FnMut(&[u8])) {
+    for part in bytes.utf8_chunks() {
+        put(part.valid().as_bytes());
+        if !part.invalid().is_empty() {
+            put("\u{fffd}".as_bytes());
+        }
+    }
+}
+
+/// Writes the inside of a string that a [`Cursor`] has passed as it stands there; bytes that are not UTF-8 become U+FFFD.
+pub fn as_it_stands(text: &[u8], put: &mut dyn FnMut(&[u8])) {
+    match std::str::from_utf8(text) {
+        Ok(_) => put(text),
+        Err(_) => replaced(text, put),
+    }
+}
+
+/// Writes what the inside of a string stands for. Half of a surrogate pair becomes U+FFFD.
+pub fn unescape(text: &[u8], mut put: impl FnMut(&[u8])) {
+    let mut rest = text;
+    while let Some(plain) = memchr::memchr(b'\\', rest) {
+        put(&rest[..plain]);
+        rest = &rest[plain + 1..];
+        let Some((kind, behind)) = rest.split_first() else { return };
+        rest = behind;
+        let one: &[u8] = match kind {
+            b'n' => b"\n",
+            b't' => b"\t",
+            b'r' => b"\r",
+            b'b' => b"\x08",
+            b'f' => b"\x0c",
+            b'u' => {
+                let (unit, behind) = unit(rest);
+                rest = behind;
+                let mut made = char::from_u32(unit);
+                if (0xd800..0xdc00).contains(&unit)
+                    && let [b'\\', b'u', low @ ..] = rest
+                    && let (low @ 0xdc00..0xe000, behind) = self::unit(low)
+                {
+                    made = char::from_u32(0x10000 + ((unit - 0xd800) << 10) + (low - 0xdc00));
+                    rest = behind;
+                }
+                put(made.unwrap_or(char::REPLACEMENT_CHARACTER).encode_utf8(&mut [0; 4]).as_bytes());
+                continue;
+            }
+            _ => std::slice::from_ref(kind),
+        };
+        put(one);
+    }
+    put(rest);
+}
+
+/// The number of four hexadecimal digits, and what follows.
+fn unit(bytes: &[u8]) -> (u32, &[u8]) {
+    let (digits, rest) = bytes.split_at(bytes.len().min(4));
+    let value = |b: &u8| (*b as char).to_digit(16).unwrap_or(0);
+    (digits.iter().fold(0, |n, b| n << 4 | value(b)), rest)
+}
+
+/// True where the inside of a string stands for this text.
+#[must_use]
+pub fn stands_for(text: &[u8], plain: &[u8]) -> bool {
+    if !text.contains(&b'\\') {
+        return text == plain;
+    }
+    let (mut rest, mut fits) = (plain, true);
+    unescape(text, |piece| match rest.strip_prefix(piece) {
+        Some(behind) if fits => rest = behind,
+        _ => fits = false,
+    });
+    fits && rest.is_empty()
+}
+
+/// Writes text as a JSON string with its quotes; bytes that are not UTF-8 become U+FFFD.
+pub fn quoted(text: &[u8], put: &mut dyn FnMut(&[u8])) {
+    put(b"\"");
+    push_escaped(text, &mut *put);
+    put(b"\"");
+}
+
+#[cfg(test)]
+#[path = "json_tests.rs"]
+mod tests;

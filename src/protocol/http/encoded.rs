@@ -254,7 +254,11 @@ impl Http {
         let walked = walk.walk(output.rest(), *is_decoded, &mut records);
         let (written, stopped) = (records.written(), records.stopped());
         window.worked += written;
+        let dropped = self.request.dropped;
         self.note(before, window);
+        if walk.tells_of_dropped() {
+            self.request.dropped = dropped;
+        }
         let problem = match (walked, stopped) {
             (_, Some(Stopped::Never(problem))) | (Err(problem), _) => problem,
             (Ok(taken), stopped) => {

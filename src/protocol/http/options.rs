@@ -61,13 +61,21 @@ pub struct Apis {
     pub lines: bool,
     /// What stands in front of each path.
     pub prefix: String,
+    /// A token may stand in the query, where an API has that.
+    pub query_token: bool,
     /// The longest document that is gathered, in bytes.
     pub max_document_bytes: usize,
 }
 
 impl Default for Apis {
     fn default() -> Self {
-        Apis { others: Vec::new(), lines: true, prefix: String::new(), max_document_bytes: 16 << 20 }
+        Apis {
+            others: Vec::new(),
+            lines: true,
+            prefix: String::new(),
+            query_token: false,
+            max_document_bytes: 16 << 20,
+        }
     }
 }
 
@@ -134,7 +142,7 @@ impl HttpOptions {
             let is_it: Choice = token.sha256.ct_eq(&hash);
             found = u32::conditional_select(&found, &(index as u32), is_it);
         }
-        let token = self.tokens.get(found as usize).ok_or(&problem::UNAUTHORIZED)?;
+        let token = self.tokens.get(found as usize).ok_or(&problem::WRONG_TOKEN)?;
         match &token.streams {
             Some(streams) if stream.is_some_and(|s| !streams.contains(&s)) => Err(&problem::FORBIDDEN),
             _ => Ok(Some(found as usize)),

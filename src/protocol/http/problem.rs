@@ -41,6 +41,7 @@ problems! {
     BAD_CODING = 400 "bad_encoding" "the body is not what its Content-Encoding says";
     INCOMPLETE = 400 "incomplete" "the connection ended before the body did";
     UNAUTHORIZED = 401 "unauthorized" "a valid `Authorization: Bearer TOKEN` is needed, or the token as the password of Basic";
+    WRONG_TOKEN = 401 "wrong_token" "the token is not known here; a valid `Authorization: Bearer TOKEN` is needed, or the token as the password of Basic";
     FORBIDDEN = 403 "forbidden" "this token may not write to this stream";
     NOT_FOUND = 404 "not_found" "this listener takes POST or PUT to / and /ingest/STREAM, GET /healthz and GET /readyz";
     NO_API = 404 "no_such_path" "no API of this listener has this path; see `apis` in its configuration";

@@ -206,6 +206,10 @@ fn claimed<'a>(
     let (reading, own_coding, token) = match wanted {
         Wanted::Say(page) => return Ok(Verdict::Say(Kind::Page(Box::new(page)))),
         Wanted::Readiness => return Ok(Verdict::Say(readiness(window))),
+        Wanted::Healthy(page) => {
+            let kind = window.around.not_ready.map_or_else(|| Kind::Page(Box::new(page)), Kind::NotReady);
+            return Ok(Verdict::Say(kind));
+        }
         Wanted::Refuse(problem) => return Err(problem),
         Wanted::SayIfAllowed(page) => {
             token(None)?;

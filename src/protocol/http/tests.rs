@@ -410,5 +410,7 @@ fn continue_comes_when_asked_for_and_only_then() {
 
 mod api_tests;
 mod dialect_tests;
+mod elasticsearch_tests;
 mod limits_tests;
 mod loki_tests;
+mod splunk_tests;

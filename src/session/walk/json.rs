@@ -53,6 +53,12 @@ impl<'a> Cursor<'a> {
         if self.eat(byte) { Ok(()) } else { Err(NotJson) }
     }
 
+    /// True where the text has ended: what is no JSON might become it with more behind it.
+    #[must_use]
+    pub fn is_at_end(&self) -> bool {
+        self.at >= self.bytes.len()
+    }
+
     /// True where only white space is left.
     pub fn is_over(&mut self) -> bool {
         self.peek().is_none()
@@ -159,9 +165,12 @@ impl<'a> Cursor<'a> {
     }
 
     fn word(&mut self, word: &[u8]) -> Result<(), NotJson> {
-        let is_it = self.bytes[self.at..].starts_with(word);
-        self.at += word.len();
-        if is_it { Ok(()) } else { Err(NotJson) }
+        let there = &self.bytes[self.at..self.bytes.len().min(self.at + word.len())];
+        if !word.starts_with(there) {
+            return Err(NotJson);
+        }
+        self.at += there.len();
+        if there == word { Ok(()) } else { Err(NotJson) }
     }
 
     fn digits(&mut self) -> Result<(), NotJson> {
@@ -204,11 +213,18 @@ impl<'a> Cursor<'a> {
                 Some(b'\\') => match self.bytes.get(self.at + 1) {
                     Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
                     Some(b'u') => {
-                        let digits = self.bytes.get(self.at + 2..self.at + 6).ok_or(NotJson)?;
+                        let digits = &self.bytes[self.at + 2..self.bytes.len().min(self.at + 6)];
                         if !digits.iter().all(u8::is_ascii_hexdigit) {
                             return Err(NotJson);
                         }
-                        self.at += 6;
+                        self.at += 2 + digits.len();
+                        if digits.len() < 4 {
+                            return Err(NotJson);
+                        }
+                    }
+                    None => {
+                        self.at += 1;
+                        return Err(NotJson);
                     }
                     _ => return Err(NotJson),
                 },

@@ -89,6 +89,17 @@ proptest! {
     }
 
     #[test]
+    fn what_is_cut_off_is_told_from_what_is_wrong(value in value(), cut in any::<prop::sample::Index>()) {
+        let text = serde_json::to_vec(&serde_json::json!({"a": value})).unwrap();
+        let cut = cut.index(text.len());
+        let mut cursor = Cursor::new(&text[..cut], 0);
+        prop_assert!(cursor.value().is_err() && cursor.is_at_end());
+        let wrong = [&text[..cut], b"\x01"].concat();
+        let mut cursor = Cursor::new(&wrong, 0);
+        prop_assert!(cursor.value().is_err() && !cursor.is_at_end());
+    }
+
+    #[test]
     fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
         let mut cursor = Cursor::new(&bytes, 0);
         let _ = cursor.value();

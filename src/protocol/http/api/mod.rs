@@ -2,8 +2,10 @@
 //! [`TABLE`]: its routes, how a body becomes records, and how success and refusals look to its clients. The rest of HTTP knows no
 //! API by name.
 
+mod elasticsearch;
 mod loki;
 mod records;
+mod splunk;
 mod voice;
 
 pub use records::{Put, Records, Stopped};
@@ -20,7 +22,7 @@ use crate::session::routes::Attribute;
 use std::borrow::Cow;
 
 /// All APIs, as `listener.NAME.apis` names them, without `lines`, which is no API of somebody else.
-pub static TABLE: &[&Api] = &[&loki::API];
+pub static TABLE: &[&Api] = &[&loki::API, &elasticsearch::API, &splunk::API];
 
 /// The attributes that rules of a listener may look at, whichever of its APIs has them.
 pub static ATTRIBUTES: &[Attribute] = &[
@@ -32,6 +34,12 @@ pub static ATTRIBUTES: &[Attribute] = &[
 
 /// The place of `tenant` among [`ATTRIBUTES`]: `X-Scope-OrgID`.
 pub const TENANT: usize = 0;
+/// The place of `index`.
+pub const INDEX: usize = 1;
+/// The place of `service`.
+pub const SERVICE: usize = 2;
+/// The place of `host`.
+pub const HOST: usize = 3;
 
 /// An API.
 pub struct Api {
@@ -102,6 +110,26 @@ impl Asked<'_> {
     }
 }
 
+/// The value of a key of a query with its percent signs taken back (the URL standard, "application/x-www-form-urlencoded parsing").
+#[must_use]
+pub fn query_value(text: &str) -> Vec<u8> {
+    let (mut out, mut rest) = (Vec::new(), text.as_bytes());
+    while let Some((first, behind)) = rest.split_first() {
+        rest = behind;
+        let digits = rest.get(..2).and_then(|two| std::str::from_utf8(two).ok());
+        let byte = digits.filter(|d| !d.starts_with('+')).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match (first, byte) {
+            (b'%', Some(byte)) => {
+                out.push(byte);
+                rest = &rest[2..];
+            }
+            (b'+', _) => out.push(b' '),
+            _ => out.push(*first),
+        }
+    }
+    out
+}
+
 /// What an API wants done with a request that is for it.
 pub struct Claim {
     /// How its clients are spoken to.
@@ -118,6 +146,8 @@ pub enum Wanted {
     SayIfAllowed(Page),
     /// Whether the server is ready.
     Readiness,
+    /// This if it is, to anybody.
+    Healthy(Page),
     /// A refusal.
     Refuse(&'static Problem),
     /// The body is lines.
@@ -142,6 +172,11 @@ pub trait Walk: Send {
     /// # Errors
     /// The body is not what the API takes. Records before that place may have been taken.
     fn walk(&mut self, bytes: &[u8], is_last: bool, records: &mut Records<'_, '_>) -> Result<usize, &'static Problem>;
+
+    /// True if it tells the client itself of records that were dropped because they were too long.
+    fn tells_of_dropped(&self) -> bool {
+        false
+    }
 
     /// What is answered once all records have reached their level.
     fn done(&mut self) -> Done;

@@ -18,20 +18,41 @@ pub struct Done {
     /// `Content-Type`; empty: there is no body.
     pub kind: &'static str,
     /// The body: what stands in front, what was made while records were taken, and what stands behind.
-    pub body: (&'static str, Option<Document>, &'static str),
+    pub body: (&'static str, Made, &'static str),
+}
+
+/// The part of a body that is not always the same.
+#[derive(Debug)]
+pub enum Made {
+    /// There is none.
+    Nothing,
+    /// A few bytes.
+    Here(Vec<u8>),
+    /// As many as there were records, in memory that is leased until they were sent.
+    Leased(Document),
+}
+
+impl Made {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Made::Nothing => b"",
+            Made::Here(bytes) => bytes,
+            Made::Leased(document) => document.rest(),
+        }
+    }
 }
 
 impl Done {
     /// A status without a body.
     #[must_use]
     pub fn empty(status: u16) -> Done {
-        Done { status, kind: "", body: ("", None, "") }
+        Done { status, kind: "", body: ("", Made::Nothing, "") }
     }
 
     /// A status and a body that is always the same.
     #[must_use]
     pub fn text(status: u16, kind: &'static str, body: &'static str) -> Done {
-        Done { status, kind, body: (body, None, "") }
+        Done { status, kind, body: (body, Made::Nothing, "") }
     }
 }
 
@@ -164,7 +185,7 @@ fn write_at(answer: &Answer, date: &str, out: &mut Vec<u8>) {
         }
         Kind::Done(done) => {
             let Done { kind, body: (front, made, behind), .. } = &**done;
-            let made = made.as_ref().map_or(&b""[..], Document::rest);
+            let made = made.bytes();
             let length = front.len() + made.len() + behind.len();
             let head = write!(out, "HTTP/1.1 {status} {}\r\nDate: {date}\r\n", phrase(status));
             if !kind.is_empty() {

@@ -2,7 +2,7 @@
 //! piece by piece; the pieces are read as the chunk and the tail have room. Of a document all pieces are gathered first.
 
 use super::answer::Kind;
-use super::api::{Records, Stopped, Walk};
+use super::api::{Records, Stopped, Trouble, Walk};
 use super::body::{Body, Part};
 use super::decode::Decoder;
 use super::head::Coding;
@@ -12,7 +12,7 @@ use super::problem::{self, Problem};
 use super::request::problem_of;
 use super::session::{HEAD_LANDING, Http, State};
 use crate::session::memory::document::Document;
-use crate::session::memory::room::{Lease, NoRoom};
+use crate::session::memory::room::Lease;
 use crate::session::{Owner, Step, Window};
 
 /// Bytes decoded at once at most.
@@ -303,7 +303,7 @@ impl Encoded {
             if output.rest().len() > longest {
                 return Err(&problem::DOCUMENT_TOO_LARGE);
             }
-            output.make_sure(most).map_err(too_large)?;
+            output.make_sure(most).map_err(|no| Trouble::from(no).problem(&problem::BAD_CODING))?;
         }
         let (mut taken, mut made) = (0, 0);
         output.fill(most, |to| {
@@ -333,13 +333,5 @@ impl Encoded {
             self.is_decoded = true;
         }
         Ok(0)
-    }
-}
-
-/// Of a document that does not fit at all, not how it is compressed is wrong.
-fn too_large(no_room: NoRoom) -> &'static Problem {
-    match no_room {
-        NoRoom::Never => &problem::DOCUMENT_TOO_LARGE,
-        NoRoom::Now => &problem::NO_ROOM,
     }
 }

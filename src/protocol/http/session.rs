@@ -1,6 +1,6 @@
 //! The state of one HTTP connection.
 
-use super::answer::{Answer, Done, Kind, write};
+use super::answer::{Answer, Done, Kind, Made, write};
 use super::api::{LINES, Voice};
 use super::body::{Body, Part};
 use super::encoded::Encoded;
@@ -550,7 +550,7 @@ impl Session for Http {
                 self.state = State::Over;
             }
             if let Kind::Done(done) = answer.kind {
-                self.sending = Some(done).filter(|done| done.body.1.is_some());
+                self.sending = Some(done).filter(|done| matches!(done.body.1, Made::Leased(_)));
             }
         }
     }

@@ -413,4 +413,5 @@ mod dialect_tests;
 mod elasticsearch_tests;
 mod limits_tests;
 mod loki_tests;
+mod otlp_tests;
 mod splunk_tests;

@@ -121,6 +121,11 @@ impl Document {
         self.at += bytes;
     }
 
+    /// Forgets what lies behind the first so many bytes that were not handled yet.
+    pub fn keep(&mut self, bytes: usize) {
+        self.end = self.end.min(self.at + bytes);
+    }
+
     /// Forgets the content. The lease stays for what comes next.
     pub fn clear(&mut self) {
         (self.at, self.end) = (0, 0);

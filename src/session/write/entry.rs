@@ -1,13 +1,13 @@
 //! Records that come with attributes, out of documents: how they look on disk.
 
-use super::json::{Attr, Out, Value, push_escaped};
+use super::json::{Attr, Maker, Out, Value, push_escaped};
 use super::{Form, MARKER_ROOM};
 use crate::session::walk::json::{as_it_stands, compact, unescape};
 use memchr::memchr_iter;
 use std::io::Write;
 
 /// What a record says, as its sender encoded it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum Message<'a> {
     /// Text as it is.
     Text(&'a [u8]),
@@ -15,6 +15,8 @@ pub enum Message<'a> {
     Escaped(&'a [u8]),
     /// Another JSON value that was found to be valid.
     Json(&'a [u8]),
+    /// What the protocol makes of bytes: a JSON value on one line.
+    Made(Maker, &'a [u8]),
 }
 
 impl<'a> Message<'a> {
@@ -31,7 +33,7 @@ impl<'a> Message<'a> {
     #[must_use]
     pub fn sent(&self) -> &'a [u8] {
         match self {
-            Message::Text(bytes) | Message::Escaped(bytes) | Message::Json(bytes) => bytes,
+            Message::Text(bytes) | Message::Escaped(bytes) | Message::Json(bytes) | Message::Made(_, bytes) => bytes,
         }
     }
 
@@ -46,7 +48,7 @@ impl<'a> Message<'a> {
         let kept = match self {
             Message::Text(text) => &text[..whole_characters(text, most)],
             Message::Escaped(text) => &text[..whole_characters(text, whole_escapes(text, most))],
-            Message::Json(_) => return None,
+            Message::Json(_) | Message::Made(..) => return None,
         };
         let message = if matches!(self, Message::Text(_)) { Message::Text(kept) } else { Message::Escaped(kept) };
         Some((message, sent.len() - kept.len()))
@@ -96,7 +98,8 @@ impl Entry<'_> {
             Value::Text(bytes) | Value::Json(bytes) => is_bad(bytes),
             _ => false,
         };
-        is_bad(self.message.sent()) || self.attrs.iter().any(attr)
+        let is_made = matches!(self.message, Message::Made(..)); // of bytes that are no text
+        (!is_made && is_bad(self.message.sent())) || self.attrs.iter().any(attr)
     }
 }
 
@@ -119,6 +122,7 @@ impl Form {
                     Message::Text(text) => one_line(text, &mut |b| out.put(b)),
                     Message::Escaped(text) => unescape(text, |piece| one_line(piece, &mut |b| out.put(b))),
                     Message::Json(json) => compact(json, &mut |b| out.put(b)),
+                    Message::Made(make, bytes) => make(bytes, &mut |b| out.put(b)),
                 }
                 out.put(marker);
             }
@@ -138,6 +142,7 @@ impl Form {
                         out.put(b"\"");
                     }
                     Message::Json(json) => compact(json, &mut |b| out.put(b)),
+                    Message::Made(make, bytes) => make(bytes, &mut |b| out.put(b)),
                 }
                 out.put(b"}");
             }
@@ -210,6 +215,6 @@ mod tests {
         let line = String::from_utf8(written(Format::Json, &entry)).unwrap();
         let expected = "\"attrs\":{\"index\":\"a\\\"b\"},\"msg\":{\"n\":1.0,\"id\":9007199254740993}}\n";
         assert!(line.ends_with(expected), "{line}");
-        assert_eq!(message.cut(5), None);
+        assert!(message.cut(5).is_none());
     }
 }

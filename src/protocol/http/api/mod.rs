@@ -4,6 +4,7 @@
 
 mod elasticsearch;
 mod loki;
+mod otlp;
 mod records;
 mod splunk;
 mod voice;
@@ -15,14 +16,16 @@ use super::answer::Done;
 use super::head::{Coding, Head};
 use super::options::HttpOptions;
 use super::pages::Page;
-use super::problem::Problem;
+use super::problem::{self, Problem};
 use crate::session::Owner;
-use crate::session::memory::room::Lease;
+use crate::session::memory::room::{Lease, NoRoom};
 use crate::session::routes::Attribute;
+use crate::session::walk::json::NotJson;
+use crate::session::walk::protobuf::Malformed;
 use std::borrow::Cow;
 
 /// All APIs, as `listener.NAME.apis` names them, without `lines`, which is no API of somebody else.
-pub static TABLE: &[&Api] = &[&loki::API, &elasticsearch::API, &splunk::API];
+pub static TABLE: &[&Api] = &[&loki::API, &elasticsearch::API, &splunk::API, &otlp::API];
 
 /// The attributes that rules of a listener may look at, whichever of its APIs has them.
 pub static ATTRIBUTES: &[Attribute] = &[
@@ -159,6 +162,45 @@ pub enum Wanted {
         /// How the body is encoded where its head does not say.
         coding: Option<Coding>,
     },
+}
+
+/// Why a walk does not go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// The body is not what the API takes.
+    Bad,
+    /// There is no memory.
+    NoRoom(NoRoom),
+}
+
+impl From<Malformed> for Trouble {
+    fn from(_: Malformed) -> Self {
+        Trouble::Bad
+    }
+}
+
+impl From<NotJson> for Trouble {
+    fn from(_: NotJson) -> Self {
+        Trouble::Bad
+    }
+}
+
+impl From<NoRoom> for Trouble {
+    fn from(no_room: NoRoom) -> Self {
+        Trouble::NoRoom(no_room)
+    }
+}
+
+impl Trouble {
+    /// As clients are told of it.
+    #[must_use]
+    pub fn problem(self, bad: &'static Problem) -> &'static Problem {
+        match self {
+            Trouble::Bad => bad,
+            Trouble::NoRoom(NoRoom::Never) => &problem::DOCUMENT_TOO_LARGE,
+            Trouble::NoRoom(NoRoom::Now) => &problem::NO_ROOM,
+        }
+    }
 }
 
 /// Takes records from a body, piece by piece. It builds nothing; what it keeps between two calls is its place.

@@ -106,6 +106,16 @@ impl<'a, 'w> Records<'a, 'w> {
         }
     }
 
+    /// Drops and counts a record of so many bytes, as it was sent, if it would be too long however it is written: then nothing of it need
+    /// be looked at.
+    pub fn is_hopeless(&mut self, bytes: usize) -> bool {
+        let is_hopeless = bytes > self.options.longest_record();
+        if is_hopeless {
+            self.window.sink.drop_record(Reason::TooLong, bytes as u64);
+        }
+        is_hopeless
+    }
+
     fn stop(&mut self, why: Stopped) -> Put {
         self.stopped = Some(why);
         Put::Stop

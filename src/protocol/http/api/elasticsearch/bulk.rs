@@ -2,9 +2,9 @@
 //! line that does not say what to do fails the request, because from there on nobody knows which line is what.
 
 use super::JSON;
-use crate::protocol::http::answer::Done;
-use crate::protocol::http::api::{INDEX, Put, Records, Walk};
-use crate::protocol::http::problem::{self, Problem};
+use crate::protocol::http::answer::{Done, Made};
+use crate::protocol::http::api::{INDEX, Put, Records, Trouble, Walk};
+use crate::protocol::http::problem::Problem;
 use crate::session::memory::document::Document;
 use crate::session::memory::room::{Lease, NoRoom};
 use crate::session::walk::json::{Cursor, NotJson, as_it_stands, compact, quoted, stands_for};
@@ -97,7 +97,7 @@ impl Walk for Bulk {
             }
             let action = action(line).map_err(|NotJson| &BAD_ACTION)?;
             if action.name == "delete" {
-                self.item(&action, Some(NOT_STORED)).map_err(no_room)?;
+                self.item(&action, Some(NOT_STORED)).map_err(|no| Trouble::from(no).problem(&BAD_ACTION))?;
                 at = behind;
                 continue;
             }
@@ -119,7 +119,7 @@ impl Walk for Bulk {
                     },
                 }
             };
-            self.item(&action, error).map_err(no_room)?;
+            self.item(&action, error).map_err(|no| Trouble::from(no).problem(&BAD_ACTION))?;
             at = behind;
         }
         self.known = if records.stopped().is_some() { 0 } else { bytes.len() - at };
@@ -135,7 +135,7 @@ impl Walk for Bulk {
             true => "{\"took\":0,\"errors\":true,\"items\":[",
             false => "{\"took\":0,\"errors\":false,\"items\":[",
         };
-        Done { status: 200, kind: JSON, body: (front, self.items.take(), "]}") }
+        Done { status: 200, kind: JSON, body: (front, self.items.take().map_or(Made::Nothing, Made::Leased), "]}") }
     }
 }
 
@@ -162,13 +162,6 @@ fn as_it_stood(text: &[u8], put: &mut dyn FnMut(&[u8])) {
     put(b"\"");
     as_it_stands(text, put);
     put(b"\"");
-}
-
-pub fn no_room(no_room: NoRoom) -> &'static Problem {
-    match no_room {
-        NoRoom::Never => &problem::DOCUMENT_TOO_LARGE,
-        NoRoom::Now => &problem::NO_ROOM,
-    }
 }
 
 /// The line at this place, without its end, and the place behind it. `None`: it is not whole, or there is none.

@@ -1,9 +1,9 @@
 //! `_doc` and `_create`: one document.
 
 use super::JSON;
-use super::bulk::{no_room, object};
-use crate::protocol::http::answer::Done;
-use crate::protocol::http::api::{INDEX, Put, Records, Walk};
+use super::bulk::object;
+use crate::protocol::http::answer::{Done, Made};
+use crate::protocol::http::api::{INDEX, Put, Records, Trouble, Walk};
 use crate::protocol::http::problem::{self, Problem};
 use crate::session::memory::document::Document;
 use crate::session::memory::room::Lease;
@@ -33,7 +33,7 @@ impl Single {
         put(b",\"_id\":");
         quoted(id.as_bytes(), &mut put);
         let mut answer = Document::new(lease);
-        answer.append(&text).map_err(no_room)?;
+        answer.append(&text).map_err(|no| Trouble::from(no).problem(&BAD_DOCUMENT))?;
         Ok(Single { index: index.as_bytes().into(), id: id.as_bytes().into(), answer: Some(answer) })
     }
 }
@@ -63,6 +63,6 @@ impl Walk for Single {
             ",\"_version\":1,\"result\":\"created\",\"_shards\":{\"total\":1,\"successful\":1,\"failed\":0},",
             "\"_seq_no\":0,\"_primary_term\":1}"
         );
-        Done { status: 201, kind: JSON, body: ("", self.answer.take(), REST) }
+        Done { status: 201, kind: JSON, body: ("", self.answer.take().map_or(Made::Nothing, Made::Leased), REST) }
     }
 }

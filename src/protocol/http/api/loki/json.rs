@@ -14,12 +14,6 @@ use crate::session::walk::json::{Cursor, NotJson, compact, stands_for};
 use crate::session::write::{Attr, Message, Value};
 use std::ops::Range;
 
-impl From<NotJson> for &'static Problem {
-    fn from(_: NotJson) -> Self {
-        &BAD_BODY
-    }
-}
-
 /// Which part of the request comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
@@ -135,7 +129,7 @@ impl Walk for Push {
     }
 
     fn walk(&mut self, bytes: &[u8], _: bool, records: &mut Records<'_, '_>) -> Result<usize, &'static Problem> {
-        while self.step(bytes, records)? {}
+        while self.step(bytes, records).map_err(|NotJson| &BAD_BODY)? {}
         if self.next != Next::End {
             return Ok(0);
         }

@@ -18,10 +18,12 @@ use crate::session::write::{Attr, Message, Value};
 use std::io::Write;
 use std::ops::Range;
 
-impl From<Malformed> for &'static Problem {
-    fn from(_: Malformed) -> Self {
-        &BAD_BODY
-    }
+/// How a request goes on.
+enum Step {
+    Again,
+    /// Nothing more is taken in this turn.
+    Stop,
+    End,
 }
 
 /// The place in a request.
@@ -40,6 +42,22 @@ impl Push {
     /// At the beginning.
     pub fn new(tenant: Box<[u8]>) -> Push {
         Push { tenant, at: 0, stream: 0..0, entry: 0, has_streams: false }
+    }
+
+    /// Takes the present stream, and goes on to the next.
+    fn step(&mut self, bytes: &[u8], records: &mut Records<'_, '_>) -> Result<Step, Malformed> {
+        if !self.stream(bytes, records)? {
+            return Ok(Step::Stop);
+        }
+        let mut fields = Fields::new(bytes, self.at);
+        let Some((number, field)) = fields.next_field()? else { return Ok(Step::End) };
+        (self.at, self.stream, self.entry) = (fields.at(), 0..0, 0);
+        if number == 1 {
+            let len = field.bytes()?.len();
+            self.stream = self.at - len..self.at;
+            self.has_streams = true;
+        }
+        Ok(Step::Again)
     }
 
     /// Takes what is left of the present stream. False: not all of it was taken.
@@ -86,16 +104,11 @@ impl Walk for Push {
 
     fn walk(&mut self, bytes: &[u8], _: bool, records: &mut Records<'_, '_>) -> Result<usize, &'static Problem> {
         loop {
-            if !self.stream(bytes, records)? {
-                return Ok(0);
-            }
-            let mut fields = Fields::new(bytes, self.at);
-            let Some((number, field)) = fields.next_field()? else { break };
-            (self.at, self.stream, self.entry) = (fields.at(), 0..0, 0);
-            if number == 1 {
-                let len = field.bytes()?.len();
-                self.stream = self.at - len..self.at;
-                self.has_streams = true;
+            match self.step(bytes, records) {
+                Ok(Step::Again) => {}
+                Ok(Step::Stop) => return Ok(0),
+                Ok(Step::End) => break,
+                Err(Malformed) => return Err(&BAD_BODY),
             }
         }
         // A body of something else may look like a message of unknown fields: it must not be taken for an empty request.

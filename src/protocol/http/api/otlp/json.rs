@@ -1,0 +1,355 @@
+//! A request as JSON (the specification's "JSON Protobuf Encoding"): lowerCamelCase keys, enumerations as numbers, 64-bit numbers as
+//! strings or numbers, ids in hexadecimal digits; unknown keys are passed over.
+//!
+//! ```text
+//! {"resourceLogs": [{"resource": {"attributes": […]}, "scopeLogs": [{"scope": {…}, "logRecords": [{…}, …]}, …]}, …]}
+//! ```
+
+use super::any_json::{Any, any, check, check_all, each, inside, object, pair, value};
+use super::protobuf::LONGEST_SERVICE;
+use super::{BAD_REQUEST, JSON, as_made, done};
+use crate::protocol::http::answer::Done;
+use crate::protocol::http::api::{Put, Records, SERVICE, Trouble, Walk};
+use crate::protocol::http::problem::Problem;
+use crate::session::memory::document::Document;
+use crate::session::memory::room::Lease;
+use crate::session::routes::Route;
+use crate::session::walk::json::{Cursor, NotJson, as_it_stands, compact, stands_for};
+use crate::session::write::{Attr, Message, Value};
+
+/// Which part of the request comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// The object.
+    Request,
+    /// A key of it. `true`: none was read yet.
+    Key(bool),
+    /// An element of `resourceLogs`, likewise.
+    Resource(bool),
+    /// A key of such an element.
+    ResourceKey(bool),
+    /// An element of `scopeLogs`.
+    Scope(bool),
+    /// A key of such an element.
+    ScopeKey(bool),
+    /// An element of `logRecords`.
+    Record(bool),
+    /// Nothing but white space.
+    End,
+}
+
+/// The place in a request.
+pub struct Export {
+    next: Next,
+    at: usize,
+    /// What the resource and the scope look like on disk: the same for each of their records.
+    made: Document,
+    /// How much of it is the resource.
+    made_of_resource: usize,
+    /// `service.name`, as it stands in JSON.
+    service: Vec<u8>,
+    rejected: u64,
+}
+
+impl Export {
+    /// At the beginning.
+    pub fn new(lease: Lease) -> Export {
+        let made = Document::new(lease);
+        Export { next: Next::Request, at: 0, made, made_of_resource: 0, service: Vec::new(), rejected: 0 }
+    }
+
+    /// One step. False: nothing more is taken in this turn.
+    fn step(&mut self, bytes: &[u8], records: &mut Records<'_, '_>) -> Result<bool, Trouble> {
+        let mut cursor = Cursor::new(bytes, self.at);
+        self.next = match self.next {
+            Next::Request => {
+                cursor.expect(b'{')?;
+                Next::Key(true)
+            }
+            Next::Key(is_first) if cursor.another(is_first, b'}')? => {
+                let key = cursor.key()?;
+                if list_of(key, b"resourceLogs", &mut cursor)? { Next::Resource(true) } else { Next::Key(false) }
+            }
+            Next::Key(_) => Next::End,
+            Next::Resource(is_first) if cursor.another(is_first, b']')? => {
+                cursor.expect(b'{')?;
+                self.resource(find(&cursor, b"resource")?)?;
+                Next::ResourceKey(true)
+            }
+            Next::Resource(_) => Next::Key(false),
+            Next::ResourceKey(is_first) if cursor.another(is_first, b'}')? => {
+                let key = cursor.key()?;
+                if list_of(key, b"scopeLogs", &mut cursor)? { Next::Scope(true) } else { Next::ResourceKey(false) }
+            }
+            Next::ResourceKey(_) => Next::Resource(false),
+            Next::Scope(is_first) if cursor.another(is_first, b']')? => {
+                cursor.expect(b'{')?;
+                self.scope(find(&cursor, b"scope")?)?;
+                Next::ScopeKey(true)
+            }
+            Next::Scope(_) => Next::ResourceKey(false),
+            Next::ScopeKey(is_first) if cursor.another(is_first, b'}')? => {
+                let key = cursor.key()?;
+                if list_of(key, b"logRecords", &mut cursor)? { Next::Record(true) } else { Next::ScopeKey(false) }
+            }
+            Next::ScopeKey(_) => Next::Scope(false),
+            Next::Record(is_first) if cursor.another(is_first, b']')? => {
+                cursor.peek();
+                let start = cursor.at();
+                let record = LogRecord::read(&mut cursor)?;
+                let (resource, scope) = self.made.rest().split_at(self.made_of_resource.min(self.made.rest().len()));
+                let route = records.route(|attribute| if attribute == SERVICE { &self.service[..] } else { b"" });
+                let put = match records.is_hopeless(cursor.at() - start) {
+                    true => Put::TooLong,
+                    false => {
+                        record.check()?;
+                        record.put(resource, scope, route, records)
+                    }
+                };
+                match put {
+                    Put::Stop => return Ok(false),
+                    Put::TooLong => self.rejected += 1,
+                    Put::Done => {}
+                }
+                Next::Record(false)
+            }
+            Next::Record(_) => Next::ScopeKey(false),
+            Next::End => return Ok(false),
+        };
+        self.at = cursor.at();
+        Ok(true)
+    }
+
+    fn resource(&mut self, resource: &[u8]) -> Result<(), Trouble> {
+        self.made.clear();
+        self.service.clear();
+        if let Some(attributes) = attributes(resource)? {
+            each(attributes, |attribute| {
+                let (key, value) = pair(attribute)?;
+                if stands_for(key, b"service.name")
+                    && let Any::Text(name) = any(value)?
+                {
+                    self.service.clear();
+                    self.service.extend_from_slice(&name[..name.len().min(LONGEST_SERVICE)]);
+                }
+                Ok(())
+            })?;
+            let mut result = Ok(());
+            object(attributes, &mut |piece| result = result.and_then(|()| self.made.append(piece)));
+            result?;
+        }
+        self.made_of_resource = self.made.rest().len();
+        Ok(())
+    }
+
+    fn scope(&mut self, scope: &[u8]) -> Result<(), Trouble> {
+        self.made.keep(self.made_of_resource);
+        let attributes = attributes(scope)?;
+        let mut result = Ok(());
+        let mut put = |piece: &[u8]| result = result.and_then(|()| self.made.append(piece));
+        let mut before: &[u8] = b"{";
+        for (name, key) in [(&b"name"[..], &b"\"name\":"[..]), (b"version", b"\"version\":")] {
+            let text = member(scope, name)?;
+            if text.first() == Some(&b'"') && text != b"\"\"" {
+                put(before);
+                before = b",";
+                put(key);
+                compact(text, &mut put);
+            }
+        }
+        if let Some(attributes) = attributes.filter(|list| !is_empty(list)) {
+            put(before);
+            before = b",";
+            put(b"\"attributes\":");
+            object(attributes, &mut put);
+        }
+        if before == b"," {
+            put(b"}");
+        }
+        Ok(result?)
+    }
+}
+
+impl Walk for Export {
+    fn is_document(&self) -> bool {
+        true
+    }
+
+    fn walk(&mut self, bytes: &[u8], _: bool, records: &mut Records<'_, '_>) -> Result<usize, &'static Problem> {
+        while self.step(bytes, records).map_err(|trouble| trouble.problem(&BAD_REQUEST))? {}
+        if self.next != Next::End {
+            return Ok(0);
+        }
+        if Cursor::new(bytes, self.at).is_over() { Ok(bytes.len()) } else { Err(&BAD_REQUEST) }
+    }
+
+    fn tells_of_dropped(&self) -> bool {
+        true
+    }
+
+    fn done(&mut self) -> Done {
+        done(JSON, self.rejected)
+    }
+}
+
+/// Behind a key: true if it has this name and a list begins, whose bracket is passed. Any other value is passed whole.
+fn list_of(key: &[u8], name: &[u8], cursor: &mut Cursor<'_>) -> Result<bool, NotJson> {
+    let is_it = stands_for(key, name);
+    if is_it && cursor.eat(b'[') {
+        return Ok(true);
+    }
+    let value = cursor.value()?;
+    if is_it && value != b"null" { Err(NotJson) } else { Ok(false) }
+}
+
+/// The member of this name of an object whose bracket was passed; empty: it has none. Clients write it first, so what follows it is not
+/// looked at.
+fn find<'a>(cursor: &Cursor<'a>, name: &[u8]) -> Result<&'a [u8], NotJson> {
+    let (mut cursor, mut is_first) = (cursor.clone(), true);
+    while cursor.another(is_first, b'}')? {
+        is_first = false;
+        let key = cursor.key()?;
+        let value = cursor.value()?;
+        if stands_for(key, name) && value != b"null" {
+            return if value.first() == Some(&b'{') { Ok(value) } else { Err(NotJson) };
+        }
+    }
+    Ok(b"")
+}
+
+/// The member of this name of an object, which may be empty bytes; empty: it has none.
+fn member<'a>(object: &'a [u8], name: &[u8]) -> Result<&'a [u8], NotJson> {
+    if object.is_empty() {
+        return Ok(b"");
+    }
+    let (mut found, mut is_first): (&[u8], bool) = (b"", true);
+    let mut cursor = Cursor::new(object, 0);
+    cursor.expect(b'{')?;
+    while cursor.another(is_first, b'}')? {
+        is_first = false;
+        let key = cursor.key()?;
+        let value = cursor.value()?;
+        if stands_for(key, name) {
+            found = value;
+        }
+    }
+    Ok(found)
+}
+
+/// The attributes of a resource or scope, checked.
+fn attributes(object: &[u8]) -> Result<Option<&[u8]>, NotJson> {
+    let list = member(object, b"attributes")?;
+    match list {
+        b"" | b"null" => Ok(None),
+        list => {
+            check_all(list, 0)?;
+            Ok(Some(list))
+        }
+    }
+}
+
+fn is_empty(list: &[u8]) -> bool {
+    let mut cursor = Cursor::new(list, 0);
+    cursor.eat(b'[') && cursor.eat(b']')
+}
+
+/// A record, as it was sent. Empty: the part is not there.
+#[derive(Default)]
+struct LogRecord<'a> {
+    time: &'a [u8],
+    observed_time: &'a [u8],
+    severity: &'a [u8],
+    severity_text: &'a [u8],
+    event_name: &'a [u8],
+    body: &'a [u8],
+    attributes: &'a [u8],
+    flags: &'a [u8],
+    trace_id: &'a [u8],
+    span_id: &'a [u8],
+}
+
+impl<'a> LogRecord<'a> {
+    fn read(cursor: &mut Cursor<'a>) -> Result<LogRecord<'a>, NotJson> {
+        let (mut record, mut is_first) = (LogRecord::default(), true);
+        cursor.expect(b'{')?;
+        while cursor.another(is_first, b'}')? {
+            is_first = false;
+            let key = cursor.key()?;
+            let kind = cursor.peek();
+            let value = cursor.value()?;
+            let to = [
+                (&b"timeUnixNano"[..], &mut record.time),
+                (b"body", &mut record.body),
+                (b"attributes", &mut record.attributes),
+                (b"severityNumber", &mut record.severity),
+                (b"severityText", &mut record.severity_text),
+                (b"observedTimeUnixNano", &mut record.observed_time),
+                (b"traceId", &mut record.trace_id),
+                (b"spanId", &mut record.span_id),
+                (b"flags", &mut record.flags),
+                (b"eventName", &mut record.event_name),
+            ];
+            let Some((name, place)) = to.into_iter().find(|(name, _)| stands_for(key, name)) else { continue };
+            match (name, kind) {
+                (_, Some(b'n')) => continue,
+                (b"body", Some(b'{')) | (b"attributes", Some(b'[')) => {}
+                (b"body" | b"attributes", _) => return Err(NotJson),
+                (b"severityText" | b"eventName" | b"traceId" | b"spanId", Some(b'"')) => {}
+                (
+                    b"timeUnixNano" | b"observedTimeUnixNano" | b"severityNumber" | b"flags",
+                    Some(b'"' | b'0'..=b'9'),
+                ) => {}
+                _ => return Err(NotJson),
+            }
+            *place = value;
+        }
+        Ok(record)
+    }
+
+    /// Checks what is nested.
+    fn check(&self) -> Result<(), NotJson> {
+        if !self.attributes.is_empty() {
+            check_all(self.attributes, 0)?;
+        }
+        if self.body.is_empty() { Ok(()) } else { check(self.body, 0) }
+    }
+
+    fn put(&self, resource: &[u8], scope: &[u8], route: &Route, records: &mut Records<'_, '_>) -> Put {
+        let nothing = Attr { name: b"", value: Value::Text(b"") };
+        let (mut attrs, mut n) = ([nothing; 11], 0);
+        let mut add = |name, value, is_there: bool| {
+            attrs[n] = Attr { name, value };
+            n += usize::from(is_there);
+        };
+        // What a protobuf message would not have either.
+        let is_there = |value: &[u8]| !matches!(value, b"" | b"\"\"" | b"0" | b"\"0\"");
+        add(b"resource", Value::Made(as_made, resource), resource.len() > 2);
+        add(b"scope", Value::Made(as_made, scope), !scope.is_empty());
+        add(b"time", Value::Made(as_text, self.time), is_there(self.time));
+        add(b"observed_time", Value::Made(as_text, self.observed_time), is_there(self.observed_time));
+        add(b"severity", Value::Made(compact, self.severity), is_there(self.severity));
+        add(b"severity_text", Value::Made(compact, self.severity_text), is_there(self.severity_text));
+        add(b"event_name", Value::Made(compact, self.event_name), is_there(self.event_name));
+        add(b"trace_id", Value::Made(compact, self.trace_id), is_there(self.trace_id));
+        add(b"span_id", Value::Made(compact, self.span_id), is_there(self.span_id));
+        add(b"flags", Value::Made(compact, self.flags), is_there(self.flags));
+        add(
+            b"attributes",
+            Value::Made(object, self.attributes),
+            !self.attributes.is_empty() && !is_empty(self.attributes),
+        );
+        let message = match any(if self.body.is_empty() { b"null" } else { self.body }) {
+            Ok(Any::Text(text)) => Message::Escaped(text),
+            _ if self.body.is_empty() => Message::Json(b"null"),
+            _ => Message::Made(value, self.body),
+        };
+        records.put(route, &attrs[..n], message)
+    }
+}
+
+/// Writes a number that may stand in quotes as a string.
+fn as_text(number: &[u8], put: &mut dyn FnMut(&[u8])) {
+    put(b"\"");
+    as_it_stands(inside(number), put);
+    put(b"\"");
+}

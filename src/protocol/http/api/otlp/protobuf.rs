@@ -1,0 +1,309 @@
+//! A request as a protobuf message (`opentelemetry/proto/logs/v1/logs.proto`):
+//!
+//! ```text
+//! ExportLogsServiceRequest { repeated ResourceLogs 1 }
+//! ResourceLogs { Resource { repeated KeyValue 1 } 1; repeated ScopeLogs 2 }
+//! ScopeLogs { Scope { string name = 1; string version = 2; repeated KeyValue attributes = 3 } 1; repeated LogRecord 2 }
+//! LogRecord { fixed64 time = 1; int severity = 2; string severity_text = 3; AnyValue body = 5; repeated KeyValue attributes = 6;
+//!             fixed32 flags = 8; bytes trace_id = 9; bytes span_id = 10; fixed64 observed_time = 11; string event_name = 12 }
+//! ```
+
+use super::any_protobuf::{check, check_pair, each, object, pair, text, value};
+use super::{BAD_REQUEST, PROTOBUF, as_made, done};
+use crate::protocol::http::answer::Done;
+use crate::protocol::http::api::{Put, Records, SERVICE, Trouble, Walk};
+use crate::protocol::http::problem::Problem;
+use crate::session::memory::document::Document;
+use crate::session::memory::room::Lease;
+use crate::session::walk::json::quoted;
+use crate::session::walk::protobuf::{Field, Fields, Malformed};
+use crate::session::write::{Attr, Message, Value};
+use std::io::Write;
+use std::ops::Range;
+
+/// So much of `service.name` is looked at for routes.
+pub const LONGEST_SERVICE: usize = 256;
+
+/// The place in a request.
+pub struct Export {
+    /// Behind the resource that is being read,
+    at: usize,
+    /// that resource with its scopes,
+    resource: Range<usize>,
+    /// behind the scope that is being read, in the resource,
+    scope_at: usize,
+    /// that scope with its records,
+    scope: Range<usize>,
+    /// and the next field in it.
+    record_at: usize,
+    /// What the resource and the scope look like in JSON: the same for each of their records.
+    made: Document,
+    /// How much of it is the resource.
+    made_of_resource: usize,
+    /// `service.name`
+    service: Vec<u8>,
+    rejected: u64,
+}
+
+impl Export {
+    /// At the beginning.
+    pub fn new(lease: Lease) -> Export {
+        Export {
+            at: 0,
+            resource: 0..0,
+            scope_at: 0,
+            scope: 0..0,
+            record_at: 0,
+            made: Document::new(lease),
+            made_of_resource: 0,
+            service: Vec::new(),
+            rejected: 0,
+        }
+    }
+
+    /// Goes on to the next resource. False: there is none.
+    fn next_resource(&mut self, bytes: &[u8]) -> Result<bool, Trouble> {
+        let mut fields = Fields::new(bytes, self.at);
+        while let Some((number, field)) = fields.next_field()? {
+            self.at = fields.at();
+            if number != 1 {
+                continue;
+            }
+            let start = self.at - field.bytes()?.len();
+            (self.resource, self.scope_at, self.scope, self.record_at) = (start..self.at, 0, 0..0, 0);
+            let mut resource: &[u8] = b"";
+            each(&bytes[self.resource.clone()], 1, |found| {
+                resource = found;
+                Ok(())
+            })?;
+            self.service.clear();
+            each(resource, 1, |bytes_of_pair| {
+                check_pair(bytes_of_pair, 0)?;
+                let (key, value) = pair(bytes_of_pair)?;
+                if key == b"service.name"
+                    && let Some(name) = text(value)
+                {
+                    self.service.extend_from_slice(&name[..name.len().min(LONGEST_SERVICE)]);
+                }
+                Ok(())
+            })?;
+            self.made.clear();
+            let mut result = Ok(());
+            object(resource, 1, &mut |piece| result = result.and_then(|()| self.made.append(piece)));
+            result?;
+            self.made_of_resource = self.made.rest().len();
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Goes on to the next scope of the resource. False: there is none.
+    fn next_scope(&mut self, bytes: &[u8]) -> Result<bool, Trouble> {
+        let resource = &bytes[self.resource.clone()];
+        let mut fields = Fields::new(resource, self.scope_at);
+        while let Some((number, field)) = fields.next_field()? {
+            self.scope_at = fields.at();
+            if number != 2 {
+                continue;
+            }
+            let end = self.resource.start + self.scope_at;
+            (self.scope, self.record_at) = (end - field.bytes()?.len()..end, 0);
+            let mut scope: &[u8] = b"";
+            each(&bytes[self.scope.clone()], 1, |found| {
+                scope = found;
+                Ok(())
+            })?;
+            each(scope, 3, |pair| check_pair(pair, 0))?;
+            self.made.keep(self.made_of_resource);
+            let mut result = Ok(());
+            scope_as_json(scope, &mut |piece| result = result.and_then(|()| self.made.append(piece)))?;
+            result?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    fn walk_on(&mut self, bytes: &[u8], records: &mut Records<'_, '_>) -> Result<usize, Trouble> {
+        loop {
+            if !self.records(bytes, records)? {
+                return Ok(0);
+            }
+            if !self.next_scope(bytes)? && !self.next_resource(bytes)? {
+                return Ok(bytes.len());
+            }
+        }
+    }
+
+    /// Takes the records of the scope. False: not all of them.
+    fn records(&mut self, bytes: &[u8], records: &mut Records<'_, '_>) -> Result<bool, Trouble> {
+        let scope = &bytes[self.scope.clone()];
+        let route = records.route(|attribute| if attribute == SERVICE { &self.service[..] } else { b"" });
+        let (resource, scope_made) = self.made.rest().split_at(self.made_of_resource.min(self.made.rest().len()));
+        let mut fields = Fields::new(scope, self.record_at);
+        while let Some((number, field)) = fields.next_field()? {
+            if number == 2 {
+                let record = field.bytes()?;
+                let put = match records.is_hopeless(record.len()) {
+                    true => Put::TooLong,
+                    false => LogRecord::read(record)?.put(resource, scope_made, route, records),
+                };
+                match put {
+                    Put::Stop => return Ok(false),
+                    Put::TooLong => self.rejected += 1,
+                    Put::Done => {}
+                }
+            }
+            self.record_at = fields.at();
+        }
+        Ok(true)
+    }
+}
+
+impl Walk for Export {
+    fn is_document(&self) -> bool {
+        true
+    }
+
+    fn walk(&mut self, bytes: &[u8], _: bool, records: &mut Records<'_, '_>) -> Result<usize, &'static Problem> {
+        self.walk_on(bytes, records).map_err(|trouble| trouble.problem(&BAD_REQUEST))
+    }
+
+    fn tells_of_dropped(&self) -> bool {
+        true
+    }
+
+    fn done(&mut self) -> Done {
+        done(PROTOBUF, self.rejected)
+    }
+}
+
+/// Writes a scope that says something as a JSON object.
+fn scope_as_json(scope: &[u8], put: &mut dyn FnMut(&[u8])) -> Result<(), Malformed> {
+    let (mut name, mut version, mut has_attributes): (&[u8], &[u8], bool) = (b"", b"", false);
+    let mut fields = Fields::new(scope, 0);
+    while let Some((number, field)) = fields.next_field()? {
+        match number {
+            1 => name = field.bytes()?,
+            2 => version = field.bytes()?,
+            3 => has_attributes = true,
+            _ => {}
+        }
+    }
+    let mut before: &[u8] = b"{";
+    for (key, text) in [(&b"\"name\":"[..], name), (b"\"version\":", version)] {
+        if !text.is_empty() {
+            put(before);
+            before = b",";
+            put(key);
+            quoted(text, put);
+        }
+    }
+    if has_attributes {
+        put(before);
+        before = b",";
+        put(b"\"attributes\":");
+        object(scope, 3, put);
+    }
+    if before == b"," {
+        put(b"}");
+    }
+    Ok(())
+}
+
+/// A record whose parts were checked.
+#[derive(Default)]
+struct LogRecord<'a> {
+    bytes: &'a [u8],
+    time: u64,
+    observed_time: u64,
+    severity: u64,
+    severity_text: &'a [u8],
+    event_name: &'a [u8],
+    body: &'a [u8],
+    has_attributes: bool,
+    flags: u32,
+    trace_id: &'a [u8],
+    span_id: &'a [u8],
+}
+
+impl<'a> LogRecord<'a> {
+    fn read(bytes: &'a [u8]) -> Result<LogRecord<'a>, Malformed> {
+        let mut record = LogRecord { bytes, ..LogRecord::default() };
+        let mut fields = Fields::new(bytes, 0);
+        while let Some((number, field)) = fields.next_field()? {
+            match number {
+                1 => record.time = field.fixed64()?,
+                2 => record.severity = field.varint()?,
+                3 => record.severity_text = field.bytes()?,
+                5 => {
+                    record.body = field.bytes()?;
+                    check(record.body, 0)?;
+                }
+                6 => {
+                    check_pair(field.bytes()?, 0)?;
+                    record.has_attributes = true;
+                }
+                8 => match field {
+                    Field::Fixed32(flags) => record.flags = flags,
+                    _ => return Err(Malformed),
+                },
+                9 => record.trace_id = field.bytes()?,
+                10 => record.span_id = field.bytes()?,
+                11 => record.observed_time = field.fixed64()?,
+                12 => record.event_name = field.bytes()?,
+                _ => {}
+            }
+        }
+        Ok(record)
+    }
+
+    fn put(
+        &self,
+        resource: &[u8],
+        scope: &[u8],
+        route: &crate::session::routes::Route,
+        records: &mut Records<'_, '_>,
+    ) -> Put {
+        let (mut time, mut observed) = ([0; 24], [0; 24]);
+        let (time, observed) = (digits(self.time, &mut time), digits(self.observed_time, &mut observed));
+        let nothing = Attr { name: b"", value: Value::Text(b"") };
+        let (mut attrs, mut n) = ([nothing; 11], 0);
+        let mut add = |name, value, is_there: bool| {
+            attrs[n] = Attr { name, value };
+            n += usize::from(is_there);
+        };
+        add(b"resource", Value::Made(as_made, resource), resource.len() > 2);
+        add(b"scope", Value::Made(as_made, scope), !scope.is_empty());
+        add(b"time", Value::Text(time), self.time > 0);
+        add(b"observed_time", Value::Text(observed), self.observed_time > 0);
+        add(b"severity", Value::Integer(self.severity as i64), self.severity > 0);
+        add(b"severity_text", Value::Text(self.severity_text), !self.severity_text.is_empty());
+        add(b"event_name", Value::Text(self.event_name), !self.event_name.is_empty());
+        add(b"trace_id", Value::Made(hex, self.trace_id), !self.trace_id.is_empty());
+        add(b"span_id", Value::Made(hex, self.span_id), !self.span_id.is_empty());
+        add(b"flags", Value::Integer(i64::from(self.flags)), self.flags > 0);
+        add(b"attributes", Value::Made(|record, put| object(record, 6, put), self.bytes), self.has_attributes);
+        let message = match text(self.body) {
+            Some(text) => Message::Text(text),
+            None => Message::Made(value, self.body),
+        };
+        records.put(route, &attrs[..n], message)
+    }
+}
+
+fn digits(number: u64, to: &mut [u8; 24]) -> &[u8] {
+    let mut rest = &mut to[..];
+    let _ = write!(rest, "{number}"); // 24 bytes hold any
+    let len = 24 - rest.len();
+    &to[..len]
+}
+
+/// Writes bytes as a string of hexadecimal digits, as the JSON of this protocol has ids.
+fn hex(bytes: &[u8], put: &mut dyn FnMut(&[u8])) {
+    put(b"\"");
+    for byte in bytes {
+        let digit = |d: u8| b"0123456789abcdef"[usize::from(d)];
+        put(&[digit(byte >> 4), digit(byte & 15)]);
+    }
+    put(b"\"");
+}

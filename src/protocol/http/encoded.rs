@@ -30,6 +30,13 @@ pub enum Reading {
     Walk(Box<dyn Walk>),
 }
 
+impl Reading {
+    /// True where the body may go on for ever.
+    pub fn is_endless(&self) -> bool {
+        matches!(self, Reading::Walk(walk) if walk.is_endless())
+    }
+}
+
 /// The parts of a body that wait, and what was received behind it.
 pub struct Encoded {
     decoder: Option<Decoder>,
@@ -89,7 +96,8 @@ impl Encoded {
         now_ns: u64,
     ) -> Result<(), &'static Problem> {
         let lease = Lease::new(&options.room, owner, now_ns);
-        self.decoder = Some(Decoder::new(coding, lease, options.max_decoded_bytes)?);
+        let most = if reading.is_endless() { u64::MAX } else { options.max_decoded_bytes };
+        self.decoder = Some(Decoder::new(coding, lease, most)?);
         self.reading = reading;
         (self.is_last, self.is_decoded, self.more) = (false, false, false);
         self.awaits_more = false;
@@ -115,6 +123,11 @@ impl Encoded {
         let has_output = !self.output.is_empty() && !self.awaits_more;
         let has_work = !self.input.is_empty() || has_output || self.more || self.is_last;
         self.decoder.is_none() || !has_work
+    }
+
+    /// True where the body may go on for ever.
+    pub fn is_endless(&self) -> bool {
+        self.reading.is_endless()
     }
 
     /// Drops the body.

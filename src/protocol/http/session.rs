@@ -330,7 +330,8 @@ impl Http {
     /// Counts bytes of the body. False: there are too many.
     pub(super) fn count_body(&mut self, n: usize, window: &mut Window<'_>) -> bool {
         self.progress(n);
-        if self.request.wire > self.options.max_body_bytes {
+        let is_endless = self.encoded.as_ref().is_some_and(|encoded| encoded.is_endless());
+        if self.request.wire > self.options.max_body_bytes && !is_endless {
             self.fatal(&problem::BODY_TOO_LARGE, window);
             return false;
         }

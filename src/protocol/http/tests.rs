@@ -414,4 +414,5 @@ mod elasticsearch_tests;
 mod limits_tests;
 mod loki_tests;
 mod otlp_tests;
+mod small_apis_tests;
 mod splunk_tests;

@@ -2,7 +2,10 @@
 //! [`TABLE`]: its routes, how a body becomes records, and how success and refusals look to its clients. The rest of HTTP knows no
 //! API by name.
 
+mod datadog;
 mod elasticsearch;
+mod gelf;
+mod journal;
 mod loki;
 mod otlp;
 mod records;
@@ -20,12 +23,13 @@ use super::problem::{self, Problem};
 use crate::session::Owner;
 use crate::session::memory::room::{Lease, NoRoom};
 use crate::session::routes::Attribute;
-use crate::session::walk::json::NotJson;
+use crate::session::walk::json::{Cursor, NotJson, stands_for};
 use crate::session::walk::protobuf::Malformed;
 use std::borrow::Cow;
 
 /// All APIs, as `listener.NAME.apis` names them, without `lines`, which is no API of somebody else.
-pub static TABLE: &[&Api] = &[&loki::API, &elasticsearch::API, &splunk::API, &otlp::API];
+pub static TABLE: &[&Api] =
+    &[&loki::API, &elasticsearch::API, &splunk::API, &otlp::API, &datadog::API, &gelf::API, &journal::API];
 
 /// The attributes that rules of a listener may look at, whichever of its APIs has them.
 pub static ATTRIBUTES: &[Attribute] = &[
@@ -133,6 +137,28 @@ pub fn query_value(text: &str) -> Vec<u8> {
     out
 }
 
+/// The inside of the string that a valid JSON object has under this name; empty: it has none.
+#[must_use]
+pub fn member<'a>(object: &'a [u8], name: &[u8]) -> &'a [u8] {
+    let find = || {
+        let (mut cursor, mut is_first) = (Cursor::new(object, 0), true);
+        cursor.expect(b'{')?;
+        while cursor.another(is_first, b'}')? {
+            is_first = false;
+            let key = cursor.key()?;
+            let value = cursor.value()?;
+            if stands_for(key, name) {
+                return Ok(value);
+            }
+        }
+        Err(NotJson)
+    };
+    match find() {
+        Ok([b'"', inside @ .., b'"']) => inside,
+        _ => b"",
+    }
+}
+
 /// What an API wants done with a request that is for it.
 pub struct Claim {
     /// How its clients are spoken to.
@@ -214,6 +240,11 @@ pub trait Walk: Send {
     /// # Errors
     /// The body is not what the API takes. Records before that place may have been taken.
     fn walk(&mut self, bytes: &[u8], is_last: bool, records: &mut Records<'_, '_>) -> Result<usize, &'static Problem>;
+
+    /// True where the body may go on for ever: the limits of a body's length do not hold.
+    fn is_endless(&self) -> bool {
+        false
+    }
 
     /// True if it tells the client itself of records that were dropped because they were too long.
     fn tells_of_dropped(&self) -> bool {

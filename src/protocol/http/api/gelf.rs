@@ -1,0 +1,72 @@
+//! `gelf`: Graylog's format by HTTP (Graylog's documentation, "GELF via HTTP"): an object, or several with white space between them.
+
+use super::{Api, Asked, Claim, HOST, Put, Records, Refusal, Voice, Walk, Wanted, member, voice};
+use crate::protocol::http::answer::Done;
+use crate::protocol::http::head::Method;
+use crate::protocol::http::problem::{self, Problem};
+use crate::session::walk::json::Cursor;
+use crate::session::write::Message;
+
+/// See the module documentation.
+pub static API: Api = Api { name: "gelf", claim, token: |_| None };
+
+static VOICE: Voice = Voice {
+    headers: "",
+    status: voice::never_408,
+    refuse: |problem, _| Refusal {
+        kind: "text/plain; charset=utf-8",
+        body: format!("{}\n", problem.message).into_bytes(),
+    },
+};
+
+static BAD_MESSAGE: Problem = Problem {
+    status: 400,
+    code: "bad_gelf",
+    message: "the body is no GELF message: expected a JSON object with a short_message that says something",
+    retry_after: 0,
+};
+
+fn claim(asked: &Asked<'_>) -> Option<Claim> {
+    let wanted = match (asked.path, asked.head.method) {
+        ("/gelf" | "/gelf/", Method::Post) => Wanted::Take { walk: Box::new(Messages::default()), coding: None },
+        ("/gelf" | "/gelf/", _) => Wanted::Refuse(&problem::NOT_ALLOWED),
+        _ => return None,
+    };
+    Some(Claim { voice: &VOICE, wanted })
+}
+
+/// The place in a body.
+#[derive(Default)]
+struct Messages {
+    at: usize,
+}
+
+impl Walk for Messages {
+    fn is_document(&self) -> bool {
+        true
+    }
+
+    fn walk(&mut self, bytes: &[u8], _: bool, records: &mut Records<'_, '_>) -> Result<usize, &'static Problem> {
+        let mut cursor = Cursor::new(bytes, self.at);
+        while !cursor.is_over() || self.at == 0 {
+            let object = match cursor.peek() {
+                Some(b'{') => cursor.value().map_err(|_| &BAD_MESSAGE)?,
+                _ => return Err(&BAD_MESSAGE),
+            };
+            // Some clients of version 1.0 call it `message`.
+            if member(object, b"short_message").is_empty() && member(object, b"message").is_empty() {
+                return Err(&BAD_MESSAGE);
+            }
+            let route = records.route(|attribute| if attribute == HOST { member(object, b"host") } else { b"" });
+            if records.put(route, &[], Message::Json(object)) == Put::Stop {
+                return Ok(0);
+            }
+            self.at = cursor.at();
+        }
+        Ok(bytes.len())
+    }
+
+    fn done(&mut self) -> Done {
+        Done::empty(202)
+    }
+}

@@ -1,0 +1,194 @@
+//! `journal`: what systemd-journal-upload sends (systemd's `JOURNAL_EXPORT_FORMATS`, "Journal Export Format"). The body may go on for
+//! hours: entries are taken as they come, and the answer stands for all of them.
+
+use super::{Api, Asked, Claim, HOST, Put, Records, Refusal, SERVICE, Voice, Walk, Wanted, voice};
+use crate::protocol::http::answer::Done;
+use crate::protocol::http::head::Method;
+use crate::protocol::http::problem::{self, Problem};
+use crate::session::walk::json::quoted;
+use crate::session::write::{Attr, Message, Value};
+use memchr::memchr;
+
+/// See the module documentation.
+pub static API: Api = Api { name: "journal", claim, token: |_| None };
+
+static VOICE: Voice = Voice {
+    headers: "",
+    status: voice::never_408,
+    refuse: |problem, _| Refusal {
+        kind: "text/plain; charset=utf-8",
+        body: format!("{}\n", problem.message).into_bytes(),
+    },
+};
+
+static BAD_ENTRY: Problem =
+    Problem { status: 400, code: "bad_entry", message: "the body is not in the journal export format", retry_after: 0 };
+
+/// Of an entry with more fields, those with the same name stand one behind the other instead of in a list. The journal itself has at
+/// most 1024 in an entry; real ones have 20 to 50.
+const MOST_LISTED: usize = 128;
+
+fn claim(asked: &Asked<'_>) -> Option<Claim> {
+    let path = asked.path.strip_prefix("/journald").filter(|rest| rest.starts_with('/')).unwrap_or(asked.path);
+    let wanted = match (path, asked.head.method) {
+        ("/upload", Method::Post) => Wanted::Take { walk: Box::new(Entries::default()), coding: None },
+        ("/upload", _) => Wanted::Refuse(&problem::NOT_ALLOWED),
+        _ => return None,
+    };
+    Some(Claim { voice: &VOICE, wanted })
+}
+
+/// The place in a body.
+#[derive(Default)]
+struct Entries {
+    /// So many bytes at the start of what is left hold no whole entry.
+    known: usize,
+}
+
+/// What comes at a place of a body.
+enum Next<'a> {
+    /// A field, and the place behind it.
+    Field(&'a [u8], &'a [u8], usize),
+    /// The empty line behind an entry, and the place behind it.
+    End(usize),
+    /// Not enough of it is there.
+    Part,
+}
+
+/// Reads what comes at a place.
+fn next(bytes: &[u8], at: usize, is_last: bool) -> Result<Next<'_>, &'static Problem> {
+    let rest = &bytes[at..];
+    let line = match memchr(b'\n', rest) {
+        Some(len) => &rest[..len],
+        None if is_last && rest.contains(&b'=') => rest,
+        None => return Ok(Next::Part),
+    };
+    let behind = (at + line.len() + 1).min(bytes.len());
+    if line.is_empty() {
+        return Ok(Next::End(behind));
+    }
+    let (name, value, behind) = match memchr(b'=', line) {
+        Some(equals) => (&line[..equals], &line[equals + 1..], behind),
+        None => {
+            let Some(len) = bytes.get(behind..behind + 8) else { return Ok(Next::Part) };
+            let len = len.iter().rev().fold(0u64, |n, b| n << 8 | u64::from(*b));
+            let len = usize::try_from(len).ok().filter(|len| *len < 1 << 40).ok_or(&problem::DOCUMENT_TOO_LARGE)?;
+            let Some(value) = bytes.get(behind + 8..behind + 8 + len) else { return Ok(Next::Part) };
+            match bytes.get(behind + 8 + len) {
+                Some(b'\n') => {}
+                Some(_) => return Err(&BAD_ENTRY),
+                None => return Ok(Next::Part),
+            }
+            (line, value, behind + 9 + len)
+        }
+    };
+    let is_name = |b: &u8| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b'_';
+    if name.is_empty() || !name.iter().all(is_name) {
+        return Err(&BAD_ENTRY);
+    }
+    Ok(Next::Field(name, value, behind))
+}
+
+/// The fields of an entry that was found to be whole.
+fn fields(entry: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut at = 0;
+    std::iter::from_fn(move || match next(entry, at, true) {
+        Ok(Next::Field(name, value, behind)) if at < entry.len() => {
+            at = behind;
+            Some((name, value))
+        }
+        _ => None,
+    })
+}
+
+impl Walk for Entries {
+    fn is_document(&self) -> bool {
+        false
+    }
+
+    fn is_endless(&self) -> bool {
+        true
+    }
+
+    fn walk(&mut self, bytes: &[u8], is_last: bool, records: &mut Records<'_, '_>) -> Result<usize, &'static Problem> {
+        // Looked at again only when there is twice as much: a long entry that comes in small pieces costs no more than that.
+        if !is_last && bytes.len() < 2 * self.known {
+            return Ok(0);
+        }
+        let (mut start, mut at) = (0, 0);
+        loop {
+            let (end, behind) = match next(bytes, at, is_last)? {
+                Next::Field(_, _, behind) => {
+                    at = behind;
+                    continue;
+                }
+                Next::End(behind) => (at, behind),
+                // The last entry may lack its empty line, if the body has ended as it should.
+                Next::Part if is_last && at == bytes.len() => (at, at),
+                Next::Part if is_last => return Err(&BAD_ENTRY),
+                Next::Part => break,
+            };
+            if end > start && put(&bytes[start..end], records) == Put::Stop {
+                break;
+            }
+            (start, at) = (behind, behind);
+            if is_last && at == bytes.len() {
+                break;
+            }
+        }
+        self.known = if records.stopped().is_some() { 0 } else { bytes.len() - start };
+        Ok(start)
+    }
+
+    fn done(&mut self) -> Done {
+        Done::text(202, "text/plain", "OK.\n")
+    }
+}
+
+/// Takes one entry.
+fn put(entry: &[u8], records: &mut Records<'_, '_>) -> Put {
+    if records.is_hopeless(entry.len()) {
+        return Put::TooLong;
+    }
+    let value = |name: &[u8]| fields(entry).find(|field| field.0 == name).map_or(&b""[..], |field| field.1);
+    let route = records.route(|attribute| match attribute {
+        HOST => value(b"_HOSTNAME"),
+        SERVICE => value(b"_SYSTEMD_UNIT"),
+        _ => b"",
+    });
+    let attrs = [Attr { name: b"fields", value: Value::Made(object, entry) }];
+    records.put(route, &attrs, Message::Text(value(b"MESSAGE")))
+}
+
+/// Writes all fields but the message as a JSON object. What has the same name stands in a list.
+fn object(entry: &[u8], put: &mut dyn FnMut(&[u8])) {
+    let is_listed = fields(entry).nth(MOST_LISTED).is_none();
+    let mut before: &[u8] = b"{";
+    let mut has_message = false;
+    for (i, (name, value)) in fields(entry).enumerate() {
+        if name == b"MESSAGE" && !has_message {
+            has_message = true;
+            continue;
+        }
+        let same = || fields(entry).enumerate().filter(|(_, field)| field.0 == name && name != b"MESSAGE");
+        if is_listed && same().any(|(other, _)| other < i) {
+            continue; // it stands in the list of the first
+        }
+        put(before);
+        before = b",";
+        quoted(name, put);
+        put(b":");
+        if is_listed && same().any(|(other, _)| other > i) {
+            let mut before: &[u8] = b"[";
+            for (_, (_, value)) in same() {
+                put(before);
+                before = b",";
+                quoted(value, put);
+            }
+            put(b"]");
+        } else {
+            quoted(value, put);
+        }
+    }
+    put(if before == b"{" { b"{}" } else { b"}" });
+}

@@ -160,8 +160,11 @@ pub fn check(
     if let Some(running) = running {
         streams = renumbered(streams, &running.streams);
     }
-    let buffer = raw.buffer.memory.unwrap_or(Size(64 << 20));
     let entries: Vec<_> = written.iter().map(|l| check.entry(l, protocols).ok()).collect();
+    // JSON takes up to seven times as much room for a line, and documents are gathered.
+    let makes_json =
+        written.iter().zip(&entries).any(|(l, entry)| entry.is_some_and(|e| l.default_format(e) == Format::Json));
+    let buffer = raw.buffer.memory.unwrap_or(Size(if makes_json { 128 << 20 } else { 64 << 20 }));
     let leased = if entries.iter().flatten().any(|entry| entry.leases) { buffer.0 / LEASED_SHARE } else { 0 };
     let room = running.map_or_else(|| Room::new(leased as usize), |running| Arc::clone(&running.room));
     check.tokens_are_used(&raw.token, &written);

@@ -54,6 +54,11 @@ impl Written<'_> {
         }
     }
 
+    /// How its records are written where neither it nor a stream says.
+    pub fn default_format(&self, entry: &Entry) -> Format {
+        (entry.format)(&|key| self.words(key).into_iter().map(String::from).collect())
+    }
+
     /// The streams that it names.
     pub fn streams(&self) -> impl Iterator<Item = (&str, String)> {
         let own = (self.common.stream.as_deref().unwrap_or("default"), format!("listener.{}.stream", self.name));
@@ -239,9 +244,7 @@ impl Check<'_> {
         let format = written.common.format.map(Format::from);
         let route = |(name, key): (&str, String)| {
             let index = self.stream_index(&key, name, around.streams)?;
-            let format = format
-                .or(around.streams[index].format)
-                .unwrap_or_else(|| (entry.format)(&|key| written.words(key).into_iter().map(String::from).collect()));
+            let format = format.or(around.streams[index].format).unwrap_or_else(|| written.default_format(entry));
             Ok(Route { name: name.to_string(), index: index as u16, format })
         };
         let key = |k: &str| format!("listener.{}.{k}", written.name);

@@ -30,7 +30,7 @@ pub struct Entry {
     /// What it runs on.
     pub runs_on: &'static [Family],
     /// How its records are written where neither listener nor stream says. It is given the words of any list among its own keys.
-    pub format: fn(&dyn Fn(&str) -> Vec<String>) -> Format,
+    pub format: DefaultFormat,
     /// It leases memory for documents or decoders.
     pub leases: bool,
     /// Its own keys in `[listener.NAME]`, besides those that all protocols have. Several protocols may have a key with the same name.
@@ -38,6 +38,9 @@ pub struct Entry {
     /// Makes the protocol from its keys.
     pub build: Build,
 }
+
+/// The default of `format`, from the words of the lists among the protocol's own keys.
+pub type DefaultFormat = fn(&dyn Fn(&str) -> Vec<String>) -> Format;
 
 /// Makes a protocol from its keys.
 pub type Build = fn(&Section<'_>, &About<'_>) -> Result<Arc<dyn Protocol>, ConfigError>;

@@ -99,6 +99,13 @@ impl<T> Owed<T> {
         }
     }
 
+    /// Has the open frame be answered without waiting for its records, and returns how many have not reached the listener's level.
+    pub fn let_go(&mut self) -> u64 {
+        let Some(entry) = self.queue.back_mut() else { return 0 };
+        entry.level = AckLevel::Received;
+        entry.unreached
+    }
+
     /// Owes an answer that waits for no records, only for its turn.
     pub fn say(&mut self, say: T) {
         self.queue.push_back(Entry { say: Some(say), level: AckLevel::Received, unreached: 0, unwritten: 0 });

@@ -29,6 +29,8 @@ impl From<NoRoom> for &'static Problem {
 enum Inner {
     /// As it comes.
     Plain,
+    /// Not known before its first two bytes.
+    Guess,
     /// gzip, perhaps of several members; `true`: between two of them.
     Gzip(Box<Decompress>, bool),
     /// Not begun: with or without zlib's header.
@@ -67,6 +69,10 @@ impl Decoder {
                 Inner::Gzip(Box::new(Decompress::new_gzip(15)), false)
             }
             Coding::Identity => Inner::Plain,
+            Coding::Guess => {
+                lease.grow(INFLATE_BYTES)?;
+                Inner::Guess
+            }
             Coding::Deflate => {
                 lease.grow(INFLATE_BYTES)?;
                 Inner::Deflate(None, false)
@@ -82,7 +88,19 @@ impl Decoder {
     /// # Errors
     /// The input is malformed, or its output breaks a limit.
     pub fn step(&mut self, input: &[u8], output: &mut [u8], last: bool) -> Result<Progress, &'static Problem> {
+        if matches!(self.inner, Inner::Guess) {
+            self.inner = match input {
+                // RFC 1952 section 2.3.1; RFC 1950 section 2.2, whose header is a multiple of 31.
+                [0x1f, 0x8b, ..] => Inner::Gzip(Box::new(Decompress::new_gzip(15)), false),
+                [0x78, flags, ..] if (0x7800 + u16::from(*flags)) % 31 == 0 => Inner::Deflate(None, false),
+                // RFC 8878 section 3.1.1.
+                [0x28, 0xb5, ..] => Inner::Zstd(Box::default()),
+                [] | [0x1f | 0x28 | 0x78] if !last => Inner::Guess,
+                _ => Inner::Plain,
+            };
+        }
         let progress = match &mut self.inner {
+            Inner::Guess => Progress { taken: 0, made: 0 },
             Inner::Plain => {
                 let n = input.len().min(output.len());
                 output[..n].copy_from_slice(&input[..n]);
@@ -130,11 +148,17 @@ impl Decoder {
         self.lease.is_called_in()
     }
 
+    /// True while what has come is too little to tell how it is encoded.
+    #[must_use]
+    pub fn is_guessing(&self) -> bool {
+        matches!(self.inner, Inner::Guess)
+    }
+
     /// True if nothing is unfinished. A body that ends elsewhere was cut off.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         match &self.inner {
-            Inner::Plain => true,
+            Inner::Plain | Inner::Guess => true,
             Inner::Gzip(_, over) | Inner::Deflate(_, over) => *over || self.taken == 0,
             Inner::Zstd(zstd) => zstd.is_whole(),
             Inner::Snappy(snappy) => snappy.is_whole(),

@@ -121,7 +121,8 @@ impl Encoded {
     /// True where more must be received before anything can be decoded.
     pub fn is_empty(&self) -> bool {
         let has_output = !self.output.is_empty() && !self.awaits_more;
-        let has_work = !self.input.is_empty() || has_output || self.more || self.is_last;
+        let has_input = !self.input.is_empty() && !self.decoder.as_ref().is_some_and(Decoder::is_guessing);
+        let has_work = has_input || has_output || self.more || self.is_last;
         self.decoder.is_none() || !has_work
     }
 
@@ -288,9 +289,11 @@ impl Http {
                         return Step::Continue;
                     }
                     None if *is_decoded => {
+                        let watcher = walk.watcher();
                         let kind = Kind::Done(Box::new(walk.done()));
                         encoded.stop();
                         self.encoded = Some(encoded);
+                        self.watch(frame, watcher);
                         self.end(kind);
                         return Step::Close; // no more of this body
                     }
@@ -332,6 +335,9 @@ impl Encoded {
         self.more = made == most || (taken > 0 && !all_taken);
         if made > 0 || self.more {
             return Ok(made);
+        }
+        if decoder.is_guessing() && !*is_last {
+            return Ok(0);
         }
         if !all_taken {
             return Err(&problem::BAD_CODING); // it does not want what follows

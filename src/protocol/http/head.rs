@@ -31,6 +31,8 @@ pub enum Coding {
     Zstd,
     /// The block or the framed format.
     Snappy,
+    /// What its first bytes say: gzip, zstd, deflate with zlib's header, or as it is. No head says so, but APIs do whose clients do not say.
+    Guess,
 }
 
 /// A method that matters here.

@@ -24,7 +24,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 section!(/// The keys of an HTTP listener.
-    Keys { status: usize, records: Records, cors_origins: Vec<String>, apis: Vec<String>, path_prefix: String, query_token: bool,
+    Keys { status: usize, records: Records, cors_origins: Vec<String>, apis: Vec<String>, path_prefix: String, query_token: bool, splunk_ack: bool,
            route: RouteTable, streams: Vec<String>, tokens: Vec<String>,
            too_long: TooLong, strip_cr: bool, max_header_bytes: Size,
            max_headers: usize, max_body_bytes: Size, max_decoded_bytes: Size, max_document_bytes: Size, max_requests: usize, body_timeout: Time,
@@ -136,6 +136,7 @@ fn apis(section: &Section<'_>, keys: &Keys) -> Result<Apis, ConfigError> {
         others: names.iter().filter_map(|name| Api::find(name)).collect(),
         lines: names.iter().any(|name| name == LINES),
         prefix,
+        acks: section.flag("splunk_ack", keys.splunk_ack, false).then(Arc::default),
         query_token: section.flag("query_token", keys.query_token, false),
         max_document_bytes: section.size("max_document_bytes", keys.max_document_bytes, 16 << 20, 4096, 1 << 30)
             as usize,

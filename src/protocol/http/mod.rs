@@ -21,6 +21,7 @@ mod problem;
 mod request;
 mod session;
 mod snappy;
+mod watched;
 mod zstandard;
 
 pub use dialect::{Dialect, Records};

@@ -1,7 +1,7 @@
 //! The beginning of a request: reads its head, and decides what to do with it.
 
 use super::answer::Kind;
-use super::api::{self, Asked, Claim, Voice, Wanted};
+use super::api::{Asked, Claim, LINES, Voice, Wanted};
 use super::body::Body;
 use super::dialect::{self, Records};
 use super::encoded::{Encoded, Reading};
@@ -9,14 +9,57 @@ use super::head::{self, Coding, Framing, Head, Method};
 use super::options::{HttpOptions, token_of};
 use super::pages::Shown;
 use super::problem::{self, Problem};
-use super::session::{Http, MAX_PIPELINED, Request, SKIP_MOST, State};
+use super::session::{Http, MAX_PIPELINED, SKIP_MOST, State};
 use crate::metrics::stats::Unexpected;
 use crate::session::beginnings;
 use crate::session::routes::Route;
-use crate::session::{AckLevel, Refusal, Window};
+use crate::session::{AckLevel, Frame, Refusal, Window};
 use memchr::{memchr_iter, memmem};
 use std::borrow::Cow;
 use std::sync::Arc;
+
+/// The request whose body is being read.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Where its lines go.
+    pub stream: Option<u16>,
+    /// What they are acknowledged as; `None`: no lines of it are taken, or its answer is owed already.
+    pub frame: Option<Frame>,
+    /// What it is answered with where all goes well.
+    pub status: u16,
+    /// The place of its token among those of the options.
+    pub token: Option<usize>,
+    /// As in [`Answer`].
+    pub voice: &'static Voice,
+    /// As in [`Answer`].
+    pub origin: Option<Arc<str>>,
+    /// Its lines so far.
+    pub lines: u64,
+    /// Bytes of its body so far.
+    pub wire: u64,
+    pub closes: bool,
+    pub is_old: bool,
+    /// A line of it was dropped.
+    pub dropped: bool,
+}
+
+impl Default for Request {
+    fn default() -> Self {
+        Request {
+            stream: None,
+            frame: None,
+            status: 204,
+            token: None,
+            voice: &LINES,
+            origin: None,
+            lines: 0,
+            wire: 0,
+            closes: false,
+            is_old: false,
+            dropped: false,
+        }
+    }
+}
 
 /// What a head asks for.
 enum Verdict<'a> {
@@ -181,15 +224,15 @@ impl Http {
         head: &Head<'_>,
         window: &Window<'_>,
     ) -> (&'static Voice, Decision<'a>) {
-        let (path, now_ns) = (options.apis.path(head.path), window.around.now_ns);
-        let asked = Asked { head, path, options, owner: self.owner, now_ns };
+        let (path, now_ns, wall_ns) = (options.apis.path(head.path), window.around.now_ns, window.around.wall_ns);
+        let asked = Asked { head, path, options, owner: self.owner, now_ns, wall_ns };
         for api in &options.apis.others {
             if let Some(Claim { voice, wanted }) = (api.claim)(&asked) {
                 let given = (api.token)(&asked).or_else(|| head.authorization.and_then(token_of));
                 return (voice, claimed(wanted, given, options, head, window));
             }
         }
-        (&api::LINES, decide(options, head, path, window))
+        (&LINES, decide(options, head, path, window))
     }
 }
 
@@ -218,9 +261,10 @@ fn claimed<'a>(
         Wanted::Lines => (Reading::Lines, None, token(Some(route.index))?),
         Wanted::Take { walk, coding } => (Reading::Walk(walk), coding, token(None)?),
     };
-    let coding = match (head.coding?, own_coding) {
-        (Coding::Identity, Some(own)) => own,
-        (coding, _) => coding,
+    let coding = match (own_coding, head.coding) {
+        (Some(Coding::Guess), _) => Coding::Guess,
+        (Some(own), Ok(Coding::Identity)) => own,
+        (_, coding) => coding?,
     };
     let level = options.level(head)?;
     take(Take { route, level, coding, reading, status: 204, expects: false, token }, options, head, window)

@@ -1,13 +1,13 @@
 //! The state of one HTTP connection.
 
 use super::answer::{Answer, Done, Kind, Made, write};
-use super::api::{LINES, Voice};
+use super::api::Watcher;
 use super::body::{Body, Part};
 use super::encoded::Encoded;
 use super::forms::Forms;
 use super::options::HttpOptions;
 use super::problem::{self, Problem};
-use super::request::problem_of;
+use super::request::{Request, problem_of};
 use crate::host::peer::Peer;
 use crate::metrics::accounting::Reason;
 use crate::protocol::http::HttpProtocol;
@@ -15,8 +15,8 @@ use crate::session::lines::Lines;
 use crate::session::owed::Owed;
 use crate::session::profile::SCRATCH_LANDING;
 use crate::session::{
-    AckLevel, End, Frame, Input, Landing, Owner, Protocol, Reply, Session, State as Standing, Step, Turn, Waiting,
-    Window, downcast,
+    AckLevel, End, Input, Landing, Owner, Protocol, Reply, Session, State as Standing, Step, Turn, Waiting, Window,
+    downcast,
 };
 use std::sync::Arc;
 
@@ -48,49 +48,6 @@ pub enum State {
     Over,
 }
 
-/// The request whose body is being read.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// Where its lines go.
-    pub stream: Option<u16>,
-    /// What they are acknowledged as; `None`: no lines of it are taken, or its answer is owed already.
-    pub frame: Option<Frame>,
-    /// What it is answered with where all goes well.
-    pub status: u16,
-    /// The place of its token among those of the options.
-    pub token: Option<usize>,
-    /// As in [`Answer`].
-    pub voice: &'static Voice,
-    /// As in [`Answer`].
-    pub origin: Option<Arc<str>>,
-    /// Its lines so far.
-    pub lines: u64,
-    /// Bytes of its body so far.
-    pub wire: u64,
-    pub closes: bool,
-    pub is_old: bool,
-    /// A line of it was dropped.
-    pub dropped: bool,
-}
-
-impl Default for Request {
-    fn default() -> Self {
-        Request {
-            stream: None,
-            frame: None,
-            status: 204,
-            token: None,
-            voice: &LINES,
-            origin: None,
-            lines: 0,
-            wire: 0,
-            closes: false,
-            is_old: false,
-            dropped: false,
-        }
-    }
-}
-
 /// The result of handling some bytes.
 enum Flow {
     /// On behind what ended there.
@@ -115,6 +72,8 @@ pub struct Http {
     pub(super) answers: Owed<Answer>,
     pub(super) requests: u32,
     pub(super) encoded: Option<Box<Encoded>>,
+    /// Frames that were answered already, and who is told when all their records, of which there are so many left, have reached the level.
+    pub(super) watched: Vec<(u32, u64, Box<dyn Watcher>)>,
     /// The last answer that was written, whose memory is leased until it was sent.
     sending: Option<Box<Done>>,
     /// The tail holds requests that wait for answers to those before them.
@@ -137,6 +96,7 @@ impl Http {
             answers: Owed::default(),
             requests: 0,
             encoded: None,
+            watched: Vec::new(),
             sending: None,
             paused: false,
             mark: 0,
@@ -506,14 +466,15 @@ impl Session for Http {
             may_be_refused: !matches!(self.state, State::Body(_)),
             is_between: self.state == State::Over || (self.state == State::Head && (tail_len == 0 || self.paused)),
             has_output: self.answers.is_due(),
-            owes: !self.answers.is_empty(),
-            is_over: self.state == State::Over && self.answers.is_empty(),
+            owes: !self.answers.is_empty() || !self.watched.is_empty(),
+            is_over: self.state == State::Over && self.answers.is_empty() && self.watched.is_empty(),
             finish_room: 0,
         }
     }
 
     fn reached(&mut self, frame: u32, level: AckLevel, records: u64) {
         self.answers.reached(frame, level, records);
+        self.tell_watchers(frame, level, records);
     }
 
     fn failed(&mut self) -> bool {
@@ -532,6 +493,7 @@ impl Session for Http {
             last.closes = true;
         }
         (self.encoded, self.paused, self.request.frame) = (None, false, None);
+        self.watched.clear();
         self.state = State::Over;
         true
     }

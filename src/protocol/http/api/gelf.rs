@@ -2,7 +2,7 @@
 
 use super::{Api, Asked, Claim, HOST, Put, Records, Refusal, Voice, Walk, Wanted, member, voice};
 use crate::protocol::http::answer::Done;
-use crate::protocol::http::head::Method;
+use crate::protocol::http::head::{Coding, Method};
 use crate::protocol::http::problem::{self, Problem};
 use crate::session::walk::json::Cursor;
 use crate::session::write::Message;
@@ -28,7 +28,10 @@ static BAD_MESSAGE: Problem = Problem {
 
 fn claim(asked: &Asked<'_>) -> Option<Claim> {
     let wanted = match (asked.path, asked.head.method) {
-        ("/gelf" | "/gelf/", Method::Post) => Wanted::Take { walk: Box::new(Messages::default()), coding: None },
+        // By its first bytes, as in Graylog's datagrams: graypy says "gzip,deflate" of what zlib has compressed.
+        ("/gelf" | "/gelf/", Method::Post) => {
+            Wanted::Take { walk: Box::new(Messages::default()), coding: Some(Coding::Guess) }
+        }
         ("/gelf" | "/gelf/", _) => Wanted::Refuse(&problem::NOT_ALLOWED),
         _ => return None,
     };

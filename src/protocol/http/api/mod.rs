@@ -9,7 +9,7 @@ mod journal;
 mod loki;
 mod otlp;
 mod records;
-mod splunk;
+pub mod splunk;
 mod voice;
 
 pub use records::{Put, Records, Stopped};
@@ -93,6 +93,8 @@ pub struct Asked<'a> {
     pub owner: Owner,
     /// Monotonic nanoseconds.
     pub now_ns: u64,
+    /// Nanoseconds since 1970.
+    pub wall_ns: u64,
 }
 
 impl Asked<'_> {
@@ -185,7 +187,7 @@ pub enum Wanted {
     Take {
         /// By this.
         walk: Box<dyn Walk>,
-        /// How the body is encoded where its head does not say.
+        /// How the body is encoded where its head does not say; [`Coding::Guess`] also where it does.
         coding: Option<Coding>,
     },
 }
@@ -229,6 +231,12 @@ impl Trouble {
     }
 }
 
+/// Is told when all records of a request have reached their level. Dropped before, they never will, as far as is known.
+pub trait Watcher: Send {
+    /// They have.
+    fn reached(&mut self);
+}
+
 /// Takes records from a body, piece by piece. It builds nothing; what it keeps between two calls is its place.
 pub trait Walk: Send {
     /// True where nothing can be taken before all of the body is there.
@@ -249,6 +257,11 @@ pub trait Walk: Send {
     /// True if it tells the client itself of records that were dropped because they were too long.
     fn tells_of_dropped(&self) -> bool {
         false
+    }
+
+    /// Who is told that all records have reached their level. Then the request is answered without waiting for that.
+    fn watcher(&mut self) -> Option<Box<dyn Watcher>> {
+        None
     }
 
     /// What is answered once all records have reached their level.

@@ -24,7 +24,10 @@ fn document() -> impl Strategy<Value = (String, bool)> {
     ]
 }
 
-fn pairs() -> impl Strategy<Value = Vec<(&'static str, String, Option<String>, (String, bool))>> {
+/// Action, index, id, document.
+type Pair = (&'static str, String, Option<String>, (String, bool));
+
+fn pairs() -> impl Strategy<Value = Vec<Pair>> {
     let action = prop_oneof![4 => Just("index"), 4 => Just("create"), 1 => Just("update"), 1 => Just("delete")];
     let pair = (action, "[a-z\"]{0,5}", proptest::option::of("[a-z0-9\n]{1,8}"), document());
     proptest::collection::vec(pair, 0..20)

@@ -54,8 +54,10 @@ fn labels() -> impl Strategy<Value = Labels> {
     values.prop_map(|values| values.into_iter().enumerate().map(|(i, v)| (format!("l{i}"), v)).collect())
 }
 
-/// Streams: labels, and entries of time, line and metadata.
-fn streams() -> impl Strategy<Value = Vec<(Labels, Vec<(i64, String, Labels)>)>> {
+/// Labels, and entries of time, line and metadata.
+type Sent = (Labels, Vec<(i64, String, Labels)>);
+
+fn streams() -> impl Strategy<Value = Vec<Sent>> {
     let line = prop_oneof![4 => ".{0,60}", 1 => "[a-z\n\"]{300,900}"];
     let entry = (0i64..2_000_000_000_000_000_000, line, labels());
     proptest::collection::vec((labels(), proptest::collection::vec(entry, 0..12)), 0..6)

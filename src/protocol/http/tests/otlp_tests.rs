@@ -191,14 +191,15 @@ proptest! {
         body[at] = byte;
         let official = ExportLogsServiceRequest::decode(&body[..]);
         let out = answers(listener(&["otlp"], Format::Json), &request("POST /v1/logs", PROTOBUF, &body));
-        // The official decoder also refuses text that is not UTF-8, which is replaced here, and counts depth in another way.
+        // The official decoder also refuses text that is not UTF-8, which is replaced here, and fields of the wrong kind that nobody
+        // looks at here.
         match official {
             Ok(export) => {
                 prop_assert_eq!(statuses(&out.answers), ["200"]);
                 let lines = export.resource_logs.iter().flat_map(|r| &r.scope_logs).map(|s| s.log_records.len()).sum::<usize>();
                 prop_assert_eq!(records(&out).len(), lines);
             }
-            Err(error) if !error.to_string().contains("UTF-8") => prop_assert_eq!(statuses(&out.answers), ["400"], "{}", error),
+            Err(error) if !["UTF-8", "invalid wire type"].iter().any(|what| error.to_string().contains(what)) => prop_assert_eq!(statuses(&out.answers), ["400"], "{}", error),
             Err(_) => {}
         }
     }

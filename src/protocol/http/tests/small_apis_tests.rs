@@ -131,6 +131,17 @@ fn gelf_is_checked() {
         let out = answer(&["gelf"], &request("POST /gelf", "", body.as_bytes()));
         assert_eq!(statuses(&out.answers), [status], "{body}");
     }
+    // By their first bytes, whatever the head says, however they are split.
+    for coding in [0, 1, 2] {
+        let (_, body) = coded(coding, b"{\"short_message\":\"x\"}");
+        for headers in ["", "Content-Encoding: gzip,deflate\r\n"] {
+            for piece in [1, usize::MAX] {
+                let input = request("POST /gelf", headers, &body);
+                let out = run(listener(&["gelf"], Format::Json), &input, &[piece], 1 << 20, 1 << 20);
+                assert_eq!((statuses(&out.answers), records(&out).len()), (vec!["202"], 1), "{coding} {headers}");
+            }
+        }
+    }
     let out = answer(&["gelf"], &request("POST /gelf", "", b"{\"short_message\":\"x\",\"_n\":9007199254740993}"));
     assert!(
         String::from_utf8_lossy(&out.default).contains("\"msg\":{\"short_message\":\"x\",\"_n\":9007199254740993}")

@@ -153,3 +153,63 @@ fn tokens_and_overload_in_splunks_words() {
         assert_eq!((statuses(&bench.out.answers), bench.out.answers.contains("\"code\":9")), (vec!["503"], true));
     }
 }
+
+#[test]
+fn acknowledgements_come_when_asked_for_and_only_when_durable() {
+    let mut options = listener(&["splunk"], Format::Json);
+    options.apis.acks = Some(Arc::default());
+    let mut bench = Bench::new(options, 1 << 20, 1 << 20);
+    bench.drive.around.wall_ns = 1_700_000_000_000_000_000;
+    bench.hold = true; // nothing is durable
+    let channel = "X-Splunk-Request-Channel: 7f1c\r\n";
+    let event = request("POST /services/collector/event", channel, b"{\"event\":1}{\"event\":2}");
+    bench.feed(&event, &[usize::MAX]);
+    bench.feed(&request("POST /services/collector/raw?channel=7f1c", "", b"x"), &[usize::MAX]);
+    let numbers: Vec<u64> = bench
+        .out
+        .answers
+        .split("\"ackId\":")
+        .skip(1)
+        .map(|rest| rest.split('}').next().unwrap().parse().unwrap())
+        .collect();
+    assert_eq!((statuses(&bench.out.answers).len(), numbers.len()), (2, 2), "answered at once");
+    assert!(numbers[0] < numbers[1]);
+    let ask = |bench: &mut Bench, channel: &str| {
+        let body = format!("{{\"acks\":[{},{},1]}}", numbers[0], numbers[1]);
+        bench.feed(
+            &request(&format!("POST /services/collector/ack?channel={channel}"), "", body.as_bytes()),
+            &[usize::MAX],
+        );
+        let (_, last) = bench.out.answers.rsplit_once("\r\n\r\n").unwrap();
+        let said: Value = serde_json::from_str(last).unwrap();
+        [numbers[0], numbers[1], 1].map(|n| said["acks"][n.to_string()].as_bool().unwrap())
+    };
+    assert_eq!(ask(&mut bench, "7f1c"), [false; 3]);
+    bench.drive.reach(AckLevel::Written);
+    assert_eq!(ask(&mut bench, "7f1c"), [false; 3], "written is not durable");
+    bench.drive.reach(AckLevel::Durable);
+    assert_eq!(ask(&mut bench, "other"), [false; 3], "of another channel");
+    assert_eq!(ask(&mut bench, "7f1c"), [true, true, false]);
+    assert_eq!(ask(&mut bench, "7f1c"), [false; 3], "said once");
+    bench.feed(&request("POST /services/collector", "", b"{\"event\":1}"), &[usize::MAX]);
+    assert!(bench.out.answers.contains("\"text\":\"Data channel is missing\",\"code\":10"));
+}
+
+#[test]
+fn what_a_broken_connection_had_sent_is_never_acknowledged_by_chance() {
+    let mut options = listener(&["splunk"], Format::Json);
+    let acks = Arc::<crate::protocol::http::api::splunk::Acks>::default();
+    options.apis.acks = Some(Arc::clone(&acks));
+    let mut bench = Bench::new(options, 1 << 20, 1 << 20);
+    bench.hold = true;
+    bench
+        .feed(&request("POST /services/collector?channel=a", "Connection: close\r\n", b"{\"event\":1}"), &[usize::MAX]);
+    let state = bench.drive.session.state(0);
+    assert!(
+        state.owes && !state.is_over,
+        "the connection stays until it is durable, since nobody else would hear of it"
+    );
+    bench.drive.reach(AckLevel::Durable);
+    let state = bench.drive.session.state(0);
+    assert!(!state.owes && state.is_over);
+}

@@ -1,8 +1,12 @@
 //! `splunk`: what the clients of Splunk's HTTP Event Collector send (its documentation, "Format events for HTTP Event Collector" and
 //! "Troubleshoot HTTP Event Collector", which has the codes).
 
-use super::{Api, Asked, Claim, HOST, INDEX, Put, Records, Refusal, Voice, Walk, Wanted, query_value};
-use crate::protocol::http::answer::Done;
+mod acks;
+
+pub use acks::Acks;
+
+use super::{Api, Asked, Claim, HOST, INDEX, Put, Records, Refusal, Voice, Walk, Wanted, Watcher, query_value};
+use crate::protocol::http::answer::{Done, Made};
 use crate::protocol::http::head::Method;
 use crate::protocol::http::pages::Page;
 use crate::protocol::http::problem::{self, Problem};
@@ -38,6 +42,8 @@ static BAD_EVENT: Problem = bad("bad_event", "Invalid data format");
 static NO_EVENT: Problem = bad("no_event", "Event field is required");
 static BLANK_EVENT: Problem = bad("blank_event", "Event field cannot be blank");
 static ACK_DISABLED: Problem = bad("ack_disabled", "ACK is disabled");
+static NO_CHANNEL: Problem = bad("no_channel", "Data channel is missing");
+static BAD_CHANNEL: Problem = bad("bad_channel", "Invalid data channel");
 static QUERY_TOKEN: Problem = bad("query_token", "Query string authorization is not enabled");
 
 /// Status, code and text of a refusal. What may be sent again gets 503: some clients drop what gets 429.
@@ -47,6 +53,8 @@ fn said(problem: &Problem) -> (u16, u16, &str) {
         ("no_event", _) => (400, 12, problem.message),
         ("blank_event", _) => (400, 13, problem.message),
         ("ack_disabled", _) => (400, 14, problem.message),
+        ("no_channel", _) => (400, 10, problem.message),
+        ("bad_channel", _) => (400, 11, problem.message),
         ("query_token", _) => (400, 16, problem.message),
         ("wrong_token", _) => (403, 4, "Invalid token"),
         (_, 401) => (401, 2, "Token is required"),
@@ -72,13 +80,78 @@ fn claim(asked: &Asked<'_>) -> Option<Claim> {
         {
             Wanted::Refuse(&QUERY_TOKEN)
         }
-        "/ack" => Wanted::Refuse(&ACK_DISABLED),
-        "" | "/event" | "/event/1.0" | "/raw" | "/raw/1.0" if !is_post => Wanted::Refuse(&problem::NOT_ALLOWED),
-        "" | "/event" | "/event/1.0" => Wanted::Take { walk: Box::new(Events::default()), coding: None },
-        "/raw" | "/raw/1.0" => Wanted::Take { walk: Box::new(Raw::new(asked)), coding: None },
+        "/ack" if asked.options.apis.acks.is_none() => Wanted::Refuse(&ACK_DISABLED),
+        "/ack" if is_post => question(asked).unwrap_or_else(Wanted::Refuse),
+        "" | "/event" | "/event/1.0" | "/raw" | "/raw/1.0" | "/ack" if !is_post => {
+            Wanted::Refuse(&problem::NOT_ALLOWED)
+        }
+        "" | "/event" | "/event/1.0" => taken(asked, Events::default()),
+        "/raw" | "/raw/1.0" => taken(asked, Raw::new(asked)),
         _ => return None,
     };
     Some(Claim { voice: &VOICE, wanted })
+}
+
+/// What refuses a request that may be sent again.
+fn busy() -> &'static Problem {
+    &problem::OVERLOADED
+}
+
+/// The channel that a request names.
+fn channel<'a>(asked: &'a Asked<'_>) -> Result<&'a [u8], &'static Problem> {
+    let named = asked.head.field("x-splunk-request-channel").or_else(|| asked.query("channel").map(str::as_bytes));
+    let named = named.filter(|name| !name.is_empty()).ok_or(&NO_CHANNEL)?;
+    if acks::is_name(named) { Ok(named) } else { Err(&BAD_CHANNEL) }
+}
+
+fn question(asked: &Asked<'_>) -> Result<Wanted, &'static Problem> {
+    let acks = asked.options.apis.acks.clone().ok_or(&ACK_DISABLED)?;
+    let walk = acks::Question::new(acks, channel(asked)?, asked.now_ns, asked.lease());
+    Ok(Wanted::Take { walk: Box::new(walk), coding: None })
+}
+
+/// A request whose records are taken: answered when they are durable, or at once with a number, where the listener does that.
+fn taken(asked: &Asked<'_>, walk: impl Walk + 'static) -> Wanted {
+    let Some(acks) = &asked.options.apis.acks else {
+        return Wanted::Take { walk: Box::new(walk), coding: None };
+    };
+    if asked.options.authorize_asked(&API, asked).is_err() {
+        return Wanted::Take { walk: Box::new(walk), coding: None }; // it gets no number, but a refusal
+    }
+    let ticket =
+        channel(asked).and_then(|channel| acks.give(channel, &asked.options.room, (asked.wall_ns, asked.now_ns)));
+    match ticket {
+        Ok(ticket) => Wanted::Take { walk: Box::new(Numbered { walk, ticket: Some(ticket), number: 0 }), coding: None },
+        Err(problem) => Wanted::Refuse(problem),
+    }
+}
+
+/// A body whose answer is a number.
+struct Numbered<W> {
+    walk: W,
+    ticket: Option<acks::Ticket>,
+    number: u64,
+}
+
+impl<W: Walk> Walk for Numbered<W> {
+    fn is_document(&self) -> bool {
+        self.walk.is_document()
+    }
+
+    fn walk(&mut self, bytes: &[u8], is_last: bool, records: &mut Records<'_, '_>) -> Result<usize, &'static Problem> {
+        self.walk.walk(bytes, is_last, records)
+    }
+
+    fn watcher(&mut self) -> Option<Box<dyn Watcher>> {
+        let ticket = self.ticket.take()?;
+        self.number = ticket.number;
+        Some(Box::new(ticket))
+    }
+
+    fn done(&mut self) -> Done {
+        let body = format!("{{\"text\":\"Success\",\"code\":0,\"ackId\":{}}}", self.number);
+        Done { status: 200, kind: JSON, body: ("", Made::Here(body.into_bytes()), "") }
+    }
 }
 
 /// `Authorization: Splunk TOKEN`, or `?token=TOKEN` where the listener allows it.

@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+"""Sends records with a client that others have written: send.py CLIENT URL FIRST COUNT
+
+Each record's message is what message(i) returns; the test that calls this knows it too. Ends with 0 if the client is content."""
+
+import logging
+import sys
+import time
+from urllib.parse import urlsplit
+
+CLIENT, URL, FIRST, COUNT = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+HOST, PORT = urlsplit(URL).hostname, urlsplit(URL).port
+
+
+def message(i):
+    return f'record {i} "quoted" \\ é 日本\twith a tab\nand a second line'
+
+
+def by_logging(handler, close=None):
+    """Records through Python's logging."""
+    logger = logging.getLogger("shop")
+    logger.propagate = False
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    for i in range(FIRST, FIRST + COUNT):
+        logger.info("%s", message(i))
+    (close or handler.close)()
+
+
+def loki():
+    import logging_loki
+
+    by_logging(logging_loki.LokiHandler(url=f"{URL}/loki/api/v1/push", tags={"job": "shop"}, version="1"))
+
+
+def loki_logger_handler():
+    from loki_logger_handler.loki_logger_handler import LokiLoggerHandler
+
+    handler = LokiLoggerHandler(url=f"{URL}/loki/api/v1/push", labels={"job": "shop"}, timeout=1, compressed=True)
+    by_logging(handler, handler.flush)
+
+
+def elasticsearch():
+    from elasticsearch import Elasticsearch, helpers
+
+    client = Elasticsearch(URL, retry_on_timeout=True, max_retries=1_000_000)
+    assert client.info()["version"]["number"].startswith("8.")
+    actions = ({"_index": "shop", "_id": str(i), "n": i, "message": message(i)} for i in range(FIRST, FIRST + COUNT))
+    # One bulk after the other, each until it is taken.
+    for ok, item in helpers.streaming_bulk(client, actions, chunk_size=50, max_retries=100, initial_backoff=0.1, max_backoff=0.5):
+        assert ok, item
+
+
+def splunk():
+    from splunk_handler import SplunkHandler
+
+    handler = SplunkHandler(
+        host=HOST, port=PORT, token="token", index="main", sourcetype="shop", protocol="http", verify=False,
+        flush_interval=0.2, retry_count=60, retry_backoff=0.05, timeout=10,
+    )
+    by_logging(handler, lambda: (handler.force_flush(), logging.shutdown()))
+
+
+def otlp(compression=None):
+    from opentelemetry.exporter.otlp.proto.http import Compression
+    from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+    from opentelemetry.sdk._logs import LoggerProvider, LoggingHandler
+    from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+    from opentelemetry.sdk.resources import Resource
+
+    provider = LoggerProvider(resource=Resource.create({"service.name": "shop"}))
+    exporter = OTLPLogExporter(endpoint=f"{URL}/v1/logs", compression=Compression.Gzip if compression else None, timeout=60)
+    provider.add_log_record_processor(BatchLogRecordProcessor(exporter, max_queue_size=100_000, max_export_batch_size=50, schedule_delay_millis=100))
+    by_logging(LoggingHandler(logger_provider=provider), lambda: (provider.force_flush(60_000), provider.shutdown()))
+
+
+def otlp_gzip():
+    otlp("gzip")
+
+
+def datadog():
+    from datadog_api_client import ApiClient, Configuration
+    from datadog_api_client.v2.api.logs_api import LogsApi
+    from datadog_api_client.v2.model.content_encoding import ContentEncoding
+    from datadog_api_client.v2.model.http_log import HTTPLog
+    from datadog_api_client.v2.model.http_log_item import HTTPLogItem
+
+    configuration = Configuration(host=URL)
+    configuration.api_key["apiKeyAuth"] = "key"
+    configuration.server_index = None
+    with ApiClient(configuration) as client:
+        for start in range(FIRST, FIRST + COUNT, 50):
+            end = min(start + 50, FIRST + COUNT)
+            items = [HTTPLogItem(message=message(i), service="shop", hostname="host") for i in range(start, end)]
+            LogsApi(client).submit_log(HTTPLog(items), content_encoding=ContentEncoding.GZIP)
+
+
+def gelf():
+    import graypy
+
+    by_logging(graypy.GELFHTTPHandler(HOST, PORT, compress=True))
+
+
+if __name__ == "__main__":
+    start = time.monotonic()
+    globals()[CLIENT]()
+    print(f"{CLIENT}: {COUNT} records in {time.monotonic() - start:.1f} s")

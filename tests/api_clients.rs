@@ -18,8 +18,11 @@ fn message(i: usize) -> String {
     format!("record {i} \"quoted\" \\ é 日本\twith a tab\nand a second line")
 }
 
-/// The module of each client, and how a record's message is found in a line on disk.
-const CLIENTS: [(&str, &str, fn(&serde_json::Value) -> Option<String>); 8] = [
+/// Finds the message of a record in a line on disk.
+type Find = fn(&serde_json::Value) -> Option<String>;
+
+/// Each client, its module, and how its messages are found.
+const CLIENTS: [(&str, &str, Find); 8] = [
     ("loki", "logging_loki", |line| text(&line["msg"])),
     ("loki_logger_handler", "loki_logger_handler", |line| {
         let inner: serde_json::Value = serde_json::from_str(line["msg"].as_str()?).ok()?;
@@ -66,7 +69,7 @@ fn start(dir: &Path, port: u16) -> Server {
     Server::start(&dir.join("data"), &["--config", file.to_str().unwrap(), "--set", &address])
 }
 
-fn messages(server: &Server, of: fn(&serde_json::Value) -> Option<String>) -> Vec<String> {
+fn messages(server: &Server, of: Find) -> Vec<String> {
     let text = String::from_utf8(server.cat()).unwrap();
     let line =
         |line: &str| -> serde_json::Value { serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")) };

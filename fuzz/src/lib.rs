@@ -9,12 +9,13 @@ pub mod segments;
 
 use logweir::host::peer::Peer;
 use logweir::intake::transport::{Stage, StageError};
-use logweir::protocol::http::{Dialect, HEAD_LANDING, Http, HttpOptions};
+use logweir::protocol::http::api::Api;
+use logweir::protocol::http::{Apis, Dialect, HEAD_LANDING, Http, HttpOptions};
 use logweir::session::drive::{Drive, Sizes};
 use logweir::session::lines::{LineOptions, TooLong};
 use logweir::session::memory::room::{Owner, Room};
 use logweir::session::profile::SCRATCH_LANDING;
-use logweir::session::routes::{Route, Routes};
+use logweir::session::routes::{Route, Routes, Rules};
 use logweir::session::write::{Format, MARKER_ROOM};
 use logweir::session::{AckLevel, End, Session, Turn};
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub struct Setup {
     pub budget: usize,
     /// Acknowledgements come only when nothing goes on without them.
     pub late: bool,
+    /// The APIs of the listener besides lines.
+    pub apis: &'static [&'static str],
 }
 
 impl Setup {
@@ -46,6 +49,7 @@ impl Setup {
             chunk: 16_000,
             budget: 1 << 20,
             late: false,
+            apis: &[],
         }
     }
 
@@ -93,6 +97,8 @@ pub fn run(setup: &Setup, input: &[u8]) -> Output {
         listener: "t".into(),
         framing,
         routes: Arc::new(Routes::new(route("default", 3), [route("other", 5)])),
+        rules: Rules::default(),
+        apis: Apis { others: setup.apis.iter().filter_map(|name| Api::find(name)).collect(), ..Apis::default() },
         ack: AckLevel::Durable,
         max_header_bytes: HEADER,
         max_headers: 32,

@@ -4,6 +4,7 @@
 //! stalls cannot hide it by keeping the generator from sending (coordinated omission). It has one thread for each connection.
 //! That is enough for tens of connections and tens of thousands of requests a second; for more, use wrk.
 
+use super::bodies::{BenchApi, Body, body};
 use super::lines;
 use crate::host::output::say;
 use clap::Args;
@@ -20,8 +21,11 @@ pub struct HttpArgs {
     #[arg(long, default_value = "127.0.0.1:9880", value_name = "IP:PORT")]
     to: SocketAddr,
     /// The path and query of the requests.
-    #[arg(long, default_value = "/")]
+    #[arg(long, default_value = "/", conflicts_with = "api")]
     path: String,
+    /// Send requests of an API, each the same, made once: lines, loki-json, loki, elasticsearch, splunk, otlp, otlp-json, datadog.
+    #[arg(long, value_name = "NAME")]
+    api: Option<BenchApi>,
     /// How many connections. Each has one request under way at a time.
     #[arg(short, long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1000))]
     connections: u32,
@@ -50,10 +54,12 @@ struct Seen {
 /// Runs and reports.
 pub fn run(args: &HttpArgs) -> io::Result<ExitCode> {
     let barrier = Barrier::new(args.connections as usize);
+    let made = args.api.map(|api| body(api, args.lines, args.length));
+    let made = made.as_ref();
     let results: Vec<io::Result<Seen>> = std::thread::scope(|scope| {
         let start = |number| {
             let barrier = &barrier;
-            scope.spawn(move || connection(args, number, barrier))
+            scope.spawn(move || connection(args, made, number, barrier))
         };
         let threads: Vec<_> = (0..args.connections).map(start).collect();
         threads.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(io::Error::other("a thread died")))).collect()
@@ -71,9 +77,13 @@ pub fn run(args: &HttpArgs) -> io::Result<ExitCode> {
     };
     let seconds = f64::from(args.seconds - 1);
     say!(
-        "{:.0} requests/s ({:.0} lines/s), {} refused; latency from when each was due: p50 {:.0} us, p90 {:.0} us, p99 {:.0} us, p99.9 {:.0} us, most {:.0} us",
+        "{:.0} requests/s ({:.0} lines/s{}), {} refused; latency from when each was due: p50 {:.0} us, p90 {:.0} us, p99 {:.0} us, p99.9 {:.0} us, most {:.0} us",
         all.latencies_ns.len() as f64 / seconds,
         all.latencies_ns.len() as f64 / seconds * f64::from(args.lines),
+        made.map_or(String::new(), |m| format!(
+            ", {:.1} MB/s of bodies",
+            all.latencies_ns.len() as f64 / seconds * m.plain as f64 / 1e6
+        )),
         all.refused,
         at(0.5),
         at(0.9),
@@ -84,7 +94,7 @@ pub fn run(args: &HttpArgs) -> io::Result<ExitCode> {
     Ok(if all.refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn connection(args: &HttpArgs, number: u32, barrier: &Barrier) -> io::Result<Seen> {
+fn connection(args: &HttpArgs, made: Option<&Body>, number: u32, barrier: &Barrier) -> io::Result<Seen> {
     let connected = TcpStream::connect(args.to);
     barrier.wait(); // also where connecting failed: the others must not wait for ever
     let mut stream = connected?;
@@ -107,14 +117,20 @@ fn connection(args: &HttpArgs, number: u32, barrier: &Barrier) -> io::Result<See
             std::thread::park_timeout(due - now);
             continue;
         }
-        body.clear();
-        for _ in 0..args.lines {
-            lines::numbered(number, next, args.length as usize, &mut body);
-            next += 1;
+        if made.is_none() {
+            body.clear();
+            for _ in 0..args.lines {
+                lines::numbered(number, next, args.length as usize, &mut body);
+                next += 1;
+            }
+            request.clear();
         }
-        request.clear();
-        write!(request, "POST {} HTTP/1.1\r\nHost: bench\r\nContent-Length: {}\r\n\r\n", args.path, body.len())?;
-        request.extend_from_slice(&body);
+        if request.is_empty() {
+            let (path, headers, bytes) = made.map_or((&*args.path, "", &body), |m| (m.path, m.headers, &m.bytes));
+            let length = bytes.len();
+            write!(request, "POST {path} HTTP/1.1\r\nHost: bench\r\n{headers}Content-Length: {length}\r\n\r\n")?;
+            request.extend_from_slice(bytes);
+        }
         stream.write_all(&request)?;
         let is_taken = answer(&mut stream, &mut buffer)?;
         let done = started.elapsed();

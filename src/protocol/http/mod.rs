@@ -27,7 +27,7 @@ mod zstandard;
 pub use dialect::{Dialect, Records};
 pub use head::MOST_HEADERS;
 pub use listener::{ENTRY, HttpProtocol, PAGES_SCRATCH};
-pub use options::HttpOptions;
+pub use options::{Apis, HttpOptions};
 pub use session::{HEAD_LANDING, Http};
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! A cursor over JSON text (RFC 8259). It checks all that it passes, except whether strings are UTF-8: whoever writes them on
 //! replaces what is not.
 
+use crate::session::write::Message;
 use crate::session::write::json::push_escaped;
 
 /// Deepest nesting of a value.
@@ -15,13 +16,15 @@ pub struct NotJson;
 pub struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// White space was passed.
+    has_space: bool,
 }
 
 impl<'a> Cursor<'a> {
     /// At this place of a text.
     #[must_use]
     pub fn new(bytes: &'a [u8], at: usize) -> Cursor<'a> {
-        Cursor { bytes, at }
+        Cursor { bytes, at, has_space: false }
     }
 
     /// The place.
@@ -34,6 +37,7 @@ impl<'a> Cursor<'a> {
     pub fn peek(&mut self) -> Option<u8> {
         while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.bytes.get(self.at) {
             self.at += 1;
+            self.has_space = true;
         }
         self.bytes.get(self.at).copied()
     }
@@ -162,6 +166,21 @@ impl<'a> Cursor<'a> {
                 }
             }
         }
+    }
+
+    /// As [`Cursor::value`], as a message: one that needs no more work is told from others.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn message(&mut self) -> Result<Message<'a>, NotJson> {
+        self.peek();
+        self.has_space = false;
+        let value = self.value()?;
+        Ok(match value {
+            [b'"', inside @ .., b'"'] => Message::Escaped(inside),
+            value if !self.has_space && std::str::from_utf8(value).is_ok() => Message::Compact(value),
+            value => Message::Json(value),
+        })
     }
 
     fn word(&mut self, word: &[u8]) -> Result<(), NotJson> {

@@ -15,6 +15,8 @@ pub enum Message<'a> {
     Escaped(&'a [u8]),
     /// Another JSON value that was found to be valid.
     Json(&'a [u8]),
+    /// The same without white space between its tokens, in UTF-8.
+    Compact(&'a [u8]),
     /// What the protocol makes of bytes: a JSON value on one line.
     Made(Maker, &'a [u8]),
 }
@@ -33,7 +35,11 @@ impl<'a> Message<'a> {
     #[must_use]
     pub fn sent(&self) -> &'a [u8] {
         match self {
-            Message::Text(bytes) | Message::Escaped(bytes) | Message::Json(bytes) | Message::Made(_, bytes) => bytes,
+            Message::Text(bytes)
+            | Message::Escaped(bytes)
+            | Message::Json(bytes)
+            | Message::Compact(bytes)
+            | Message::Made(_, bytes) => bytes,
         }
     }
 
@@ -48,7 +54,7 @@ impl<'a> Message<'a> {
         let kept = match self {
             Message::Text(text) => &text[..whole_characters(text, most)],
             Message::Escaped(text) => &text[..whole_characters(text, whole_escapes(text, most))],
-            Message::Json(_) | Message::Made(..) => return None,
+            Message::Json(_) | Message::Compact(_) | Message::Made(..) => return None,
         };
         let message = if matches!(self, Message::Text(_)) { Message::Text(kept) } else { Message::Escaped(kept) };
         Some((message, sent.len() - kept.len()))
@@ -98,7 +104,7 @@ impl Entry<'_> {
             Value::Text(bytes) | Value::Json(bytes) => is_bad(bytes),
             _ => false,
         };
-        let is_made = matches!(self.message, Message::Made(..)); // of bytes that are no text
+        let is_made = matches!(self.message, Message::Made(..) | Message::Compact(_)); // of bytes that are no text, or looked at
         (!is_made && is_bad(self.message.sent())) || self.attrs.iter().any(attr)
     }
 }
@@ -122,6 +128,7 @@ impl Form {
                     Message::Text(text) => one_line(text, &mut |b| out.put(b)),
                     Message::Escaped(text) => unescape(text, |piece| one_line(piece, &mut |b| out.put(b))),
                     Message::Json(json) => compact(json, &mut |b| out.put(b)),
+                    Message::Compact(json) => out.put(json),
                     Message::Made(make, bytes) => make(bytes, &mut |b| out.put(b)),
                 }
                 out.put(marker);
@@ -142,6 +149,7 @@ impl Form {
                         out.put(b"\"");
                     }
                     Message::Json(json) => compact(json, &mut |b| out.put(b)),
+                    Message::Compact(json) => out.put(json),
                     Message::Made(make, bytes) => make(bytes, &mut |b| out.put(b)),
                 }
                 out.put(b"}");

@@ -6,7 +6,6 @@ use crate::protocol::http::head::Method;
 use crate::protocol::http::pages::Page;
 use crate::protocol::http::problem::{self, Problem};
 use crate::session::walk::json::{Cursor, NotJson};
-use crate::session::write::Message;
 use std::borrow::Cow;
 
 /// See the module documentation.
@@ -118,7 +117,8 @@ fn log(cursor: &mut Cursor<'_>, records: &mut Records<'_, '_>) -> Result<Put, &'
     if cursor.peek() != Some(b'{') {
         return Err(&BAD_LOGS);
     }
-    let object = cursor.value().map_err(|NotJson| &BAD_LOGS)?;
+    let message = cursor.message().map_err(|NotJson| &BAD_LOGS)?;
+    let object = message.sent();
     let mut inside = Cursor::new(object, 1);
     if inside.eat(b'}') {
         return Ok(Put::Done);
@@ -128,5 +128,5 @@ fn log(cursor: &mut Cursor<'_>, records: &mut Records<'_, '_>) -> Result<Put, &'
         HOST => member(object, b"hostname"),
         _ => b"",
     });
-    Ok(records.put(route, &[], Message::Json(object)))
+    Ok(records.put(route, &[], message))
 }

@@ -5,7 +5,6 @@ use crate::protocol::http::answer::Done;
 use crate::protocol::http::head::{Coding, Method};
 use crate::protocol::http::problem::{self, Problem};
 use crate::session::walk::json::Cursor;
-use crate::session::write::Message;
 
 /// See the module documentation.
 pub static API: Api = Api { name: "gelf", claim, token: |_| None };
@@ -52,16 +51,17 @@ impl Walk for Messages {
     fn walk(&mut self, bytes: &[u8], _: bool, records: &mut Records<'_, '_>) -> Result<usize, &'static Problem> {
         let mut cursor = Cursor::new(bytes, self.at);
         while !cursor.is_over() || self.at == 0 {
-            let object = match cursor.peek() {
-                Some(b'{') => cursor.value().map_err(|_| &BAD_MESSAGE)?,
+            let message = match cursor.peek() {
+                Some(b'{') => cursor.message().map_err(|_| &BAD_MESSAGE)?,
                 _ => return Err(&BAD_MESSAGE),
             };
+            let object = message.sent();
             // Some clients of version 1.0 call it `message`.
             if member(object, b"short_message").is_empty() && member(object, b"message").is_empty() {
                 return Err(&BAD_MESSAGE);
             }
             let route = records.route(|attribute| if attribute == HOST { member(object, b"host") } else { b"" });
-            if records.put(route, &[], Message::Json(object)) == Put::Stop {
+            if records.put(route, &[], message) == Put::Stop {
                 return Ok(0);
             }
             self.at = cursor.at();

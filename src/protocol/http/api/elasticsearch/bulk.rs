@@ -30,6 +30,8 @@ pub struct Bulk {
     index: Box<[u8]>,
     /// One for each pair, as they are answered.
     items: Option<Document>,
+    /// Where an item is put together.
+    text: Vec<u8>,
     failed: bool,
     /// So many bytes at the start of what is left hold no whole pair.
     known: usize,
@@ -46,13 +48,20 @@ struct Action<'a> {
 impl Bulk {
     /// At the beginning.
     pub fn new(index: &str, lease: Lease) -> Bulk {
-        Bulk { index: index.as_bytes().into(), items: Some(Document::new(lease)), failed: false, known: 0 }
+        Bulk {
+            index: index.as_bytes().into(),
+            items: Some(Document::new(lease)),
+            text: Vec::new(),
+            failed: false,
+            known: 0,
+        }
     }
 
     /// Adds the answer to one pair.
     fn item(&mut self, action: &Action<'_>, error: Option<&str>) -> Result<(), NoRoom> {
         let Some(items) = &mut self.items else { return Ok(()) };
-        let mut text: Vec<u8> = Vec::new();
+        let text = &mut self.text;
+        text.clear();
         let mut put = |bytes: &[u8]| text.extend_from_slice(bytes);
         put(if items.is_empty() { b"{\"" } else { b",{\"" });
         put(action.name.as_bytes());
@@ -75,7 +84,7 @@ impl Bulk {
                 self.failed = true;
             }
         }
-        items.append(&text)
+        items.append(text)
     }
 }
 
@@ -140,7 +149,7 @@ impl Walk for Bulk {
 }
 
 impl Bulk {
-    fn put(&self, action: &Action<'_>, document: &[u8], records: &mut Records<'_, '_>) -> Put {
+    fn put(&self, action: &Action<'_>, document: Message<'_>, records: &mut Records<'_, '_>) -> Put {
         let (named, value) = match action.index {
             b"" => (&*self.index, Value::Text(&self.index)),
             index => (index, Value::Made(as_it_stood, index)),
@@ -153,7 +162,7 @@ impl Bulk {
             2
         };
         let route = records.route(|attribute| if attribute == INDEX { named } else { b"" });
-        records.put(route, &attrs[..n], Message::Json(document))
+        records.put(route, &attrs[..n], document)
     }
 }
 
@@ -176,12 +185,12 @@ fn line(bytes: &[u8], at: usize, is_last: bool) -> Option<(&[u8], usize)> {
 }
 
 /// A line that is one JSON object.
-pub fn object(line: &[u8]) -> Result<&[u8], NotJson> {
+pub fn object(line: &[u8]) -> Result<Message<'_>, NotJson> {
     let mut cursor = Cursor::new(line, 0);
     if cursor.peek() != Some(b'{') {
         return Err(NotJson);
     }
-    let object = cursor.value()?;
+    let object = cursor.message()?;
     if cursor.is_over() { Ok(object) } else { Err(NotJson) }
 }
 

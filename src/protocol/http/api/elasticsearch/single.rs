@@ -8,7 +8,7 @@ use crate::protocol::http::problem::{self, Problem};
 use crate::session::memory::document::Document;
 use crate::session::memory::room::Lease;
 use crate::session::walk::json::{NotJson, quoted};
-use crate::session::write::{Attr, Message, Value};
+use crate::session::write::{Attr, Value};
 
 static BAD_DOCUMENT: Problem =
     Problem { status: 400, code: "bad_document", message: "the body is no JSON object", retry_after: 0 };
@@ -51,7 +51,7 @@ impl Walk for Single {
         ];
         let attrs = if self.id.is_empty() { &attrs[..1] } else { &attrs[..] };
         let route = records.route(|attribute| if attribute == INDEX { &*self.index } else { b"" });
-        match records.put(route, attrs, Message::Json(document)) {
+        match records.put(route, attrs, document) {
             Put::Stop => Ok(0),
             Put::Done => Ok(bytes.len()),
             Put::TooLong => Err(&problem::LINE_TOO_LONG),

@@ -71,6 +71,9 @@ pub const NAMES: &[&str] = &[
     "unanswered_never_let_go",
     "address_kept_by_its_group",
     "taken_over_counts_as_sent",
+    "number_true_at_once",
+    "record_lost_at_the_end_of_a_chunk",
+    "item_lies",
 ];
 
 /// True if this is the one that was chosen.

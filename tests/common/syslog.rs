@@ -220,6 +220,17 @@ fn relay(name: &str) -> Option<(Command, Option<PathBuf>)> {
     Some((command, Some(root)))
 }
 
+/// A program of systemd that is not among its first ones, unpacked or installed.
+pub fn of_systemd(name: &str) -> Option<Command> {
+    let root = std::env::var_os("LOGWEIR_SYSLOG_PEERS").unwrap_or_else(|| "/var/tmp/logweir-syslog-peers".into());
+    let root = PathBuf::from(root);
+    let places = [root.join("lib/systemd"), PathBuf::from("/lib/systemd")];
+    let program = places.map(|dir| dir.join(name)).into_iter().find(|path| path.is_file())?;
+    let mut command = Command::new(program);
+    command.env("LD_LIBRARY_PATH", root.join("usr/lib/x86_64-linux-gnu"));
+    Some(command)
+}
+
 /// rsyslogd in the foreground, with a configuration and a directory of its own.
 pub fn rsyslogd(config: &Path, work: &Path) -> Option<Command> {
     let (mut command, root) = relay("rsyslogd")?;

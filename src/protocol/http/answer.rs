@@ -1,8 +1,8 @@
 //! Writes HTTP answers. When each is given is decided elsewhere ([`crate::session::owed`]).
 
-use super::api::{Refusal, Voice};
 use super::pages::Page;
 use super::problem::{self, Problem};
+use super::voice::{Refusal, Voice};
 use crate::session::Reply;
 use crate::session::memory::document::Document;
 use std::cell::RefCell;

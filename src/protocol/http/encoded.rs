@@ -2,7 +2,7 @@
 //! piece by piece; the pieces are read as the chunk and the tail have room. Of a document all pieces are gathered first.
 
 use super::answer::Kind;
-use super::api::{Records, Stopped, Trouble, Walk};
+use super::api::{Records, Stopped, Taking, Trouble, Walk};
 use super::body::{Body, Part};
 use super::decode::Decoder;
 use super::head::Coding;
@@ -264,7 +264,16 @@ impl Http {
         let before = (window.sink.lines(), window.sink.dropped());
         let options = &self.options;
         let allowed = self.request.token.and_then(|place| options.tokens.get(place)?.streams.as_deref());
-        let mut records = Records::new(options, &self.forms, allowed, frame, window);
+        let taking = Taking {
+            framing: &options.framing,
+            longest_record: options.longest_record(),
+            routes: &options.routes,
+            rules: &options.rules,
+            forms: &self.forms,
+            allowed,
+            frame,
+        };
+        let mut records = Records::new(taking, window);
         let walked = walk.walk(output.rest(), *is_decoded, &mut records);
         let (written, stopped) = (records.written(), records.stopped());
         window.worked += written;

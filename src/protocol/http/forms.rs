@@ -1,7 +1,7 @@
 //! How the records of a connection are written: as the stream says that they go to.
 
-use super::options::HttpOptions;
 use crate::host::peer::Peer;
+use crate::session::routes::Routes;
 use crate::session::write::{Escape, Form, Format};
 
 /// A form for each format that a stream of the listener has.
@@ -14,9 +14,9 @@ pub struct Forms {
 
 impl Forms {
     /// For a new connection.
-    pub fn new(options: &HttpOptions, peer: &Peer) -> Forms {
-        let form = |format| Form::new(format, Escape::Nothing, &options.listener, &peer.to_string());
-        let json = options.routes.any(Format::Json).then(|| form(Format::Json));
+    pub fn new(listener: &str, routes: &Routes, peer: &Peer) -> Forms {
+        let form = |format| Form::new(format, Escape::Nothing, listener, &peer.to_string());
+        let json = routes.any(Format::Json).then(|| form(Format::Json));
         Forms { raw: form(Format::Raw), json, is_json: false }
     }
 

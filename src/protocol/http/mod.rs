@@ -21,6 +21,7 @@ mod problem;
 mod request;
 mod session;
 mod snappy;
+mod voice;
 mod watched;
 mod zstandard;
 

@@ -1,7 +1,7 @@
 //! The checked options of an HTTP listener, and which token may write where.
 
+use super::api::Api;
 use super::api::splunk::Acks;
-use super::api::{Api, Asked};
 use super::dialect::Dialect;
 use super::head::{Head, Method};
 use super::pages::Site;
@@ -151,15 +151,6 @@ impl HttpOptions {
             Some(streams) if stream.is_some_and(|s| !streams.contains(&s)) => Err(&problem::FORBIDDEN),
             _ => Ok(Some(found as usize)),
         }
-    }
-
-    /// As [`HttpOptions::authorize`], with the token that a request carries in the way of an API, or as all do.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn authorize_asked(&self, api: &Api, asked: &Asked<'_>) -> Result<Option<usize>, &'static Problem> {
-        let given = (api.token)(asked).or_else(|| asked.head.authorization.and_then(token_of));
-        self.authorize(given.as_deref(), None)
     }
 
     /// The level that a request asks for: its query's `ack`, or its header, or the listener's.

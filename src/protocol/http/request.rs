@@ -1,7 +1,7 @@
 //! The beginning of a request: reads its head, and decides what to do with it.
 
 use super::answer::Kind;
-use super::api::{Asked, Claim, LINES, Voice, Wanted};
+use super::api::{Asked, Claim, Wanted};
 use super::body::Body;
 use super::dialect::{self, Records};
 use super::encoded::{Encoded, Reading};
@@ -10,6 +10,7 @@ use super::options::{HttpOptions, token_of};
 use super::pages::Shown;
 use super::problem::{self, Problem};
 use super::session::{Http, MAX_PIPELINED, SKIP_MOST, State};
+use super::voice::{LINES, Voice};
 use crate::metrics::stats::Unexpected;
 use crate::session::beginnings;
 use crate::session::routes::Route;
@@ -224,8 +225,9 @@ impl Http {
         head: &Head<'_>,
         window: &Window<'_>,
     ) -> (&'static Voice, Decision<'a>) {
-        let (path, now_ns, wall_ns) = (options.apis.path(head.path), window.around.now_ns, window.around.wall_ns);
-        let asked = Asked { head, path, options, owner: self.owner, now_ns, wall_ns };
+        let path = options.apis.path(head.path);
+        let (apis, room, now_ns) = (&options.apis, &options.room, window.around.now_ns);
+        let asked = Asked { head, path, apis, room, owner: self.owner, now_ns };
         for api in &options.apis.others {
             if let Some(Claim { voice, wanted }) = (api.claim)(&asked) {
                 let given = (api.token)(&asked).or_else(|| head.authorization.and_then(token_of));

@@ -86,7 +86,7 @@ impl Http {
     #[must_use]
     pub fn new(options: Arc<HttpOptions>, peer: &Peer, owner: Owner) -> Http {
         Http {
-            forms: Forms::new(&options, peer),
+            forms: Forms::new(&options.listener, &options.routes, peer),
             lines: Lines::new(options.framing),
             options,
             renewed: None,

@@ -1,10 +1,11 @@
 //! `datadog`: logs as the Datadog agent and the clients of its API send them (its documentation, "Logs", "Send logs").
 
-use super::{Api, Asked, Claim, HOST, Put, Records, Refusal, SERVICE, Voice, Walk, Wanted, member, voice};
+use super::{Api, Asked, Claim, HOST, Put, Records, SERVICE, Walk, Wanted, member};
 use crate::protocol::http::answer::Done;
 use crate::protocol::http::head::Method;
 use crate::protocol::http::pages::Page;
 use crate::protocol::http::problem::{self, Problem};
+use crate::protocol::http::voice::{self, Refusal, Voice};
 use crate::session::walk::json::{Cursor, NotJson};
 use std::borrow::Cow;
 

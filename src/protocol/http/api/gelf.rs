@@ -1,9 +1,10 @@
 //! `gelf`: Graylog's format by HTTP (Graylog's documentation, "GELF via HTTP"): an object, or several with white space between them.
 
-use super::{Api, Asked, Claim, HOST, Put, Records, Refusal, Voice, Walk, Wanted, member, voice};
+use super::{Api, Asked, Claim, HOST, Put, Records, Walk, Wanted, member};
 use crate::protocol::http::answer::Done;
 use crate::protocol::http::head::{Coding, Method};
 use crate::protocol::http::problem::{self, Problem};
+use crate::protocol::http::voice::{self, Refusal, Voice};
 use crate::session::walk::json::Cursor;
 
 /// See the module documentation.

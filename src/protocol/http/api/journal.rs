@@ -1,10 +1,11 @@
 //! `journal`: what systemd-journal-upload sends (systemd's `JOURNAL_EXPORT_FORMATS`, "Journal Export Format"). The body may go on for
 //! hours: entries are taken as they come, and the answer stands for all of them.
 
-use super::{Api, Asked, Claim, HOST, Put, Records, Refusal, SERVICE, Voice, Walk, Wanted, voice};
+use super::{Api, Asked, Claim, HOST, Put, Records, SERVICE, Walk, Wanted};
 use crate::protocol::http::answer::Done;
 use crate::protocol::http::head::Method;
 use crate::protocol::http::problem::{self, Problem};
+use crate::protocol::http::voice::{self, Refusal, Voice};
 use crate::session::walk::json::quoted;
 use crate::session::write::{Attr, Message, Value};
 use memchr::memchr;

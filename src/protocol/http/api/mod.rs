@@ -10,22 +10,22 @@ mod loki;
 mod otlp;
 mod records;
 pub mod splunk;
-mod voice;
 
-pub use records::{Put, Records, Stopped};
-pub use voice::{LINES, Refusal, Voice};
+pub use records::{Put, Records, Stopped, Taking};
 
 use super::answer::Done;
 use super::head::{Coding, Head};
-use super::options::HttpOptions;
+use super::options::Apis;
 use super::pages::Page;
 use super::problem::{self, Problem};
+use super::voice::Voice;
 use crate::session::Owner;
-use crate::session::memory::room::{Lease, NoRoom};
+use crate::session::memory::room::{Lease, NoRoom, Room};
 use crate::session::routes::Attribute;
 use crate::session::walk::json::{Cursor, NotJson, stands_for};
 use crate::session::walk::protobuf::Malformed;
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// All APIs, as `listener.NAME.apis` names them, without `lines`, which is no API of somebody else.
 pub static TABLE: &[&Api] =
@@ -87,14 +87,14 @@ pub struct Asked<'a> {
     pub head: &'a Head<'a>,
     /// Its path, without a prefix that people put in front.
     pub path: &'a str,
-    /// The listener's options.
-    pub options: &'a HttpOptions,
+    /// The listener's APIs.
+    pub apis: &'a Apis,
+    /// Memory that is leased.
+    pub room: &'a Arc<Room>,
     /// To whom memory is charged.
     pub owner: Owner,
     /// Monotonic nanoseconds.
     pub now_ns: u64,
-    /// Nanoseconds since 1970.
-    pub wall_ns: u64,
 }
 
 impl Asked<'_> {
@@ -115,7 +115,7 @@ impl Asked<'_> {
     /// A lease of memory for what is gathered of this request.
     #[must_use]
     pub fn lease(&self) -> Lease {
-        Lease::new(&self.options.room, self.owner, self.now_ns)
+        Lease::new(self.room, self.owner, self.now_ns)
     }
 }
 

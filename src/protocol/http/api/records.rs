@@ -1,11 +1,11 @@
 //! Where the records of an API's body go.
 
+use crate::host::mutants::mutant;
 use crate::metrics::accounting::Reason;
 use crate::protocol::http::forms::Forms;
-use crate::protocol::http::options::HttpOptions;
 use crate::protocol::http::problem::{self, Problem};
-use crate::session::lines::TooLong;
-use crate::session::routes::Route;
+use crate::session::lines::{LineOptions, TooLong};
+use crate::session::routes::{Route, Routes, Rules};
 use crate::session::write::{Attr, Entry, Format, MARKER_ROOM, Message};
 use crate::session::{Frame, Window};
 
@@ -35,13 +35,28 @@ pub enum Stopped {
     Never(&'static Problem),
 }
 
+/// How the records of a request are taken.
+#[derive(Clone, Copy)]
+pub struct Taking<'a> {
+    /// How long a message may be, and what happens to longer ones.
+    pub framing: &'a LineOptions,
+    /// Bytes that a record takes at most as it is written.
+    pub longest_record: usize,
+    /// The streams that it may go to,
+    pub routes: &'a Routes,
+    /// and which.
+    pub rules: &'a Rules,
+    /// How it is written.
+    pub forms: &'a Forms,
+    /// The streams that the client's token is for; `None`: all.
+    pub allowed: Option<&'a [u16]>,
+    /// What it is acknowledged as.
+    pub frame: Frame,
+}
+
 /// Takes the records of one request in one turn.
 pub struct Records<'a, 'w> {
-    options: &'a HttpOptions,
-    forms: &'a Forms,
-    /// The streams that the client's token is for; `None`: all.
-    allowed: Option<&'a [u16]>,
-    frame: Frame,
+    taking: Taking<'a>,
     window: &'a mut Window<'w>,
     written: usize,
     stopped: Option<Stopped>,
@@ -49,20 +64,20 @@ pub struct Records<'a, 'w> {
 
 impl<'a, 'w> Records<'a, 'w> {
     /// For one turn.
-    pub fn new(
-        options: &'a HttpOptions,
-        forms: &'a Forms,
-        allowed: Option<&'a [u16]>,
-        frame: Frame,
-        window: &'a mut Window<'w>,
-    ) -> Records<'a, 'w> {
-        Records { options, forms, allowed, frame, window, written: 0, stopped: None }
+    pub fn new(taking: Taking<'a>, window: &'a mut Window<'w>) -> Records<'a, 'w> {
+        Records { taking, window, written: 0, stopped: None }
+    }
+
+    /// The time: nanoseconds since 1970, and monotonic ones.
+    #[must_use]
+    pub fn now(&self) -> (u64, u64) {
+        (self.window.around.wall_ns, self.window.around.now_ns)
     }
 
     /// The stream of a record with these values of [`super::ATTRIBUTES`].
     #[must_use]
     pub fn route<'v>(&self, value: impl Fn(usize) -> &'v [u8]) -> &'a Route {
-        self.options.rules.find(value).unwrap_or(self.options.routes.own())
+        self.taking.rules.find(value).unwrap_or(self.taking.routes.own())
     }
 
     /// Takes a record.
@@ -70,13 +85,13 @@ impl<'a, 'w> Records<'a, 'w> {
         if self.stopped.is_some() {
             return Put::Stop;
         }
-        if self.allowed.is_some_and(|allowed| !allowed.contains(&route.index)) {
+        if self.taking.allowed.is_some_and(|allowed| !allowed.contains(&route.index)) {
             return self.stop(Stopped::Never(&problem::FORBIDDEN));
         }
         if self.written > WORK_MOST {
             return self.stop(Stopped::Later);
         }
-        let framing = &self.options.framing;
+        let framing = self.taking.framing;
         let cut = match framing.too_long {
             _ if message.sent().len() <= framing.max_line_bytes => Some((message, 0)),
             TooLong::Truncate => message.cut(framing.max_line_bytes.saturating_sub(MARKER_ROOM)),
@@ -85,11 +100,11 @@ impl<'a, 'w> Records<'a, 'w> {
         let Some((message, cut)) = cut else { return self.drop(message) };
         let entry = Entry { attrs, message, cut, wall_ns: self.window.around.wall_ns };
         let sink = &mut self.window.sink;
-        sink.to(Some(route.index), self.frame);
+        sink.to(Some(route.index), self.taking.frame);
         // However large the chunk is: what is too long does not depend on how full it was.
-        let most = self.options.longest_record();
+        let most = self.taking.longest_record;
         let room = sink.room().min(most);
-        match self.forms.of(route.format).render_entry(&entry, &mut sink.free()[..room]) {
+        match self.taking.forms.of(route.format).render_entry(&entry, &mut sink.free()[..room]) {
             Some(len) => {
                 sink.commit(len, 1);
                 self.written += len;
@@ -101,6 +116,7 @@ impl<'a, 'w> Records<'a, 'w> {
                 }
                 Put::Done
             }
+            None if room < most && mutant!("record_lost_at_the_end_of_a_chunk") => Put::Done,
             None if room < most => self.stop(Stopped::Full),
             None => self.drop(message),
         }
@@ -109,7 +125,7 @@ impl<'a, 'w> Records<'a, 'w> {
     /// Drops and counts a record of so many bytes, as it was sent, if it would be too long however it is written: then nothing of it need
     /// be looked at.
     pub fn is_hopeless(&mut self, bytes: usize) -> bool {
-        let is_hopeless = bytes > self.options.longest_record();
+        let is_hopeless = bytes > self.taking.longest_record;
         if is_hopeless {
             self.window.sink.drop_record(Reason::TooLong, bytes as u64);
         }

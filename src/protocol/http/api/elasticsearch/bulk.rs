@@ -2,6 +2,7 @@
 //! line that does not say what to do fails the request, because from there on nobody knows which line is what.
 
 use super::JSON;
+use crate::host::mutants::mutant;
 use crate::protocol::http::answer::{Done, Made};
 use crate::protocol::http::api::{INDEX, Put, Records, Trouble, Walk};
 use crate::protocol::http::problem::Problem;
@@ -123,6 +124,7 @@ impl Walk for Bulk {
                     Err(NotJson) => Some(BAD_DOCUMENT),
                     Ok(document) => match self.put(&action, document, records) {
                         Put::Done => None,
+                        Put::TooLong if mutant!("item_lies") => None,
                         Put::TooLong => Some(TOO_LONG),
                         Put::Stop => break,
                     },

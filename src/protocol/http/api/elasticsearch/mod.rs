@@ -5,10 +5,11 @@
 mod bulk;
 mod single;
 
-use super::{Api, Asked, Claim, Refusal, Voice, Wanted, voice};
+use super::{Api, Asked, Claim, Wanted};
 use crate::protocol::http::head::{Framing, Method};
 use crate::protocol::http::pages::Page;
 use crate::protocol::http::problem::{self, Problem};
+use crate::protocol::http::voice::{self, Refusal, Voice};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use std::borrow::Cow;

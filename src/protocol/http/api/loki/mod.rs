@@ -4,11 +4,12 @@ mod json;
 mod labels;
 mod protobuf;
 
-use super::{Api, Asked, Claim, Refusal, Voice, Wanted, voice};
+use super::{Api, Asked, Claim, Wanted};
 use crate::protocol::http::answer::Done;
 use crate::protocol::http::head::{Coding, Method};
 use crate::protocol::http::pages::Page;
 use crate::protocol::http::problem::{self, Problem};
+use crate::protocol::http::voice::{self, Refusal, Voice};
 
 /// See the module documentation.
 pub static API: Api = Api { name: "loki", claim, token: |_| None };

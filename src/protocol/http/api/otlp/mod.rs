@@ -6,10 +6,11 @@ mod any_protobuf;
 mod json;
 mod protobuf;
 
-use super::{Api, Asked, Claim, Refusal, Voice, Wanted, voice};
+use super::{Api, Asked, Claim, Wanted};
 use crate::protocol::http::answer::{Done, Made};
 use crate::protocol::http::head::Method;
 use crate::protocol::http::problem::{self, Problem};
+use crate::protocol::http::voice::{self, Refusal, Voice};
 
 /// See the module documentation.
 pub static API: Api = Api { name: "otlp", claim, token: |_| None };

@@ -5,15 +5,18 @@ mod acks;
 
 pub use acks::Acks;
 
-use super::{Api, Asked, Claim, HOST, INDEX, Put, Records, Refusal, Voice, Walk, Wanted, Watcher, query_value};
+use super::{Api, Asked, Claim, HOST, INDEX, Put, Records, Walk, Wanted, Watcher, query_value};
 use crate::protocol::http::answer::{Done, Made};
 use crate::protocol::http::head::Method;
 use crate::protocol::http::pages::Page;
 use crate::protocol::http::problem::{self, Problem};
+use crate::protocol::http::voice::{Refusal, Voice};
+use crate::session::memory::room::Room;
 use crate::session::walk::json::{Cursor, compact, stands_for};
 use crate::session::write::{Attr, Message, Value};
 use memchr::memchr;
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// See the module documentation.
 pub static API: Api = Api { name: "splunk", claim, token };
@@ -74,13 +77,10 @@ fn claim(asked: &Asked<'_>) -> Option<Claim> {
     let is_post = asked.head.method == Method::Post;
     let wanted = match rest {
         "/health" | "/health/1.0" => Wanted::Healthy(Page::new(200, JSON, HEALTHY)),
-        _ if asked.query("token").is_some()
-            && !asked.options.apis.query_token
-            && asked.head.authorization.is_none() =>
-        {
+        _ if asked.query("token").is_some() && !asked.apis.query_token && asked.head.authorization.is_none() => {
             Wanted::Refuse(&QUERY_TOKEN)
         }
-        "/ack" if asked.options.apis.acks.is_none() => Wanted::Refuse(&ACK_DISABLED),
+        "/ack" if asked.apis.acks.is_none() => Wanted::Refuse(&ACK_DISABLED),
         "/ack" if is_post => question(asked).unwrap_or_else(Wanted::Refuse),
         "" | "/event" | "/event/1.0" | "/raw" | "/raw/1.0" | "/ack" if !is_post => {
             Wanted::Refuse(&problem::NOT_ALLOWED)
@@ -105,30 +105,32 @@ fn channel<'a>(asked: &'a Asked<'_>) -> Result<&'a [u8], &'static Problem> {
 }
 
 fn question(asked: &Asked<'_>) -> Result<Wanted, &'static Problem> {
-    let acks = asked.options.apis.acks.clone().ok_or(&ACK_DISABLED)?;
+    let acks = asked.apis.acks.clone().ok_or(&ACK_DISABLED)?;
     let walk = acks::Question::new(acks, channel(asked)?, asked.now_ns, asked.lease());
     Ok(Wanted::Take { walk: Box::new(walk), coding: None })
 }
 
 /// A request whose records are taken: answered when they are durable, or at once with a number, where the listener does that.
 fn taken(asked: &Asked<'_>, walk: impl Walk + 'static) -> Wanted {
-    let Some(acks) = &asked.options.apis.acks else {
+    let Some(acks) = &asked.apis.acks else {
         return Wanted::Take { walk: Box::new(walk), coding: None };
     };
-    if asked.options.authorize_asked(&API, asked).is_err() {
-        return Wanted::Take { walk: Box::new(walk), coding: None }; // it gets no number, but a refusal
-    }
-    let ticket =
-        channel(asked).and_then(|channel| acks.give(channel, &asked.options.room, (asked.wall_ns, asked.now_ns)));
-    match ticket {
-        Ok(ticket) => Wanted::Take { walk: Box::new(Numbered { walk, ticket: Some(ticket), number: 0 }), coding: None },
+    match channel(asked) {
+        Ok(channel) => {
+            let (acks, room) = (Arc::clone(acks), Arc::clone(asked.room));
+            let walk = Numbered { walk, acks, room, channel: channel.into(), ticket: None, number: 0 };
+            Wanted::Take { walk: Box::new(walk), coding: None }
+        }
         Err(problem) => Wanted::Refuse(problem),
     }
 }
 
-/// A body whose answer is a number.
+/// A body whose answer is a number, which it gets when it is looked at first: the client may write here then.
 struct Numbered<W> {
     walk: W,
+    acks: Arc<Acks>,
+    room: Arc<Room>,
+    channel: Box<[u8]>,
     ticket: Option<acks::Ticket>,
     number: u64,
 }
@@ -139,6 +141,9 @@ impl<W: Walk> Walk for Numbered<W> {
     }
 
     fn walk(&mut self, bytes: &[u8], is_last: bool, records: &mut Records<'_, '_>) -> Result<usize, &'static Problem> {
+        if self.ticket.is_none() {
+            self.ticket = Some(self.acks.give(&self.channel, &self.room, records.now())?);
+        }
         self.walk.walk(bytes, is_last, records)
     }
 
@@ -157,7 +162,7 @@ impl<W: Walk> Walk for Numbered<W> {
 /// `Authorization: Splunk TOKEN`, or `?token=TOKEN` where the listener allows it.
 fn token<'a>(asked: &Asked<'a>) -> Option<Cow<'a, [u8]>> {
     let Some(given) = asked.head.authorization else {
-        let token = asked.query("token").filter(|_| asked.options.apis.query_token)?;
+        let token = asked.query("token").filter(|_| asked.apis.query_token)?;
         return Some(query_value(token).into());
     };
     let (scheme, token) = given.split_at_checked(7)?;

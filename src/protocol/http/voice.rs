@@ -1,6 +1,6 @@
 //! How the clients of an API are spoken to.
 
-use crate::protocol::http::problem::Problem;
+use super::problem::Problem;
 
 /// How answers look to the clients of an API.
 #[derive(Debug)]

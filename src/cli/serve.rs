@@ -6,6 +6,7 @@ use crate::config::Options;
 use crate::config::raw::{LogFormat, LogLevel};
 use crate::host::address::Address;
 use crate::host::output::complain;
+use crate::host::sys::keep_large_apart;
 use crate::host::version;
 use crate::intake::listener::ListenerOptions;
 use crate::pipeline::control::Notice;
@@ -55,6 +56,7 @@ fn serve(args: &ServeArgs, signals: io::Result<Signals>) -> ExitCode {
         Err(error) => return bad_configuration(&error),
     };
     warn_of_near_misses();
+    keep_large_apart();
     // All that is wrong is said at once, and before the server confines itself: behind that every refusal looks alike. Sockets from a manager
     // are held already, so that addresses cannot be tried.
     let refused = match service::inherits() {

@@ -148,6 +148,26 @@ impl Decoder {
         self.lease.is_called_in()
     }
 
+    /// Decodes what is decoded as a whole: a snappy block, once all of it is in `input`. Returns it, and how much of `input` was used up. Its
+    /// memory stays leased here.
+    ///
+    /// # Errors
+    /// As [`Decoder::step`].
+    pub fn whole_block(&mut self, input: &[u8], last: bool) -> Result<(usize, Option<Vec<u8>>), &'static Problem> {
+        let Inner::Snappy(_) = self.inner else { return Ok((0, None)) };
+        let taken = self.step(input, &mut [], last)?.taken;
+        let Inner::Snappy(snappy) = &mut self.inner else { return Ok((taken, None)) };
+        let block = snappy.whole_block();
+        self.made += block.as_ref().map_or(0, |block| block.len() as u64);
+        if self.made > self.most { Err(&problem::DECODED_TOO_LARGE) } else { Ok((taken, block)) }
+    }
+
+    /// Bytes that are leased for it.
+    #[must_use]
+    pub fn leased(&self) -> usize {
+        self.lease.bytes()
+    }
+
     /// True while what has come is too little to tell how it is encoded.
     #[must_use]
     pub fn is_guessing(&self) -> bool {

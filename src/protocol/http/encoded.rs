@@ -218,7 +218,9 @@ impl Http {
                     }
                 }
                 Err(problem) => {
-                    self.fatal(problem, window);
+                    let is_hopeless = encoded.held() + PIECE > self.options.room.most_for_one();
+                    let is_room = *problem == problem::NO_ROOM;
+                    self.fatal(if is_room && is_hopeless { &problem::DOCUMENT_TOO_LARGE } else { problem }, window);
                     return false;
                 }
             }
@@ -320,13 +322,29 @@ impl Http {
 }
 
 impl Encoded {
+    /// Bytes that are leased for this body.
+    fn held(&self) -> usize {
+        self.input.leased() + self.output.leased() + self.decoder.as_ref().map_or(0, Decoder::leased)
+    }
+
     /// Decodes up to `most` bytes more, and returns how many. It is `is_decoded` then if that was all. Documents are gathered up to
     /// `longest`.
     fn decode_piece(&mut self, most: usize, longest: usize) -> Result<usize, &'static Problem> {
         let Encoded { decoder: Some(decoder), reading, input, output, is_last, .. } = self else { return Ok(0) };
         if matches!(reading, Reading::Walk(_)) {
+            if output.is_empty() {
+                let (taken, block) = decoder.whole_block(input.rest(), *is_last)?;
+                input.advance(taken);
+                if let Some(block) = block {
+                    output.adopt(block);
+                }
+            }
             if output.rest().len() > longest {
                 return Err(&problem::DOCUMENT_TOO_LARGE);
+            }
+            if output.is_adopted() {
+                self.is_decoded = true;
+                return Ok(0);
             }
             output.make_sure(most).map_err(|no| Trouble::from(no).problem(&problem::BAD_CODING))?;
         }

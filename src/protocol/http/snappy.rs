@@ -174,6 +174,12 @@ impl Snappy {
         Ok(true)
     }
 
+    /// A block that was decoded and of which nothing was handed out. Its memory stays leased.
+    pub fn whole_block(&mut self) -> Option<Vec<u8>> {
+        let is_there = self.is_done && self.at == 0 && !self.out.is_empty();
+        is_there.then(|| std::mem::take(&mut self.out))
+    }
+
     /// True where nothing is unfinished.
     pub fn is_whole(&self) -> bool {
         let all_out = self.at == self.out.len();

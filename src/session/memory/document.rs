@@ -13,6 +13,8 @@ pub struct Document {
     /// and there is content up to here.
     end: usize,
     leased: usize,
+    /// The memory was leased by somebody else, and nothing is added to it.
+    is_adopted: bool,
     lease: Lease,
 }
 
@@ -23,7 +25,7 @@ impl Document {
     /// An empty one, which leases nothing yet.
     #[must_use]
     pub fn new(lease: Lease) -> Document {
-        Document { bytes: Vec::new(), at: 0, end: 0, leased: 0, lease }
+        Document { bytes: Vec::new(), at: 0, end: 0, leased: 0, is_adopted: false, lease }
     }
 
     /// One for which so much is leased at once: up to that it always takes more.
@@ -67,6 +69,24 @@ impl Document {
         self.behind(bytes.len()).copy_from_slice(bytes);
         self.end += bytes.len();
         Ok(())
+    }
+
+    /// Takes these bytes for its whole content. Whoever has leased their memory keeps it as long as this document has them.
+    pub fn adopt(&mut self, bytes: Vec<u8>) {
+        (self.at, self.end, self.is_adopted) = (0, bytes.len(), true);
+        self.bytes = bytes;
+    }
+
+    /// True where the content was adopted: nothing can be added.
+    #[must_use]
+    pub fn is_adopted(&self) -> bool {
+        self.is_adopted
+    }
+
+    /// Bytes that are leased for it.
+    #[must_use]
+    pub fn leased(&self) -> usize {
+        self.leased
     }
 
     /// Makes sure that so much more can be written behind the content.
@@ -128,6 +148,9 @@ impl Document {
 
     /// Forgets the content. The lease stays for what comes next.
     pub fn clear(&mut self) {
+        if std::mem::take(&mut self.is_adopted) {
+            self.bytes = Vec::new();
+        }
         (self.at, self.end) = (0, 0);
     }
 

@@ -186,6 +186,12 @@ impl Room {
         self.all
     }
 
+    /// The most that one holder can have while nobody else has anything, in bytes.
+    #[must_use]
+    pub fn most_for_one(&self) -> usize {
+        Shares { all: self.all, used: 0, by_listener: 0, by_client: 0 }.left()
+    }
+
     /// Bytes that are leased.
     #[must_use]
     pub fn used(&self) -> usize {
@@ -270,6 +276,12 @@ impl Lease {
         holdings.change(entry.owner, 0, bytes);
         entry.bytes += bytes;
         Ok(())
+    }
+
+    /// Bytes that were taken.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.room.lock().leases.get(&self.id).map_or(0, |entry| entry.bytes)
     }
 
     /// True if others need this memory. Then its holder must end.

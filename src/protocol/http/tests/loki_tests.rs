@@ -268,3 +268,26 @@ fn a_long_line_is_cut_and_marked() {
     let found = records(&out)[0]["msg"].as_str().unwrap().to_string();
     assert!(found.ends_with(" [truncated 20040 bytes]") && found.starts_with("éé"), "{}", found.len());
 }
+
+#[test]
+fn what_can_never_fit_is_not_sent_again_for_ever() {
+    // 3 MiB, of which one holder can have three quarters.
+    let room = Room::new(3 << 20);
+    let push = |len: usize| {
+        let line = "x".repeat(len);
+        let body = json!({"streams": [{"stream": {}, "values": [["1", line]]}]}).to_string();
+        let mut options = listener(&["loki"], Format::Raw);
+        options.room = Arc::clone(&room);
+        options.max_body_bytes = 64 << 20;
+        let input = request("POST /loki/api/v1/push", "Content-Type: application/json\r\n", body.as_bytes());
+        let as_json = run(options.clone(), &input, &[usize::MAX], 1 << 20, 1 << 20);
+        let entry = Entry { timestamp: None, line, metadata: vec![] };
+        let message = PushRequest { streams: vec![Stream { labels: "{}".into(), entries: vec![entry], hash: 0 }] };
+        let (_, body) = coded(6, &message.encode_to_vec());
+        let as_protobuf = run(options, &request("POST /loki/api/v1/push", "", &body), &[usize::MAX], 1 << 20, 1 << 20);
+        (statuses(&as_json.answers)[0].to_string(), statuses(&as_protobuf.answers)[0].to_string())
+    };
+    assert_eq!(push(1 << 20), ("204".into(), "204".into()));
+    assert_eq!(push(4 << 20), ("413".into(), "413".into()), "never, and not later");
+    assert_eq!(room.used(), 0);
+}

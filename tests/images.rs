@@ -14,15 +14,28 @@ fn config(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)
 }
 
-/// The program to put into the image: the static one where CI has built it, else that of the tests with its libraries.
+/// The shipper, where CI has built it.
+fn shipper() -> Option<PathBuf> {
+    std::env::var_os("LOGWEIR_SHIPPER").map(PathBuf::from)
+}
+
+/// The programs to put into the image: the static one where CI has built it, else that of the tests; the shipper; their libraries.
 fn lay_out(root: &Path) {
     let program = std::env::var_os("LOGWEIR_STATIC").map_or(PathBuf::from(BINARY), PathBuf::from);
     for dir in ["usr/bin", "etc/logweir", "data", "proc", "dev"] {
         std::fs::create_dir_all(root.join(dir)).unwrap();
     }
-    std::fs::copy(&program, root.join("usr/bin/logweir")).unwrap();
     std::fs::copy(config("docker/logweir.toml"), root.join("etc/logweir/logweir.toml")).unwrap();
-    let needed = Command::new("ldd").arg(&program).output().unwrap();
+    put(&program, root, "usr/bin/logweir");
+    if let Some(shipper) = shipper() {
+        put(&shipper, root, "usr/bin/logweir-ship");
+    }
+}
+
+/// A program and the libraries it is linked with.
+fn put(program: &Path, root: &Path, at: &str) {
+    std::fs::copy(program, root.join(at)).unwrap();
+    let needed = Command::new("ldd").arg(program).output().unwrap();
     for library in String::from_utf8_lossy(&needed.stdout).split_whitespace().filter(|w| w.starts_with('/')) {
         let inside = root.join(&library[1..]);
         std::fs::create_dir_all(inside.parent().unwrap()).unwrap();
@@ -38,9 +51,24 @@ mount --bind "$1" "$1"
 mount --bind "$2" "$1/data"
 mount -t proc proc "$1/proc"
 mount -o remount,bind,ro "$1"
-exec chroot --groups= --userspec=65532:65532 "$1" /usr/bin/logweir serve --config /etc/logweir/logweir.toml \
-    --listen tcp://127.0.0.1:0 --admin 127.0.0.1:0
+root=$1
+shift 2
+exec chroot --groups= --userspec=65532:65532 "$root" /usr/bin/logweir "$@"
 "#;
+
+fn container(root: &Path, volume: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", RUNTIME, "sh"]).args([root, volume]);
+    command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// As its CMD says, but for ports that are free.
+const SERVE: [&str; 7] =
+    ["serve", "--config", "/etc/logweir/logweir.toml", "--listen", "tcp://127.0.0.1:0", "--admin", "127.0.0.1:0"];
+/// The shipper tries everything, with brokers that are not there.
+const TRY: [&str; 6] =
+    ["ship", "--config", "/etc/logweir/logweir.toml", "--set", "ship.kafka.to=kafka://127.0.0.1:1", "--check"];
 
 #[test]
 fn the_image_runs_as_pid_1_without_privileges_and_ends_at_sigterm() {
@@ -57,13 +85,7 @@ fn the_image_runs_as_pid_1_without_privileges_and_ends_at_sigterm() {
     for dir in [dir.path(), &root] {
         std::fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     }
-    let spawned = Command::new("unshare")
-        .args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", RUNTIME, "sh"])
-        .args([&root, &volume])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let Ok(mut runtime) = spawned else { return skipped(test, "no unshare") };
+    let Ok(mut runtime) = container(&root, &volume, &SERVE).spawn() else { return skipped(test, "no unshare") };
     let mut said = BufReader::new(runtime.stdout.take().unwrap()).lines();
     let mut introduction = Vec::new();
     for line in said.by_ref().map_while(Result::ok) {
@@ -98,6 +120,13 @@ fn the_image_runs_as_pid_1_without_privileges_and_ends_at_sigterm() {
     drop(stream);
     let cat = || logweir(&["cat", "--data-dir", volume.to_str().unwrap()]).stdout;
     common::await_that("the line", || cat() == b"into the container\n");
+    // A second container on the same volume.
+    if shipper().is_some() {
+        let tried = container(&root, &volume, &TRY).output().unwrap();
+        let said = String::from_utf8_lossy(&[tried.stdout, tried.stderr].concat()).into_owned();
+        let parts = ["/data can be read", "/data/.logweir/ship can be written to", "no broker of 127.0.0.1:1 answers"];
+        assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+    }
     let signalled = Instant::now();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(server), nix::sys::signal::Signal::SIGTERM).unwrap();
     let exit = runtime.wait().unwrap();
@@ -105,11 +134,26 @@ fn the_image_runs_as_pid_1_without_privileges_and_ends_at_sigterm() {
     assert_eq!(cat(), b"into the container\n");
 }
 
+/// What the image and the package are made of, as far as it can be told without making them: `.ci/deb` and CI make them.
+#[test]
+fn the_image_and_the_package_have_the_server_and_the_shipper() {
+    let text = |name: &str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
+    let image = text("config/docker/Dockerfile");
+    let manifest: toml::Table = text("Cargo.toml").parse().unwrap();
+    let assets = manifest["package"]["metadata"]["deb"]["assets"].as_array().unwrap();
+    let packed = |file: &str| assets.iter().any(|asset| asset[0].as_str() == Some(file));
+    for program in ["logweir", "logweir-ship"] {
+        assert!(image.contains(&format!("/{program} /image/usr/bin/{program} ")), "{program} is not in the image");
+        assert!(packed(&format!("target/release/{program}")), "{program} is not in the package");
+        assert!(packed(&format!("systemd/{program}.service")), "{program}.service is not in the package");
+    }
+}
+
 /// Reads the manifests, as JSON: for each, its documents.
 fn manifests(test: &str) -> Option<Vec<serde_json::Value>> {
     let program =
         "import json, sys, yaml\nprint(json.dumps([d for f in sys.argv[1:] for d in yaml.safe_load_all(open(f))]))";
-    let files = ["kubernetes/sidecar.yaml", "kubernetes/daemonset.yaml"].map(config);
+    let files = ["kubernetes/sidecar.yaml", "kubernetes/daemonset.yaml", "kubernetes/shipper.yaml"].map(config);
     for python in ["python3", "/usr/bin/python3"] {
         let Ok(output) = Command::new(python).args(["-c", program]).args(&files).output() else { continue };
         if output.status.success() {
@@ -128,6 +172,51 @@ fn seconds(text: &str, key: &str) -> u64 {
     value.map_or(0, |v| v.parse().unwrap())
 }
 
+/// As `kubectl patch` merges it: containers by their names, key by key; lists are replaced.
+fn patch(pod: &mut serde_json::Value, with: &serde_json::Value) {
+    for container in with["containers"].as_array().unwrap() {
+        let there = pod["containers"].as_array_mut().unwrap();
+        match there.iter_mut().find(|one| one["name"] == container["name"]) {
+            Some(one) => one.as_object_mut().unwrap().extend(container.as_object().unwrap().clone()),
+            None => there.push(container.clone()),
+        }
+    }
+}
+
+#[test]
+fn the_shipper_is_a_second_container_beside_the_server() {
+    let test = "the_shipper_is_a_second_container_beside_the_server";
+    let Some(documents) = manifests(test) else { return };
+    let map = documents.iter().find(|d| d["kind"] == "ConfigMap" && d["metadata"]["name"] == "logweir").unwrap();
+    let mut daemons = documents.iter().find(|d| d["kind"] == "DaemonSet").unwrap().clone();
+    let by = documents.iter().find(|d| d["kind"].is_null()).expect("the patch");
+    let pod = &mut daemons["spec"]["template"]["spec"];
+    let before = pod["containers"][0].clone();
+    patch(pod, &by["spec"]["template"]["spec"]);
+    let [server, shipper] = &pod["containers"].as_array().unwrap()[..] else { panic!("two containers: {pod}") };
+    // The same program on the same files, as little privileged.
+    for key in ["image", "volumeMounts", "securityContext"] {
+        assert_eq!((&server[key], &shipper[key]), (&before[key], &before[key]), "{key}");
+    }
+    assert!(shipper["resources"]["limits"]["memory"].is_string());
+    let words = |of: &serde_json::Value| {
+        let all = of["args"].as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_string());
+        all.collect::<Vec<_>>()
+    };
+    let (of_server, of_shipper) = (words(server), words(shipper));
+    assert!(of_server.starts_with(&words(&before)), "the server is what it was, and knows the target");
+    assert_eq!((of_server[0].as_str(), of_shipper[0].as_str()), ("serve", "ship"));
+    assert_eq!(of_server[1..], of_shipper[1..], "both have the same configuration");
+    let dir = scratch();
+    let file = dir.path().join("logweir.toml");
+    std::fs::write(&file, map["data"]["logweir.toml"].as_str().unwrap()).unwrap();
+    let mut args = vec!["check", "--config-only", "--config", file.to_str().unwrap()];
+    args.extend(of_server[3..].iter().map(String::as_str));
+    assert!(args.iter().any(|word| word.starts_with("ship.")), "{args:?}");
+    let output = logweir(&args);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 #[test]
 fn manifests_hold_together() {
     let Some(documents) = manifests("manifests_hold_together") else { return };
@@ -143,7 +232,7 @@ fn manifests_hold_together() {
     }
     assert_eq!(configurations.len(), 2);
     let mut found = 0;
-    for document in documents.iter().filter(|d| d["spec"]["template"].is_object()) {
+    for document in documents.iter().filter(|d| d["kind"].is_string() && d["spec"]["template"].is_object()) {
         let labels = &document["spec"]["template"]["metadata"]["labels"];
         assert_eq!(&document["spec"]["selector"]["matchLabels"], labels);
         let pod = &document["spec"]["template"]["spec"];

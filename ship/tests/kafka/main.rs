@@ -3,6 +3,7 @@
 mod beside;
 mod brokers;
 mod cluster;
+mod crashes;
 mod node;
 mod once;
 mod trouble;

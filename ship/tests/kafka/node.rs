@@ -61,10 +61,18 @@ impl Node {
     }
 
     pub fn serve_with(&self, more: &[&str]) -> Server {
+        self.serve_by(|command| {
+            command.args(more);
+        })
+    }
+
+    /// With a command that is changed first.
+    pub fn serve_by(&self, change: impl FnOnce(&mut Command)) -> Server {
         // Beside the shipper, where the same build has put it.
         let program = Path::new(env!("CARGO_BIN_EXE_logweir-ship")).with_file_name("logweir");
         let mut command = Command::new(program);
-        command.args(["serve", "--config", self.config().to_str().unwrap()]).args(more);
+        command.args(["serve", "--config", self.config().to_str().unwrap()]);
+        change(&mut command);
         command.stdout(Stdio::piped()).stdin(Stdio::null());
         let mut child = command.spawn().expect("the server: cargo build --bin logweir");
         let (mut addresses, mut line) = (BTreeMap::new(), String::new());
@@ -120,6 +128,19 @@ impl Node {
         (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
+    /// The lines of a stream that its files have.
+    pub fn on_disk(&self, stream: &str) -> Vec<String> {
+        let program = Path::new(env!("CARGO_BIN_EXE_logweir-ship")).with_file_name("logweir");
+        let output = Command::new(program)
+            .args(["cat", "--data-dir"])
+            .arg(self.data())
+            .args(["--stream", stream])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_string).collect()
+    }
+
     /// What arrived for a stream, for who reads what is committed.
     pub fn arrived(&self, stream: &str) -> Vec<Arrived> {
         arrived(&self.brokers, &format!("{}.{stream}", self.topic))
@@ -132,9 +153,14 @@ pub struct Server {
 }
 
 impl Server {
+    /// A connection to a listener.
+    pub fn connect(&self, listener: &str) -> TcpStream {
+        TcpStream::connect(&self.addresses[listener]).unwrap()
+    }
+
     /// Sends numbered lines, which begin with the name of their sender.
     pub fn send(&self, listener: &str, sender: &str, numbers: std::ops::Range<u64>) {
-        let mut stream = TcpStream::connect(&self.addresses[listener]).unwrap();
+        let mut stream = self.connect(listener);
         let mut text = Vec::new();
         for number in numbers {
             writeln!(text, "{sender} {number}").unwrap();
@@ -147,11 +173,16 @@ impl Server {
 
     /// A metric of a target; `None`: it is not there.
     pub fn metric(&self, name: &str, target: &str) -> Option<f64> {
+        self.metric_of(&format!("{name}{{target=\"{target}\"}}"))
+    }
+
+    /// A metric with its labels; `None`: it is not there.
+    pub fn metric_of(&self, name: &str) -> Option<f64> {
         let mut stream = TcpStream::connect(&self.addresses["admin"]).unwrap();
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
         let mut text = String::new();
         std::io::Read::read_to_string(&mut stream, &mut text).unwrap();
-        let of = format!("{name}{{target=\"{target}\"}} ");
+        let of = format!("{name} ");
         text.lines().find_map(|line| line.strip_prefix(&of)).map(|value| value.parse().unwrap())
     }
 

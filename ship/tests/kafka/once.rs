@@ -2,6 +2,7 @@
 
 use crate::brokers::{PATIENCE, await_that, brokers, new_brokers, skipped};
 use crate::node::{Node, check, kill};
+use nix::sys::signal::Signal;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -55,7 +56,7 @@ fn it_follows_a_server_and_loses_nothing_when_either_is_killed() {
         }
         // What is synced is there after a kill as after an orderly end.
         std::thread::park_timeout(Duration::from_millis(100));
-        server.signal(nix::sys::signal::Signal::SIGKILL);
+        server.signal(Signal::SIGKILL);
         let _ = shipper.kill();
         shipper.wait().unwrap();
     }
@@ -114,7 +115,7 @@ fn only_one_shipper_of_a_target_runs() {
     let (status, said) = node.ship_fails();
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains("another shipper of k runs"), "{said}");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(shipper.id() as i32), nix::sys::signal::Signal::SIGTERM).unwrap();
+    kill(shipper.id() as i32, Signal::SIGTERM);
     assert!(shipper.wait().unwrap().success(), "SIGTERM ends it in order");
     server.stop();
 }
@@ -156,7 +157,7 @@ fn brokers_that_die_and_come_back_have_each_line_once() {
     server.send("a", "one", 100_000..110_000);
     brokers.start().unwrap();
     await_that("the rest to arrive", || node.arrived("a").len() >= 110_000);
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(shipper.id() as i32), nix::sys::signal::Signal::SIGTERM).unwrap();
+    kill(shipper.id() as i32, Signal::SIGTERM);
     assert!(shipper.wait().unwrap().success());
     server.stop();
     node.ship();
@@ -182,6 +183,30 @@ fn a_target_that_begins_now_gets_what_comes_from_then_on_also_after_a_restart() 
     check(&node.arrived("a"), &[("one", 100)]);
 }
 
+/// The shipper is stopped while the stream begins, so that it sees lines in it when it first sees it.
+#[test]
+fn a_stream_that_begins_later_is_shipped_from_its_first_line() {
+    let Some(brokers) = brokers("a_stream_that_begins_later_is_shipped_from_its_first_line") else { return };
+    let node = Node::new(&brokers, "later", "start = \"now\"");
+    let server = node.serve();
+    server.send("a", "before", 0..100);
+    let mut shipper = node.shipper().spawn().unwrap();
+    await_that("it to begin", || node.data().join(".logweir/ship/k").exists());
+    kill(shipper.id() as i32, Signal::SIGSTOP);
+    server.stop();
+    let another = "[listener.c]\naddress = \"tcp://127.0.0.1:0\"\nstream = \"c\"\n[stream.c]";
+    node.configure_with(&node.brokers, "start = \"now\"", another);
+    let server = node.serve();
+    server.send("c", "one", 0..100);
+    server.stop();
+    kill(shipper.id() as i32, Signal::SIGCONT);
+    await_that("lines to arrive", || !node.arrived("c").is_empty());
+    kill(shipper.id() as i32, Signal::SIGTERM);
+    assert!(shipper.wait().unwrap().success());
+    node.ship();
+    check(&node.arrived("c"), &[("one", 100)]);
+}
+
 #[test]
 fn it_ends_when_it_is_told_to_though_there_is_more_to_ship() {
     let Some(brokers) = brokers("it_ends_when_it_is_told_to_though_there_is_more_to_ship") else { return };
@@ -193,7 +218,7 @@ fn it_ends_when_it_is_told_to_though_there_is_more_to_ship() {
     let mut said = BufReader::new(shipper.stderr.take().unwrap()).lines().map(Result::unwrap);
     // It takes a while to connect: the signal is there before the first line is shipped.
     assert!(said.any(|line| line.contains("shipper starts")));
-    kill(shipper.id() as i32, nix::sys::signal::Signal::SIGTERM);
+    kill(shipper.id() as i32, Signal::SIGTERM);
     said.for_each(drop);
     assert!(shipper.wait().unwrap().success());
     node.ship();

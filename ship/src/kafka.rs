@@ -4,7 +4,7 @@ pub mod probe;
 
 use logweir::config::ship::{Compression, Delivery, Key, Partition, ShipTarget};
 use logweir::log::ship::note::Positions;
-use logweir::log::ship::{Position, Source};
+use logweir::log::ship::{Position, Source, rounds};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -275,55 +275,6 @@ impl Target {
         Err(TargetError::NoTopic(topic.into()))
     }
 
-    /// Where the lines of a shard go. The same partition for as long as the topic has as many.
-    pub fn place(&mut self, source: &Source) -> Result<Place, TargetError> {
-        let topic = self.options.topic_of(&source.0);
-        let partitions = match self.partitions.get(&topic) {
-            Some(partitions) => *partitions,
-            None => {
-                let partitions = self.count_partitions(&topic)?;
-                self.partitions.insert(topic.clone(), partitions);
-                partitions
-            }
-        };
-        let name = format!("{}/{}/{}", self.node, source.0, source.1);
-        let partition = (self.options.partition == Partition::Fixed).then(|| spot(&name, partitions));
-        let key = (self.options.key == Key::Source).then_some(name);
-        let headers = self.options.headers.then(|| {
-            let shard = source.1.to_string();
-            [("logweir.node", self.node.as_str()), ("logweir.stream", &source.0), ("logweir.shard", &shard)]
-                .into_iter()
-                .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
-        });
-        Ok(Place { topic, partition, key, headers })
-    }
-
-    /// Begins a transaction.
-    pub fn begin(&self) -> Result<(), TargetError> {
-        if self.options.delivery == Delivery::ExactlyOnce {
-            self.producer.begin_transaction()?;
-        }
-        Ok(())
-    }
-
-    /// Hands a line to the client. It waits while the client has as much as it may have.
-    pub fn send(&self, place: &Place, line: &[u8], wall_ns: Option<u64>) -> Result<(), TargetError> {
-        let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&place.topic).payload(line);
-        if let Some(partition) = place.partition {
-            record = record.partition(partition);
-        }
-        if let Some(key) = &place.key {
-            record = record.key(key.as_bytes());
-        }
-        if let Some(headers) = &place.headers {
-            record = record.headers(headers.clone());
-        }
-        if let Some(at) = wall_ns {
-            record = record.timestamp((at / 1_000_000) as i64);
-        }
-        self.put(record)
-    }
-
     fn put<'a>(&self, mut record: BaseRecord<'a, [u8], [u8]>) -> Result<(), TargetError> {
         loop {
             match self.producer.send(record) {
@@ -335,30 +286,6 @@ impl Target {
                 Err((error, _)) => return Err(error.into()),
             }
         }
-    }
-
-    /// Ends the transaction: lines and positions are there now, or neither is.
-    pub fn commit(&self, moved: &Positions) -> Result<(), TargetError> {
-        let is_once = self.options.delivery == Delivery::ExactlyOnce;
-        if !is_once {
-            self.delivered()?; // before the positions behind them
-        }
-        let (topic, partition) = (&self.options.positions_topic, self.position_partition()?);
-        for ((stream, shard), position) in moved {
-            let key = format!("{}/{}/{stream}/{shard}", self.options.name, self.node);
-            let value = position.to_string();
-            self.put(BaseRecord::to(topic).key(key.as_bytes()).payload(value.as_bytes()).partition(partition))?;
-        }
-        if !is_once {
-            return self.delivered();
-        }
-        // A transaction of which something was not taken is not committed.
-        self.drain()?;
-        let ended = retried(|| self.producer.commit_transaction(PATIENCE));
-        ended.map_err(|error| match (self.not_taken(), error) {
-            (Some(code @ Code::MessageSizeTooLarge), TargetError::Void(_)) => TargetError::NotTaken(code),
-            (_, error) => error,
-        })
     }
 
     /// Waits until everything that was sent has an answer. The flush of rdkafka, which is also the beginning of its commit, looks only ten
@@ -393,6 +320,84 @@ impl Target {
             Some((Code::Fenced | Code::InvalidProducerEpoch, _)) => TargetError::Fenced,
             _ => error,
         }
+    }
+}
+
+impl rounds::Target for Target {
+    type Error = TargetError;
+    type Place = Place;
+
+    /// Where the lines of a shard go. The same partition for as long as the topic has as many.
+    fn place(&mut self, source: &Source) -> Result<Place, TargetError> {
+        let topic = self.options.topic_of(&source.0);
+        let partitions = match self.partitions.get(&topic) {
+            Some(partitions) => *partitions,
+            None => {
+                let partitions = self.count_partitions(&topic)?;
+                self.partitions.insert(topic.clone(), partitions);
+                partitions
+            }
+        };
+        let name = format!("{}/{}/{}", self.node, source.0, source.1);
+        let partition = (self.options.partition == Partition::Fixed).then(|| spot(&name, partitions));
+        let key = (self.options.key == Key::Source).then_some(name);
+        let headers = self.options.headers.then(|| {
+            let shard = source.1.to_string();
+            [("logweir.node", self.node.as_str()), ("logweir.stream", &source.0), ("logweir.shard", &shard)]
+                .into_iter()
+                .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
+        });
+        Ok(Place { topic, partition, key, headers })
+    }
+
+    /// Begins a transaction.
+    fn begin(&mut self) -> Result<(), TargetError> {
+        if self.options.delivery == Delivery::ExactlyOnce {
+            self.producer.begin_transaction()?;
+        }
+        Ok(())
+    }
+
+    /// Hands a line to the client. It waits while the client has as much as it may have.
+    fn send(&mut self, place: &Place, line: &[u8], wall_ns: Option<u64>) -> Result<(), TargetError> {
+        let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&place.topic).payload(line);
+        if let Some(partition) = place.partition {
+            record = record.partition(partition);
+        }
+        if let Some(key) = &place.key {
+            record = record.key(key.as_bytes());
+        }
+        if let Some(headers) = &place.headers {
+            record = record.headers(headers.clone());
+        }
+        if let Some(at) = wall_ns {
+            record = record.timestamp((at / 1_000_000) as i64);
+        }
+        self.put(record)
+    }
+
+    /// Ends the transaction: lines and positions are there now, or neither is.
+    fn commit(&mut self, moved: &Positions) -> Result<(), TargetError> {
+        let is_once = self.options.delivery == Delivery::ExactlyOnce;
+        if !is_once {
+            self.delivered()?; // before the positions behind them
+        }
+        let (topic, partition) = (&self.options.positions_topic, self.position_partition()?);
+        for ((stream, shard), position) in moved {
+            let key = format!("{}/{}/{stream}/{shard}", self.options.name, self.node);
+            let value = position.to_string();
+            self.put(BaseRecord::to(topic).key(key.as_bytes()).payload(value.as_bytes()).partition(partition))?;
+        }
+        if !is_once {
+            return self.delivered();
+        }
+        // A transaction of which something was not taken is not committed.
+        self.drain()?;
+        let ended = retried(|| self.producer.commit_transaction(PATIENCE));
+        ended.map_err(|error| match (self.not_taken(), error) {
+            (Some(code @ Code::MessageSizeTooLarge), TargetError::Void(_)) => TargetError::NotTaken(code),
+            (_, error) => error,
+        })
     }
 }
 

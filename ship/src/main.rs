@@ -6,7 +6,6 @@ mod check;
 mod kafka;
 mod one;
 mod run;
-mod sources;
 mod supervise;
 mod watch;
 

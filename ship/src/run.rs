@@ -2,30 +2,28 @@
 
 use crate::beat::Beat;
 use crate::kafka::{Target, TargetError};
-use crate::sources::Sources;
 use crate::watch::Watch;
-use logweir::config::ship::ShipTarget;
+use logweir::config::ship::{ShipTarget, Start};
+use logweir::host::clock::SystemClock;
 use logweir::log::LogError;
-use logweir::log::disk::Disk;
+use logweir::log::content::OnDisk;
 use logweir::log::names::is_stream_name;
 use logweir::log::real_disk::RealDisk;
-use logweir::log::ship::note::{self, Positions};
+use logweir::log::ship::note;
+use logweir::log::ship::rounds::{Machine, RoundError, Rounds, Sizes};
 use logweir::log::ship::status::Doing;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-/// Bytes of one transaction at most (and a piece), and of what is read at once.
-const TRANSACTION_BYTES: usize = 64 << 20;
-const READ_BYTES: usize = 256 << 10;
+/// Of transactions, and of what is read at once.
+const SIZES: Sizes = Sizes { transaction: 64 << 20, read: 256 << 10 };
 /// Bytes of memory that reading takes at most, where no line is longer than a piece; and the program itself.
-pub const MEMORY: u64 = 2 * READ_BYTES as u64 + (12 << 20);
+pub const MEMORY: u64 = 2 * SIZES.read as u64 + (12 << 20);
 /// What comes together within this time goes together.
 const GATHER: Duration = Duration::from_millis(20);
-/// The local note is replaced no more often.
-const NOTE_EVERY: Duration = Duration::from_secs(1);
 /// Between two tries, at first and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 
@@ -113,53 +111,38 @@ fn connected(
     signals: &Signals<'_>,
     watch: &mut Watch,
 ) -> Result<(), ShipError> {
-    let disk = RealDisk::new();
+    let (disk, clock) = (RealDisk::new(), SystemClock::new());
     let mut target = Target::open(options, node)?;
-    let mut shipped = target.positions()?;
-    let noted = note::read(&disk, data_dir, &options.name)?;
-    if shipped.is_empty() && noted.as_ref().is_some_and(|noted| !noted.is_empty()) {
-        return Err(ShipError::Forgotten(note::path(data_dir, &options.name).display().to_string()));
-    }
+    let shipped = target.positions()?;
     tracing::info!(target_name = options.name, shards = shipped.len(), "shipping");
     beat.say(|status| status.doing = Doing::Shipping);
-    let is_new = shipped.is_empty() && noted.is_none();
-    let mut sources = Sources::new(data_dir, options);
-    sources.look(&shipped, is_new)?;
-    if is_new {
-        shipped = sources.positions();
-        if !shipped.is_empty() {
-            // The target has them before the note does: a note alone would say that it has forgotten something.
-            target.begin()?;
-            target.commit(&shipped).map_err(|error| target.explain(error))?;
-        }
-    }
-    let mut noting = Noting { disk: &disk, data_dir, target: &options.name, at: None };
+    let machine = Machine { files: &OnDisk, disk: &disk, clock: &clock, data_dir, target: &options.name };
+    let taking = options.clone();
+    let begins = (shipped, Box::new(move |stream: &str| taking.takes(stream)) as _, options.start == Start::Now);
+    let failed = |target: &Target, error| match error {
+        RoundError::Target(error) => ShipError::Target(target.explain(error)),
+        RoundError::Log(error) => ShipError::Log(error),
+        RoundError::Io(error) => ShipError::Io(error),
+        RoundError::Forgotten => ShipError::Forgotten(note::path(data_dir, &options.name).display().to_string()),
+    };
+    let mut rounds = Rounds::begin(machine, SIZES, &mut target, begins).map_err(|error| failed(&target, error))?;
     loop {
         // Also where there is always something to ship.
         if watch.wait_only(signals.end, Duration::ZERO)? {
-            return noting.note(&shipped, true);
+            return Ok(rounds.note(true)?);
         }
         watch_all(watch, data_dir, options)?;
-        // What is new from here on is shipped from its beginning, wherever the target began.
-        sources.look(&shipped, false)?;
-        let sent = ship_once(&mut target, &mut sources, &shipped).map_err(|error| match error {
-            ShipError::Target(error) => ShipError::Target(target.explain(error)),
-            other => other,
-        })?;
-        match sent {
+        match rounds.round(&mut target).map_err(|error| failed(&target, error))? {
             Some(sent) => {
                 complaint.clear(); // what comes after this is another change
-                shipped.extend(sent.moved);
                 beat.say(|status| {
                     status.lines += sent.lines;
                     status.bytes += sent.bytes;
                     status.transactions += 1;
                 });
-                noting.note(&shipped, false)?;
             }
-            None if signals.once => return noting.note(&shipped, true),
+            None if signals.once => return Ok(()),
             None => {
-                noting.note(&shipped, true)?;
                 if watch.wait(signals.end, None)? || watch.wait_only(signals.end, GATHER)? {
                     return Ok(());
                 }
@@ -178,74 +161,4 @@ fn watch_all(watch: &mut Watch, data_dir: &Path, options: &ShipTarget) -> Result
         }
     }
     Ok(())
-}
-
-/// What one transaction has carried.
-#[derive(Default)]
-struct Sent {
-    moved: Positions,
-    lines: u64,
-    bytes: u64,
-}
-
-/// One transaction. `None`: there is nothing to ship.
-fn ship_once(target: &mut Target, sources: &mut Sources, shipped: &Positions) -> Result<Option<Sent>, ShipError> {
-    let (mut sent, mut buffer) = (Sent::default(), Vec::new());
-    while sent.bytes < TRANSACTION_BYTES as u64
-        && let Some(piece) = sources.take(READ_BYTES, &mut buffer)?
-    {
-        if sent.moved.is_empty() {
-            target.begin()?;
-        }
-        let place = target.place(&piece.source)?;
-        let now_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_nanos() as u64);
-        let mut times = piece.taken.times.iter().peekable();
-        let mut from = 0;
-        for end in memchr::memchr_iter(b'\n', &buffer).map(|at| at + 1) {
-            while times.peek().is_some_and(|timed| timed.to < end) {
-                times.next();
-            }
-            // A time that is still to come is of a clock that was wrong: brokers refuse what is too far ahead.
-            let wall_ns = times.peek().and_then(|timed| timed.wall_ns).map(|at| at.min(now_ns));
-            target.send(&place, &buffer[from..end - 1], wall_ns)?;
-            from = end;
-            sent.lines += 1;
-        }
-        sent.bytes += buffer.len() as u64;
-        sent.moved.insert(piece.source, piece.taken.to);
-    }
-    for (source, lost) in sources.take_lost() {
-        tracing::error!(?source, ?lost, "lines were deleted before they were shipped; going on behind them");
-    }
-    if sent.moved.is_empty() {
-        sent.moved = sources.ended(shipped);
-        if sent.moved.is_empty() {
-            return Ok(None);
-        }
-        target.begin()?;
-    }
-    target.commit(&sent.moved)?;
-    Ok(Some(sent))
-}
-
-/// Replaces the local note now and then.
-struct Noting<'a> {
-    disk: &'a dyn Disk,
-    data_dir: &'a Path,
-    target: &'a str,
-    at: Option<(Instant, Positions)>,
-}
-
-impl Noting<'_> {
-    fn note(&mut self, shipped: &Positions, now: bool) -> Result<(), ShipError> {
-        let is_due = match &self.at {
-            None => true,
-            Some((at, noted)) => noted != shipped && (now || at.elapsed() >= NOTE_EVERY),
-        };
-        if is_due {
-            note::write(self.disk, self.data_dir, self.target, shipped)?;
-            self.at = Some((Instant::now(), shipped.clone()));
-        }
-        Ok(())
-    }
 }

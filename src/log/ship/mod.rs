@@ -3,6 +3,8 @@
 pub mod lag;
 pub mod note;
 pub mod reader;
+pub mod rounds;
+pub mod sources;
 pub mod status;
 
 /// How far a shard of a stream was shipped: everything before this place.

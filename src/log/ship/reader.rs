@@ -2,6 +2,7 @@
 //! last sync mark of its trail, and in one that a sync has failed for no further for ever. A server may run meanwhile; it is never asked.
 
 use super::Position;
+use crate::host::mutants::mutant;
 use crate::log::content::{Content, ContentReader, Files, open_kind, open_text, read_full};
 use crate::log::names::{Kind, SegmentId};
 use crate::log::retired::{Note, mark_path};
@@ -253,6 +254,7 @@ impl Open {
     fn limit(&self) -> io::Result<u64> {
         let size = self.text.size()?;
         Ok(match (self.kind, self.end) {
+            (Kind::Active, None) if mutant!("shipped_beyond_the_sync") => size,
             (Kind::Active, None) => self.synced_to.min(size),
             // The mark comes behind the last sync. What others have appended behind it is not ours.
             (_, Some(end)) => end.min(size),

@@ -13,6 +13,7 @@ mod fiber;
 mod ledger;
 mod net;
 mod server;
+mod shipper;
 mod world;
 
 use std::sync::Mutex;
@@ -57,6 +58,8 @@ fn nothing_promised_is_lost_whatever_happens() {
                     sums.cuts += report.cuts;
                     sums.failures += report.failures;
                     sums.lines += report.lines;
+                    sums.commits += report.commits;
+                    sums.shipper_kills += report.shipper_kills;
                     sums.findings.duplicate += report.findings.duplicate;
                 }
             });

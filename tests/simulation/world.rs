@@ -5,6 +5,7 @@ use super::common::sim_disk::{Call, Chance, SimDisk};
 use super::fiber::{self, below, machine, note, now, once_in};
 use super::ledger::{Findings, Ledger, Promise};
 use super::server::{DATA, Process, Serving, Sizes, options, speaks};
+use super::shipper::Shipper;
 use logweir::log::verify::{self, Problem};
 use logweir::metrics::accounting::{Account, Reason};
 use std::collections::BTreeMap;
@@ -24,11 +25,16 @@ pub struct Report {
     pub failures: u64,
     pub lines: u64,
     pub findings: Findings,
+    /// Transactions of the shipper, and kills of it.
+    pub commits: u64,
+    pub shipper_kills: u64,
 }
 
 pub struct World {
     disk: SimDisk,
     sizes: Sizes,
+    /// Not everybody ships.
+    shipper: Option<Shipper>,
     ledger: Ledger,
     clients: Vec<Client>,
     serving: Option<Serving>,
@@ -53,6 +59,7 @@ pub fn run(seed: u64, talks: bool) -> Report {
     let mut world = World {
         disk,
         sizes,
+        shipper: once_in(2).then(Shipper::new),
         ledger,
         clients,
         serving: None,
@@ -68,6 +75,9 @@ pub fn run(seed: u64, talks: bool) -> Report {
     world.live(true);
     world.report.trace = machine(|m| m.trace);
     world.report.failures = world.disk.failures();
+    if let Some(shipper) = &world.shipper {
+        (world.report.commits, world.report.shipper_kills) = (shipper.cluster.borrow().commits, shipper.kills);
+    }
     world.report
 }
 
@@ -127,6 +137,7 @@ impl World {
                     }
                     break;
                 }
+                self.ship();
                 match process.step() {
                     None => {}
                     Some(Ok(serving)) => {
@@ -149,8 +160,18 @@ impl World {
         panic!("does not start though the disk works: {errors:?}");
     }
 
+    /// The shipper goes on, now and then.
+    fn ship(&mut self) {
+        if let Some(shipper) = &mut self.shipper
+            && once_in(4)
+        {
+            shipper.step(&self.disk);
+        }
+    }
+
     fn step(&mut self) {
         self.report.steps += 1;
+        self.ship();
         match below(100) {
             0..60 => self.run_a_thread(),
             60..88 => self.act(),
@@ -287,6 +308,7 @@ impl World {
     fn lose_power(&mut self) {
         note("power cut", 0);
         self.report.cuts += 1;
+        self.shipper.iter_mut().for_each(Shipper::die);
         let mut chance = Chance::new(below(u64::MAX));
         if chance.once_in(4) {
             self.disk.remount(); // somebody unmounts it in order; the boot is the same
@@ -320,6 +342,7 @@ impl World {
         let expected = Findings { duplicate: if self.doubles { findings.duplicate } else { 0 }, ..Findings::default() };
         assert_eq!(findings, expected, "{complaints:#?}");
         self.report.findings.duplicate += findings.duplicate;
+        self.shipper.iter().for_each(|shipper| shipper.judge(&self.disk, self.doubles, false));
         counts
     }
 
@@ -404,6 +427,11 @@ impl World {
         assert!(clean, "the last end was not clean");
         self.verify();
         let counts = self.judge(Promise::Received);
+        if let Some(shipper) = &mut self.shipper {
+            shipper.finish(&self.disk, PATIENCE);
+            shipper.judge(&self.disk, self.doubles, true);
+            shipper.judge_promises(&self.ledger, self.doubles);
+        }
         self.report.lines = counts.values().sum();
         for (listener, account) in accounts.iter().enumerate() {
             let name = &options().listeners[listener].name;

@@ -77,6 +77,7 @@ pub const NAMES: &[&str] = &[
     "noted_before_the_commit",
     "shipped_beyond_the_sync",
     "shipped_from_the_note",
+    "logged_lines_of_a_suspect_passed_by",
 ];
 
 /// True if this is the one that was chosen.

@@ -1,5 +1,6 @@
 //! Goes through one shard of a stream, segment by segment, as far as it is durable: to the end of a sealed segment, in an active one to the
-//! last sync mark of its trail, and in one that a sync has failed for no further for ever. A server may run meanwhile; it is never asked.
+//! last sync mark of its trail, and in one that a sync has failed for no further until the next start has judged it. What lies behind that is waited
+//! for where a commit log has it too. A server may run meanwhile; it is never asked.
 
 use super::Position;
 use crate::host::mutants::mutant;
@@ -54,8 +55,10 @@ struct Open {
     /// Writes behind the place that was read to.
     writes: VecDeque<(u64, u64)>,
     synced_to: u64,
-    /// A write or sync has failed: nothing behind the last sync mark is ever shipped.
+    /// A write or sync has failed: nothing behind the last sync mark is shipped as long as it is active.
     is_suspect: bool,
+    /// Behind the last byte that commit logs have too.
+    logged_to: u64,
     /// Its trail says that it ends here.
     end: Option<u64>,
 }
@@ -227,8 +230,8 @@ impl Open {
         let Some((text, kind)) = open_text(files, dir, id)? else { return Ok(None) };
         let trail = open_kind(files, dir, id, Kind::Trail)?;
         let (writes, trail_at) = (VecDeque::new(), 0);
-        let (synced_to, is_suspect, end) = (0, false, None);
-        Ok(Some(Open { id, kind, text, trail, trail_at, writes, synced_to, is_suspect, end }))
+        let (synced_to, is_suspect, logged_to, end) = (0, false, 0, None);
+        Ok(Some(Open { id, kind, text, trail, trail_at, writes, synced_to, is_suspect, logged_to, end }))
     }
 
     /// Reads what is new in the trail.
@@ -242,6 +245,7 @@ impl Open {
             }
             match record.what {
                 What::Suspect => self.is_suspect = true,
+                What::Logged => self.logged_to = self.logged_to.max(record.end()),
                 What::End => self.end = Some(record.offset),
                 _ => {}
             }
@@ -263,7 +267,17 @@ impl Open {
     }
 
     fn is_over(&self, at: u64) -> io::Result<bool> {
-        Ok(self.kind != Kind::Active || self.end.is_some() || self.is_suspect && at >= self.limit()?)
+        if self.kind != Kind::Active || self.end.is_some() {
+            return Ok(true);
+        }
+        let limit = self.limit()?;
+        Ok(self.is_suspect && at >= limit && !self.is_to_be_judged(limit)?)
+    }
+
+    /// True if a suspect segment has lines of a commit log behind its last sync mark. They were promised, and are not written again as others
+    /// are: the next start says whether they stay here or go to a new segment.
+    fn is_to_be_judged(&self, limit: u64) -> io::Result<bool> {
+        Ok(!mutant!("logged_lines_of_a_suspect_passed_by") && self.logged_to > limit && self.text.size()? > limit)
     }
 
     /// Whole lines between two offsets. `None`: not one is whole.

@@ -169,6 +169,28 @@ fn of_a_suspect_segment_nothing_comes_behind_its_last_mark() {
     assert_eq!(all(&mut reader, 100), "two\n");
 }
 
+/// They are not written again, unlike those that somebody waits for.
+#[test]
+fn lines_of_a_commit_log_in_a_suspect_segment_are_waited_for() {
+    let stream = Stream::new();
+    let mut records = vec![record(What::Synced, 0, 4, 1), record(What::Logged, 4, 4, 2), record(What::Write, 4, 4, 2)];
+    records.push(record(What::Suspect, 4, 0, 3));
+    stream.put(1, Kind::Active, "one\ntwo\n", &records);
+    stream.put(2, Kind::Active, "three\n", &[record(What::Synced, 0, 6, 4)]);
+    let mut reader = stream.reader(Position::default());
+    assert_eq!(all(&mut reader, 100), "one\n");
+    // The next start finds them sound.
+    std::fs::remove_file(stream.dir().join(id(1).file_name(Kind::Active))).unwrap();
+    stream.put(1, Kind::Sealed, "one\ntwo\n", &records[..3]);
+    assert_eq!(all(&mut reader, 100), "two\nthree\n");
+    // Or it does not, and has brought them from the commit log into another.
+    stream.rename(2, Kind::Active, Kind::Sealed);
+    let mut reader = stream.reader(Position { sequence: 1, offset: 4 });
+    stream.put(1, Kind::Sealed, "one\n", &records[..1]);
+    stream.put(3, Kind::Active, "two\n", &[record(What::Synced, 0, 4, 5)]);
+    assert_eq!(all(&mut reader, 100), "three\ntwo\n");
+}
+
 #[test]
 fn what_others_have_appended_is_not_taken() {
     let stream = Stream::new();

@@ -1,6 +1,9 @@
 //! The target: Kafka. A producer whose transactions carry lines and the positions behind them, and a reader of the positions.
 
+mod deliveries;
 pub mod probe;
+
+use deliveries::{Deliveries, NO_ROUND, Round};
 
 use logweir::config::ship::{Compression, Delivery, Key, Partition, ShipTarget};
 use logweir::log::ship::note::Positions;
@@ -11,11 +14,11 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{Header, Message, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -112,36 +115,6 @@ impl TargetError {
     }
 }
 
-/// Notes what was not delivered: the client does not tell whoever sent it otherwise.
-#[derive(Default)]
-pub struct Deliveries {
-    failed: AtomicU64,
-    why: Mutex<Option<Code>>,
-    /// What the client said last about its connections.
-    said: Mutex<Option<String>>,
-}
-
-impl rdkafka::ClientContext for Deliveries {
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "the client says");
-        // That all brokers are away says less than why one is.
-        if error.rdkafka_error_code() != Some(Code::AllBrokersDown) {
-            *self.said.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_string());
-        }
-    }
-}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
-            self.failed.fetch_add(1, Ordering::SeqCst);
-            *self.why.lock().unwrap_or_else(PoisonError::into_inner) = error.rdkafka_error_code();
-        }
-    }
-}
-
 /// A target that can be shipped to.
 pub struct Target {
     producer: BaseProducer<Deliveries>,
@@ -149,6 +122,10 @@ pub struct Target {
     node: String,
     /// Partitions of each topic.
     partitions: BTreeMap<String, i32>,
+    /// The partition of our positions.
+    positions_at: Option<i32>,
+    /// The number of the round that goes on, where there are no transactions.
+    round: usize,
 }
 
 impl Target {
@@ -184,7 +161,14 @@ impl Target {
         if options.delivery == Delivery::ExactlyOnce {
             retried(|| producer.init_transactions(PATIENCE))?;
         }
-        Ok(Target { producer, options: options.clone(), node: node.into(), partitions: BTreeMap::new() })
+        Ok(Target {
+            producer,
+            options: options.clone(),
+            node: node.into(),
+            partitions: BTreeMap::new(),
+            positions_at: None,
+            round: NO_ROUND,
+        })
     }
 
     /// How far the target has everything.
@@ -275,7 +259,8 @@ impl Target {
         Err(TargetError::NoTopic(topic.into()))
     }
 
-    fn put<'a>(&self, mut record: BaseRecord<'a, [u8], [u8]>) -> Result<(), TargetError> {
+    fn put<'a>(&self, mut record: BaseRecord<'a, [u8], [u8], usize>) -> Result<(), TargetError> {
+        self.producer.context().round(record.delivery_opaque, |round| round.left += 1);
         loop {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
@@ -299,15 +284,6 @@ impl Target {
             self.producer.poll(Duration::from_millis(1));
         }
         Ok(())
-    }
-
-    /// Waits until everything that was sent is there.
-    fn delivered(&self) -> Result<(), TargetError> {
-        self.drain()?;
-        match self.producer.context().failed.load(Ordering::SeqCst) {
-            0 => Ok(()),
-            _ => Err(TargetError::NotTaken(self.not_taken().unwrap_or(Code::Unknown))),
-        }
     }
 
     fn not_taken(&self) -> Option<Code> {
@@ -353,14 +329,21 @@ impl rounds::Target for Target {
     /// Begins a transaction.
     fn begin(&mut self) -> Result<(), TargetError> {
         if self.options.delivery == Delivery::ExactlyOnce {
-            self.producer.begin_transaction()?;
+            return Ok(self.producer.begin_transaction()?);
         }
+        let mut under_way = self.producer.context().under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        self.round += 1;
+        if under_way.1.is_empty() {
+            under_way.0 = self.round;
+        }
+        under_way.1.push_back(Round::default());
         Ok(())
     }
 
     /// Hands a line to the client. It waits while the client has as much as it may have.
     fn send(&mut self, place: &Place, line: &[u8], wall_ns: Option<u64>) -> Result<(), TargetError> {
-        let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&place.topic).payload(line);
+        let mut record: BaseRecord<'_, [u8], [u8], usize> =
+            BaseRecord::with_opaque_to(&place.topic, self.round).payload(line);
         if let Some(partition) = place.partition {
             record = record.partition(partition);
         }
@@ -376,28 +359,85 @@ impl rounds::Target for Target {
         self.put(record)
     }
 
-    /// Ends the transaction: lines and positions are there now, or neither is.
-    fn commit(&mut self, moved: &Positions) -> Result<(), TargetError> {
-        let is_once = self.options.delivery == Delivery::ExactlyOnce;
-        if !is_once {
-            self.delivered()?; // before the positions behind them
+    /// Ends the transaction: lines and positions are there now, or neither is. Without transactions nothing is waited for: what is there is found
+    /// out later, while the next lines are on their way.
+    fn commit(&mut self, moved: &Positions) -> Result<Positions, TargetError> {
+        if self.options.delivery == Delivery::AtLeastOnce {
+            self.producer.context().round(self.round, |round| round.positions = Some(moved.clone()));
+            self.producer.poll(Duration::ZERO);
+            return self.arrived();
         }
-        let (topic, partition) = (&self.options.positions_topic, self.position_partition()?);
-        for ((stream, shard), position) in moved {
-            let key = format!("{}/{}/{stream}/{shard}", self.options.name, self.node);
-            let value = position.to_string();
-            self.put(BaseRecord::to(topic).key(key.as_bytes()).payload(value.as_bytes()).partition(partition))?;
-        }
-        if !is_once {
-            return self.delivered();
-        }
+        self.send_positions(moved, NO_ROUND)?;
         // A transaction of which something was not taken is not committed.
         self.drain()?;
         let ended = retried(|| self.producer.commit_transaction(PATIENCE));
         ended.map_err(|error| match (self.not_taken(), error) {
             (Some(code @ Code::MessageSizeTooLarge), TargetError::Void(_)) => TargetError::NotTaken(code),
             (_, error) => error,
-        })
+        })?;
+        Ok(moved.clone())
+    }
+
+    fn settle(&mut self) -> Result<Positions, TargetError> {
+        let mut there = Positions::new();
+        let begun = Instant::now();
+        loop {
+            there.extend(self.arrived()?);
+            if self.producer.context().under_way.lock().unwrap_or_else(PoisonError::into_inner).1.is_empty() {
+                return Ok(there);
+            }
+            if begun.elapsed() > PATIENCE {
+                return Err(TargetError::Broken(KafkaError::Flush(Code::OperationTimedOut)));
+            }
+            self.producer.poll(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Target {
+    fn send_positions(&mut self, positions: &Positions, round: usize) -> Result<(), TargetError> {
+        // Asked once: the answer comes behind the lines that are on their way.
+        let partition = match self.positions_at {
+            Some(partition) => partition,
+            None => *self.positions_at.insert(self.position_partition()?),
+        };
+        let topic = &self.options.positions_topic;
+        for ((stream, shard), position) in positions {
+            let key = format!("{}/{}/{stream}/{shard}", self.options.name, self.node);
+            let value = position.to_string();
+            let record = BaseRecord::with_opaque_to(topic, round).key(key.as_bytes()).payload(value.as_bytes());
+            self.put(record.partition(partition))?;
+        }
+        Ok(())
+    }
+
+    /// Positions that are there since this was asked last: of rounds whose lines had all arrived, in order. Sends those of rounds whose lines
+    /// have arrived since.
+    fn arrived(&mut self) -> Result<Positions, TargetError> {
+        if self.producer.context().failed.load(Ordering::SeqCst) > 0 {
+            return Err(TargetError::NotTaken(self.not_taken().unwrap_or(Code::Unknown)));
+        }
+        let (mut there, mut behind) = (Positions::new(), Vec::new());
+        {
+            let mut under_way = self.producer.context().under_way.lock().unwrap_or_else(PoisonError::into_inner);
+            let (first, rounds) = &mut *under_way;
+            while let Some(positions) = rounds.front().filter(|round| round.left == 0 && round.is_noted) {
+                there.extend(positions.positions.clone().unwrap_or_default());
+                rounds.pop_front();
+                *first += 1;
+            }
+            // Not those behind one that has not arrived: a position says that everything before it is there.
+            let arrived = |round: &&mut Round| round.is_noted || (round.left == 0 && round.positions.is_some());
+            for (place, round) in rounds.iter_mut().take_while(arrived).enumerate().filter(|(_, round)| !round.is_noted)
+            {
+                round.is_noted = true;
+                behind.push((*first + place, round.positions.clone().unwrap_or_default()));
+            }
+        }
+        for (round, positions) in behind {
+            self.send_positions(&positions, round)?;
+        }
+        Ok(there)
     }
 }
 

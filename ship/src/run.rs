@@ -129,7 +129,7 @@ fn connected(
     loop {
         // Also where there is always something to ship.
         if watch.wait_only(signals.end, Duration::ZERO)? {
-            return Ok(rounds.note(true)?);
+            return rounds.end(&mut target).map_err(|error| failed(&target, error));
         }
         watch_all(watch, data_dir, options)?;
         match rounds.round(&mut target).map_err(|error| failed(&target, error))? {

@@ -101,7 +101,7 @@ impl Target for Producer {
         })
     }
 
-    fn commit(&mut self, moved: &Positions) -> Result<(), Refusal> {
+    fn commit(&mut self, moved: &Positions) -> Result<Positions, Refusal> {
         let wrong = below(20);
         let result = self.ask(|there| {
             let open = there.open.take().expect("a commit of nothing");
@@ -116,7 +116,7 @@ impl Target for Producer {
             }
             there.positions.extend(moved.clone());
             there.commits += 1;
-            if wrong == 1 && !there.is_calm { Err(Refusal::Silent) } else { Ok(()) }
+            if wrong == 1 && !there.is_calm { Err(Refusal::Silent) } else { Ok(moved.clone()) }
         });
         // Killed behind the commit, and before the note.
         point();
@@ -124,6 +124,10 @@ impl Target for Producer {
             sleep(None); // the lock on the target's file is another's: no note is written
         }
         result
+    }
+
+    fn settle(&mut self) -> Result<Positions, Refusal> {
+        Ok(Positions::new())
     }
 }
 

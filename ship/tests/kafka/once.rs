@@ -141,6 +141,43 @@ fn at_least_once_loses_nothing_and_needs_no_transactions() {
 }
 
 #[test]
+fn at_least_once_loses_nothing_when_the_shipper_and_the_broker_are_killed() {
+    // Its own: the others' go on.
+    let brokers = match new_brokers(1) {
+        Ok(brokers) => brokers,
+        Err(why) => return skipped("at_least_once_loses_nothing_when_the_shipper_and_the_broker_are_killed", &why),
+    };
+    let node = Node::new(&brokers, "lost", "delivery = \"at_least_once\"");
+    let server = node.serve();
+    let mut sent = 0;
+    for _ in 0..3 {
+        let mut shipper = node.shipper().spawn().unwrap();
+        let before = node.arrived("a").len();
+        server.send("a", "one", sent..sent + 100_000);
+        await_that("lines to arrive", || node.arrived("a").len() > before);
+        // With lines under way, in rounds that have and that have not arrived.
+        brokers.kill();
+        server.send("a", "one", sent + 100_000..sent + 110_000);
+        sent += 110_000;
+        shipper.kill().unwrap();
+        shipper.wait().unwrap();
+        brokers.start().unwrap();
+    }
+    server.stop();
+    node.ship();
+    let numbers: Vec<u64> = node.arrived("a").iter().map(|one| one.line[4..].parse().unwrap()).collect();
+    let mut there = numbers.clone();
+    there.sort_unstable();
+    there.dedup();
+    assert_eq!(there.len() as u64, sent, "lost");
+    assert!(
+        numbers.windows(2).all(|two| two[1] <= two[0] + 1),
+        "what comes again comes from where it begins, in order"
+    );
+    assert!(node.dir.path().join("data/.logweir/ship/k").exists());
+}
+
+#[test]
 fn brokers_that_die_and_come_back_have_each_line_once() {
     // Its own: the others' go on.
     let brokers = match new_brokers(1) {

@@ -44,11 +44,17 @@ pub trait Target {
     /// # Errors
     /// The target's.
     fn send(&mut self, place: &Self::Place, line: &[u8], wall_ns: Option<u64>) -> Result<(), Self::Error>;
-    /// Ends the transaction: lines and these positions are there now, or neither is.
+    /// Ends the transaction: lines and these positions are there together, or neither is. Returns the positions that have come there since this
+    /// was asked last: these, or those of earlier transactions, where the target is not waited for.
     ///
     /// # Errors
     /// The target's: neither is there, or nobody knows.
-    fn commit(&mut self, moved: &Positions) -> Result<(), Self::Error>;
+    fn commit(&mut self, moved: &Positions) -> Result<Positions, Self::Error>;
+    /// Waits until everything is there, and returns the positions that have come there since.
+    ///
+    /// # Errors
+    /// The target's.
+    fn settle(&mut self) -> Result<Positions, Self::Error>;
 }
 
 /// What ends shipping for now.
@@ -87,6 +93,8 @@ pub struct Machine<'a> {
 #[derive(Debug, Default)]
 pub struct Sent {
     moved: Positions,
+    /// What the target has now.
+    there: Positions,
     /// Lines that the target has now.
     pub lines: u64,
     /// Their bytes, with newlines.
@@ -132,6 +140,7 @@ impl<'a> Rounds<'a> {
                 // The target has them before the note does: a note alone would say that it has forgotten something.
                 target.begin().map_err(RoundError::Target)?;
                 target.commit(&shipped).map_err(RoundError::Target)?;
+                target.settle().map_err(RoundError::Target)?;
             }
         }
         Ok(Rounds { machine, sizes, sources, shipped, noted: None })
@@ -146,10 +155,24 @@ impl<'a> Rounds<'a> {
         self.sources.look(self.machine.files, &self.shipped, false)?;
         let sent = self.ship(target)?;
         if let Some(sent) = &sent {
-            self.shipped.extend(sent.moved.clone());
+            self.shipped.extend(sent.there.clone());
         }
         self.note(sent.is_none())?;
         Ok(sent)
+    }
+
+    /// Waits until the target has what it was given, and notes that: the last thing to do.
+    ///
+    /// # Errors
+    /// See [`RoundError`].
+    pub fn end<T: Target>(&mut self, target: &mut T) -> Result<(), RoundError<T::Error>> {
+        self.settle(target)?;
+        Ok(self.note(true)?)
+    }
+
+    fn settle<T: Target>(&mut self, target: &mut T) -> Result<(), RoundError<T::Error>> {
+        self.shipped.extend(target.settle().map_err(RoundError::Target)?);
+        Ok(())
     }
 
     fn ship<T: Target>(&mut self, target: &mut T) -> Result<Option<Sent>, RoundError<T::Error>> {
@@ -182,6 +205,7 @@ impl<'a> Rounds<'a> {
             tracing::error!(?source, ?lost, "lines were deleted before they were shipped; going on behind them");
         }
         if sent.moved.is_empty() {
+            self.settle(target)?;
             sent.moved = self.sources.ended(&self.shipped);
             if sent.moved.is_empty() {
                 return Ok(None);
@@ -192,7 +216,7 @@ impl<'a> Rounds<'a> {
             self.shipped.extend(sent.moved.clone());
             self.note(true)?;
         }
-        target.commit(&sent.moved).map_err(RoundError::Target)?;
+        sent.there = target.commit(&sent.moved).map_err(RoundError::Target)?;
         Ok(Some(sent))
     }
 

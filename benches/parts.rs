@@ -10,14 +10,14 @@ use logweir::log::real_disk::RealDisk;
 use logweir::log::segment::{AppendOptions, Segment, Stamp};
 use logweir::pipeline::chunk::Chunk;
 use logweir::pipeline::ring::Ring;
-use logweir::protocol::http::{Dialect, HEAD_LANDING, Http, HttpOptions};
+use logweir::protocol::http::{Apis, Dialect, HEAD_LANDING, Http, HttpOptions};
 use logweir::protocol::lines::{Lines, LinesOptions, NulWord};
 use logweir::session::drive::{Drive, Sizes};
 use logweir::session::lines::{LineOptions, TooLong};
 use logweir::session::memory::room::{Owner, Room};
 use logweir::session::memory::tail::{TailHandle, TailStore};
 use logweir::session::profile::SCRATCH_LANDING;
-use logweir::session::routes::{Route, Routes};
+use logweir::session::routes::{Route, Routes, Rules};
 use logweir::session::write::Format;
 use logweir::session::{AckLevel, Around, Input, Session, Turn, Window};
 use std::hint::black_box;
@@ -138,6 +138,8 @@ fn http(c: &mut Criterion) {
         listener: "bench".into(),
         framing: framing_of(MIB),
         routes: Arc::new(Routes::new(Route { name: "default".into(), index: 0, format: Format::Raw }, [])),
+        rules: Rules::default(),
+        apis: Apis::default(),
         ack: AckLevel::Received,
         max_header_bytes: 16 << 10,
         max_headers: 64,

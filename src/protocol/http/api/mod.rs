@@ -187,7 +187,7 @@ pub enum Wanted {
     Take {
         /// By this.
         walk: Box<dyn Walk>,
-        /// How the body is encoded where its head does not say; [`Coding::Guess`] also where it does.
+        /// How the body is encoded where its head does not say; `Guess` also where it does.
         coding: Option<Coding>,
     },
 }

@@ -72,7 +72,7 @@ pub fn body(api: BenchApi, records: u32, length: u32) -> Body {
         }
         BenchApi::Splunk => {
             let event = |text: &String| format!("{{\"time\":1800000000.5,\"host\":\"a\",\"event\":\"{text}\"}}");
-            ("/services/collector/event", JSON, texts.iter().map(event).collect::<String>().into())
+            ("/services/collector/event?channel=bench", JSON, texts.iter().map(event).collect::<String>().into())
         }
         BenchApi::Otlp => {
             let text_value = |text: &str| field(1, text.as_bytes());

@@ -111,6 +111,11 @@ impl Walk for Entries {
         true
     }
 
+    /// There is no way to tell the uploader, which ends at anything but a success, and would come to the same entry again for ever.
+    fn tells_of_dropped(&self) -> bool {
+        true
+    }
+
     fn walk(&mut self, bytes: &[u8], is_last: bool, records: &mut Records<'_, '_>) -> Result<usize, &'static Problem> {
         // Looked at again only when there is twice as much: a long entry that comes in small pieces costs no more than that.
         if !is_last && bytes.len() < 2 * self.known {

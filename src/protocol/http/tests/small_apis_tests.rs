@@ -168,3 +168,25 @@ fn what_is_no_journal_is_refused() {
     let out = upload(b"TAG=a\nMESSAGE=x\nTAG=b\nOTHER=c\n\n");
     assert_eq!(records(&out)[0]["attrs"], json!({"fields": {"TAG": ["a", "b"], "OTHER": "c"}}));
 }
+
+#[test]
+fn an_entry_that_is_too_long_does_not_end_the_uploader() {
+    let long = format!("A={}\nMESSAGE=long\n\nMESSAGE=next\n\n", "x".repeat(300_000));
+    let out = answer(&["journal"], &request("POST /upload", "", long.as_bytes()));
+    assert_eq!((statuses(&out.answers), messages(&out)), (vec!["202"], vec![json!("next")]));
+}
+
+#[test]
+fn scripts_of_web_pages_may_send_to_an_api() {
+    let mut options = listener(&["otlp", "loki", "elasticsearch"], Format::Json);
+    options.dialect.origins = vec!["*".into()];
+    for path in ["/v1/logs", "/loki/api/v1/push", "/_bulk"] {
+        let input = format!("OPTIONS {path} HTTP/1.1\r\nHost: a\r\nOrigin: https://app.example\r\n\r\n");
+        let out = run(options.clone(), input.as_bytes(), &[usize::MAX], 1 << 20, 1 << 20);
+        assert_eq!(statuses(&out.answers), ["204"], "{path}");
+        assert!(out.answers.contains("Access-Control-Allow-Methods: POST"), "{}", out.answers);
+    }
+    let input = request("POST /v1/logs", "Origin: https://app.example\r\nContent-Type: application/json\r\n", b"{}");
+    let out = run(options, &input, &[usize::MAX], 1 << 20, 1 << 20);
+    assert!(out.answers.contains("Access-Control-Allow-Origin: *\r\n"), "{}", out.answers);
+}

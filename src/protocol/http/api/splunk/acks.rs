@@ -17,8 +17,9 @@ const MOST_CHANNELS: usize = 1024;
 const MOST_NUMBERS: usize = 32_768;
 /// The longest name of a channel; clients use GUIDs, of 36 bytes.
 const LONGEST_NAME: usize = 128;
-/// What that takes: a name and its table for each channel; for each number an entry, in tables that are up to half empty.
-const BYTES: usize = MOST_CHANNELS * (LONGEST_NAME + 200) + 2 * MOST_NUMBERS * 24;
+/// What that takes: a name and its table for each channel; for each number an entry, in tables that are up to half empty, and its ticket at
+/// the connection that waits for it.
+const BYTES: usize = MOST_CHANNELS * (LONGEST_NAME + 200) + MOST_NUMBERS * (2 * 24 + 100);
 /// A channel that is not used for so long is forgotten with its numbers, in nanoseconds.
 const IDLE_NS: u64 = 300_000_000_000;
 
@@ -28,7 +29,7 @@ pub struct Acks(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    channels: HashMap<Box<[u8]>, Channel>,
+    channels: HashMap<Arc<[u8]>, Channel>,
     /// The number given out last.
     last: u64,
     numbers: usize,
@@ -84,10 +85,11 @@ impl Acks {
         }
         let number = (inner.last + 1).max(wall_ns / 1_000_000_000 * (1 << 20));
         (inner.last, inner.numbers) = (number, inner.numbers + 1);
-        let entry = inner.channels.entry(channel.into()).or_default();
+        let name = inner.channels.get_key_value(channel).map_or_else(|| channel.into(), |(name, _)| Arc::clone(name));
+        let entry = inner.channels.entry(Arc::clone(&name)).or_default();
         entry.used_ns = now_ns;
         entry.numbers.insert(number, false);
-        Ok(Ticket { acks: Arc::clone(self), channel: channel.into(), number, is_durable: false })
+        Ok(Ticket { acks: Arc::clone(self), channel: name, number, is_durable: false })
     }
 
     /// Whether what has this number is durable. Once that was said, it is forgotten.
@@ -120,7 +122,7 @@ impl Inner {
 #[derive(Debug)]
 pub struct Ticket {
     acks: Arc<Acks>,
-    channel: Box<[u8]>,
+    channel: Arc<[u8]>,
     /// The number.
     pub number: u64,
     is_durable: bool,

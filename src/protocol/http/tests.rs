@@ -409,6 +409,7 @@ fn continue_comes_when_asked_for_and_only_then() {
 }
 
 mod api_tests;
+mod chunks_tests;
 mod dialect_tests;
 mod elasticsearch_tests;
 mod limits_tests;

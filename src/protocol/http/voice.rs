@@ -42,6 +42,16 @@ pub static LINES: Voice = Voice {
     },
 };
 
+/// For clients that show the text of a refusal.
+pub static TEXT: Voice = Voice {
+    headers: "",
+    status: never_408,
+    refuse: |problem, _| Refusal {
+        kind: "text/plain; charset=utf-8",
+        body: format!("{}\n", problem.message).into_bytes(),
+    },
+};
+
 /// The status of a refusal for clients that drop what gets 408, although it may be sent again.
 #[must_use]
 pub fn never_408(problem: &Problem) -> u16 {

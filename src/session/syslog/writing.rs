@@ -6,7 +6,7 @@ use super::structured;
 use crate::host::peer::Peer;
 use crate::session::lines::{LOOKED_BEHIND, Lines};
 use crate::session::routes::{Route, Routes, Rules};
-use crate::session::write::json::{self, Attr, Value};
+use crate::session::write::json::{self, Attrs, Value};
 use crate::session::write::{Escape, Form, Format, Record, Writer, longest_record};
 use crate::session::{Frame, Window};
 use std::cell::Cell;
@@ -119,15 +119,10 @@ impl Writing {
     }
 
     fn json(&self, form: &Form, found: &Message<'_>, record: &Record<'_>, to: &mut [u8]) -> Option<usize> {
-        let nothing = Attr { name: b"", value: Value::Text(b"") };
-        let (mut attrs, mut n) = ([nothing; 8], 0);
-        let mut add = |name, value| {
-            attrs[n] = Attr { name, value };
-            n += 1;
-        };
+        let mut attrs = Attrs::<8>::default();
         if let (Some(facility), Some(severity)) = (found.facility(), found.severity()) {
-            add(b"facility", Value::Text(facility.as_bytes()));
-            add(b"severity", Value::Text(severity.as_bytes()));
+            attrs.add(b"facility", Value::Text(facility.as_bytes()));
+            attrs.add(b"severity", Value::Text(severity.as_bytes()));
         }
         let texts: [(&[u8], &[u8]); 5] = [
             (b"host", found.host),
@@ -136,13 +131,11 @@ impl Writing {
             (b"msgid", found.msgid),
             (b"time", found.time),
         ];
-        for (name, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
-            add(name, Value::Text(text));
+        for (name, text) in texts {
+            attrs.add_some(name, text, Value::Text);
         }
-        if !found.sd.is_empty() {
-            add(b"sd", Value::Made(structured::make, found.sd));
-        }
-        form.render(&Record { message: found.msg, attrs: &attrs[..n], ..*record }, to)
+        attrs.add_some(b"sd", found.sd, |sd| Value::Made(structured::make, sd));
+        form.render(&Record { message: found.msg, attrs: &attrs, ..*record }, to)
     }
 
     fn classic(&self, found: &Message<'_>, record: &Record<'_>, to: &mut [u8]) -> Option<usize> {

@@ -2,7 +2,7 @@
 //! replaces what is not.
 
 use crate::session::write::Message;
-use crate::session::write::json::push_escaped;
+use crate::session::write::json::{plain_prefix, push_escaped};
 
 /// Deepest nesting of a value.
 pub const DEEPEST: u32 = 127;
@@ -223,7 +223,7 @@ impl<'a> Cursor<'a> {
     /// Passes the rest of a string and its quote (RFC 8259 section 7).
     fn rest_of_text(&mut self) -> Result<(), NotJson> {
         loop {
-            self.at += plain(&self.bytes[self.at..]);
+            self.at += plain_prefix::<false>(&self.bytes[self.at..]);
             match self.bytes.get(self.at) {
                 Some(b'"') => {
                     self.at += 1;
@@ -253,26 +253,6 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// How many bytes at the start are no quote, backslash or control character. Eight at a time.
-fn plain(bytes: &[u8]) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    // The highest bit of a byte is set where it is below `n`; exact for the first such byte, the only one that is asked for.
-    let below = |word: u64, n: u64| word.wrapping_sub(ONES * n) & !word & HIGH;
-    let equal = |word: u64, b: u8| below(word ^ (ONES * u64::from(b)), 1);
-    let mut at = 0;
-    for eight in bytes.chunks_exact(8) {
-        let Ok(eight) = eight.try_into() else { break };
-        let word = u64::from_le_bytes(eight);
-        let special = below(word, 0x20) | equal(word, b'"') | equal(word, b'\\');
-        if special != 0 {
-            return at + special.trailing_zeros() as usize / 8;
-        }
-        at += 8;
-    }
-    at + bytes[at..].iter().take_while(|b| !matches!(**b, 0..0x20 | b'"' | b'\\')).count()
-}
-
 /// Writes a value that a [`Cursor`] has passed without white space between its tokens. Nothing else changes: the order of keys, the text
 /// of numbers and escapes stay; bytes that are not UTF-8 become U+FFFD.
 pub fn compact(json: &[u8], put: &mut dyn FnMut(&[u8])) {
@@ -296,7 +276,7 @@ pub fn compact(json: &[u8], put: &mut dyn FnMut(&[u8])) {
 /// The place behind the quote that ends a string.
 fn end_of_text(json: &[u8], mut at: usize) -> usize {
     loop {
-        at += plain(&json[at.min(json.len())..]);
+        at += plain_prefix::<false>(&json[at.min(json.len())..]);
         match json.get(at) {
             Some(b'\\') => at += 2,
             _ => return (at + 1).min(json.len()),
@@ -320,6 +300,13 @@ pub fn as_it_stands(text: &[u8], put: &mut dyn FnMut(&[u8])) {
         Ok(_) => put(text),
         Err(_) => replaced(text, put),
     }
+}
+
+/// As [`as_it_stands`], with quotes around it.
+pub fn as_string(text: &[u8], put: &mut dyn FnMut(&[u8])) {
+    put(b"\"");
+    as_it_stands(text, put);
+    put(b"\"");
 }
 
 /// Writes what the inside of a string stands for. Half of a surrogate pair becomes U+FFFD.

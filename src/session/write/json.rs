@@ -39,6 +39,45 @@ pub struct Attr<'a> {
     pub value: Value<'a>,
 }
 
+/// Attributes of one record, gathered where they need no memory of their own.
+#[derive(Debug)]
+pub struct Attrs<'a, const MOST: usize> {
+    all: [Attr<'a>; MOST],
+    len: usize,
+}
+
+impl<const MOST: usize> Default for Attrs<'_, MOST> {
+    fn default() -> Self {
+        Attrs { all: [Attr { name: b"", value: Value::Text(b"") }; MOST], len: 0 }
+    }
+}
+
+impl<'a, const MOST: usize> Attrs<'a, MOST> {
+    /// Adds one.
+    ///
+    /// # Panics
+    /// If there are `MOST` already: a bug of the caller.
+    pub fn add(&mut self, name: &'a [u8], value: Value<'a>) {
+        self.all[self.len] = Attr { name, value };
+        self.len += 1;
+    }
+
+    /// Adds what `value` makes of these bytes, if there are any.
+    pub fn add_some(&mut self, name: &'a [u8], bytes: &'a [u8], value: impl FnOnce(&'a [u8]) -> Value<'a>) {
+        if !bytes.is_empty() {
+            self.add(name, value(bytes));
+        }
+    }
+}
+
+impl<'a, const MOST: usize> std::ops::Deref for Attrs<'a, MOST> {
+    type Target = [Attr<'a>];
+
+    fn deref(&self) -> &[Attr<'a>] {
+        &self.all[..self.len]
+    }
+}
+
 /// What is the same for all records of one connection.
 #[derive(Debug)]
 pub struct Envelope {
@@ -185,9 +224,9 @@ impl<'a> Out<'a> {
     }
 }
 
-/// How many bytes at the start of `bytes` stand in a JSON string as they are and are ASCII: nearly all of nearly all logs. Eight
-/// at a time.
-fn plain_prefix(bytes: &[u8]) -> usize {
+/// How many bytes at the start of `bytes` stand in a JSON string as they are, and are ASCII if `ASCII` is set: nearly all of nearly all
+/// logs. Eight at a time.
+pub fn plain_prefix<const ASCII: bool>(bytes: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
     // A byte of the result has its highest bit set where the byte is below `n`; exact for bytes below 128, which others are
@@ -198,19 +237,19 @@ fn plain_prefix(bytes: &[u8]) -> usize {
     for eight in bytes.chunks_exact(8) {
         let Ok(eight) = eight.try_into() else { break };
         let word = u64::from_le_bytes(eight);
-        let special = below(word, 0x20) | equal(word, b'"') | equal(word, b'\\') | (word & HIGH);
+        let special = below(word, 0x20) | equal(word, b'"') | equal(word, b'\\') | if ASCII { word & HIGH } else { 0 };
         if special != 0 {
             return at + special.trailing_zeros() as usize / 8;
         }
         at += 8;
     }
-    let is_plain = |b: &u8| !matches!(b, 0..0x20 | b'"' | b'\\' | 0x80..);
+    let is_plain = |b: &u8| !(matches!(b, 0..0x20 | b'"' | b'\\') || ASCII && *b >= 0x80);
     at + bytes[at..].iter().take_while(|b| is_plain(b)).count()
 }
 
 /// RFC 8259 section 7; bytes that are not UTF-8 become U+FFFD.
 pub fn push_escaped(bytes: &[u8], mut put: impl FnMut(&[u8])) {
-    let plain = plain_prefix(bytes);
+    let plain = plain_prefix::<true>(bytes);
     put(&bytes[..plain]);
     if plain == bytes.len() {
         return;
@@ -219,7 +258,7 @@ pub fn push_escaped(bytes: &[u8], mut put: impl FnMut(&[u8])) {
         let valid = part.valid().as_bytes();
         let (mut plain, mut i) = (0, 0);
         while i < valid.len() {
-            i += plain_prefix(&valid[i..]);
+            i += plain_prefix::<true>(&valid[i..]);
             let Some(b) = valid.get(i) else { break };
             i += 1;
             let short: &[u8] = match b {
@@ -258,10 +297,12 @@ mod tests {
             for at in 0..20 {
                 let mut bytes = [b'a'; 20];
                 bytes[at] = b;
-                let is_plain = (0x20..0x80).contains(&b) && b != b'"' && b != b'\\';
-                assert_eq!(plain_prefix(&bytes), if is_plain { 20 } else { at }, "{b} at {at}");
+                let stands = b >= 0x20 && b != b'"' && b != b'\\';
+                let found = |bytes: &[u8]| [plain_prefix::<true>(bytes), plain_prefix::<false>(bytes)];
+                let expected = |end: usize| [stands && b < 0x80, stands].map(|is| if is { end } else { at.min(end) });
+                assert_eq!(found(&bytes), expected(20), "{b} at {at}");
                 bytes[19] = b'"';
-                assert_eq!(plain_prefix(&bytes), if is_plain { 19 } else { at.min(19) }, "{b} at {at}, and a quote");
+                assert_eq!(found(&bytes), expected(19), "{b} at {at}, and a quote");
             }
         }
     }

@@ -7,7 +7,7 @@ pub mod json;
 use super::sink::Sink;
 pub use entry::{Entry, Message};
 use json::Envelope;
-pub use json::{Attr, Value};
+pub use json::{Attr, Attrs, Value};
 use memchr::memchr2_iter;
 
 /// How records are written.

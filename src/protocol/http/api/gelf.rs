@@ -4,20 +4,11 @@ use super::{Api, Asked, Claim, HOST, Put, Records, Walk, Wanted, member};
 use crate::protocol::http::answer::Done;
 use crate::protocol::http::head::{Coding, Method};
 use crate::protocol::http::problem::{self, Problem};
-use crate::protocol::http::voice::{self, Refusal, Voice};
+use crate::protocol::http::voice;
 use crate::session::walk::json::Cursor;
 
 /// See the module documentation.
 pub static API: Api = Api { name: "gelf", claim, token: |_| None };
-
-static VOICE: Voice = Voice {
-    headers: "",
-    status: voice::never_408,
-    refuse: |problem, _| Refusal {
-        kind: "text/plain; charset=utf-8",
-        body: format!("{}\n", problem.message).into_bytes(),
-    },
-};
 
 static BAD_MESSAGE: Problem = Problem {
     status: 400,
@@ -35,7 +26,7 @@ fn claim(asked: &Asked<'_>) -> Option<Claim> {
         ("/gelf" | "/gelf/", _) => Wanted::Refuse(&problem::NOT_ALLOWED),
         _ => return None,
     };
-    Some(Claim { voice: &VOICE, wanted })
+    Some(Claim { voice: &voice::TEXT, wanted })
 }
 
 /// The place in a body.

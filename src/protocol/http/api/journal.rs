@@ -5,22 +5,13 @@ use super::{Api, Asked, Claim, HOST, Put, Records, SERVICE, Walk, Wanted};
 use crate::protocol::http::answer::Done;
 use crate::protocol::http::head::Method;
 use crate::protocol::http::problem::{self, Problem};
-use crate::protocol::http::voice::{self, Refusal, Voice};
+use crate::protocol::http::voice;
 use crate::session::walk::json::quoted;
 use crate::session::write::{Attr, Message, Value};
 use memchr::memchr;
 
 /// See the module documentation.
 pub static API: Api = Api { name: "journal", claim, token: |_| None };
-
-static VOICE: Voice = Voice {
-    headers: "",
-    status: voice::never_408,
-    refuse: |problem, _| Refusal {
-        kind: "text/plain; charset=utf-8",
-        body: format!("{}\n", problem.message).into_bytes(),
-    },
-};
 
 static BAD_ENTRY: Problem =
     Problem { status: 400, code: "bad_entry", message: "the body is not in the journal export format", retry_after: 0 };
@@ -36,7 +27,7 @@ fn claim(asked: &Asked<'_>) -> Option<Claim> {
         ("/upload", _) => Wanted::Refuse(&problem::NOT_ALLOWED),
         _ => return None,
     };
-    Some(Claim { voice: &VOICE, wanted })
+    Some(Claim { voice: &voice::TEXT, wanted })
 }
 
 /// The place in a body.

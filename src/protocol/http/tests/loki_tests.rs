@@ -291,3 +291,12 @@ fn what_can_never_fit_is_not_sent_again_for_ever() {
     assert_eq!(push(4 << 20), ("413".into(), "413".into()), "never, and not later");
     assert_eq!(room.used(), 0);
 }
+
+#[test]
+fn labels_may_stand_behind_the_entries() {
+    // Field 2, an entry with a line, in front of field 1, the labels.
+    let stream = b"\x12\x03\x12\x01x\x0a\x07{a=\"b\"}";
+    let (_, body) = coded(6, &[&[0x0a, stream.len() as u8], &stream[..]].concat());
+    let out = answer(&["loki"], &request("POST /loki/api/v1/push", "", &body));
+    assert_eq!(records(&out)[0]["attrs"]["labels"], json!({"a": "b"}));
+}

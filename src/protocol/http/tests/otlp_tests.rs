@@ -305,6 +305,11 @@ fn forms_of_json_that_clients_send() {
             ],
         ),
         (r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{}]}]}]}"#, vec![json!([{}, null])]),
+        // A value in front of its name, also inside of one; names without values; a value that holds nothing.
+        (
+            r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"attributes":[{"value":{"kvlistValue":{"values":[{"value":{"intValue":"1"},"key":"b"}]}},"key":"a"},{"key":"c"},{"key":"d","value":{}},{"key":"e","value":{"arrayValue":{}}}]}]}]}]}"#,
+            vec![json!([{"attributes": {"a": {"b": 1}, "c": null, "d": null, "e": []}}, null])],
+        ),
         (r#"{"resourceLogs":null}"#, vec![]),
         ("{}", vec![]),
         (
@@ -324,6 +329,7 @@ fn forms_of_json_that_clients_send() {
         r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":"x"}]}]}]}"#,
         r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"intValue":"x"}}]}]}]}"#,
         r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"attributes":{}}]}]}]}"#,
+        r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"intValue":1,"boolValue":true}}]}]}]}"#,
         r#"{"resourceLogs":[{"resource":7,"scopeLogs":[{"logRecords":[{}]}]}]}"#,
     ] {
         let out = answers(listener(&["otlp"], Format::Json), &request("POST /v1/logs", JSON, bad.as_bytes()));

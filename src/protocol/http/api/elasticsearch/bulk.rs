@@ -8,7 +8,7 @@ use crate::protocol::http::api::{INDEX, Put, Records, Trouble, Walk};
 use crate::protocol::http::problem::Problem;
 use crate::session::memory::document::Document;
 use crate::session::memory::room::{Lease, NoRoom};
-use crate::session::walk::json::{Cursor, NotJson, as_it_stands, compact, quoted, stands_for};
+use crate::session::walk::json::{Cursor, NotJson, as_string, compact, quoted, stands_for};
 use crate::session::write::{Attr, Message, Value};
 use memchr::memchr;
 
@@ -70,7 +70,7 @@ impl Bulk {
         if action.index.is_empty() {
             quoted(&self.index, &mut put);
         } else {
-            as_it_stood(action.index, &mut put);
+            as_string(action.index, &mut put);
         }
         if !action.id.is_empty() {
             put(b",\"_id\":");
@@ -154,7 +154,7 @@ impl Bulk {
     fn put(&self, action: &Action<'_>, document: Message<'_>, records: &mut Records<'_, '_>) -> Put {
         let (named, value) = match action.index {
             b"" => (&*self.index, Value::Text(&self.index)),
-            index => (index, Value::Made(as_it_stood, index)),
+            index => (index, Value::Made(as_string, index)),
         };
         let mut attrs = [Attr { name: b"index", value }; 2];
         let n = if action.id.is_empty() {
@@ -166,13 +166,6 @@ impl Bulk {
         let route = records.route(|attribute| if attribute == INDEX { named } else { b"" });
         records.put(route, &attrs[..n], document)
     }
-}
-
-/// Writes the inside of a JSON string as a JSON string.
-fn as_it_stood(text: &[u8], put: &mut dyn FnMut(&[u8])) {
-    put(b"\"");
-    as_it_stands(text, put);
-    put(b"\"");
 }
 
 /// The line at this place, without its end, and the place behind it. `None`: it is not whole, or there is none.

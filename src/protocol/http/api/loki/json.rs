@@ -11,7 +11,7 @@ use crate::protocol::http::answer::Done;
 use crate::protocol::http::api::{Put, Records, TENANT, Walk};
 use crate::protocol::http::problem::Problem;
 use crate::session::walk::json::{Cursor, NotJson, compact, stands_for};
-use crate::session::write::{Attr, Message, Value};
+use crate::session::write::{Attrs, Message, Value};
 use std::ops::Range;
 
 /// Which part of the request comes next.
@@ -108,18 +108,15 @@ impl Push {
     fn value(&self, bytes: &[u8], cursor: &mut Cursor<'_>, records: &mut Records<'_, '_>) -> Result<bool, NotJson> {
         let value = if cursor.peek() == Some(b'[') { pair(cursor)? } else { entry(cursor)? };
         let labels = &bytes[self.labels.clone()];
-        let nothing = Attr { name: b"", value: Value::Text(b"") };
-        let (mut attrs, mut n) = ([nothing; 4], 0);
-        let mut add = |name, value, is_there: bool| {
-            attrs[n] = Attr { name, value };
-            n += usize::from(is_there);
-        };
-        add(b"tenant", Value::Text(&self.tenant), !self.tenant.is_empty());
-        add(b"labels", Value::Made(compact, labels), !labels.is_empty());
-        add(b"metadata", Value::Made(compact, value.metadata), !value.metadata.is_empty() && value.metadata != b"{}");
-        add(b"time", Value::Made(compact, value.time), !value.time.is_empty());
+        let metadata: &[u8] = if value.metadata == b"{}" { b"" } else { value.metadata };
+        let made = |json| Value::Made(compact, json);
+        let mut attrs = Attrs::<4>::default();
+        attrs.add_some(b"tenant", &self.tenant, Value::Text);
+        attrs.add_some(b"labels", labels, made);
+        attrs.add_some(b"metadata", metadata, made);
+        attrs.add_some(b"time", value.time, made);
         let route = records.route(|attribute| if attribute == TENANT { &*self.tenant } else { b"" });
-        Ok(records.put(route, &attrs[..n], Message::Escaped(value.line)) != Put::Stop)
+        Ok(records.put(route, &attrs, Message::Escaped(value.line)) != Put::Stop)
     }
 }
 

@@ -9,20 +9,10 @@ use crate::protocol::http::answer::Done;
 use crate::protocol::http::head::{Coding, Method};
 use crate::protocol::http::pages::Page;
 use crate::protocol::http::problem::{self, Problem};
-use crate::protocol::http::voice::{self, Refusal, Voice};
+use crate::protocol::http::voice;
 
 /// See the module documentation.
 pub static API: Api = Api { name: "loki", claim, token: |_| None };
-
-/// Loki's clients retry 429 and 5xx, and show the text of a refusal.
-static VOICE: Voice = Voice {
-    headers: "",
-    status: voice::never_408,
-    refuse: |problem, _| Refusal {
-        kind: "text/plain; charset=utf-8",
-        body: format!("{}\n", problem.message).into_bytes(),
-    },
-};
 
 static BAD_BODY: Problem = Problem {
     status: 400,
@@ -49,7 +39,7 @@ fn claim(asked: &Asked<'_>) -> Option<Claim> {
         "/loki/api/v1/raw" => Wanted::Lines,
         _ => return None,
     };
-    Some(Claim { voice: &VOICE, wanted })
+    Some(Claim { voice: &voice::TEXT, wanted })
 }
 
 /// JSON if its type says so; anything else is a protobuf message in a snappy block (Loki's `push.go`), whether `Content-Encoding` says so

@@ -14,7 +14,7 @@ use crate::protocol::http::api::{Put, Records, TENANT, Walk};
 use crate::protocol::http::problem::Problem;
 use crate::session::walk::json::quoted;
 use crate::session::walk::protobuf::{Field, Fields, Malformed};
-use crate::session::write::{Attr, Message, Value};
+use crate::session::write::{Attrs, Message, Value};
 use std::io::Write;
 use std::ops::Range;
 
@@ -33,6 +33,8 @@ pub struct Push {
     at: usize,
     /// that stream,
     stream: Range<usize>,
+    /// its labels, which may stand behind its entries,
+    labels: Range<usize>,
     /// and the next field in it.
     entry: usize,
     has_streams: bool,
@@ -41,7 +43,7 @@ pub struct Push {
 impl Push {
     /// At the beginning.
     pub fn new(tenant: Box<[u8]>) -> Push {
-        Push { tenant, at: 0, stream: 0..0, entry: 0, has_streams: false }
+        Push { tenant, at: 0, stream: 0..0, labels: 0..0, entry: 0, has_streams: false }
     }
 
     /// Takes the present stream, and goes on to the next.
@@ -56,6 +58,7 @@ impl Push {
             let len = field.bytes()?.len();
             self.stream = self.at - len..self.at;
             self.has_streams = true;
+            self.labels = labels_of(bytes, &self.stream)?;
         }
         Ok(Step::Again)
     }
@@ -63,13 +66,7 @@ impl Push {
     /// Takes what is left of the present stream. False: not all of it was taken.
     fn stream(&mut self, bytes: &[u8], records: &mut Records<'_, '_>) -> Result<bool, Malformed> {
         let stream = &bytes[self.stream.clone()];
-        let mut labels: &[u8] = b"";
-        let mut fields = Fields::new(stream, 0);
-        while let Some((number, field)) = fields.next_field()? {
-            if number == 1 {
-                labels = field.bytes()?; // the last one counts
-            }
-        }
+        let labels = &bytes[self.labels.clone()];
         let route = records.route(|attribute| if attribute == TENANT { &*self.tenant } else { b"" });
         let mut fields = Fields::new(stream, self.entry);
         while let Some((number, field)) = fields.next_field()? {
@@ -77,17 +74,14 @@ impl Push {
                 let entry = Entry::read(field.bytes()?)?;
                 let mut time = [0; 40];
                 let time = entry.time(&mut time);
-                let nothing = Attr { name: b"", value: Value::Text(b"") };
-                let (mut attrs, mut n) = ([nothing; 4], 0);
-                let mut add = |name, value, is_there: bool| {
-                    attrs[n] = Attr { name, value };
-                    n += usize::from(is_there);
-                };
-                add(b"tenant", Value::Text(&self.tenant), !self.tenant.is_empty());
-                add(b"labels", Value::Made(labels::make, labels), !labels.is_empty());
-                add(b"metadata", Value::Made(metadata, entry.bytes), entry.has_metadata);
-                add(b"time", Value::Text(time), !time.is_empty());
-                if records.put(route, &attrs[..n], Message::Text(entry.line)) == Put::Stop {
+                let mut attrs = Attrs::<4>::default();
+                attrs.add_some(b"tenant", &self.tenant, Value::Text);
+                attrs.add_some(b"labels", labels, |text| Value::Made(labels::make, text));
+                if entry.has_metadata {
+                    attrs.add(b"metadata", Value::Made(metadata, entry.bytes));
+                }
+                attrs.add_some(b"time", time, Value::Text);
+                if records.put(route, &attrs, Message::Text(entry.line)) == Put::Stop {
                     return Ok(false);
                 }
             }
@@ -118,6 +112,19 @@ impl Walk for Push {
     fn done(&mut self) -> Done {
         done()
     }
+}
+
+/// Where the labels of a stream are. It is looked through once, however many turns it takes.
+fn labels_of(bytes: &[u8], stream: &Range<usize>) -> Result<Range<usize>, Malformed> {
+    let mut found = 0..0;
+    let mut fields = Fields::new(&bytes[stream.clone()], 0);
+    while let Some((number, field)) = fields.next_field()? {
+        if number == 1 {
+            let end = stream.start + fields.at(); // the last one counts
+            found = end - field.bytes()?.len()..end;
+        }
+    }
+    Ok(found)
 }
 
 struct Entry<'a> {

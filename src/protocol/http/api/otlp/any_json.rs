@@ -1,199 +1,197 @@
 //! Values and attributes as the JSON of this protocol has them, written as plain JSON:
 //!
 //! ```text
-//! [{"key": "a", "value": {"intValue": "1"}}, …]   becomes   {"a": 1, …}
+//! [{"key": "a", "value": {"intValue": "1"}}, …]   becomes   {"a":1,…}
 //! ```
 //!
-//! 64-bit numbers are strings or numbers there, and become numbers. All were passed by a cursor before, so writing cannot fail.
+//! 64-bit numbers are strings or numbers there, and become numbers. Each byte is passed once, however deep it lies, so the same functions
+//! check (into nothing) and write.
 
 use super::DEEPEST;
-use crate::session::walk::json::{Cursor, NotJson, compact, stands_for};
+use crate::session::walk::json::{Cursor, NotJson, as_string, compact, stands_for};
 
-/// What a value holds, as it was sent.
-pub enum Any<'a> {
-    /// The inside of a string.
-    Text(&'a [u8]),
-    /// An integer, without quotes if it had any.
-    Integer(&'a [u8]),
-    /// Something that JSON has too, or `"NaN"` and its like.
-    Plain(&'a [u8]),
-    /// A list of values.
-    List(&'a [u8]),
-    /// A list of attributes.
-    Object(&'a [u8]),
-    /// Nothing.
-    Null,
+type Put<'a> = dyn FnMut(&[u8]) + 'a;
+
+/// What a value can hold (`common.proto`, `AnyValue`).
+#[derive(Clone, Copy)]
+enum Kind {
+    Text,
+    Integer,
+    Boolean,
+    Double,
+    List,
+    Object,
 }
 
-/// Reads a value.
+const KINDS: [(&[u8], Kind); 7] = [
+    (b"stringValue", Kind::Text),
+    (b"intValue", Kind::Integer),
+    (b"boolValue", Kind::Boolean),
+    (b"doubleValue", Kind::Double),
+    (b"bytesValue", Kind::Text), // base64
+    (b"arrayValue", Kind::List),
+    (b"kvlistValue", Kind::Object),
+];
+
+/// Passes a value and writes it.
 ///
 /// # Errors
-/// It is none.
-pub fn any(value: &[u8]) -> Result<Any<'_>, NotJson> {
-    if value == b"null" {
-        return Ok(Any::Null);
+/// It is none, holds two things, or is nested too deeply.
+pub fn value(cursor: &mut Cursor<'_>, depth: u32, put: &mut Put<'_>) -> Result<(), NotJson> {
+    if is_null(cursor)? {
+        put(b"null");
+        return Ok(());
     }
-    let (mut found, mut is_first) = (Any::Null, true);
-    let mut cursor = Cursor::new(value, 0);
+    let (mut is_first, mut is_set) = (true, false);
     cursor.expect(b'{')?;
     while cursor.another(is_first, b'}')? {
         is_first = false;
         let key = cursor.key()?;
-        let kind = cursor.peek();
-        let value = cursor.value()?;
-        let is = |name: &[u8]| stands_for(key, name);
-        found = match kind {
-            Some(b'"') if is(b"stringValue") => Any::Text(inside(value)),
-            Some(b'"' | b'-' | b'0'..=b'9') if is(b"intValue") => {
-                let digits = if kind == Some(b'"') { inside(value) } else { value };
-                let mut number = Cursor::new(digits, 0);
-                let is_number =
-                    number.value().is_ok() && number.is_over() && digits.iter().all(|b| b"-0123456789".contains(b));
-                if !is_number {
-                    return Err(NotJson);
-                }
-                Any::Integer(digits)
-            }
-            Some(b't' | b'f') if is(b"boolValue") => Any::Plain(value),
-            Some(b'"' | b'-' | b'0'..=b'9') if is(b"doubleValue") => Any::Plain(value),
-            Some(b'"') if is(b"bytesValue") => Any::Plain(value),
-            Some(b'{') if is(b"arrayValue") => list(value)?.map_or(Any::List(b"[]"), Any::List),
-            Some(b'{') if is(b"kvlistValue") => list(value)?.map_or(Any::Object(b"[]"), Any::Object),
-            Some(b'n') => found,
-            _ if [
-                &b"stringValue"[..],
-                b"intValue",
-                b"boolValue",
-                b"doubleValue",
-                b"bytesValue",
-                b"arrayValue",
-                b"kvlistValue",
-            ]
-            .iter()
-            .any(|name| is(name)) =>
-            {
-                return Err(NotJson);
-            }
-            _ => found,
+        let Some((_, kind)) = KINDS.into_iter().find(|(name, _)| stands_for(key, name)) else {
+            cursor.value()?;
+            continue;
         };
-    }
-    Ok(found)
-}
-
-/// The text between the quotes of a string.
-pub fn inside(text: &[u8]) -> &[u8] {
-    text.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\"")).unwrap_or(text)
-}
-
-/// `{"values": […]}`
-fn list(object: &[u8]) -> Result<Option<&[u8]>, NotJson> {
-    let (mut found, mut is_first) = (None, true);
-    let mut cursor = Cursor::new(object, 0);
-    cursor.expect(b'{')?;
-    while cursor.another(is_first, b'}')? {
-        is_first = false;
-        let key = cursor.key()?;
-        let value = cursor.value()?;
-        if stands_for(key, b"values") && value != b"null" {
-            if value.first() != Some(&b'[') {
-                return Err(NotJson);
+        if is_null(cursor)? {
+            continue;
+        }
+        if is_set || (depth == DEEPEST && matches!(kind, Kind::List | Kind::Object)) {
+            return Err(NotJson);
+        }
+        is_set = true;
+        match (kind, cursor.peek()) {
+            (Kind::Text, _) => as_string(cursor.text()?, put),
+            (Kind::Integer, _) => put(integer(cursor.value()?)?),
+            (Kind::Boolean, Some(b't' | b'f')) | (Kind::Double, Some(b'"' | b'-' | b'0'..=b'9')) => {
+                compact(cursor.value()?, put);
             }
-            found = Some(value);
+            (Kind::List, _) => {
+                values(cursor, b"[]", put, |cursor, put| {
+                    list(cursor, b"[]", put, |cursor, put| value(cursor, depth + 1, put))
+                })?;
+            }
+            (Kind::Object, _) => values(cursor, b"{}", put, |cursor, put| object(cursor, depth + 1, put))?,
+            _ => return Err(NotJson),
         }
     }
-    Ok(found)
-}
-
-/// Calls `f` with each element of a list.
-pub fn each<'a>(list: &'a [u8], mut f: impl FnMut(&'a [u8]) -> Result<(), NotJson>) -> Result<(), NotJson> {
-    let mut cursor = Cursor::new(list, 0);
-    cursor.expect(b'[')?;
-    let mut is_first = true;
-    while cursor.another(is_first, b']')? {
-        is_first = false;
-        f(cursor.value()?)?;
+    if !is_set {
+        put(b"null");
     }
     Ok(())
 }
 
-/// Key and value of an attribute: the key's inside.
-pub fn pair(attribute: &[u8]) -> Result<(&[u8], &[u8]), NotJson> {
-    let (mut found, mut is_first): ((&[u8], &[u8]), bool) = ((b"", b"null"), true);
-    let mut cursor = Cursor::new(attribute, 0);
+/// Passes a list of attributes and writes it as an object.
+///
+/// # Errors
+/// It is none.
+pub fn object(cursor: &mut Cursor<'_>, depth: u32, put: &mut Put<'_>) -> Result<(), NotJson> {
+    list(cursor, b"{}", put, |cursor, put| attribute(cursor, depth, put))
+}
+
+/// `{"key": "a", "value": {…}}`
+fn attribute(cursor: &mut Cursor<'_>, depth: u32, put: &mut Put<'_>) -> Result<(), NotJson> {
+    let (mut name, mut early, mut is_written, mut is_first) = (None, None, false, true);
     cursor.expect(b'{')?;
     while cursor.another(is_first, b'}')? {
         is_first = false;
         let key = cursor.key()?;
-        if stands_for(key, b"key") {
-            found.0 = cursor.text()?;
+        if stands_for(key, b"key") && name.is_none() {
+            name = Some(cursor.text()?);
+        } else if !stands_for(key, b"value") || is_written || early.is_some() {
+            cursor.value()?;
+        } else if let Some(name) = name {
+            named(name, cursor, depth, put)?;
+            is_written = true;
         } else {
-            let value = cursor.value()?;
-            if stands_for(key, b"value") {
-                found.1 = value;
+            // It stands in front of its name.
+            cursor.peek();
+            early = Some(cursor.clone());
+            cursor.value()?;
+        }
+    }
+    let name = name.unwrap_or_default();
+    match early {
+        _ if is_written => Ok(()),
+        Some(mut value) => named(name, &mut value, depth, put),
+        None => {
+            as_string(name, put);
+            put(b":null");
+            Ok(())
+        }
+    }
+}
+
+fn named(name: &[u8], cursor: &mut Cursor<'_>, depth: u32, put: &mut Put<'_>) -> Result<(), NotJson> {
+    as_string(name, put);
+    put(b":");
+    value(cursor, depth, put)
+}
+
+/// Passes `null`. False: something else comes.
+fn is_null(cursor: &mut Cursor<'_>) -> Result<bool, NotJson> {
+    let is_it = cursor.peek() == Some(b'n');
+    if is_it {
+        cursor.value()?;
+    }
+    Ok(is_it)
+}
+
+/// The digits of an integer, which may stand in quotes.
+fn integer(json: &[u8]) -> Result<&[u8], NotJson> {
+    let digits = inside(json);
+    let mut number = Cursor::new(digits, 0);
+    let is_number = number.value().is_ok() && number.is_over() && digits.iter().all(|b| b"-0123456789".contains(b));
+    if is_number { Ok(digits) } else { Err(NotJson) }
+}
+
+/// The text between the quotes of a string; anything else as it is.
+pub fn inside(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\"")).unwrap_or(text)
+}
+
+/// Passes `{"values": […]}`, whose list `f` passes and writes. Where there is none, these brackets are written.
+fn values<'a>(
+    cursor: &mut Cursor<'a>,
+    brackets: &[u8; 2],
+    put: &mut Put<'_>,
+    f: impl Fn(&mut Cursor<'a>, &mut Put<'_>) -> Result<(), NotJson>,
+) -> Result<(), NotJson> {
+    let (mut is_first, mut is_written) = (true, false);
+    cursor.expect(b'{')?;
+    while cursor.another(is_first, b'}')? {
+        is_first = false;
+        if !stands_for(cursor.key()?, b"values") {
+            cursor.value()?;
+        } else if !is_null(cursor)? {
+            if is_written {
+                return Err(NotJson);
             }
+            is_written = true;
+            f(cursor, put)?;
         }
     }
-    Ok(found)
-}
-
-/// Checks a value, so that writing it cannot fail.
-pub fn check(value: &[u8], depth: u32) -> Result<(), NotJson> {
-    if depth > DEEPEST {
-        return Err(NotJson);
+    if !is_written {
+        put(brackets);
     }
-    match any(value)? {
-        Any::List(list) => each(list, |value| check(value, depth + 1)),
-        Any::Object(list) => check_all(list, depth + 1),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
-/// Checks a list of attributes.
-pub fn check_all(list: &[u8], depth: u32) -> Result<(), NotJson> {
-    each(list, |attribute| check(pair(attribute)?.1, depth))
-}
-
-/// Writes a list of attributes that was checked as a JSON object.
-pub fn object(list: &[u8], put: &mut dyn FnMut(&[u8])) {
-    let mut before: &[u8] = b"{";
-    let _ = each(list, |attribute| {
-        let (key, value) = pair(attribute)?;
-        put(before);
-        before = b",";
-        put(b"\"");
-        compact_inside(key, put);
-        put(b"\":");
-        self::value(value, put);
-        Ok(())
-    });
-    put(if before == b"{" { b"{}" } else { b"}" });
-}
-
-/// Writes a value that was checked.
-pub fn value(json: &[u8], put: &mut dyn FnMut(&[u8])) {
-    match any(json) {
-        Ok(Any::Text(text)) => {
-            put(b"\"");
-            compact_inside(text, put);
-            put(b"\"");
+/// Passes a list, of which `f` passes and writes each element, between these brackets.
+fn list<'a>(
+    cursor: &mut Cursor<'a>,
+    brackets: &[u8; 2],
+    put: &mut Put<'_>,
+    f: impl Fn(&mut Cursor<'a>, &mut Put<'_>) -> Result<(), NotJson>,
+) -> Result<(), NotJson> {
+    cursor.expect(b'[')?;
+    put(&brackets[..1]);
+    let mut is_first = true;
+    while cursor.another(is_first, b']')? {
+        if !is_first {
+            put(b",");
         }
-        Ok(Any::Integer(number)) => put(number),
-        Ok(Any::Plain(value)) => compact(value, put),
-        Ok(Any::List(list)) => {
-            let mut before: &[u8] = b"[";
-            let _ = each(list, |element| {
-                put(before);
-                before = b",";
-                value(element, put);
-                Ok(())
-            });
-            put(if before == b"[" { b"[]" } else { b"]" });
-        }
-        Ok(Any::Object(list)) => object(list, put),
-        Ok(Any::Null) | Err(NotJson) => put(b"null"),
+        is_first = false;
+        f(cursor, put)?;
     }
-}
-
-fn compact_inside(text: &[u8], put: &mut dyn FnMut(&[u8])) {
-    crate::session::walk::json::as_it_stands(text, put);
+    put(&brackets[1..]);
+    Ok(())
 }

@@ -5,7 +5,7 @@
 //! {"resourceLogs": [{"resource": {"attributes": […]}, "scopeLogs": [{"scope": {…}, "logRecords": [{…}, …]}, …]}, …]}
 //! ```
 
-use super::any_json::{Any, any, check, check_all, each, inside, object, pair, value};
+use super::any_json::{inside, object, value};
 use super::protobuf::LONGEST_SERVICE;
 use super::{BAD_REQUEST, JSON, as_made, done};
 use crate::protocol::http::answer::Done;
@@ -14,8 +14,8 @@ use crate::protocol::http::problem::Problem;
 use crate::session::memory::document::Document;
 use crate::session::memory::room::Lease;
 use crate::session::routes::Route;
-use crate::session::walk::json::{Cursor, NotJson, as_it_stands, compact, stands_for};
-use crate::session::write::{Attr, Message, Value};
+use crate::session::walk::json::{Cursor, NotJson, as_string, compact, stands_for};
+use crate::session::write::{Attrs, Message, Value};
 
 /// Which part of the request comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,18 +124,20 @@ impl Export {
         self.made.clear();
         self.service.clear();
         if let Some(attributes) = attributes(resource)? {
-            each(attributes, |attribute| {
-                let (key, value) = pair(attribute)?;
-                if stands_for(key, b"service.name")
-                    && let Any::Text(name) = any(value)?
+            let (mut cursor, mut is_first) = (Cursor::new(attributes, 0), true);
+            cursor.expect(b'[')?;
+            while cursor.another(is_first, b']')? {
+                is_first = false;
+                let attribute = cursor.value()?;
+                if stands_for(inside(member(attribute, b"key")?), b"service.name")
+                    && let Some(name) = text_of(member(attribute, b"value")?)
                 {
                     self.service.clear();
                     self.service.extend_from_slice(&name[..name.len().min(LONGEST_SERVICE)]);
                 }
-                Ok(())
-            })?;
+            }
             let mut result = Ok(());
-            object(attributes, &mut |piece| result = result.and_then(|()| self.made.append(piece)));
+            written_object(attributes, &mut |piece| result = result.and_then(|()| self.made.append(piece)));
             result?;
         }
         self.made_of_resource = self.made.rest().len();
@@ -161,7 +163,7 @@ impl Export {
             put(before);
             before = b",";
             put(b"\"attributes\":");
-            object(attributes, &mut put);
+            written_object(attributes, &mut put);
         }
         if before == b"," {
             put(b"}");
@@ -237,12 +239,12 @@ fn member<'a>(object: &'a [u8], name: &[u8]) -> Result<&'a [u8], NotJson> {
 }
 
 /// The attributes of a resource or scope, checked.
-fn attributes(object: &[u8]) -> Result<Option<&[u8]>, NotJson> {
-    let list = member(object, b"attributes")?;
+fn attributes(of: &[u8]) -> Result<Option<&[u8]>, NotJson> {
+    let list = member(of, b"attributes")?;
     match list {
         b"" | b"null" => Ok(None),
         list => {
-            check_all(list, 0)?;
+            object(&mut Cursor::new(list, 0), 0, &mut |_| {})?;
             Ok(Some(list))
         }
     }
@@ -309,47 +311,56 @@ impl<'a> LogRecord<'a> {
     /// Checks what is nested.
     fn check(&self) -> Result<(), NotJson> {
         if !self.attributes.is_empty() {
-            check_all(self.attributes, 0)?;
+            object(&mut Cursor::new(self.attributes, 0), 0, &mut |_| {})?;
         }
-        if self.body.is_empty() { Ok(()) } else { check(self.body, 0) }
+        if self.body.is_empty() { Ok(()) } else { value(&mut Cursor::new(self.body, 0), 0, &mut |_| {}) }
     }
 
     fn put(&self, resource: &[u8], scope: &[u8], route: &Route, records: &mut Records<'_, '_>) -> Put {
-        let nothing = Attr { name: b"", value: Value::Text(b"") };
-        let (mut attrs, mut n) = ([nothing; 11], 0);
-        let mut add = |name, value, is_there: bool| {
-            attrs[n] = Attr { name, value };
-            n += usize::from(is_there);
-        };
         // What a protobuf message would not have either.
-        let is_there = |value: &[u8]| !matches!(value, b"" | b"\"\"" | b"0" | b"\"0\"");
-        add(b"resource", Value::Made(as_made, resource), resource.len() > 2);
-        add(b"scope", Value::Made(as_made, scope), !scope.is_empty());
-        add(b"time", Value::Made(as_text, self.time), is_there(self.time));
-        add(b"observed_time", Value::Made(as_text, self.observed_time), is_there(self.observed_time));
-        add(b"severity", Value::Made(compact, self.severity), is_there(self.severity));
-        add(b"severity_text", Value::Made(compact, self.severity_text), is_there(self.severity_text));
-        add(b"event_name", Value::Made(compact, self.event_name), is_there(self.event_name));
-        add(b"trace_id", Value::Made(compact, self.trace_id), is_there(self.trace_id));
-        add(b"span_id", Value::Made(compact, self.span_id), is_there(self.span_id));
-        add(b"flags", Value::Made(compact, self.flags), is_there(self.flags));
-        add(
-            b"attributes",
-            Value::Made(object, self.attributes),
-            !self.attributes.is_empty() && !is_empty(self.attributes),
-        );
-        let message = match any(if self.body.is_empty() { b"null" } else { self.body }) {
-            Ok(Any::Text(text)) => Message::Escaped(text),
-            _ if self.body.is_empty() => Message::Json(b"null"),
-            _ => Message::Made(value, self.body),
+        let some = |value: &'a [u8]| if matches!(value, b"\"\"" | b"0" | b"\"0\"") { b"" } else { value };
+        let (as_made, as_sent) = (|bytes| Value::Made(as_made, bytes), |json| Value::Made(compact, json));
+        let mut attrs = Attrs::<11>::default();
+        attrs.add_some(b"resource", if resource == b"{}" { b"" } else { resource }, as_made);
+        attrs.add_some(b"scope", scope, as_made);
+        attrs.add_some(b"time", some(self.time), |number| Value::Made(as_text, number));
+        attrs.add_some(b"observed_time", some(self.observed_time), |number| Value::Made(as_text, number));
+        attrs.add_some(b"severity", some(self.severity), as_sent);
+        attrs.add_some(b"severity_text", some(self.severity_text), as_sent);
+        attrs.add_some(b"event_name", some(self.event_name), as_sent);
+        attrs.add_some(b"trace_id", some(self.trace_id), as_sent);
+        attrs.add_some(b"span_id", some(self.span_id), as_sent);
+        attrs.add_some(b"flags", some(self.flags), as_sent);
+        let attributes = if is_empty(self.attributes) { b"" } else { self.attributes };
+        attrs.add_some(b"attributes", attributes, |list| Value::Made(written_object, list));
+        let message = match text_of(self.body) {
+            Some(text) => Message::Escaped(text),
+            None if self.body.is_empty() => Message::Json(b"null"),
+            None => Message::Made(written_value, self.body),
         };
-        records.put(route, &attrs[..n], message)
+        records.put(route, &attrs, message)
     }
 }
 
 /// Writes a number that may stand in quotes as a string.
 fn as_text(number: &[u8], put: &mut dyn FnMut(&[u8])) {
-    put(b"\"");
-    as_it_stands(inside(number), put);
-    put(b"\"");
+    as_string(inside(number), put);
+}
+
+/// The inside of the text of a value that was checked and is one.
+fn text_of(value: &[u8]) -> Option<&[u8]> {
+    match member(value, b"stringValue") {
+        Ok([b'"', inside @ .., b'"']) => Some(inside),
+        _ => None,
+    }
+}
+
+/// Writes a value that was checked, so that nothing can be wrong with it.
+fn written_value(json: &[u8], put: &mut dyn FnMut(&[u8])) {
+    let _ = value(&mut Cursor::new(json, 0), 0, put);
+}
+
+/// Writes a list of attributes that was checked, likewise.
+fn written_object(list: &[u8], put: &mut dyn FnMut(&[u8])) {
+    let _ = object(&mut Cursor::new(list, 0), 0, put);
 }

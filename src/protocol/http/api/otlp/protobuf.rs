@@ -17,7 +17,7 @@ use crate::session::memory::document::Document;
 use crate::session::memory::room::Lease;
 use crate::session::walk::json::quoted;
 use crate::session::walk::protobuf::{Field, Fields, Malformed};
-use crate::session::write::{Attr, Message, Value};
+use crate::session::write::{Attrs, Message, Value};
 use std::io::Write;
 use std::ops::Range;
 
@@ -266,32 +266,38 @@ impl<'a> LogRecord<'a> {
     ) -> Put {
         let (mut time, mut observed) = ([0; 24], [0; 24]);
         let (time, observed) = (digits(self.time, &mut time), digits(self.observed_time, &mut observed));
-        let nothing = Attr { name: b"", value: Value::Text(b"") };
-        let (mut attrs, mut n) = ([nothing; 11], 0);
-        let mut add = |name, value, is_there: bool| {
-            attrs[n] = Attr { name, value };
-            n += usize::from(is_there);
-        };
-        add(b"resource", Value::Made(as_made, resource), resource.len() > 2);
-        add(b"scope", Value::Made(as_made, scope), !scope.is_empty());
-        add(b"time", Value::Text(time), self.time > 0);
-        add(b"observed_time", Value::Text(observed), self.observed_time > 0);
-        add(b"severity", Value::Integer(self.severity as i64), self.severity > 0);
-        add(b"severity_text", Value::Text(self.severity_text), !self.severity_text.is_empty());
-        add(b"event_name", Value::Text(self.event_name), !self.event_name.is_empty());
-        add(b"trace_id", Value::Made(hex, self.trace_id), !self.trace_id.is_empty());
-        add(b"span_id", Value::Made(hex, self.span_id), !self.span_id.is_empty());
-        add(b"flags", Value::Integer(i64::from(self.flags)), self.flags > 0);
-        add(b"attributes", Value::Made(|record, put| object(record, 6, put), self.bytes), self.has_attributes);
+        let made = |bytes| Value::Made(as_made, bytes);
+        let mut attrs = Attrs::<11>::default();
+        attrs.add_some(b"resource", if resource == b"{}" { b"" } else { resource }, made);
+        attrs.add_some(b"scope", scope, made);
+        attrs.add_some(b"time", time, Value::Text);
+        attrs.add_some(b"observed_time", observed, Value::Text);
+        if self.severity > 0 {
+            attrs.add(b"severity", Value::Integer(self.severity as i64));
+        }
+        attrs.add_some(b"severity_text", self.severity_text, Value::Text);
+        attrs.add_some(b"event_name", self.event_name, Value::Text);
+        attrs.add_some(b"trace_id", self.trace_id, |id| Value::Made(hex, id));
+        attrs.add_some(b"span_id", self.span_id, |id| Value::Made(hex, id));
+        if self.flags > 0 {
+            attrs.add(b"flags", Value::Integer(i64::from(self.flags)));
+        }
+        if self.has_attributes {
+            attrs.add(b"attributes", Value::Made(|record, put| object(record, 6, put), self.bytes));
+        }
         let message = match text(self.body) {
             Some(text) => Message::Text(text),
             None => Message::Made(value, self.body),
         };
-        records.put(route, &attrs[..n], message)
+        records.put(route, &attrs, message)
     }
 }
 
+/// The digits of a time; empty: it is 0, which says that there is none.
 fn digits(number: u64, to: &mut [u8; 24]) -> &[u8] {
+    if number == 0 {
+        return b"";
+    }
     let mut rest = &mut to[..];
     let _ = write!(rest, "{number}"); // 24 bytes hold any
     let len = 24 - rest.len();

@@ -13,7 +13,7 @@ use crate::protocol::http::problem::{self, Problem};
 use crate::protocol::http::voice::{Refusal, Voice};
 use crate::session::memory::room::Room;
 use crate::session::walk::json::{Cursor, compact, stands_for};
-use crate::session::write::{Attr, Message, Value};
+use crate::session::write::{Attrs, Message, Value};
 use memchr::memchr;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -249,11 +249,9 @@ fn put(object: &[u8], records: &mut Records<'_, '_>) -> Result<Put, &'static Pro
         (b"index", event.index),
         (b"fields", event.fields),
     ];
-    let nothing = Attr { name: b"", value: Value::Text(b"") };
-    let (mut attrs, mut n) = ([nothing; 6], 0);
-    for (name, value) in parts.into_iter().filter(|(_, value)| !value.is_empty()) {
-        attrs[n] = Attr { name, value: Value::Made(compact, value) };
-        n += 1;
+    let mut attrs = Attrs::<6>::default();
+    for (name, value) in parts {
+        attrs.add_some(name, value, |json| Value::Made(compact, json));
     }
     let inside = |json: &'_ [u8]| -> usize { usize::from(json.len() > 1 && json[0] == b'"') };
     let text = |json| &event_text(json)[inside(json)..];
@@ -262,7 +260,7 @@ fn put(object: &[u8], records: &mut Records<'_, '_>) -> Result<Put, &'static Pro
         HOST => text(event.host),
         _ => b"",
     });
-    Ok(records.put(route, &attrs[..n], Message::of_json(event.event)))
+    Ok(records.put(route, &attrs, Message::of_json(event.event)))
 }
 
 /// A JSON string up to its closing quote; anything else as it is.
@@ -327,11 +325,9 @@ impl Walk for Raw {
             (b"sourcetype", &self.sourcetype),
             (b"index", &self.index),
         ];
-        let nothing = Attr { name: b"", value: Value::Text(b"") };
-        let (mut attrs, mut n) = ([nothing; 4], 0);
-        for (name, value) in parts.into_iter().filter(|(_, value)| !value.is_empty()) {
-            attrs[n] = Attr { name, value: Value::Text(value) };
-            n += 1;
+        let mut attrs = Attrs::<4>::default();
+        for (name, value) in parts {
+            attrs.add_some(name, value, Value::Text);
         }
         let route = records.route(|attribute| match attribute {
             INDEX => &self.index,
@@ -348,7 +344,7 @@ impl Walk for Raw {
             from = 0;
             let line = bytes[at..end].strip_suffix(b"\r").unwrap_or(&bytes[at..end]);
             if !line.is_empty() {
-                if records.put(route, &attrs[..n], Message::Text(line)) == Put::Stop {
+                if records.put(route, &attrs, Message::Text(line)) == Put::Stop {
                     break;
                 }
                 self.has_some = true;

@@ -313,3 +313,34 @@ fn a_reload_that_fails_leaves_no_segments_behind() {
     let elsewhere = good.replace("127.0.0.1", "127.0.0.2");
     server.reload(&elsewhere, "listener.a (the same port at another IP address)");
 }
+
+#[test]
+fn a_reload_keeps_the_numbers_of_splunks_acknowledgements() {
+    let (web, other) = (free(), free());
+    let listener = |more: &str| {
+        format!(
+            "[listener.web]\nprotocol = \"http\"\naddress = \"tcp://{web}\"\napis = [\"splunk\"]\nsplunk_ack = true\n{more}\n"
+        )
+    };
+    let server = Reloading::start(&listener(""));
+    let channel = "X-Splunk-Request-Channel: one\r\n";
+    let number = |answer: &common::http::Answer| -> u64 {
+        serde_json::from_str::<serde_json::Value>(&answer.body).unwrap()["ackId"].as_u64().unwrap()
+    };
+    let asked = |client: &mut Client, number: u64| {
+        let answer = client.post("/services/collector/ack", channel, &format!("{{\"acks\":[{number}]}}"));
+        answer.body == format!("{{\"acks\":{{\"{number}\":true}}}}")
+    };
+    let mut before = Client::to(web);
+    let first = number(&before.post("/services/collector/event", channel, "{\"event\":\"one\"}"));
+    server.reload(&(listener("") + &self::listener("b", other, "")), "listener b listens on");
+    let mut behind = Client::to(web);
+    await_that("it is told behind a reload", || asked(&mut behind, first));
+    let second = number(&behind.post("/services/collector/event", channel, "{\"event\":\"two\"}"));
+    assert!(second > first);
+    server.reload(&listener("max_requests = 1000"), "listener web has other options");
+    let mut behind = Client::to(web);
+    await_that("and where the listener itself changed", || asked(&mut behind, second));
+    let third = number(&behind.post("/services/collector/event", channel, "{\"event\":\"three\"}"));
+    assert!(third > second);
+}

@@ -169,7 +169,14 @@ pub fn check(
     let room = running.map_or_else(|| Room::new(leased as usize), |running| Arc::clone(&running.room));
     check.tokens_are_used(&raw.token, &written);
     let tokens = check.tokens(&raw.token, &streams);
-    let around = Surroundings { only: written.len() == 1, protocols, streams: &streams, tokens: &tokens, room: &room };
+    let around = Surroundings {
+        only: written.len() == 1,
+        protocols,
+        streams: &streams,
+        tokens: &tokens,
+        room: &room,
+        running: running.map_or(&[], |running| &running.listeners),
+    };
     let listeners: Vec<_> = written.iter().filter_map(|l| places.kept(check.listener(l, &around))).collect();
     places.kept(check.addresses_differ(&listeners));
     let admin = check.admin(raw.admin.address.as_deref());

@@ -33,6 +33,8 @@ pub(super) struct Surroundings<'a> {
     pub tokens: &'a BTreeMap<String, Token>,
     /// Memory that is leased.
     pub room: &'a Arc<Room>,
+    /// The listeners that run now; none at a start.
+    pub running: &'a [ListenerOptions],
 }
 
 /// A listener's section: the keys that all have, and those of protocols.
@@ -144,6 +146,7 @@ impl Check<'_> {
             header_timeout,
             tokens: around.tokens,
             room: around.room,
+            running: around.running.iter().find(|running| running.name == name).map(|running| &running.protocol.0),
         };
         let section = Section::new(format!("listener.{name}"), written.own.clone(), self.places);
         let protocol = (entry.build)(&section, &about)?;

@@ -63,6 +63,8 @@ pub struct About<'a> {
     pub tokens: &'a BTreeMap<String, Token>,
     /// Memory that is leased, shared by all connections of the server.
     pub room: &'a Arc<Room>,
+    /// At a reload, what the listener of this name speaks until now, for what is to stay.
+    pub running: Option<&'a Arc<dyn Protocol>>,
 }
 
 impl About<'_> {

@@ -1,6 +1,7 @@
 //! HTTP by hand.
 
 use super::PATIENCE;
+use super::apis::{self, Request};
 use super::ledger::Account;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -71,14 +72,31 @@ pub fn request(path: &str, headers: &str, body: &str) -> String {
 /// Posts numbered lines of many lengths, plain, chunked and compressed, pipelined, until the server is gone, and keeps the
 /// ledger by the answers.
 pub fn acked_client(stream: TcpStream, path: &str, account: &Account) {
+    let lines_of = |round: u64| 1 + round % 23;
+    acked_by(stream, account, lines_of, |_, lines| Request { path: path.into(), ..apis::lines(lines) });
+}
+
+/// The same with requests of these APIs of other servers, in turn.
+pub fn acked_client_of(stream: TcpStream, makers: &[apis::Maker], account: &Account) {
+    // Few, since documents are gathered.
+    let lines_of = |round: u64| 1 + round % 7;
+    acked_by(stream, account, lines_of, |round, lines| makers[round as usize % makers.len()](lines));
+}
+
+fn acked_by(
+    stream: TcpStream,
+    account: &Account,
+    lines_of: impl Fn(u64) -> u64,
+    make: impl Fn(u64, &[Vec<u8>]) -> Request,
+) {
     let mut reader =
         Client { reader: BufReader::new(stream.try_clone().unwrap()), stream: stream.try_clone().unwrap() };
-    let (sent, awaited) = sync_channel::<u64>(8);
+    let (sent, awaited) = sync_channel::<(u64, &str)>(8);
     std::thread::scope(|scope| {
         scope.spawn(move || {
-            for lines in awaited {
+            for (lines, success) in awaited {
                 match reader.answer() {
-                    Some(Answer { status: 204, .. }) => {}
+                    Some(answer) if answer.status.to_string() == success => apis::check(answer.body.as_bytes(), lines),
                     None => return,
                     // The disk is gone, or does not keep up. What was sent behind it may be taken all the same.
                     Some(Answer { status: 503 | 429, .. }) => return account.refused.store(true, Ordering::SeqCst),
@@ -88,42 +106,51 @@ pub fn acked_client(stream: TcpStream, path: &str, account: &Account) {
             }
         });
         let mut stream = stream;
-        let (mut next, mut body, mut wire) = (0, Vec::new(), Vec::new());
+        let mut next = 0;
         for round in 0u64.. {
-            body.clear();
-            wire.clear();
-            let lines = 1 + round % 23;
-            for _ in 0..lines {
-                account.line(next, &mut body);
-                next += 1;
-            }
+            let count = lines_of(round);
+            let line = |number: u64| {
+                let mut line = Vec::new();
+                account.line(number, &mut line);
+                line
+            };
+            let lines: Vec<Vec<u8>> = (next..next + count).map(line).collect();
+            next += count;
             account.sent.store(next, Ordering::SeqCst);
-            let _ = write!(wire, "POST {path} HTTP/1.1\r\nHost: x\r\n");
-            match round % 4 {
-                0 => {
-                    let _ = write!(wire, "Transfer-Encoding: chunked\r\n\r\n");
-                    for chunk in body.chunks(1000) {
-                        let _ = write!(wire, "{:x}\r\n", chunk.len());
-                        wire.extend_from_slice(chunk);
-                        wire.extend_from_slice(b"\r\n");
-                    }
-                    wire.extend_from_slice(b"0\r\n\r\n");
-                }
-                1 => {
-                    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-                    encoder.write_all(&body).unwrap();
-                    let body = encoder.finish().unwrap();
-                    let _ = write!(wire, "Content-Encoding: gzip\r\nContent-Length: {}\r\n\r\n", body.len());
-                    wire.extend_from_slice(&body);
-                }
-                _ => {
-                    let _ = write!(wire, "Content-Length: {}\r\n\r\n", body.len());
-                    wire.extend_from_slice(&body);
-                }
-            }
-            if sent.send(lines).is_err() || stream.write_all(&wire).is_err() {
+            let request = make(round, &lines);
+            let success = request.success;
+            if sent.send((count, success)).is_err() || stream.write_all(&framed(round, request)).is_err() {
                 return;
             }
         }
     });
+}
+
+/// A request as it is sent: every fourth is chunked, and every fourth compressed where it is not yet.
+fn framed(round: u64, Request { path, headers, body, .. }: Request) -> Vec<u8> {
+    let mut wire = Vec::new();
+    let _ = write!(wire, "POST {path} HTTP/1.1\r\nHost: x\r\n{headers}");
+    match round % 4 {
+        0 => {
+            let _ = write!(wire, "Transfer-Encoding: chunked\r\n\r\n");
+            for chunk in body.chunks(1000) {
+                let _ = write!(wire, "{:x}\r\n", chunk.len());
+                wire.extend_from_slice(chunk);
+                wire.extend_from_slice(b"\r\n");
+            }
+            wire.extend_from_slice(b"0\r\n\r\n");
+        }
+        1 if !headers.contains("Encoding") => {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(&body).unwrap();
+            let body = encoder.finish().unwrap();
+            let _ = write!(wire, "Content-Encoding: gzip\r\nContent-Length: {}\r\n\r\n", body.len());
+            wire.extend_from_slice(&body);
+        }
+        _ => {
+            let _ = write!(wire, "Content-Length: {}\r\n\r\n", body.len());
+            wire.extend_from_slice(&body);
+        }
+    }
+    wire
 }

@@ -146,6 +146,8 @@ pub fn check<'a>(data: &Path, accounts: impl IntoIterator<Item = &'a Account>, a
             found.torn_shown += 1;
         }
         for line in lines {
+            let document = super::apis::line_of_document(line);
+            let line = document.as_deref().unwrap_or(line);
             let Some((connection, number)) = parse_numbered(line) else {
                 found.wrong(&path, line);
                 if is_beginning(line, &accounts) {

@@ -1,6 +1,7 @@
 //! What the black-box tests share: a running server, clients, awaiting.
 #![allow(dead_code)] // each test binary uses its part
 
+pub mod apis;
 pub mod faulty_disk;
 pub mod http;
 pub mod ledger;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub const ENGINES: [&str; 2] = ["io_uring", "epoll"];
 pub const MODES: [&str; 4] = ["append", "dontcache", "direct", "auto"];
 
-/// Little memory, small segments, and four listeners: `lines` with counts, `web`, `relp`, and `plain` without a promise.
+/// Little memory, small segments, and five listeners: `lines` with counts, `web`, `apis`, `relp`, and `plain` without a promise.
 pub fn config(engine: &str, io: &str, ack: &str, storage: &str) -> String {
     // So small that it is full now and then.
     let commit_log = if engine == "io_uring" { "1MiB" } else { "auto" };
@@ -32,6 +32,13 @@ ack = \"{ack}\"
 max_line_bytes = \"64KiB\"
 [listener.web]
 protocol = \"http\"
+address = \"tcp://127.0.0.1:0\"
+max_line_bytes = \"64KiB\"
+ack = \"{ack}\"
+[listener.apis]
+protocol = \"http\"
+apis = [\"loki\", \"elasticsearch\", \"splunk\", \"otlp\"]
+format = \"raw\"
 address = \"tcp://127.0.0.1:0\"
 max_line_bytes = \"64KiB\"
 ack = \"{ack}\"
@@ -62,9 +69,10 @@ impl Client {
     }
 }
 
-/// Two connections with lines, two with HTTP and one with RELP.
+/// Two connections with lines, two with HTTP, one with RELP, and three with APIs of other servers.
 pub fn mixed(longest: u64) -> Vec<Client> {
-    ["lines", "web", "lines", "web", "relp"].iter().zip(0..).map(|(l, i)| Client::new(l, i, longest)).collect()
+    let listeners = ["lines", "web", "lines", "web", "relp", "apis", "apis", "apis"];
+    listeners.iter().zip(0..).map(|(l, i)| Client::new(l, i, longest)).collect()
 }
 
 pub fn accounts(clients: &[Client]) -> impl Iterator<Item = &Account> + Clone {
@@ -82,6 +90,11 @@ pub fn under_load<T>(server: &mut Server, clients: &[Client], fault: impl FnOnce
             let Ok(stream) = TcpStream::connect(server.address(listener)) else { continue }; // it may be gone already
             scope.spawn(move || match *listener {
                 "relp" => relp::client(stream, account),
+                "apis" => {
+                    // Loki, OTLP, and Splunk and Elasticsearch, each in two ways.
+                    let first = account.connection as usize % 3 * 2;
+                    common::http::acked_client_of(stream, &common::apis::MAKERS[first..first + 2], account);
+                }
                 "web" => common::http::acked_client(stream, "/", account),
                 _ => common::acked_client(stream, account),
             });

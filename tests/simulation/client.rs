@@ -1,5 +1,6 @@
 //! Clients: send lines in pieces of any size, read what is answered now and then, and go as clients go.
 
+use super::common::apis;
 use super::fiber::{below, once_in};
 use super::ledger::{Ledger, Promise};
 use super::net::{SharedNet, piece};
@@ -15,6 +16,10 @@ pub enum Speaks {
     Counted(Promise),
     /// Requests.
     Http(Promise),
+    /// Requests of the APIs of other servers.
+    Apis(Promise),
+    /// Requests that are answered with a number, which becomes true later.
+    Numbered(Promise),
     /// Numbered messages.
     Relp(Promise),
 }
@@ -30,6 +35,15 @@ enum Fate {
     Reset,
 }
 
+/// What an answer is awaited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// Lines, and the status that their API has for success.
+    Lines(u64, u64, &'static str),
+    /// Which numbers have become true.
+    Numbers,
+}
+
 /// One connection.
 pub struct Client {
     pub wire: usize,
@@ -43,8 +57,10 @@ pub struct Client {
     out: VecDeque<u8>,
     /// Answers as far as they came.
     heard: Vec<u8>,
-    /// Requests that wait for their answer: their lines.
-    asked: VecDeque<(u64, u64)>,
+    /// Requests and frames that wait for their answer.
+    asked: VecDeque<Asked>,
+    /// Numbers that are not true yet, and the lines that they stand for.
+    numbers: Vec<(u64, u64, u64)>,
     /// Lines that were acknowledged, in number; or RELP frames that were answered.
     counted: u64,
     /// RELP frames that were sent.
@@ -75,6 +91,7 @@ impl Client {
             out: VecDeque::new(),
             heard: Vec::new(),
             asked: VecDeque::new(),
+            numbers: Vec::new(),
             counted: 0,
             frames: 0,
             said_goodbye: false,
@@ -129,9 +146,13 @@ impl Client {
                 return self.frame("close", b"", ledger.sent(self.conn), 0);
             }
         }
+        if !self.numbers.is_empty() && self.asked.is_empty() && !once_in(30) {
+            return self.ask_for_numbers();
+        }
         if self.is_answered(ledger) || once_in(8) {
             net.borrow_mut().end(self.wire, false);
             self.ended = true;
+            self.numbers.clear(); // nobody is left to ask for them
         }
     }
 
@@ -140,7 +161,8 @@ impl Client {
         match self.speaks {
             Speaks::Lines => true,
             Speaks::Counted(_) => self.counted == ledger.sent(self.conn),
-            Speaks::Http(_) | Speaks::Relp(_) => self.asked.is_empty(),
+            Speaks::Http(_) | Speaks::Apis(_) | Speaks::Relp(_) => self.asked.is_empty(),
+            Speaks::Numbered(_) => self.asked.is_empty() && self.numbers.is_empty(),
         }
     }
 
@@ -153,7 +175,13 @@ impl Client {
             self.out.extend(data);
         }
         self.out.push_back(b'\n');
-        self.asked.push_back((from, from + lines));
+        self.asked.push_back(Asked::Lines(from, from + lines, ""));
+    }
+
+    fn ask_for_numbers(&mut self) {
+        let numbers: Vec<u64> = self.numbers.iter().map(|(number, ..)| *number).collect();
+        self.out.extend(apis::question(&numbers));
+        self.asked.push_back(Asked::Numbers);
     }
 
     /// True if it has said everything, and ended its side.
@@ -182,25 +210,21 @@ impl Client {
             }
             return;
         }
-        let mut body: Vec<u8> = Vec::new();
-        (0..lines).for_each(|_| body.extend(ledger.send(self.conn)));
-        let Speaks::Http(_) = self.speaks else { return self.out.extend(body) };
-        let mut head = Vec::new();
-        if once_in(3) {
-            let _ = write!(head, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
-            for part in body.chunks(1 + below(2000) as usize) {
-                let _ = write!(head, "{:x}\r\n", part.len());
-                head.extend_from_slice(part);
-                head.extend_from_slice(b"\r\n");
+        let texts: Vec<Vec<u8>> = (0..lines).map(|_| ledger.send(self.conn)).collect();
+        let made = match self.speaks {
+            Speaks::Http(_) => apis::lines(&texts),
+            Speaks::Apis(_) => apis::MAKERS[below(apis::MAKERS.len() as u64) as usize](&texts),
+            Speaks::Numbered(_) => {
+                if !self.numbers.is_empty() && self.asked.is_empty() && once_in(3) {
+                    self.ask_for_numbers();
+                }
+                apis::events(&texts)
             }
-            head.extend_from_slice(b"0\r\n\r\n");
-            self.out.extend(head);
-        } else {
-            let _ = write!(head, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
-            self.out.extend(head);
-            self.out.extend(body);
-        }
-        self.asked.push_back((from, from + lines));
+            _ => return texts.iter().for_each(|text| self.out.extend(text)),
+        };
+        let success = made.success;
+        self.out.extend(framed(made));
+        self.asked.push_back(Asked::Lines(from, from + lines, success));
     }
 
     /// Reads what has come, or a part of it.
@@ -217,7 +241,9 @@ impl Client {
         match self.speaks {
             Speaks::Lines => assert!(self.heard.is_empty(), "an answer that nobody asked for"),
             Speaks::Counted(promise) => self.read_counts(promise, ledger),
-            Speaks::Http(promise) => while self.read_answer(promise, ledger) {},
+            Speaks::Http(promise) | Speaks::Apis(promise) | Speaks::Numbered(promise) => {
+                while self.read_answer(promise, ledger) {}
+            }
             Speaks::Relp(promise) => while self.read_response(promise, ledger) {},
         }
     }
@@ -252,7 +278,7 @@ impl Client {
         self.counted += 1;
         assert_eq!((txnr, words[1]), (self.counted, "rsp"), "answers come in order");
         assert!(length == 0 || words[3].starts_with("200 OK"), "{text}");
-        let (from, to) = self.asked.pop_front().expect("an answer that nobody asked for");
+        let Some(Asked::Lines(from, to, _)) = self.asked.pop_front() else { panic!("an answer that nobody asked for") };
         ledger.promise(self.conn, from, to, promise);
         true
     }
@@ -264,14 +290,50 @@ impl Client {
         if self.heard.len() < end + 4 + length {
             return false;
         }
-        self.heard.drain(..end + 4 + length);
+        let body: Vec<u8> = self.heard.drain(..end + 4 + length).skip(end + 4).collect();
         let status = head.split(' ').nth(1).unwrap();
-        let (from, to) = self.asked.pop_front().expect("an answer that nobody asked for");
-        match status {
-            "204" => ledger.promise(self.conn, from, to, promise),
-            "429" | "503" | "408" => self.refused += 1,
-            _ => panic!("connection {}: {head}", self.conn),
+        let asked = self.asked.pop_front().expect("an answer that nobody asked for");
+        match (status, asked) {
+            ("429" | "503", _) => self.refused += 1,
+            ("408", _) if self.speaks == Speaks::Http(promise) => self.refused += 1, // nobody else is told so
+            ("200", Asked::Numbers) => {
+                let are_true = apis::true_numbers(&body);
+                self.numbers.retain(|(number, from, to)| {
+                    let is_true = are_true.contains(number);
+                    if is_true {
+                        ledger.promise(self.conn, *from, *to, promise);
+                    }
+                    !is_true
+                });
+            }
+            (_, Asked::Lines(from, to, success)) if status == success => match self.speaks {
+                Speaks::Numbered(_) if self.ended => {}
+                Speaks::Numbered(_) => self.numbers.push((apis::number(&body), from, to)),
+                _ => {
+                    apis::check(&body, to - from);
+                    ledger.promise(self.conn, from, to, promise);
+                }
+            },
+            _ => panic!("connection {}: {head} {}", self.conn, String::from_utf8_lossy(&body)),
         }
         true
     }
+}
+
+/// A request with its body, whole or in chunks.
+fn framed(apis::Request { path, headers, body, .. }: apis::Request) -> Vec<u8> {
+    let mut out = format!("POST {path} HTTP/1.1\r\nHost: x\r\n{headers}").into_bytes();
+    if once_in(3) {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
+        for part in body.chunks(1 + below(2000) as usize) {
+            let _ = write!(out, "{:x}\r\n", part.len());
+            out.extend_from_slice(part);
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(b"0\r\n\r\n");
+    } else {
+        let _ = write!(out, "Content-Length: {}\r\n\r\n", body.len());
+        out.extend(body);
+    }
+    out
 }

@@ -126,6 +126,8 @@ impl Ledger {
         found: &mut Findings,
         complaints: &mut Vec<String>,
     ) {
+        let document = super::common::apis::line_of_document(text).map(|line| [&line[..], b"\n"].concat());
+        let text = document.as_deref().unwrap_or(text);
         let shown = || String::from_utf8_lossy(&text[..text.len().min(60)]).into_owned();
         let Some((conn, n)) = parse(text) else {
             found.phantom += 1;

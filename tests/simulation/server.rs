@@ -93,33 +93,62 @@ protocol = "relp"
 address = "tcp://127.0.0.1:10"
 ack = "written"
 stream = "other"
+[listener.apis]
+protocol = "http"
+address = "tcp://127.0.0.1:11"
+apis = ["loki", "elasticsearch", "splunk", "otlp", "datadog", "journal"]
+format = "raw"
+max_header_bytes = "1KiB"
+[listener.apiswritten]
+protocol = "http"
+address = "tcp://127.0.0.1:12"
+apis = ["loki", "elasticsearch", "splunk", "otlp", "datadog", "journal"]
+format = "raw"
+ack = "written"
+max_header_bytes = "1KiB"
+stream = "other"
+[listener.numbered]
+protocol = "http"
+address = "tcp://127.0.0.1:13"
+apis = ["splunk"]
+splunk_ack = true
+format = "raw"
+max_header_bytes = "1KiB"
 "#;
 
-/// The options; read once, since reading looks at the machine.
+/// The options; read once, since reading looks at the machine. What they hold of a process (memory that is leased, Splunk's numbers) is one
+/// for all: [`own_options`] are those of a process.
 pub fn options() -> &'static Options {
     static OPTIONS: OnceLock<Options> = OnceLock::new();
-    OPTIONS.get_or_init(|| {
-        let mut overrides = Overrides::default();
-        const NAMES: [&str; 10] = [
-            "plain",
-            "evicted",
-            "dropped",
-            "durable",
-            "written",
-            "received",
-            "web",
-            "webwritten",
-            "relp",
-            "relpwritten",
-        ];
-        for name in NAMES {
-            let set = |key: &str, value: &str| (format!("listener.{name}.{key}"), value.into(), "test".into());
-            overrides.set.push(set("max_line_bytes", "4KiB"));
-            overrides.set.push(set("idle_timeout", "0s"));
-            overrides.set.push(set("max_connections_per_address", "0"));
-        }
-        load_text(CONFIG, "simulation", &overrides, |_| None).unwrap()
-    })
+    OPTIONS.get_or_init(own_options)
+}
+
+fn own_options() -> Options {
+    let mut overrides = Overrides::default();
+    const NAMES: [&str; 13] = [
+        "plain",
+        "evicted",
+        "dropped",
+        "durable",
+        "written",
+        "received",
+        "web",
+        "webwritten",
+        "relp",
+        "relpwritten",
+        "apis",
+        "apiswritten",
+        "numbered",
+    ];
+    for name in NAMES {
+        let set = |key: &str, value: &str| (format!("listener.{name}.{key}"), value.into(), "test".into());
+        // JSON has six characters for one that looks like a hole.
+        let longest = if name.starts_with("api") || name == "numbered" { "12KiB" } else { "4KiB" };
+        overrides.set.push(set("max_line_bytes", longest));
+        overrides.set.push(set("idle_timeout", "0s"));
+        overrides.set.push(set("max_connections_per_address", "0"));
+    }
+    load_text(CONFIG, "simulation", &overrides, |_| None).unwrap()
 }
 
 /// What clients of a listener speak.
@@ -130,6 +159,9 @@ pub fn speaks(listener: &ListenerOptions) -> Speaks {
         "received" => Speaks::Counted(Promise::Received),
         "web" => Speaks::Http(Promise::Durable),
         "webwritten" => Speaks::Http(Promise::Written),
+        "apis" => Speaks::Apis(Promise::Durable),
+        "apiswritten" => Speaks::Apis(Promise::Written),
+        "numbered" => Speaks::Numbered(Promise::Durable),
         "relp" => Speaks::Relp(Promise::Durable),
         "relpwritten" => Speaks::Relp(Promise::Written),
         _ => Speaks::Lines,
@@ -242,7 +274,7 @@ fn files_of_the_server(disk: &SimDisk) -> Vec<(PathBuf, Vec<u8>)> {
 
 /// Starts a process: recovers, opens the streams, makes the threads. Runs in a fiber itself.
 pub fn start(disk: &SimDisk, sizes: Sizes) -> Result<Serving, LogError> {
-    let options = options();
+    let options = own_options();
     let clock: Arc<dyn Clock> = Arc::new(SimClock);
     let disk_too: Arc<dyn Disk> = Arc::new(disk.clone());
     for stream in &options.streams {

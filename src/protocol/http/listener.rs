@@ -15,7 +15,7 @@ use crate::session::memory::room::Room;
 use crate::session::profile::{News, SCRATCH_LANDING};
 use crate::session::routes::{Route, RouteTable, Routes, Rules};
 use crate::session::write::Format;
-use crate::session::{AckLevel, Owner, Patience, Profile, Protocol, Session, same};
+use crate::session::{AckLevel, Owner, Patience, Profile, Protocol, Session, downcast, same};
 use crate::settings::ConfigError;
 use crate::settings::section::Section;
 use crate::settings::units::{Size, Time};
@@ -75,7 +75,7 @@ fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, 
     }
     section.list("streams", keys.streams.as_deref());
     section.list("tokens", keys.tokens.as_deref());
-    let apis = apis(section, &keys)?;
+    let apis = apis(section, &keys, about)?;
     let options = HttpOptions {
         listener: about.listener.to_string(),
         framing: LineOptions {
@@ -115,7 +115,7 @@ fn build(section: &Section<'_>, about: &About<'_>) -> Result<Arc<dyn Protocol>, 
 }
 
 /// What `apis`, `path_prefix` and `max_document_bytes` say.
-fn apis(section: &Section<'_>, keys: &Keys) -> Result<Apis, ConfigError> {
+fn apis(section: &Section<'_>, keys: &Keys, about: &About<'_>) -> Result<Apis, ConfigError> {
     let known = || std::iter::once(LINES).chain(TABLE.iter().map(|api| api.name));
     let lines = vec![LINES.to_string()];
     let names = keys.apis.as_ref().unwrap_or(&lines);
@@ -132,11 +132,14 @@ fn apis(section: &Section<'_>, keys: &Keys) -> Result<Apis, ConfigError> {
     if !prefix.is_empty() && (!is_path || prefix.ends_with('/') || prefix.contains(['?', '#'])) {
         return Err(section.error("path_prefix", format!("expected a path such as \"/logs\", not \"{prefix}\"")));
     }
+    // Numbers that were given out before a reload become true behind it.
+    let running = about.running.and_then(downcast::<HttpProtocol>).and_then(|http| http.options.apis.acks.clone());
+    let acks = section.flag("splunk_ack", keys.splunk_ack, false).then(|| running.unwrap_or_default());
     Ok(Apis {
         others: names.iter().filter_map(|name| Api::find(name)).collect(),
         lines: names.iter().any(|name| name == LINES),
         prefix,
-        acks: section.flag("splunk_ack", keys.splunk_ack, false).then(Arc::default),
+        acks,
         query_token: section.flag("query_token", keys.query_token, false),
         max_document_bytes: section.size("max_document_bytes", keys.max_document_bytes, 16 << 20, 4096, 1 << 30)
             as usize,

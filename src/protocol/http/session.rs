@@ -8,6 +8,7 @@ use super::forms::Forms;
 use super::options::HttpOptions;
 use super::problem::{self, Problem};
 use super::request::{Request, problem_of};
+use super::voice::TEXT;
 use crate::host::peer::Peer;
 use crate::metrics::accounting::Reason;
 use crate::protocol::http::HttpProtocol;
@@ -411,6 +412,9 @@ impl Session for Http {
     fn finish(&mut self, end: End, window: &mut Window<'_>) {
         if self.state == State::Head {
             self.request.lines = 0; // nothing of it was received
+            if !self.options.apis.others.is_empty() {
+                self.request.voice = &TEXT; // it is not known whose client this is, and some drop what gets 408
+            }
         }
         let inside = match self.state {
             State::Head => !window.tail.is_empty() && !self.paused,

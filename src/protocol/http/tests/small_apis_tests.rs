@@ -2,6 +2,7 @@
 
 use super::api_tests::{answer, coded, listener, parts, records, request};
 use super::*;
+use crate::metrics::accounting::Reason;
 use serde_json::{Value, json};
 
 const JSON: &str = "Content-Type: application/json\r\n";
@@ -189,4 +190,22 @@ fn scripts_of_web_pages_may_send_to_an_api() {
     let input = request("POST /v1/logs", "Origin: https://app.example\r\nContent-Type: application/json\r\n", b"{}");
     let out = run(options, &input, &[usize::MAX], 1 << 20, 1 << 20);
     assert!(out.answers.contains("Access-Control-Allow-Origin: *\r\n"), "{}", out.answers);
+}
+
+/// Found by the simulation: a head that was not whole got 408, which some clients take for final.
+#[test]
+fn nobody_is_told_408_where_there_are_apis_of_others_wherever_a_request_stops() {
+    let input = request("POST /v1/logs", "Content-Type: application/json\r\n", b"{\"resourceLogs\":[]}");
+    for at in 1..input.len() {
+        let mut bench = Bench::new(listener(&["otlp"], Format::Json), 1 << 20, 1 << 20);
+        bench.feed(&input[..at], &[usize::MAX]);
+        bench.drive.finish(End::Broken(Reason::LineTimeout));
+        bench.settle();
+        assert_eq!(statuses(&bench.out.answers), ["503"], "{at}");
+        let mut own = Bench::new(listener(&[], Format::Json), 1 << 20, 1 << 20);
+        own.feed(&input[..at], &[usize::MAX]);
+        own.drive.finish(End::Broken(Reason::LineTimeout));
+        own.settle();
+        assert!(!own.out.answers.contains(" 503 "), "{at}: {}", own.out.answers);
+    }
 }

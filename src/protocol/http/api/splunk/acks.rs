@@ -9,6 +9,7 @@ use crate::session::memory::document::Document;
 use crate::session::memory::room::{Lease, Owner, Room};
 use crate::session::walk::json::{Cursor, NotJson, stands_for};
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Channels at most.
@@ -30,7 +31,7 @@ pub struct Acks(Mutex<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     channels: HashMap<Arc<[u8]>, Channel>,
-    /// The number given out last.
+    /// The number given out last; 0: none was.
     last: u64,
     numbers: usize,
     /// For all of it, from the first use on.
@@ -58,17 +59,12 @@ impl Acks {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives out a number in a channel, which may be new. Numbers are never used twice, also not by a server that was started again: they
-    /// begin with the time of day, and JavaScript's numbers hold them.
+    /// Gives out a number in a channel, which may be new. Numbers are never used twice, also not by a server that was started again in the
+    /// same second, or whose clock was set back: a client may ask it for a number of the one before. So they count up from a random place.
     ///
     /// # Errors
     /// There are too many already, or there is no memory for them.
-    pub fn give(
-        self: &Arc<Self>,
-        channel: &[u8],
-        room: &Arc<Room>,
-        (wall_ns, now_ns): (u64, u64),
-    ) -> Result<Ticket, &'static Problem> {
+    pub fn give(self: &Arc<Self>, channel: &[u8], room: &Arc<Room>, now_ns: u64) -> Result<Ticket, &'static Problem> {
         let mut inner = self.lock();
         if inner.lease.is_none() {
             let mut lease = Lease::new(room, Owner::default(), now_ns);
@@ -83,7 +79,10 @@ impl Acks {
         if inner.numbers >= MOST_NUMBERS || (is_new && inner.channels.len() >= MOST_CHANNELS) {
             return Err(busy());
         }
-        let number = (inner.last + 1).max(wall_ns / 1_000_000_000 * (1 << 20));
+        if inner.last == 0 {
+            inner.last = beginning();
+        }
+        let number = inner.last + 1;
         (inner.last, inner.numbers) = (number, inner.numbers + 1);
         let name = inner.channels.get_key_value(channel).map_or_else(|| channel.into(), |(name, _)| Arc::clone(name));
         let entry = inner.channels.entry(Arc::clone(&name)).or_default();
@@ -104,6 +103,12 @@ impl Acks {
         }
         is_durable
     }
+}
+
+/// Where numbers begin: at random between 2^52 and 1.5 times that, so that JavaScript's numbers hold them all (up to 2^53), and two servers
+/// that give out a million each have the same one with a probability of less than one to a thousand million.
+fn beginning() -> u64 {
+    (1 << 52) | (RandomState::new().hash_one(0) >> 13)
 }
 
 impl Inner {
@@ -219,18 +224,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn numbers_of_a_server_that_was_started_again_are_others() {
+        let room = Room::new(16 << 20);
+        let first = || Arc::new(Acks::default()).give(b"a channel", &room, 1).map(|ticket| ticket.number);
+        let mut numbers: Vec<u64> = (0..100).map(|_| first().unwrap()).collect();
+        numbers.sort_unstable();
+        assert!(numbers.windows(2).all(|two| two[0] + 1_000_000 < two[1]), "{numbers:?}");
+    }
+
+    #[test]
     fn numbers_are_never_used_twice_and_bounded_in_number_and_time() {
         let (acks, room) = (Arc::new(Acks::default()), Room::new(16 << 20));
-        let second = 1_000_000_000;
         let mut tickets = Vec::new();
         for i in 0..MOST_NUMBERS {
             let channel = format!("channel {}", i % 10);
-            let ticket = acks.give(channel.as_bytes(), &room, (1_700_000_000 * second, 1)).unwrap();
+            let ticket = acks.give(channel.as_bytes(), &room, 1).unwrap();
             assert!(tickets.last().is_none_or(|last: &Ticket| last.number < ticket.number));
-            assert!(ticket.number < 1 << 53);
+            assert!((1 << 52..1 << 53).contains(&ticket.number));
             tickets.push(ticket);
         }
-        assert_eq!(acks.give(b"channel 1", &room, (0, 2)).unwrap_err(), busy());
+        assert_eq!(acks.give(b"channel 1", &room, 2).unwrap_err(), busy());
         let (first, number) = (tickets.remove(0), tickets[0].number);
         assert!(!acks.take(b"channel 1", number, 2), "it is not durable");
         tickets[0].reached();
@@ -243,19 +256,19 @@ mod tests {
         tickets.iter_mut().for_each(Watcher::reached);
         drop(tickets);
         for i in 0..2 {
-            let _ = acks.give(b"x", &room, (0, 3)).unwrap();
+            let _ = acks.give(b"x", &room, 3).unwrap();
             assert_eq!(acks.lock().numbers, MOST_NUMBERS - 2, "{i}");
         }
-        let kept = (acks.give(b"y", &room, (0, 4)).unwrap(), acks.give(b"y", &room, (0, 4)).unwrap());
-        let _ = acks.give(b"z", &room, (0, IDLE_NS + 10)).unwrap();
+        let kept = (acks.give(b"y", &room, 4).unwrap(), acks.give(b"y", &room, 4).unwrap());
+        let _ = acks.give(b"z", &room, IDLE_NS + 10).unwrap();
         assert!(acks.lock().numbers <= 2);
         drop(kept);
         assert_eq!((acks.lock().numbers, room.used()), (0, BYTES));
         for i in 1..MOST_CHANNELS {
-            let mut ticket = acks.give(format!("{i}").as_bytes(), &room, (0, IDLE_NS + 20)).unwrap();
+            let mut ticket = acks.give(format!("{i}").as_bytes(), &room, IDLE_NS + 20).unwrap();
             ticket.reached();
         }
-        assert!(acks.give(b"one more", &room, (0, IDLE_NS + 20)).is_err());
-        assert!(acks.give(b"one more", &room, (0, 3 * IDLE_NS)).is_ok());
+        assert!(acks.give(b"one more", &room, IDLE_NS + 20).is_err());
+        assert!(acks.give(b"one more", &room, 3 * IDLE_NS).is_ok());
     }
 }

@@ -142,7 +142,7 @@ impl<W: Walk> Walk for Numbered<W> {
 
     fn walk(&mut self, bytes: &[u8], is_last: bool, records: &mut Records<'_, '_>) -> Result<usize, &'static Problem> {
         if self.ticket.is_none() {
-            self.ticket = Some(self.acks.give(&self.channel, &self.room, records.now())?);
+            self.ticket = Some(self.acks.give(&self.channel, &self.room, records.now().1)?);
         }
         self.walk.walk(bytes, is_last, records)
     }

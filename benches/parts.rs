@@ -3,6 +3,7 @@
 //! `cargo bench --features bench --bench parts`
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use logweir::bench::bodies::{self, BenchApi};
 use logweir::host::peer::Peer;
 use logweir::log::disk::{Caching, Disk};
 use logweir::log::names::SegmentId;
@@ -10,6 +11,7 @@ use logweir::log::real_disk::RealDisk;
 use logweir::log::segment::{AppendOptions, Segment, Stamp};
 use logweir::pipeline::chunk::Chunk;
 use logweir::pipeline::ring::Ring;
+use logweir::protocol::http::api::Api;
 use logweir::protocol::http::{Apis, Dialect, HEAD_LANDING, Http, HttpOptions};
 use logweir::protocol::lines::{Lines, LinesOptions, NulWord};
 use logweir::session::drive::{Drive, Sizes};
@@ -131,15 +133,13 @@ fn append(c: &mut Criterion) {
     group.finish();
 }
 
-/// Requests through the whole session, as receives of 64 KiB bring them: small ones, and a compressed body beside its
-/// decompressor alone. Throughput is in bytes of lines.
-fn http(c: &mut Criterion) {
-    let options = Arc::new(HttpOptions {
+fn http_options(format: Format, apis: &[&str]) -> Arc<HttpOptions> {
+    Arc::new(HttpOptions {
         listener: "bench".into(),
         framing: framing_of(MIB),
-        routes: Arc::new(Routes::new(Route { name: "default".into(), index: 0, format: Format::Raw }, [])),
+        routes: Arc::new(Routes::new(Route { name: "default".into(), index: 0, format }, [])),
         rules: Rules::default(),
-        apis: Apis::default(),
+        apis: Apis { others: apis.iter().map(|name| Api::find(name).unwrap()).collect(), ..Apis::default() },
         ack: AckLevel::Received,
         max_header_bytes: 16 << 10,
         max_headers: 64,
@@ -150,7 +150,44 @@ fn http(c: &mut Criterion) {
         room: Room::new(32 << 20),
         dialect: Dialect::default(),
         site: None,
-    });
+    })
+}
+
+/// JSON of Loki and OTLP through the whole session, written as `json` and `raw`, beside a bare pass of simd-json over the same
+/// text, which makes its tape and writes nothing. Throughput is in bytes of the bodies.
+fn json(c: &mut Criterion) {
+    for (api, name) in [(BenchApi::LokiJson, "loki"), (BenchApi::OtlpJson, "otlp")] {
+        let body = bodies::body(api, 512, 250);
+        let mut group = c.benchmark_group(format!("json of {name}"));
+        group.throughput(Throughput::Bytes(body.plain as u64));
+        let head =
+            format!("POST {} HTTP/1.1\r\nHost: a\r\n{}Content-Length: {}\r\n\r\n", body.path, body.headers, body.plain);
+        let input = [head.as_bytes(), &body.bytes].concat();
+        for format in [Format::Json, Format::Raw] {
+            let session = Http::new(http_options(format, &[name]), &Peer::Local, Owner::default());
+            let scratch = (16 << 10) + HEAD_LANDING + SCRATCH_LANDING;
+            let mut drive = Drive::new(session, Sizes { chunk: 8 * MIB, scratch, tails: MIB, longest: MIB }).unwrap();
+            drive.keeps = false;
+            group.bench_function(format!("session, {format:?}"), |b| b.iter(|| http_request(&mut drive, &input)));
+        }
+        let mut buffers = simd_json::Buffers::new(body.plain);
+        // It writes into its input.
+        let copy = || body.bytes.clone();
+        group.bench_function("bare pass of simd-json", |b| {
+            b.iter_batched_ref(
+                copy,
+                |text| simd_json::to_tape_with_buffers(text, &mut buffers).unwrap().0.len(),
+                BatchSize::LargeInput,
+            );
+        });
+        group.finish();
+    }
+}
+
+/// Requests through the whole session, as receives of 64 KiB bring them: small ones, and a compressed body beside its
+/// decompressor alone. Throughput is in bytes of lines.
+fn http(c: &mut Criterion) {
+    let options = http_options(Format::Raw, &[]);
     let text: String = (0..4 * MIB / 100)
         .map(|i| {
             format!(
@@ -229,13 +266,13 @@ fn http_request(drive: &mut Drive<Http>, input: &[u8]) -> u64 {
     drive.held.clear();
     drive.said.clear();
     drive.speak();
-    assert!(drive.said.starts_with(b"HTTP/1.1 204"));
+    assert!(drive.said.starts_with(b"HTTP/1.1 20"));
     drive.lines - before
 }
 
 criterion_group! {
     name = parts;
     config = Criterion::default().sample_size(20).measurement_time(std::time::Duration::from_secs(2));
-    targets = framing, http, ring, append
+    targets = framing, http, json, ring, append
 }
 criterion_main!(parts);

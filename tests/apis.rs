@@ -6,9 +6,11 @@ mod common;
 use common::http::{Client, request};
 use common::{Server, await_that, scratch};
 use std::collections::HashSet;
+use std::io::Write;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 fn drop_in() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config/drop-in.toml")
@@ -181,4 +183,122 @@ fn documents_that_find_no_room_are_sent_again_later() {
     let metrics = server.metrics();
     metrics.check_accounts();
     assert!(metrics.sum("logweir_durable_lines_total", "") >= 16.0 * 40_000.0);
+}
+
+/// 1 GiB of zeros or of anything else that is one byte again and again, in one MiB: a member of gzip for each 16 MiB.
+fn bomb(beginning: &str, byte: u8) -> Vec<u8> {
+    let member = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    let more = member(&vec![byte; 16 << 20]);
+    let bomb = [member(beginning.as_bytes()), more.repeat(64)].concat();
+    assert!(bomb.len() < 11 << 17, "1 GiB in {} bytes", bomb.len());
+    bomb
+}
+
+/// A request, and the statuses that may be its answer.
+type Hostile = (String, Vec<u8>, &'static [u16]);
+
+fn hostile() -> Vec<Hostile> {
+    let post = |path: &str, headers: &str, body: Vec<u8>, statuses| {
+        let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {}\r\n\r\n", body.len());
+        (format!("{path} {headers}"), [head.into_bytes(), body].concat(), statuses)
+    };
+    let gzip = |kind: &str| format!("{kind}Content-Encoding: gzip\r\n");
+    let (protobuf, journal) =
+        ("Content-Type: application/x-protobuf\r\n", "Content-Type: application/vnd.fdo.journal\r\n");
+    let mut all = Vec::new();
+    // Bombs: too large, or nothing that the API takes.
+    for (path, kind, beginning) in [
+        ("/loki/api/v1/push", JSON, "{\"streams\":[{\"stream\":{},\"values\":[[\"1\",\""),
+        ("/_bulk", NDJSON, "{\"index\":{}}\n{\"m\":\""),
+        ("/services/collector/event", "", "{\"event\":\""),
+        ("/v1/logs", JSON, "{\"resourceLogs\":[{\"scopeLogs\":[{\"logRecords\":[{\"body\":{\"stringValue\":\""),
+        ("/v1/logs", protobuf, "\n"),
+        ("/api/v2/logs", JSON, "[{\"message\":\""),
+        ("/gelf", "", "{\"short_message\":\""),
+        ("/upload", journal, "MESSAGE="),
+    ] {
+        all.push(post(path, &gzip(kind), bomb(beginning, b'a'), &[413, 400][..]));
+    }
+    // A million levels, which no walker may take for a million calls of itself.
+    let deep = |before: &str| [before.as_bytes(), &b"[".repeat(1_000_000)].concat();
+    for (path, kind, before) in [
+        ("/loki/api/v1/push", JSON, "{\"streams\":[{\"stream\":"),
+        ("/services/collector/event", "", "{\"event\":"),
+        ("/v1/logs", JSON, "{\"resourceLogs\":[{\"resource\":{\"attributes\":[{\"key\":\"a\",\"value\":"),
+        ("/api/v2/logs", JSON, "[{\"message\":"),
+        ("/gelf", "", "{\"short_message\":\"a\",\"_a\":"),
+    ] {
+        all.push(post(path, kind, deep(before), &[400, 413]));
+    }
+    // In `_bulk` it is only that item.
+    all.push(post("/_bulk", NDJSON, [deep("{\"index\":{}}\n{\"m\":"), b"\n".to_vec()].concat(), &[200, 400, 413]));
+    // Lengths of 2^63.
+    let length = [0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
+    all.push(post("/v1/logs", protobuf, length.to_vec(), &[400]));
+    let snappy = snap::raw::Encoder::new().compress_vec(&length).unwrap();
+    all.push(post("/loki/api/v1/push", protobuf, snappy, &[400]));
+    let field = [b"MESSAGE\n".as_slice(), &(1u64 << 63).to_le_bytes(), b"x\n\n"].concat();
+    all.push(post("/upload", journal, field, &[400, 413]));
+    // A million empty attributes of one record: too long for a line, and the client is told.
+    let attributes = b"\x32\x00".repeat(1_000_000);
+    let message = |number: u8, content: Vec<u8>| {
+        let length = content.len();
+        let varint =
+            [length as u8 | 0x80, (length >> 7) as u8 | 0x80, (length >> 14) as u8 | 0x80, (length >> 21) as u8];
+        [&[number << 3 | 2], &varint[..], &content].concat()
+    };
+    all.push(post("/v1/logs", protobuf, message(1, message(2, message(2, attributes))), &[200]));
+    all
+}
+
+#[test]
+fn hostile_documents_are_answered_and_nothing_else_is_slowed() {
+    let dir = scratch();
+    let server = start(dir.path(), &[]);
+    let cap = common::ledger::memory_cap(&server.introduction);
+    let address = server.address("http");
+    let (sent, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut polite = Client::to(address);
+            while !is_over.load(Ordering::SeqCst) {
+                assert_eq!(polite.post("/", "", "polite\n").status, 204);
+                sent.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let outcome = std::panic::catch_unwind(|| {
+            for (what, request, statuses) in hostile() {
+                let before = sent.load(Ordering::SeqCst);
+                // Several at once, and the other client goes on meanwhile.
+                std::thread::scope(|scope| {
+                    for _ in 0..3 {
+                        scope.spawn(|| {
+                            let mut client = Client::to(address);
+                            let _ = client.stream.write_all(&request); // it may be refused before it is all sent
+                            match client.answer() {
+                                Some(answer) => assert!(statuses.contains(&answer.status), "{what}: {answer:?}"),
+                                None => panic!("{what}: no answer"),
+                            }
+                        });
+                    }
+                });
+                await_that("another client is served", || sent.load(Ordering::SeqCst) > before);
+            }
+        });
+        is_over.store(true, Ordering::SeqCst);
+        outcome.unwrap_or_else(|wrong| std::panic::resume_unwind(wrong));
+    });
+    let metrics = server.metrics();
+    metrics.check_accounts();
+    let memory = common::ledger::Memory::of(server.pid()).unwrap();
+    assert!(memory.own_kib << 10 <= cap, "{memory:?} of {cap}");
+    await_that("all polite lines are there", || {
+        let text = server.cat();
+        let polite = text.split(|b| *b == b'\n').filter(|line| line.ends_with(b"\"msg\":\"polite\"}")).count() as u64;
+        polite == sent.load(Ordering::SeqCst)
+    });
 }

@@ -1,10 +1,12 @@
 //! Bodies of the APIs of other log servers, any bytes: each record is one line of JSON, whatever serde_json cannot read is refused where
-//! a whole body is JSON, and splits change nothing.
+//! a whole body is JSON, what the official decoder of a protobuf message takes is taken with all its records, and splits change nothing.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use logweir::session::write::Format;
-use logweir_fuzz::{Setup, run_both, seed, text};
+use logweir_fuzz::{MAX_LINE, Setup, run_both, seed, text};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use prost::Message;
 use serde::de::IgnoredAny;
 
 /// An API, a path, a media type, and whether the whole body is one JSON value.
@@ -20,6 +22,60 @@ const APIS: [(&[&str], &str, &str, bool); 10] = [
     (&["gelf"], "/gelf", "", false),
     (&["journal"], "/upload", "application/vnd.fdo.journal", false),
 ];
+
+/// Loki's messages (`pkg/push/push.proto`), as far as they say how many entries there are.
+#[derive(Clone, PartialEq, Message)]
+struct PushRequest {
+    #[prost(message, repeated, tag = "1")]
+    streams: Vec<Stream>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Stream {
+    #[prost(string, tag = "1")]
+    labels: String,
+    #[prost(message, repeated, tag = "2")]
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Entry {
+    #[prost(message, optional, tag = "1")]
+    timestamp: Option<Timestamp>,
+    #[prost(string, tag = "2")]
+    line: String,
+    #[prost(message, repeated, tag = "3")]
+    metadata: Vec<Label>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Label {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, tag = "2")]
+    value: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Timestamp {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+    #[prost(int32, tag = "2")]
+    nanos: i32,
+}
+
+/// How many records the official decoder finds. It refuses more than we do (text that is not UTF-8, fields that nobody looks at here).
+fn official_records(api: &str, body: &[u8]) -> Option<usize> {
+    if api == "loki" {
+        let push = PushRequest::decode(body).ok()?;
+        // Unknown fields alone are a body of something else, which is refused.
+        let is_one = body.is_empty() || !push.streams.is_empty();
+        return is_one.then(|| push.streams.iter().map(|stream| stream.entries.len()).sum());
+    }
+    let export = ExportLogsServiceRequest::decode(body).ok()?;
+    let scopes = export.resource_logs.iter().flat_map(|resource| &resource.scope_logs);
+    Some(scopes.map(|scope| scope.log_records.len()).sum())
+}
 
 fuzz_target!(|data: &[u8]| {
     let Some((seed, rest)) = seed(data) else { return };
@@ -41,6 +97,18 @@ fuzz_target!(|data: &[u8]| {
     for line in out.default.split_inclusive(|b| *b == b'\n') {
         assert!(line.ends_with(b"}\n"), "{}", text(line));
         serde_json::from_slice::<serde_json::Value>(line).unwrap_or_else(|e| panic!("{e}: {}", text(line)));
+    }
+    if kind == "application/x-protobuf"
+        && let Some(records) = official_records(apis[0], plain)
+    {
+        assert!(status.starts_with('2'), "{status}: {}", text(plain));
+        let lines = out.default.iter().filter(|b| **b == b'\n').count();
+        // What is too long and cannot be cut is dropped.
+        assert!(
+            lines == records || (lines < records && plain.len() > MAX_LINE),
+            "{lines} of {records}: {}",
+            text(plain)
+        );
     }
     if is_json && serde_json::from_slice::<IgnoredAny>(plain).is_err() {
         assert!(!status.starts_with('2'), "{status}: {}", text(plain));

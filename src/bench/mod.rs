@@ -1,7 +1,7 @@
 //! `logweir bench`: a load generator, a check of what arrived, the null sink, which shows this machine's limit, and a
 //! comparison of the server with it.
 
-mod bodies;
+pub mod bodies;
 mod compare;
 mod datagrams;
 pub(crate) mod disk;

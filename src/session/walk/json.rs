@@ -168,6 +168,17 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// The text that `pass` passes, behind white space.
+    ///
+    /// # Errors
+    /// What comes is not what it expects.
+    pub fn passed(&mut self, pass: impl FnOnce(&mut Self) -> Result<(), NotJson>) -> Result<&'a [u8], NotJson> {
+        self.peek();
+        let start = self.at;
+        pass(self)?;
+        Ok(&self.bytes[start..self.at])
+    }
+
     /// As [`Cursor::value`], as a message: one that needs no more work is told from others.
     ///
     /// # Errors
@@ -354,7 +365,8 @@ fn unit(bytes: &[u8]) -> (u32, &[u8]) {
 /// True where the inside of a string stands for this text.
 #[must_use]
 pub fn stands_for(text: &[u8], plain: &[u8]) -> bool {
-    if !text.contains(&b'\\') {
+    // Every escape is longer than what it stands for.
+    if text.len() <= plain.len() || !text.contains(&b'\\') {
         return text == plain;
     }
     let (mut rest, mut fits) = (plain, true);
@@ -363,6 +375,14 @@ pub fn stands_for(text: &[u8], plain: &[u8]) -> bool {
         _ => fits = false,
     });
     fits && rest.is_empty()
+}
+
+/// Which of these texts the inside of a string stands for.
+#[must_use]
+pub fn which(text: &[u8], plain: &[&[u8]]) -> Option<usize> {
+    let is_escaped = || text.contains(&b'\\');
+    let found = plain.iter().position(|plain| text == *plain);
+    if found.is_none() && is_escaped() { plain.iter().position(|plain| stands_for(text, plain)) } else { found }
 }
 
 /// Writes text as a JSON string with its quotes; bytes that are not UTF-8 become U+FFFD.

@@ -13,6 +13,8 @@ pub enum Message<'a> {
     Text(&'a [u8]),
     /// The inside of a JSON string that was found to be valid, escapes as they are.
     Escaped(&'a [u8]),
+    /// The same in UTF-8.
+    Sound(&'a [u8]),
     /// Another JSON value that was found to be valid.
     Json(&'a [u8]),
     /// The same without white space between its tokens, in UTF-8.
@@ -37,6 +39,7 @@ impl<'a> Message<'a> {
         match self {
             Message::Text(bytes)
             | Message::Escaped(bytes)
+            | Message::Sound(bytes)
             | Message::Json(bytes)
             | Message::Compact(bytes)
             | Message::Made(_, bytes) => bytes,
@@ -53,11 +56,20 @@ impl<'a> Message<'a> {
         }
         let kept = match self {
             Message::Text(text) => &text[..whole_characters(text, most)],
-            Message::Escaped(text) => &text[..whole_characters(text, whole_escapes(text, most))],
+            Message::Escaped(text) | Message::Sound(text) => &text[..whole_characters(text, whole_escapes(text, most))],
             Message::Json(_) | Message::Compact(_) | Message::Made(..) => return None,
         };
         let message = if matches!(self, Message::Text(_)) { Message::Text(kept) } else { Message::Escaped(kept) };
         Some((message, sent.len() - kept.len()))
+    }
+
+    /// The same, looked at once for all: whether it is UTF-8 need not be asked again.
+    #[must_use]
+    pub fn looked_at(self) -> Message<'a> {
+        match self {
+            Message::Escaped(text) if std::str::from_utf8(text).is_ok() => Message::Sound(text),
+            other => other,
+        }
     }
 }
 
@@ -104,7 +116,8 @@ impl Entry<'_> {
             Value::Text(bytes) | Value::Json(bytes) => is_bad(bytes),
             _ => false,
         };
-        let is_made = matches!(self.message, Message::Made(..) | Message::Compact(_)); // of bytes that are no text, or looked at
+        // Of bytes that are no text, or looked at.
+        let is_made = matches!(self.message, Message::Made(..) | Message::Compact(_) | Message::Sound(_));
         (!is_made && is_bad(self.message.sent())) || self.attrs.iter().any(attr)
     }
 }
@@ -126,7 +139,9 @@ impl Form {
             Form::Raw(_) => {
                 match entry.message {
                     Message::Text(text) => one_line(text, &mut |b| out.put(b)),
-                    Message::Escaped(text) => unescape(text, |piece| one_line(piece, &mut |b| out.put(b))),
+                    Message::Escaped(text) | Message::Sound(text) => {
+                        unescape(text, |piece| one_line(piece, &mut |b| out.put(b)));
+                    }
                     Message::Json(json) => compact(json, &mut |b| out.put(b)),
                     Message::Compact(json) => out.put(json),
                     Message::Made(make, bytes) => make(bytes, &mut |b| out.put(b)),
@@ -148,6 +163,7 @@ impl Form {
                         out.put(marker);
                         out.put(b"\"");
                     }
+                    Message::Sound(text) => [b"\"", text, marker, b"\""].iter().for_each(|b| out.put(b)),
                     Message::Json(json) => compact(json, &mut |b| out.put(b)),
                     Message::Compact(json) => out.put(json),
                     Message::Made(make, bytes) => make(bytes, &mut |b| out.put(b)),

@@ -98,6 +98,7 @@ impl<'a, 'w> Records<'a, 'w> {
             TooLong::Drop | TooLong::Close => None,
         };
         let Some((message, cut)) = cut else { return self.drop(message) };
+        let message = if route.format == Format::Json { message.looked_at() } else { message };
         let entry = Entry { attrs, message, cut, wall_ns: self.window.around.wall_ns };
         let sink = &mut self.window.sink;
         sink.to(Some(route.index), self.taking.frame);

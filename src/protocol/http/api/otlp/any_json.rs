@@ -5,12 +5,41 @@
 //! ```
 //!
 //! 64-bit numbers are strings or numbers there, and become numbers. Each byte is passed once, however deep it lies, so the same functions
-//! check (into nothing) and write.
+//! check (into [`Nothing`]) and write.
 
 use super::DEEPEST;
-use crate::session::walk::json::{Cursor, NotJson, as_string, compact, stands_for};
+use crate::session::walk::json::{Cursor, NotJson, as_string, compact, stands_for, which};
 
-type Put<'a> = dyn FnMut(&[u8]) + 'a;
+/// Where values are written.
+pub trait To {
+    /// Writes bytes.
+    fn put(&mut self, bytes: &[u8]);
+
+    /// Writes the inside of a JSON string as one.
+    fn string(&mut self, text: &[u8]) {
+        as_string(text, &mut |bytes| self.put(bytes));
+    }
+
+    /// Writes JSON without white space.
+    fn json(&mut self, json: &[u8]) {
+        compact(json, &mut |bytes| self.put(bytes));
+    }
+}
+
+impl<F: FnMut(&[u8])> To for F {
+    fn put(&mut self, bytes: &[u8]) {
+        self(bytes);
+    }
+}
+
+/// For values that are only checked.
+pub struct Nothing;
+
+impl To for Nothing {
+    fn put(&mut self, _: &[u8]) {}
+    fn string(&mut self, _: &[u8]) {}
+    fn json(&mut self, _: &[u8]) {}
+}
 
 /// What a value can hold (`common.proto`, `AnyValue`).
 #[derive(Clone, Copy)]
@@ -23,23 +52,18 @@ enum Kind {
     Object,
 }
 
-const KINDS: [(&[u8], Kind); 7] = [
-    (b"stringValue", Kind::Text),
-    (b"intValue", Kind::Integer),
-    (b"boolValue", Kind::Boolean),
-    (b"doubleValue", Kind::Double),
-    (b"bytesValue", Kind::Text), // base64
-    (b"arrayValue", Kind::List),
-    (b"kvlistValue", Kind::Object),
-];
+const KEYS: [&[u8]; 7] =
+    [b"stringValue", b"intValue", b"boolValue", b"doubleValue", b"bytesValue", b"arrayValue", b"kvlistValue"];
+/// What each of them holds; bytes are base64.
+const KINDS: [Kind; 7] = [Kind::Text, Kind::Integer, Kind::Boolean, Kind::Double, Kind::Text, Kind::List, Kind::Object];
 
 /// Passes a value and writes it.
 ///
 /// # Errors
 /// It is none, holds two things, or is nested too deeply.
-pub fn value(cursor: &mut Cursor<'_>, depth: u32, put: &mut Put<'_>) -> Result<(), NotJson> {
+pub fn value(cursor: &mut Cursor<'_>, depth: u32, put: &mut impl To) -> Result<(), NotJson> {
     if is_null(cursor)? {
-        put(b"null");
+        put.put(b"null");
         return Ok(());
     }
     let (mut is_first, mut is_set) = (true, false);
@@ -47,7 +71,7 @@ pub fn value(cursor: &mut Cursor<'_>, depth: u32, put: &mut Put<'_>) -> Result<(
     while cursor.another(is_first, b'}')? {
         is_first = false;
         let key = cursor.key()?;
-        let Some((_, kind)) = KINDS.into_iter().find(|(name, _)| stands_for(key, name)) else {
+        let Some(kind) = which(key, &KEYS).map(|place| KINDS[place]) else {
             cursor.value()?;
             continue;
         };
@@ -59,10 +83,10 @@ pub fn value(cursor: &mut Cursor<'_>, depth: u32, put: &mut Put<'_>) -> Result<(
         }
         is_set = true;
         match (kind, cursor.peek()) {
-            (Kind::Text, _) => as_string(cursor.text()?, put),
-            (Kind::Integer, _) => put(integer(cursor.value()?)?),
+            (Kind::Text, _) => put.string(cursor.text()?),
+            (Kind::Integer, _) => put.put(integer(cursor.value()?)?),
             (Kind::Boolean, Some(b't' | b'f')) | (Kind::Double, Some(b'"' | b'-' | b'0'..=b'9')) => {
-                compact(cursor.value()?, put);
+                put.json(cursor.value()?);
             }
             (Kind::List, _) => {
                 values(cursor, b"[]", put, |cursor, put| {
@@ -74,7 +98,7 @@ pub fn value(cursor: &mut Cursor<'_>, depth: u32, put: &mut Put<'_>) -> Result<(
         }
     }
     if !is_set {
-        put(b"null");
+        put.put(b"null");
     }
     Ok(())
 }
@@ -83,12 +107,12 @@ pub fn value(cursor: &mut Cursor<'_>, depth: u32, put: &mut Put<'_>) -> Result<(
 ///
 /// # Errors
 /// It is none.
-pub fn object(cursor: &mut Cursor<'_>, depth: u32, put: &mut Put<'_>) -> Result<(), NotJson> {
+pub fn object(cursor: &mut Cursor<'_>, depth: u32, put: &mut impl To) -> Result<(), NotJson> {
     list(cursor, b"{}", put, |cursor, put| attribute(cursor, depth, put))
 }
 
 /// `{"key": "a", "value": {…}}`
-fn attribute(cursor: &mut Cursor<'_>, depth: u32, put: &mut Put<'_>) -> Result<(), NotJson> {
+fn attribute(cursor: &mut Cursor<'_>, depth: u32, put: &mut impl To) -> Result<(), NotJson> {
     let (mut name, mut early, mut is_written, mut is_first) = (None, None, false, true);
     cursor.expect(b'{')?;
     while cursor.another(is_first, b'}')? {
@@ -113,16 +137,16 @@ fn attribute(cursor: &mut Cursor<'_>, depth: u32, put: &mut Put<'_>) -> Result<(
         _ if is_written => Ok(()),
         Some(mut value) => named(name, &mut value, depth, put),
         None => {
-            as_string(name, put);
-            put(b":null");
+            put.string(name);
+            put.put(b":null");
             Ok(())
         }
     }
 }
 
-fn named(name: &[u8], cursor: &mut Cursor<'_>, depth: u32, put: &mut Put<'_>) -> Result<(), NotJson> {
-    as_string(name, put);
-    put(b":");
+fn named(name: &[u8], cursor: &mut Cursor<'_>, depth: u32, put: &mut impl To) -> Result<(), NotJson> {
+    put.string(name);
+    put.put(b":");
     value(cursor, depth, put)
 }
 
@@ -149,11 +173,11 @@ pub fn inside(text: &[u8]) -> &[u8] {
 }
 
 /// Passes `{"values": […]}`, whose list `f` passes and writes. Where there is none, these brackets are written.
-fn values<'a>(
+fn values<'a, T: To>(
     cursor: &mut Cursor<'a>,
     brackets: &[u8; 2],
-    put: &mut Put<'_>,
-    f: impl Fn(&mut Cursor<'a>, &mut Put<'_>) -> Result<(), NotJson>,
+    put: &mut T,
+    f: impl Fn(&mut Cursor<'a>, &mut T) -> Result<(), NotJson>,
 ) -> Result<(), NotJson> {
     let (mut is_first, mut is_written) = (true, false);
     cursor.expect(b'{')?;
@@ -170,28 +194,28 @@ fn values<'a>(
         }
     }
     if !is_written {
-        put(brackets);
+        put.put(brackets);
     }
     Ok(())
 }
 
 /// Passes a list, of which `f` passes and writes each element, between these brackets.
-fn list<'a>(
+fn list<'a, T: To>(
     cursor: &mut Cursor<'a>,
     brackets: &[u8; 2],
-    put: &mut Put<'_>,
-    f: impl Fn(&mut Cursor<'a>, &mut Put<'_>) -> Result<(), NotJson>,
+    put: &mut T,
+    f: impl Fn(&mut Cursor<'a>, &mut T) -> Result<(), NotJson>,
 ) -> Result<(), NotJson> {
     cursor.expect(b'[')?;
-    put(&brackets[..1]);
+    put.put(&brackets[..1]);
     let mut is_first = true;
     while cursor.another(is_first, b']')? {
         if !is_first {
-            put(b",");
+            put.put(b",");
         }
         is_first = false;
         f(cursor, put)?;
     }
-    put(&brackets[1..]);
+    put.put(&brackets[1..]);
     Ok(())
 }

@@ -5,7 +5,7 @@
 //! {"resourceLogs": [{"resource": {"attributes": […]}, "scopeLogs": [{"scope": {…}, "logRecords": [{…}, …]}, …]}, …]}
 //! ```
 
-use super::any_json::{inside, object, value};
+use super::any_json::{Nothing, inside, object, value};
 use super::protobuf::LONGEST_SERVICE;
 use super::{BAD_REQUEST, JSON, as_made, done};
 use crate::protocol::http::answer::Done;
@@ -14,7 +14,7 @@ use crate::protocol::http::problem::Problem;
 use crate::session::memory::document::Document;
 use crate::session::memory::room::Lease;
 use crate::session::routes::Route;
-use crate::session::walk::json::{Cursor, NotJson, as_string, compact, stands_for};
+use crate::session::walk::json::{Cursor, NotJson, as_string, compact, stands_for, which};
 use crate::session::write::{Attrs, Message, Value};
 
 /// Which part of the request comes next.
@@ -101,10 +101,7 @@ impl Export {
                 let route = records.route(|attribute| if attribute == SERVICE { &self.service[..] } else { b"" });
                 let put = match records.is_hopeless(cursor.at() - start) {
                     true => Put::TooLong,
-                    false => {
-                        record.check()?;
-                        record.put(resource, scope, route, records)
-                    }
+                    false => record.put(resource, scope, route, records),
                 };
                 match put {
                     Put::Stop => return Ok(false),
@@ -244,7 +241,7 @@ fn attributes(of: &[u8]) -> Result<Option<&[u8]>, NotJson> {
     match list {
         b"" | b"null" => Ok(None),
         list => {
-            object(&mut Cursor::new(list, 0), 0, &mut |_| {})?;
+            object(&mut Cursor::new(list, 0), 0, &mut Nothing)?;
             Ok(Some(list))
         }
     }
@@ -271,49 +268,50 @@ struct LogRecord<'a> {
 }
 
 impl<'a> LogRecord<'a> {
+    /// Reads a record and checks what is nested.
     fn read(cursor: &mut Cursor<'a>) -> Result<LogRecord<'a>, NotJson> {
+        const KEYS: [&[u8]; 10] = [
+            b"timeUnixNano",
+            b"body",
+            b"attributes",
+            b"severityNumber",
+            b"severityText",
+            b"observedTimeUnixNano",
+            b"traceId",
+            b"spanId",
+            b"flags",
+            b"eventName",
+        ];
         let (mut record, mut is_first) = (LogRecord::default(), true);
         cursor.expect(b'{')?;
         while cursor.another(is_first, b'}')? {
             is_first = false;
-            let key = cursor.key()?;
+            let place = which(cursor.key()?, &KEYS);
             let kind = cursor.peek();
-            let value = cursor.value()?;
-            let to = [
-                (&b"timeUnixNano"[..], &mut record.time),
-                (b"body", &mut record.body),
-                (b"attributes", &mut record.attributes),
-                (b"severityNumber", &mut record.severity),
-                (b"severityText", &mut record.severity_text),
-                (b"observedTimeUnixNano", &mut record.observed_time),
-                (b"traceId", &mut record.trace_id),
-                (b"spanId", &mut record.span_id),
-                (b"flags", &mut record.flags),
-                (b"eventName", &mut record.event_name),
-            ];
-            let Some((name, place)) = to.into_iter().find(|(name, _)| stands_for(key, name)) else { continue };
-            match (name, kind) {
-                (_, Some(b'n')) => continue,
-                (b"body", Some(b'{')) | (b"attributes", Some(b'[')) => {}
-                (b"body" | b"attributes", _) => return Err(NotJson),
-                (b"severityText" | b"eventName" | b"traceId" | b"spanId", Some(b'"')) => {}
-                (
-                    b"timeUnixNano" | b"observedTimeUnixNano" | b"severityNumber" | b"flags",
-                    Some(b'"' | b'0'..=b'9'),
-                ) => {}
+            let (Some(place), true) = (place, kind != Some(b'n')) else {
+                cursor.value()?;
+                continue;
+            };
+            let to = match place {
+                0 => &mut record.time,
+                1 => &mut record.body,
+                2 => &mut record.attributes,
+                3 => &mut record.severity,
+                4 => &mut record.severity_text,
+                5 => &mut record.observed_time,
+                6 => &mut record.trace_id,
+                7 => &mut record.span_id,
+                8 => &mut record.flags,
+                _ => &mut record.event_name,
+            };
+            *to = match (place, kind) {
+                (1, Some(b'{')) => cursor.passed(|cursor| value(cursor, 0, &mut Nothing))?,
+                (2, Some(b'[')) => cursor.passed(|cursor| object(cursor, 0, &mut Nothing))?,
+                (0 | 3 | 5 | 8, Some(b'"' | b'0'..=b'9')) | (4 | 6 | 7 | 9, Some(b'"')) => cursor.value()?,
                 _ => return Err(NotJson),
-            }
-            *place = value;
+            };
         }
         Ok(record)
-    }
-
-    /// Checks what is nested.
-    fn check(&self) -> Result<(), NotJson> {
-        if !self.attributes.is_empty() {
-            object(&mut Cursor::new(self.attributes, 0), 0, &mut |_| {})?;
-        }
-        if self.body.is_empty() { Ok(()) } else { value(&mut Cursor::new(self.body, 0), 0, &mut |_| {}) }
     }
 
     fn put(&self, resource: &[u8], scope: &[u8], route: &Route, records: &mut Records<'_, '_>) -> Put {
@@ -357,10 +355,10 @@ fn text_of(value: &[u8]) -> Option<&[u8]> {
 
 /// Writes a value that was checked, so that nothing can be wrong with it.
 fn written_value(json: &[u8], put: &mut dyn FnMut(&[u8])) {
-    let _ = value(&mut Cursor::new(json, 0), 0, put);
+    let _ = value(&mut Cursor::new(json, 0), 0, &mut |bytes: &[u8]| put(bytes));
 }
 
 /// Writes a list of attributes that was checked, likewise.
 fn written_object(list: &[u8], put: &mut dyn FnMut(&[u8])) {
-    let _ = object(&mut Cursor::new(list, 0), 0, put);
+    let _ = object(&mut Cursor::new(list, 0), 0, &mut |bytes: &[u8]| put(bytes));
 }

@@ -43,6 +43,11 @@ impl Client {
 
     /// The next answer; `None`: the connection was ended before one.
     pub fn answer(&mut self) -> Option<Answer> {
+        self.answer_to(false)
+    }
+
+    /// The next answer, which has no body if the request was HEAD.
+    pub fn answer_to(&mut self, is_head: bool) -> Option<Answer> {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
             if self.reader.read_line(&mut head).ok()? == 0 {
@@ -51,7 +56,7 @@ impl Client {
         }
         let length = |line: &str| line.to_ascii_lowercase().strip_prefix("content-length: ").map(str::to_string);
         let length = head.lines().find_map(length).map_or(0, |n| n.parse().unwrap());
-        let mut body = vec![0; length];
+        let mut body = vec![0; if is_head { 0 } else { length }];
         self.reader.read_exact(&mut body).unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         Some(Answer { status, head, body: String::from_utf8(body).unwrap() })

@@ -28,13 +28,16 @@ enum Verdict {
 }
 use Verdict::{Again, Lost, Stored};
 
+/// Path, headers and body of a request.
+type Sent = (String, String, Vec<u8>);
+
 /// One output of an agent.
 struct Agent {
     name: &'static str,
     /// What it asks before it sends, and the least and the greatest status that satisfy it.
     probes: &'static [(&'static str, u16, u16)],
     /// Its path, headers and body with these messages.
-    request: fn(&[String]) -> (String, String, Vec<u8>),
+    request: fn(&[String]) -> Sent,
     /// Where a message is found in a line on disk.
     message: &'static str,
     reads: fn(&Answer) -> Verdict,

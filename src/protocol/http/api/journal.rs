@@ -35,6 +35,64 @@ fn claim(asked: &Asked<'_>) -> Option<Claim> {
 struct Entries {
     /// So many bytes at the start of what is left hold no whole entry.
     known: usize,
+    /// What is left of an entry that is too long, which is passed over without being gathered.
+    passing: Option<Passing>,
+}
+
+/// What comes next of an entry that is passed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Passing {
+    /// A field, or the empty line.
+    Field,
+    /// The rest of a line.
+    Line,
+    /// The length of a value,
+    Length,
+    /// so many bytes of it,
+    Value(u64),
+    /// and the newline behind it.
+    Newline,
+}
+
+impl Passing {
+    /// One step over these bytes: how many it takes, and what comes behind them; `None`: the entry has ended. No byte is taken where
+    /// there are too few.
+    fn step(self, bytes: &[u8]) -> Result<(usize, Option<Passing>), &'static Problem> {
+        let end_of_line = memchr(b'\n', bytes);
+        let line = &bytes[..end_of_line.unwrap_or(bytes.len())];
+        Ok(match (self, end_of_line) {
+            (Passing::Field, Some(0)) => (1, None),
+            (Passing::Field, Some(at)) => {
+                (at + 1, Some(if line.contains(&b'=') { Passing::Field } else { Passing::Length }))
+            }
+            (Passing::Field, None) if line.contains(&b'=') => (line.len(), Some(Passing::Line)),
+            (Passing::Field, None) if line.len() > LONGEST_NAME => return Err(&BAD_ENTRY),
+            (Passing::Field, None) => (0, Some(self)),
+            (Passing::Line, Some(at)) => (at + 1, Some(Passing::Field)),
+            (Passing::Line, None) => (line.len(), Some(self)),
+            (Passing::Length, _) => match length(bytes)? {
+                Some(length) => (8, Some(Passing::Value(length))),
+                None => (0, Some(self)),
+            },
+            (Passing::Value(0), _) => (0, Some(Passing::Newline)),
+            (Passing::Value(left), _) => {
+                let taken = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
+                (taken, Some(Passing::Value(left - taken as u64)))
+            }
+            (Passing::Newline, Some(0)) => (1, Some(Passing::Field)),
+            (Passing::Newline, _) if bytes.is_empty() => (0, Some(self)),
+            (Passing::Newline, _) => return Err(&BAD_ENTRY),
+        })
+    }
+}
+
+/// The longest name of a field; the journal itself allows 64 bytes.
+const LONGEST_NAME: usize = 1024;
+
+/// The length of a value that stands in front of it. `None`: not all of it is there.
+fn length(bytes: &[u8]) -> Result<Option<u64>, &'static Problem> {
+    let Some(length) = bytes.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)) else { return Ok(None) };
+    if length < 1 << 40 { Ok(Some(length)) } else { Err(&problem::DOCUMENT_TOO_LARGE) }
 }
 
 /// What comes at a place of a body.
@@ -62,9 +120,9 @@ fn next(bytes: &[u8], at: usize, is_last: bool) -> Result<Next<'_>, &'static Pro
     let (name, value, behind) = match memchr(b'=', line) {
         Some(equals) => (&line[..equals], &line[equals + 1..], behind),
         None => {
-            let Some(len) = bytes.get(behind..behind + 8) else { return Ok(Next::Part) };
-            let len = len.iter().rev().fold(0u64, |n, b| n << 8 | u64::from(*b));
-            let len = usize::try_from(len).ok().filter(|len| *len < 1 << 40).ok_or(&problem::DOCUMENT_TOO_LARGE)?;
+            let Some(len) = length(&bytes[behind..])?.and_then(|len| usize::try_from(len).ok()) else {
+                return Ok(Next::Part);
+            };
             let Some(value) = bytes.get(behind + 8..behind + 8 + len) else { return Ok(Next::Part) };
             match bytes.get(behind + 8 + len) {
                 Some(b'\n') => {}
@@ -93,6 +151,28 @@ fn fields(entry: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
+impl Entries {
+    /// Passes over what is left of an entry that is too long, if there is one, and returns how many bytes that took.
+    fn pass(&mut self, bytes: &[u8], is_last: bool) -> Result<usize, &'static Problem> {
+        let mut at = 0;
+        while let Some(passing) = self.passing {
+            let (taken, next) = passing.step(&bytes[at..])?;
+            at += taken;
+            if taken == 0 && next == self.passing {
+                match passing {
+                    _ if !is_last => break,
+                    // The last entry may lack its empty line, and a line its end.
+                    Passing::Field | Passing::Line if at == bytes.len() => self.passing = None,
+                    _ => return Err(&BAD_ENTRY),
+                }
+            } else {
+                self.passing = next;
+            }
+        }
+        Ok(at)
+    }
+}
+
 impl Walk for Entries {
     fn is_document(&self) -> bool {
         false
@@ -108,11 +188,16 @@ impl Walk for Entries {
     }
 
     fn walk(&mut self, bytes: &[u8], is_last: bool, records: &mut Records<'_, '_>) -> Result<usize, &'static Problem> {
+        let mut start = match self.pass(bytes, is_last)? {
+            passed if self.passing.is_some() => return Ok(passed),
+            passed => passed,
+        };
+        let longest = records.longest();
         // Looked at again only when there is twice as much: a long entry that comes in small pieces costs no more than that.
-        if !is_last && bytes.len() < 2 * self.known {
-            return Ok(0);
+        if !is_last && bytes.len() < (2 * self.known).min(longest + 1) {
+            return Ok(start);
         }
-        let (mut start, mut at) = (0, 0);
+        let mut at = start;
         loop {
             let (end, behind) = match next(bytes, at, is_last)? {
                 Next::Field(_, _, behind) => {
@@ -134,6 +219,11 @@ impl Walk for Entries {
             }
         }
         self.known = if records.stopped().is_some() { 0 } else { bytes.len() - start };
+        if self.known > longest && records.is_hopeless(self.known) {
+            // However it goes on: the rest of it is not gathered.
+            (self.known, self.passing) = (0, Some(Passing::Field));
+            return Ok(at + self.pass(&bytes[at..], is_last)?);
+        }
         Ok(start)
     }
 

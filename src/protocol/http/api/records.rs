@@ -123,6 +123,12 @@ impl<'a, 'w> Records<'a, 'w> {
         }
     }
 
+    /// Bytes that a record takes at most as it is written.
+    #[must_use]
+    pub fn longest(&self) -> usize {
+        self.taking.longest_record
+    }
+
     /// Drops and counts a record of so many bytes, as it was sent, if it would be too long however it is written: then nothing of it need
     /// be looked at.
     pub fn is_hopeless(&mut self, bytes: usize) -> bool {

@@ -170,11 +170,35 @@ fn what_is_no_journal_is_refused() {
     assert_eq!(records(&out)[0]["attrs"], json!({"fields": {"TAG": ["a", "b"], "OTHER": "c"}}));
 }
 
+/// An uploader ends at anything but a success, and comes to the same entry again for ever.
 #[test]
 fn an_entry_that_is_too_long_does_not_end_the_uploader() {
-    let long = format!("A={}\nMESSAGE=long\n\nMESSAGE=next\n\n", "x".repeat(300_000));
-    let out = answer(&["journal"], &request("POST /upload", "", long.as_bytes()));
-    assert_eq!((statuses(&out.answers), messages(&out)), (vec!["202"], vec![json!("next")]));
+    let long = |text: &[u8], binary: &[u8]| {
+        let size = (binary.len() as u64).to_le_bytes();
+        [&b"MESSAGE=first\n\nA="[..], text, b"\nB\n", &size, binary, b"\nMESSAGE=long\n\nMESSAGE=next\n\n"].concat()
+    };
+    let (text, lines) = (vec![b'x'; 300_000], b"\n=\n\n".repeat(100_000));
+    for (body, pieces) in [
+        (long(&text, b""), vec![usize::MAX]),
+        (long(b"", &lines), vec![usize::MAX]),
+        (long(&text, &lines), vec![1000, 17]),
+        (long(b"a", &lines), vec![100_000, 1, 2]),
+    ] {
+        for room in [None, Some(4 << 20)] {
+            let mut options = listener(&["journal"], Format::Json);
+            options.apis.max_document_bytes = 320 << 10;
+            if let Some(room) = room {
+                options.room = Room::new(room);
+            }
+            let out = run(options, &request("POST /upload", "", &body), &pieces, 1 << 20, 1 << 20);
+            assert_eq!((statuses(&out.answers), messages(&out)), (vec!["202"], vec![json!("first"), json!("next")]));
+        }
+    }
+    // One that is the last, without its end; and one that is broken inside.
+    let last = [b"A=".as_slice(), &text].concat();
+    assert_eq!(statuses(&answer(&["journal"], &request("POST /upload", "", &last)).answers), ["202"]);
+    let broken = [b"A=".as_slice(), &text, b"\nB\n\x01\0\0\0\0\0\0\0xy\n\n"].concat();
+    assert_eq!(statuses(&answer(&["journal"], &request("POST /upload", "", &broken)).answers), ["400"]);
 }
 
 #[test]

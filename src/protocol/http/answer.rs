@@ -238,7 +238,7 @@ fn write_at(answer: &Answer, date: &str, out: &mut Vec<u8>) {
                 415 if *problem == &problem::UNSUPPORTED_CODING => "Accept-Encoding: gzip, zstd, deflate, snappy\r\n",
                 _ => "",
             };
-            let retry = match problem.retry_after {
+            let retry = match problem.retry_after.min(answer.voice.longest_wait) {
                 // What an API lets its clients send again.
                 0 if matches!(status, 429 | 503) => "Retry-After: 1\r\n".into(),
                 0 => String::new(),

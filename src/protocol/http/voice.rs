@@ -9,6 +9,8 @@ pub struct Voice {
     pub headers: &'static str,
     /// The status of a refusal. Clients of some APIs drop what is refused with the wrong one.
     pub status: fn(&Problem) -> u16,
+    /// The longest `Retry-After`, in seconds. Clients that give up sooner than that drop what they have at once.
+    pub longest_wait: u8,
     /// A refusal, after so many records were received.
     pub refuse: fn(&Problem, u64) -> Refusal,
 }
@@ -31,10 +33,14 @@ pub struct Refusal {
     pub body: Vec<u8>,
 }
 
+/// For clients that wait as long as they are told.
+pub const ANY_WAIT: u8 = u8::MAX;
+
 /// For those who send lines.
 pub static LINES: Voice = Voice {
     headers: "",
     status: |problem| problem.status,
+    longest_wait: ANY_WAIT,
     refuse: |problem, lines| {
         let Problem { code, message, .. } = problem;
         let body = format!("{{\"code\":\"{code}\",\"message\":\"{message}\",\"lines_received\":{lines}}}\n");
@@ -46,6 +52,7 @@ pub static LINES: Voice = Voice {
 pub static TEXT: Voice = Voice {
     headers: "",
     status: never_408,
+    longest_wait: ANY_WAIT,
     refuse: |problem, _| Refusal {
         kind: "text/plain; charset=utf-8",
         body: format!("{}\n", problem.message).into_bytes(),

@@ -16,6 +16,7 @@ pub static API: Api = Api { name: "datadog", claim, token };
 static VOICE: Voice = Voice {
     headers: "",
     status: voice::never_408,
+    longest_wait: voice::ANY_WAIT,
     refuse: |problem, _| {
         let (status, message) = (voice::never_408(problem), problem.message);
         let body = format!(

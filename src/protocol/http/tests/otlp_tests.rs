@@ -251,12 +251,19 @@ fn answers_have_the_encoding_of_the_request() {
     );
     assert_eq!(statuses(&out.answers), ["415"]);
     assert!(out.answers.contains("gRPC is not spoken here"));
-    for refusal in [Refusal::Overloaded, Refusal::DiskFull] {
-        let mut bench = Bench::new(listener(&["otlp"], Format::Json), 1 << 20, 1 << 20);
-        bench.refuse(Some(refusal));
-        bench.feed(&request("POST /v1/logs", JSON, b"{}"), &[usize::MAX]);
-        assert!(matches!(statuses(&bench.out.answers)[..], ["429" | "503"]));
-        assert!(bench.out.answers.contains("Retry-After: "));
+}
+
+/// SDKs drop what they were told to send again after more seconds than they have left of their ten.
+#[test]
+fn clients_are_never_told_to_wait_longer_than_they_try() {
+    for kind in [JSON, PROTOBUF] {
+        for (refusal, status, wait) in [(Refusal::Overloaded, "429", 1), (Refusal::DiskFull, "503", 2)] {
+            let mut bench = Bench::new(listener(&["otlp"], Format::Json), 1 << 20, 1 << 20);
+            bench.refuse(Some(refusal));
+            bench.feed(&request("POST /v1/logs", kind, b"{}"), &[usize::MAX]);
+            assert_eq!(statuses(&bench.out.answers), [status]);
+            assert!(bench.out.answers.contains(&format!("Retry-After: {wait}\r\n")), "{}", bench.out.answers);
+        }
     }
 }
 

@@ -21,6 +21,7 @@ pub static API: Api = Api { name: "elasticsearch", claim, token };
 static VOICE: Voice = Voice {
     headers: "X-Elastic-Product: Elasticsearch\r\n",
     status: voice::never_408,
+    longest_wait: voice::ANY_WAIT,
     refuse: |problem, _| {
         let (status, reason) = (voice::never_408(problem), problem.message);
         let kind = match status {

@@ -10,7 +10,7 @@ use crate::protocol::http::answer::{Done, Made};
 use crate::protocol::http::head::Method;
 use crate::protocol::http::pages::Page;
 use crate::protocol::http::problem::{self, Problem};
-use crate::protocol::http::voice::{Refusal, Voice};
+use crate::protocol::http::voice::{self, Refusal, Voice};
 use crate::session::memory::room::Room;
 use crate::session::walk::json::{Cursor, compact, stands_for};
 use crate::session::write::{Attrs, Message, Value};
@@ -24,6 +24,7 @@ pub static API: Api = Api { name: "splunk", claim, token };
 static VOICE: Voice = Voice {
     headers: "",
     status: |problem| said(problem).0,
+    longest_wait: voice::ANY_WAIT,
     refuse: |problem, records| {
         let (_, code, text) = said(problem);
         let number = if problem.status == 400 { format!(",\"invalid-event-number\":{records}") } else { String::new() };

@@ -1,11 +1,17 @@
 #!/usr/bin/env python3
 """Sends records with a client that others have written: send.py CLIENT URL FIRST COUNT
 
-Each record's message is what message(i) returns; the test that calls this knows it too. Ends with 0 if the client is content."""
+Each record's message is what message(i) returns; the test that calls this knows it too. It sends the second half when it has read a
+line from standard input, and ends when that has ended. Ends with 0 if the client is content."""
 
+import json
 import logging
 import sys
 import time
+import urllib.error
+import urllib.request
+import uuid
+from itertools import islice
 from urllib.parse import urlsplit
 
 CLIENT, URL, FIRST, COUNT = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
@@ -16,14 +22,28 @@ def message(i):
     return f'record {i} "quoted" \\ é 日本\twith a tab\nand a second line'
 
 
+def messages():
+    for i in range(FIRST, FIRST + COUNT):
+        if i == FIRST + COUNT // 2:
+            sys.stdin.readline()
+        yield message(i)
+    sys.stdin.read()
+
+
+def batches(size):
+    all = messages()
+    while batch := list(islice(all, size)):
+        yield batch
+
+
 def by_logging(handler, close=None):
     """Records through Python's logging."""
     logger = logging.getLogger("shop")
     logger.propagate = False
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
-    for i in range(FIRST, FIRST + COUNT):
-        logger.info("%s", message(i))
+    for text in messages():
+        logger.info("%s", text)
     (close or handler.close)()
 
 
@@ -45,7 +65,7 @@ def elasticsearch():
 
     client = Elasticsearch(URL, retry_on_timeout=True, max_retries=1_000_000)
     assert client.info()["version"]["number"].startswith("8.")
-    actions = ({"_index": "shop", "_id": str(i), "n": i, "message": message(i)} for i in range(FIRST, FIRST + COUNT))
+    actions = ({"_index": "shop", "_id": str(i), "n": i, "message": text} for i, text in enumerate(messages(), FIRST))
     # One bulk after the other, each until it is taken.
     for ok, item in helpers.streaming_bulk(client, actions, chunk_size=50, max_retries=100, initial_backoff=0.1, max_backoff=0.5):
         assert ok, item
@@ -58,7 +78,45 @@ def splunk():
         host=HOST, port=PORT, token="token", index="main", sourcetype="shop", protocol="http", verify=False,
         flush_interval=0.2, retry_count=60, retry_backoff=0.05, timeout=10,
     )
-    by_logging(handler, lambda: (handler.force_flush(), logging.shutdown()))
+    # By itself it forgets at its end what it is sending again.
+    by_logging(handler, lambda: (handler.wait_until_empty(), handler.force_flush(), logging.shutdown()))
+
+
+def splunk_ack():
+    """Splunk's indexer acknowledgement, for which no client was to be had: asks until each batch is acknowledged, and sends again what
+    has not become so in two seconds."""
+    channel, waiting = str(uuid.uuid4()), {}
+
+    def post(path, body):
+        headers = {"Authorization": "Splunk token", "X-Splunk-Request-Channel": channel}
+        try:
+            with urllib.request.urlopen(urllib.request.Request(URL + path, body.encode(), headers), timeout=10) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            assert error.code in (429, 503), error
+        except OSError:
+            pass
+        time.sleep(0.05)
+        return None
+
+    def send(batch):
+        body = "".join(json.dumps({"event": text, "sourcetype": "shop"}) for text in batch)
+        while (answer := post("/services/collector/event", body)) is None:
+            pass
+        waiting[answer["ackId"]] = (batch, time.monotonic())
+
+    def ask():
+        acks = (post("/services/collector/ack", json.dumps({"acks": list(waiting)})) or {"acks": {}})["acks"]
+        for number in [n for n in waiting if acks.get(str(n))]:
+            del waiting[number]
+        for number in [n for n, (_, since) in waiting.items() if time.monotonic() - since > 2]:
+            send(waiting.pop(number)[0])
+
+    for batch in batches(50):
+        send(batch)
+        ask()
+    while waiting:
+        ask()
 
 
 def otlp(compression=None):
@@ -69,7 +127,7 @@ def otlp(compression=None):
     from opentelemetry.sdk.resources import Resource
 
     provider = LoggerProvider(resource=Resource.create({"service.name": "shop"}))
-    exporter = OTLPLogExporter(endpoint=f"{URL}/v1/logs", compression=Compression.Gzip if compression else None, timeout=60)
+    exporter = OTLPLogExporter(endpoint=f"{URL}/v1/logs", compression=Compression.Gzip if compression else None)
     provider.add_log_record_processor(BatchLogRecordProcessor(exporter, max_queue_size=100_000, max_export_batch_size=50, schedule_delay_millis=100))
     by_logging(LoggingHandler(logger_provider=provider), lambda: (provider.force_flush(60_000), provider.shutdown()))
 
@@ -89,9 +147,8 @@ def datadog():
     configuration.api_key["apiKeyAuth"] = "key"
     configuration.server_index = None
     with ApiClient(configuration) as client:
-        for start in range(FIRST, FIRST + COUNT, 50):
-            end = min(start + 50, FIRST + COUNT)
-            items = [HTTPLogItem(message=message(i), service="shop", hostname="host") for i in range(start, end)]
+        for batch in batches(50):
+            items = [HTTPLogItem(message=text, service="shop", hostname="host") for text in batch]
             LogsApi(client).submit_log(HTTPLog(items), content_encoding=ContentEncoding.GZIP)
 
 

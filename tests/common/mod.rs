@@ -4,6 +4,7 @@
 pub mod apis;
 pub mod faulty_disk;
 pub mod http;
+pub mod image;
 pub mod ledger;
 pub mod manager;
 pub mod programs;

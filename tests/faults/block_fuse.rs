@@ -2,8 +2,8 @@
 //! flushed, so that any state a power cut could leave can be built afterwards.
 
 use crate::common::await_that;
+use crate::common::image::run;
 use crate::common::ledger::Dice;
-use crate::cuts::run;
 use fuser::{
     BackgroundSession, Config, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, LockOwner,
     OpenFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request, TimeOrNow,

@@ -2,9 +2,9 @@
 //! that can come of that is mounted, checked and recovered.
 
 use crate::block_fuse::{BlockDisk, Event};
+use crate::common::image::{FileSystem, Image};
 use crate::common::ledger::{self, Dice, Findings, Watch, row, times};
 use crate::common::{Server, await_that, scratch, skipped};
-use crate::cuts::{FileSystem, Image};
 use crate::load::{Client, MODES, accounts, config, mixed, under_load};
 use std::collections::HashMap;
 use std::sync::Arc;

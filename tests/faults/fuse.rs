@@ -1,7 +1,7 @@
 //! The disk in memory as a file system of the kernel, through FUSE; nothing but root and /dev/fuse is needed.
 
 use crate::common::await_that;
-use crate::cuts::run;
+use crate::common::image::run;
 use crate::memory_disk::{Errno, File, MemoryDisk, Node, dir, file};
 use fuser::{
     AccessFlags, BackgroundSession, Config, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,

@@ -1,9 +1,9 @@
 //! Other servers under the same ledger, configured as a careful operator would, and as they come. What they lose is reported,
 //! not judged: only that the ledger could be kept is asserted.
 
+use crate::common::image::{FileSystem, Image};
 use crate::common::ledger::{self, Account, Dice, Findings, row, times};
 use crate::common::{await_that, scratch, skipped};
-use crate::cuts::{FileSystem, Image};
 use crate::relp;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};

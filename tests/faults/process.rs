@@ -48,8 +48,11 @@ fn without_descriptors_it_goes_on_serving_and_rotating() {
             let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", server.pid())).map_or(0, Iterator::count);
             // The limit falls below what the server reckoned with: its table is full with ten connections more.
             let limit = descriptors() + 10;
-            crate::cuts::run("prlimit", &["--pid", &server.pid().to_string(), &format!("--nofile={limit}:{limit}")])
-                .unwrap();
+            crate::common::image::run(
+                "prlimit",
+                &["--pid", &server.pid().to_string(), &format!("--nofile={limit}:{limit}")],
+            )
+            .unwrap();
             let crowd: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(address).unwrap()).collect();
             await_that("a full table", || descriptors() >= limit - 4);
             let now = ledger::acked_now(accounts(&clients));

@@ -1,64 +1,13 @@
 //! A disk without room, and a slow one.
 
+use crate::common::image::{FileSystem, Image, await_full_for_good, fill, full};
 use crate::common::ledger::{self, Findings, Watch, row, times};
 use crate::common::{Metrics, Server, await_that, scratch, skipped};
-use crate::cuts::{FileSystem, Image, run};
 use crate::fuse::Mounted;
 use crate::load::{Client, accounts, config, mixed, send_exactly, under_load};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-
-fn full(server: &Server) -> bool {
-    server.metrics().sum("logweir_disk_full", "") >= 1.0
-}
-
-/// Waits until the disk is full and has been for a while. File systems give back room that they had set aside: then the
-/// server takes lines into it, says so, and is full again.
-fn await_full_for_good(server: &Server) {
-    let mut times = None;
-    await_that("the disk to stay full", || {
-        let now = server.metrics().sum("logweir_disk_full_events_total", "");
-        let stayed = times.replace(now) == Some(now) && full(server);
-        if !stayed {
-            ledger::pass(Duration::from_millis(300));
-        }
-        stayed
-    });
-}
-
-/// A file that takes all room but so much. It grows piece by piece, because the server takes of the same room meanwhile, and
-/// because xfs does not always give at once what a file that was cut off had: what a piece has got is kept.
-fn fill(mount: &Path, leave: u64) {
-    let ballast = std::fs::File::create(mount.join("ballast")).unwrap();
-    // A full file system says that less than nothing is free, and `space` makes sense of that.
-    let free = || logweir::host::sys::space(mount).unwrap().free.saturating_sub(leave);
-    let (mut at, mut piece) = (0, u64::MAX);
-    loop {
-        piece = piece.min(free() / 4096 * 4096);
-        if piece == 0 {
-            break;
-        }
-        let got = nix::fcntl::fallocate(&ballast, nix::fcntl::FallocateFlags::empty(), at as i64, piece as i64);
-        match got {
-            // What it got of the piece before it failed stays in the file, so the next one goes on where this one began.
-            Err(nix::Error::ENOSPC) => piece /= 2,
-            got => {
-                got.unwrap();
-                at += piece;
-            }
-        }
-    }
-    if leave == 0 {
-        // What fallocate left over.
-        let _ = run(
-            "dd",
-            &["if=/dev/zero", &format!("of={}/ballast", mount.display()), "bs=4096", "oflag=append", "conv=notrunc"],
-        );
-    }
-    let left = free();
-    assert!(left < 8 << 20, "the disk cannot be filled: {left} bytes more than {leave} are left");
-}
 
 /// The disk fills under load, `leave` bytes after it was filled from outside, and has room again a while later.
 fn fills_up(image: &Image, dir: &Path, leave: u64, found: &mut Findings) -> (ledger::Memory, u64) {

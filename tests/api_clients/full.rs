@@ -2,11 +2,27 @@
 
 use super::common::http::{Client, request};
 use super::common::image::{Image, fill, full};
+use super::common::ledger::pass;
 use super::common::{Server, await_that};
 use super::table::FILLER;
+use std::time::Duration;
 
 /// So small that little is set aside.
 pub const SMALL: &[&str] = &["storage.segment_size=64KiB", "storage.reserve_step=64KiB", "storage.commit_log=off"];
+
+/// Awaits that so many lines are durable, and that no more come by themselves: whoever sends now has not begun with it before.
+pub fn await_quiet(server: &Server, least: usize) {
+    let mut before = None;
+    await_that("so many lines, and quiet", || {
+        let now = server.metrics().sum("logweir_received_lines_total", "");
+        let durable = server.metrics().sum("logweir_durable_lines_total", "");
+        let is_quiet = before.replace(now) == Some(now) && durable == now && now >= least as f64;
+        if !is_quiet {
+            pass(Duration::from_millis(300));
+        }
+        is_quiet
+    });
+}
 
 /// The server knows that its disk is full: it refuses requests from now on.
 pub struct FullDisk<'a> {

@@ -1,11 +1,13 @@
-//! Programs that send on what they are given: rsyslog, syslog-ng, journal-upload, the OpenTelemetry Collector.
+//! Programs that send on what they are given: rsyslog, syslog-ng, journal-upload; and curl.
 
 use super::common::programs::run;
-use super::common::syslog::{Running, of_systemd, rsyslogd, syslog_ng};
+use super::common::syslog::{Running, of_syslog_ng, of_systemd, rsyslogd, syslog_ng};
 use super::common::{Server, await_that, scratch, skipped};
 use super::table::{a_port, message, message_of, messages, start};
 use std::io::Write;
 use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Lines for a relay to send on, each with its number.
 fn feed(port: u16, count: usize) {
@@ -26,12 +28,9 @@ fn numbers(server: &Server) -> Vec<usize> {
     text.lines().filter_map(number).collect()
 }
 
-#[test]
-fn rsyslog_sends_to_elasticsearch_and_here_through_a_restart() {
-    let dir = scratch();
-    let port = a_port();
-    let mut server = start(&dir.path().join("data"), port, &[]);
-    let port_file = dir.path().join("port");
+/// rsyslog that sends documents to a port, and where it listens itself.
+fn rsyslog(dir: &Path, port: u16) -> Option<(Running, u16)> {
+    let port_file = dir.join("port");
     let config = format!(
         r#"module(load="imtcp") module(load="omelasticsearch")
 template(name="doc" type="list" option.jsonf="on") {{ property(outname="message" name="msg" format="jsonf") }}
@@ -41,25 +40,21 @@ action(type="omelasticsearch" server="127.0.0.1" serverport="{port}" template="d
 "#,
         port_file.display()
     );
-    let file = dir.path().join("rsyslog.conf");
+    let file = dir.join("rsyslog.conf");
     std::fs::write(&file, config).unwrap();
-    let Some(mut command) = rsyslogd(&file, dir.path()) else {
-        return skipped("rsyslog_sends_to_elasticsearch_and_here_through_a_restart", "rsyslogd is not here");
-    };
-    let _relay = Running::start(&mut command);
+    let relay = Running::start(&mut rsyslogd(&file, dir)?);
     let input = || std::fs::read_to_string(&port_file).ok()?.trim().parse().ok();
     await_that("rsyslog listens", || input().is_some());
-    feed(input().unwrap(), 1000);
-    await_that("some are here", || !numbers(&server).is_empty());
-    assert!(server.stop().success());
-    feed(input().unwrap(), 1000);
-    let server = start(&dir.path().join("data"), port, &[]);
-    let text = || String::from_utf8(server.cat()).unwrap();
-    await_that("all are here", || numbers(&server).len() >= 2000);
-    let mut found = numbers(&server);
-    found.sort_unstable();
+    let input = input().unwrap();
+    Some((relay, input))
+}
+
+/// What was fed twice is here twice, or more often where an answer was lost, as documents.
+fn check_documents(server: &Server) {
+    let found = numbers(server);
     assert!((0..1000).all(|i| found.iter().filter(|n| **n == i).count() >= 2), "each was sent twice");
-    for line in text().lines() {
+    let text = String::from_utf8(server.cat()).unwrap();
+    for line in text.lines() {
         let value: serde_json::Value = serde_json::from_str(line).unwrap();
         let message = value["msg"]["message"].as_str().unwrap_or_else(|| panic!("{line}"));
         assert!(message.ends_with(" \"quoted\" \\ é") && value["attrs"]["index"] == "logs", "{line}");
@@ -67,32 +62,87 @@ action(type="omelasticsearch" server="127.0.0.1" serverport="{port}" template="d
 }
 
 #[test]
-fn syslog_ng_sends_by_http() {
+fn rsyslog_sends_to_elasticsearch_and_here_through_a_restart() {
     let dir = scratch();
-    let server = start(&dir.path().join("data"), 0, &[]);
+    let (data, port) = (dir.path().join("data"), a_port());
+    let mut server = start(&data, port, &[]);
+    let Some((_relay, input)) = rsyslog(dir.path(), port) else {
+        return skipped("rsyslog_sends_to_elasticsearch_and_here_through_a_restart", "rsyslogd is not here");
+    };
+    feed(input, 1000);
+    await_that("some are here", || !numbers(&server).is_empty());
+    assert!(server.stop().success());
+    feed(input, 1000);
+    let server = start(&data, port, &[]);
+    await_that("all are here", || numbers(&server).len() >= 2000);
+    check_documents(&server);
+}
+
+/// syslog-ng with this destination, in whose text URL is the server's, and where it listens itself.
+fn syslog_ng_to(dir: &Path, server: &Server, before: &str, destination: &str) -> Option<(Running, u16)> {
     let input = a_port();
+    let url = format!("http://{}", server.address("http"));
     let config = format!(
         r#"@version: 3.38
+{before}
 options {{ keep-hostname(yes); }};
 source s {{ network(ip("127.0.0.1") port({input}) transport("tcp")); }};
-destination d {{
-    http(url("http://127.0.0.1:{}/_bulk") method("POST") headers("Content-Type: application/x-ndjson") workers(1)
-         batch-lines(50) body('{{"index":{{"_index":"logs"}}}}\n$(format-json message=$MSG)') delimiter("\n") body-suffix("\n"));
-}};
+destination d {{ {} }};
 log {{ source(s); destination(d); flags(flow-control); }};
 "#,
-        server.address("http").port()
+        destination.replace("URL", &url)
     );
-    let file = dir.path().join("syslog-ng.conf");
-    std::fs::write(&file, config.replace("\\n", "\n")).unwrap();
-    let Some(mut command) = syslog_ng(&file, dir.path()) else {
-        return skipped("syslog_ng_sends_by_http", "syslog-ng is not here");
-    };
-    let _relay = Running::start(&mut command);
+    let file = dir.join("syslog-ng.conf");
+    std::fs::write(&file, config).unwrap();
+    let relay = Running::start(&mut syslog_ng(&file, dir)?);
     await_that("syslog-ng listens", || is_listening(input));
-    feed(input, 500);
-    await_that("all are here", || numbers(&server).len() >= 500);
-    assert_eq!(numbers(&server), (0..500).collect::<Vec<_>>());
+    Some((relay, input))
+}
+
+/// Each destination of syslog-ng, what of its library it needs, and whether it keeps the order.
+const DESTINATIONS: [(&str, &str, bool); 3] = [
+    (
+        "",
+        r#"http(url("URL/_bulk") method("POST") headers("Content-Type: application/x-ndjson") workers(1) batch-lines(50)
+            body('{"index":{"_index":"logs"}}
+$(format-json message=$MSG)') delimiter("
+") body-suffix("
+"));"#,
+        true,
+    ),
+    (
+        "elasticsearch/elastic-http.conf",
+        r#"elasticsearch-http(url("URL/_bulk") index("logs") type("") workers(1) template("$(format-json message=$MSG)"));"#,
+        true,
+    ),
+    (
+        "graylog2/plugin.conf",
+        r#"http(url("URL/gelf") method("POST") headers("Content-Type: application/json") body("$(format-gelf)"));"#,
+        false,
+    ),
+];
+
+#[test]
+fn syslog_ng_sends_by_http() {
+    for (library, destination, in_order) in DESTINATIONS {
+        let dir = scratch();
+        let server = start(&dir.path().join("data"), 0, &[]);
+        let Some(include) = (if library.is_empty() { Some(PathBuf::new()) } else { of_syslog_ng(library) }) else {
+            skipped("syslog_ng_sends_by_http", &format!("syslog-ng's {library} is not here"));
+            continue;
+        };
+        let before = if library.is_empty() { String::new() } else { format!("@include \"{}\"", include.display()) };
+        let Some((_relay, input)) = syslog_ng_to(dir.path(), &server, &before, destination) else {
+            return skipped("syslog_ng_sends_by_http", "syslog-ng is not here");
+        };
+        feed(input, 500);
+        await_that(destination, || numbers(&server).len() >= 500);
+        let mut found = numbers(&server);
+        if !in_order {
+            found.sort_unstable();
+        }
+        assert_eq!(found, (0..500).collect::<Vec<_>>(), "{destination}");
+    }
 }
 
 #[test]
@@ -121,4 +171,45 @@ fn a_journal_is_uploaded() {
     assert_eq!(server.metrics().sum("logweir_durable_lines_total", ""), 500.0);
     assert_eq!(messages(&server, message_of), (0..500).map(message).collect::<Vec<_>>());
     assert!(String::from_utf8(server.cat()).unwrap().contains("\"SYSLOG_IDENTIFIER\":\"shop\""));
+}
+
+/// A request with curl for each API: its path, type and body, and the answer's status.
+const CURL: [(&str, &str, &str, &str); 10] = [
+    ("/", "text/plain", "hello\n", "204"),
+    (
+        "/loki/api/v1/push",
+        "application/json",
+        r#"{"streams":[{"stream":{"job":"a"},"values":[["1795884992484244992","hello"]]}]}"#,
+        "204",
+    ),
+    ("/_bulk", "application/x-ndjson", "{\"create\":{\"_index\":\"a\"}}\n{\"message\":\"hello\"}\n", "200"),
+    ("/a/_doc", "application/json", r#"{"message":"hello"}"#, "201"),
+    ("/services/collector/event", "application/json", r#"{"event":"hello"}{"event":"hello"}"#, "200"),
+    ("/services/collector/raw", "text/plain", "hello\nhello\n", "200"),
+    (
+        "/v1/logs",
+        "application/json",
+        r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"hello"}}]}]}]}"#,
+        "200",
+    ),
+    ("/api/v2/logs", "application/json", r#"[{"message":"hello"}]"#, "202"),
+    ("/gelf", "application/json", r#"{"version":"1.1","host":"a","short_message":"hello"}"#, "202"),
+    ("/upload", "application/vnd.fdo.journal", "__REALTIME_TIMESTAMP=1\nMESSAGE=hello\n\n", "202"),
+];
+
+#[test]
+fn curl_sends_to_each_api() {
+    let dir = scratch();
+    let server = start(&dir.path().join("data"), 0, &[]);
+    let mut sent = 0;
+    for (path, kind, body, status) in CURL {
+        let mut curl = Command::new("curl");
+        curl.args(["--noproxy", "*", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "--data-binary", body]);
+        curl.args(["-H", &format!("Content-Type: {kind}"), &format!("http://{}{path}", server.address("http"))]);
+        assert_eq!(run(&mut curl, b""), status, "{path}");
+        sent += body.matches("hello").count();
+        assert_eq!(server.metrics().sum("logweir_durable_lines_total", ""), sent as f64, "{path}");
+    }
+    let text = String::from_utf8(server.cat()).unwrap();
+    assert!(text.lines().count() == sent && text.lines().all(|line| line.contains("\"hello\"")), "{text}");
 }

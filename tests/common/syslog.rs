@@ -231,6 +231,13 @@ pub fn of_systemd(name: &str) -> Option<Command> {
     Some(command)
 }
 
+/// A file of syslog-ng's own configuration library.
+pub fn of_syslog_ng(name: &str) -> Option<PathBuf> {
+    let (_, root) = relay("syslog-ng")?;
+    let library = root.unwrap_or_else(|| "/".into()).join("usr/share/syslog-ng/include/scl");
+    Some(library.join(name)).filter(|path| path.is_file())
+}
+
 /// rsyslogd in the foreground, with a configuration and a directory of its own.
 pub fn rsyslogd(config: &Path, work: &Path) -> Option<Command> {
     let (mut command, root) = relay("rsyslogd")?;

@@ -141,6 +141,11 @@ const PREFLIGHT: &str = "Access-Control-Allow-Methods: POST, PUT\r\n\
     Access-Control-Allow-Headers: Authorization, Content-Type, Content-Encoding, X-Logweir-Ack\r\nAccess-Control-Max-Age: 600\r\n";
 
 impl Answer {
+    /// True where the connection ends instead.
+    pub fn is_withheld(&self) -> bool {
+        self.voice.hangs_up && matches!(self.kind, Kind::Problem(_)) && matches!(self.status(), 429 | 503)
+    }
+
     /// Its status code.
     pub fn status(&self) -> u16 {
         match &self.kind {

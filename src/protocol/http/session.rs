@@ -508,11 +508,14 @@ impl Session for Http {
         while reply.out.len() < OUTPUT_MOST
             && let Some(answer) = self.answers.next_due()
         {
-            write(&answer, reply);
+            let is_withheld = answer.is_withheld();
+            if !is_withheld {
+                write(&answer, reply);
+            }
             if self.options.site.is_none() {
                 reply.answers.count(answer.status());
             }
-            if answer.closes {
+            if answer.closes || is_withheld {
                 self.answers.clear();
                 self.state = State::Over;
             }

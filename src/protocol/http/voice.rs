@@ -11,6 +11,9 @@ pub struct Voice {
     pub status: fn(&Problem) -> u16,
     /// The longest `Retry-After`, in seconds. Clients that give up sooner than that drop what they have at once.
     pub longest_wait: u8,
+    /// True for clients that look at no status and drop what is refused, but keep what has no answer: for them the connection ends
+    /// instead of a 429 or 503.
+    pub hangs_up: bool,
     /// A refusal, after so many records were received.
     pub refuse: fn(&Problem, u64) -> Refusal,
 }
@@ -41,6 +44,7 @@ pub static LINES: Voice = Voice {
     headers: "",
     status: |problem| problem.status,
     longest_wait: ANY_WAIT,
+    hangs_up: false,
     refuse: |problem, lines| {
         let Problem { code, message, .. } = problem;
         let body = format!("{{\"code\":\"{code}\",\"message\":\"{message}\",\"lines_received\":{lines}}}\n");
@@ -53,6 +57,7 @@ pub static TEXT: Voice = Voice {
     headers: "",
     status: never_408,
     longest_wait: ANY_WAIT,
+    hangs_up: false,
     refuse: |problem, _| Refusal {
         kind: "text/plain; charset=utf-8",
         body: format!("{}\n", problem.message).into_bytes(),

@@ -17,6 +17,7 @@ static VOICE: Voice = Voice {
     headers: "",
     status: voice::never_408,
     longest_wait: voice::ANY_WAIT,
+    hangs_up: false,
     refuse: |problem, _| {
         let (status, message) = (voice::never_408(problem), problem.message);
         let body = format!(

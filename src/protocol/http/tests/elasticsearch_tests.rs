@@ -200,6 +200,27 @@ fn refusals_make_clients_send_again() {
     }
 }
 
+/// rsyslog looks at no status. Its connection ends without an answer, behind the answers that came before; others go on.
+#[test]
+fn rsyslog_is_not_told_what_it_would_take_for_a_loss() {
+    let kind = "Content-Type: application/json; charset=utf-8\r\n";
+    let body = b"{\"index\":{}}\n{}\n";
+    for refusal in [Refusal::Overloaded, Refusal::DiskFull] {
+        let mut bench = Bench::new(listener(&["elasticsearch"], Format::Json), 1 << 20, 1 << 20);
+        bench.feed(&request("POST /_bulk", kind, body), &[usize::MAX]);
+        bench.refuse(Some(refusal));
+        bench.feed(&request("POST /_bulk", kind, body), &[usize::MAX]);
+        assert_eq!((statuses(&bench.out.answers), bench.out.over), (vec!["200"], true));
+        let mut bench = Bench::new(listener(&["elasticsearch"], Format::Json), 1 << 20, 1 << 20);
+        bench.refuse(Some(refusal));
+        bench.feed(&request("POST /_bulk", &format!("{kind}User-Agent: x\r\n"), body), &[usize::MAX]);
+        assert_eq!((statuses(&bench.out.answers).len(), bench.out.over), (1, false));
+    }
+    // What can never be taken is said.
+    let out = answer(&["elasticsearch"], &request("POST /_bulk", kind, b"x\n"));
+    assert_eq!(statuses(&out.answers), ["400"]);
+}
+
 #[test]
 fn an_index_goes_to_its_own_stream_if_the_token_may_write_there() {
     use sha2::{Digest, Sha256};

@@ -20,6 +20,7 @@ static AS_PROTOBUF: Voice = Voice {
     headers: "",
     status: voice::never_408,
     longest_wait: LONGEST_WAIT,
+    hangs_up: false,
     refuse: |problem, _| {
         let mut body = vec![0x08, code(problem)];
         put_text(0x12, problem.message, &mut body);
@@ -35,6 +36,7 @@ static AS_JSON: Voice = Voice {
     headers: "",
     status: voice::never_408,
     longest_wait: LONGEST_WAIT,
+    hangs_up: false,
     refuse: |problem, _| {
         let body = format!("{{\"code\":{},\"message\":\"{}\"}}", code(problem), problem.message);
         Refusal { kind: JSON, body: body.into() }

@@ -25,6 +25,7 @@ static VOICE: Voice = Voice {
     headers: "",
     status: |problem| said(problem).0,
     longest_wait: voice::ANY_WAIT,
+    hangs_up: false,
     refuse: |problem, records| {
         let (_, code, text) = said(problem);
         let number = if problem.status == 400 { format!(",\"invalid-event-number\":{records}") } else { String::new() };

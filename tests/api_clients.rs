@@ -18,7 +18,7 @@ mod table;
 use common::image::{FileSystem, Image};
 use common::ledger::pass;
 use common::programs::run;
-use common::{await_that, scratch, skipped};
+use common::{await_that, ran, scratch, skipped};
 use full::{FullDisk, SMALL, await_quiet};
 use std::time::Duration;
 use table::{Again, CLIENTS, Client, In, Sending, a_port, check_all, message, messages, received, start};
@@ -37,8 +37,9 @@ fn is_one_of_more(client: &Client) -> bool {
 fn with_each(test: &str, which: fn(&Client) -> bool, least: Again, run: fn(&Client) -> Result<(), String>) {
     let rank = |again: Again| [Again::Nothing, Again::Unconnected, Again::Refused].iter().position(|a| *a == again);
     for client in CLIENTS.iter().filter(|client| which(client) && rank(client.again) >= rank(least)) {
-        if let Err(why) = run(client) {
-            skipped(test, &why);
+        match run(client) {
+            Ok(()) => ran(test, client.name),
+            Err(why) => skipped(test, &why),
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::common::image::{FileSystem, Image};
 use super::common::ledger::pass;
 use super::common::programs::{Daemon, run};
-use super::common::{Server, await_that, scratch, skipped};
+use super::common::{Server, await_that, ran, scratch, skipped};
 use super::full::{FullDisk, SMALL, await_quiet};
 use super::table::{CLIENTS, a_port, check_all, message, message_of, messages, more, received, start};
 use std::fs::File;
@@ -94,6 +94,7 @@ fn a_collector_sends_what_is_in_a_file() {
         await_that(&format!("{way:?}"), || server.metrics().sum("logweir_durable_lines_total", "") >= COUNT as f64);
         assert_eq!(messages(&server, message_of), (0..COUNT).map(message).collect::<Vec<_>>(), "{way:?}");
         server.metrics().check_accounts();
+        ran("a_collector_sends_what_is_in_a_file", &format!("{way:?}"));
     }
 }
 

@@ -1,9 +1,11 @@
 //! Programs that send on what they are given: rsyslog, syslog-ng, journal-upload; and curl.
 
+use super::common::image::{FileSystem, Image};
 use super::common::programs::run;
 use super::common::syslog::{Running, of_syslog_ng, of_systemd, rsyslogd, syslog_ng};
-use super::common::{Server, await_that, scratch, skipped};
-use super::table::{a_port, message, message_of, messages, start};
+use super::common::{Server, await_that, ran, scratch, skipped};
+use super::full::{FullDisk, SMALL, await_quiet};
+use super::table::{FILLER, a_port, message, message_of, messages, start};
 use std::io::Write;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -54,7 +56,7 @@ fn check_documents(server: &Server) {
     let found = numbers(server);
     assert!((0..1000).all(|i| found.iter().filter(|n| **n == i).count() >= 2), "each was sent twice");
     let text = String::from_utf8(server.cat()).unwrap();
-    for line in text.lines() {
+    for line in text.lines().filter(|line| !line.contains(FILLER)) {
         let value: serde_json::Value = serde_json::from_str(line).unwrap();
         let message = value["msg"]["message"].as_str().unwrap_or_else(|| panic!("{line}"));
         assert!(message.ends_with(" \"quoted\" \\ é") && value["attrs"]["index"] == "logs", "{line}");
@@ -74,6 +76,28 @@ fn rsyslog_sends_to_elasticsearch_and_here_through_a_restart() {
     assert!(server.stop().success());
     feed(input, 1000);
     let server = start(&data, port, &[]);
+    await_that("all are here", || numbers(&server).len() >= 2000);
+    check_documents(&server);
+}
+
+#[test]
+fn rsyslog_loses_nothing_while_the_disk_is_full() {
+    let test = "rsyslog_loses_nothing_while_the_disk_is_full";
+    let dir = scratch();
+    let image = match Image::new(FileSystem::Ext4, dir.path(), &dir.path().join("mount"), 64 << 20) {
+        Ok(image) => image,
+        Err(why) => return skipped(test, &why),
+    };
+    let server = start(&image.mount.join("data"), 0, SMALL);
+    let Some((_relay, input)) = rsyslog(dir.path(), server.address("http").port()) else {
+        return skipped(test, "rsyslogd is not here");
+    };
+    feed(input, 1000);
+    await_quiet(&server, 1000);
+    let full = FullDisk::make(&server, &image);
+    feed(input, 1000);
+    await_that("it is refused", || full.refusals() >= 2.0);
+    full.has_room_again();
     await_that("all are here", || numbers(&server).len() >= 2000);
     check_documents(&server);
 }
@@ -142,6 +166,7 @@ fn syslog_ng_sends_by_http() {
             found.sort_unstable();
         }
         assert_eq!(found, (0..500).collect::<Vec<_>>(), "{destination}");
+        ran("syslog_ng_sends_by_http", destination.split('(').next().unwrap());
     }
 }
 

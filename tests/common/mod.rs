@@ -56,6 +56,15 @@ pub fn skipped(test: &str, why: &str) {
     }
 }
 
+/// Says what a test of several has run, where CI collects it.
+pub fn ran(test: &str, what: &str) {
+    if let Some(log) = std::env::var_os("LOGWEIR_RAN_LOG")
+        && let Ok(mut file) = std::fs::OpenOptions::new().create(true).append(true).open(log)
+    {
+        let _ = writeln!(file, "{test}: {what}");
+    }
+}
+
 /// A server of its own process; killed when dropped.
 pub struct Server {
     child: Child,

@@ -51,10 +51,14 @@ action(type="omelasticsearch" server="127.0.0.1" serverport="{port}" template="d
     Some((relay, input))
 }
 
-/// What was fed twice is here twice, or more often where an answer was lost, as documents.
-fn check_documents(server: &Server) {
+/// What was fed twice is here twice, or more often where an answer was lost.
+fn is_here_twice(server: &Server) -> bool {
     let found = numbers(server);
-    assert!((0..1000).all(|i| found.iter().filter(|n| **n == i).count() >= 2), "each was sent twice");
+    (0..1000).all(|i| found.iter().filter(|n| **n == i).count() >= 2)
+}
+
+/// It is here as documents.
+fn check_documents(server: &Server) {
     let text = String::from_utf8(server.cat()).unwrap();
     for line in text.lines().filter(|line| !line.contains(FILLER)) {
         let value: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -76,7 +80,7 @@ fn rsyslog_sends_to_elasticsearch_and_here_through_a_restart() {
     assert!(server.stop().success());
     feed(input, 1000);
     let server = start(&data, port, &[]);
-    await_that("all are here", || numbers(&server).len() >= 2000);
+    await_that("all are here", || is_here_twice(&server));
     check_documents(&server);
 }
 
@@ -98,18 +102,18 @@ fn rsyslog_loses_nothing_while_the_disk_is_full() {
     feed(input, 1000);
     await_that("it is refused", || full.refusals() >= 2.0);
     full.has_room_again();
-    await_that("all are here", || numbers(&server).len() >= 2000);
+    await_that("all are here", || is_here_twice(&server));
     check_documents(&server);
 }
 
-/// syslog-ng with this destination, in whose text URL is the server's, and where it listens itself.
-fn syslog_ng_to(dir: &Path, server: &Server, before: &str, destination: &str) -> Option<(Running, u16)> {
+/// syslog-ng with this destination, in whose text URL is that of a port, and where it listens itself.
+fn syslog_ng_to(dir: &Path, port: u16, before: &str, destination: &str) -> Option<(Running, u16)> {
     let input = a_port();
-    let url = format!("http://{}", server.address("http"));
+    let url = format!("http://127.0.0.1:{port}");
     let config = format!(
         r#"@version: 3.38
 {before}
-options {{ keep-hostname(yes); }};
+options {{ keep-hostname(yes); time-reopen(1); }};
 source s {{ network(ip("127.0.0.1") port({input}) transport("tcp")); }};
 destination d {{ {} }};
 log {{ source(s); destination(d); flags(flow-control); }};
@@ -156,7 +160,8 @@ fn syslog_ng_sends_by_http() {
             continue;
         };
         let before = if library.is_empty() { String::new() } else { format!("@include \"{}\"", include.display()) };
-        let Some((_relay, input)) = syslog_ng_to(dir.path(), &server, &before, destination) else {
+        let Some((_relay, input)) = syslog_ng_to(dir.path(), server.address("http").port(), &before, destination)
+        else {
             return skipped("syslog_ng_sends_by_http", "syslog-ng is not here");
         };
         feed(input, 500);
@@ -168,6 +173,45 @@ fn syslog_ng_sends_by_http() {
         assert_eq!(found, (0..500).collect::<Vec<_>>(), "{destination}");
         ran("syslog_ng_sends_by_http", destination.split('(').next().unwrap());
     }
+}
+
+#[test]
+fn syslog_ng_loses_nothing_through_a_restart() {
+    let dir = scratch();
+    let (data, port) = (dir.path().join("data"), a_port());
+    let mut server = start(&data, port, &[]);
+    let Some((_relay, input)) = syslog_ng_to(dir.path(), port, "", DESTINATIONS[0].1) else {
+        return skipped("syslog_ng_loses_nothing_through_a_restart", "syslog-ng is not here");
+    };
+    feed(input, 1000);
+    await_that("some are here", || !numbers(&server).is_empty());
+    assert!(server.stop().success());
+    feed(input, 1000);
+    let server = start(&data, port, &[]);
+    await_that("all are here", || is_here_twice(&server));
+    check_documents(&server);
+}
+
+#[test]
+fn syslog_ng_loses_nothing_while_the_disk_is_full() {
+    let test = "syslog_ng_loses_nothing_while_the_disk_is_full";
+    let dir = scratch();
+    let image = match Image::new(FileSystem::Ext4, dir.path(), &dir.path().join("mount"), 64 << 20) {
+        Ok(image) => image,
+        Err(why) => return skipped(test, &why),
+    };
+    let server = start(&image.mount.join("data"), 0, SMALL);
+    let Some((_relay, input)) = syslog_ng_to(dir.path(), server.address("http").port(), "", DESTINATIONS[0].1) else {
+        return skipped(test, "syslog-ng is not here");
+    };
+    feed(input, 1000);
+    await_quiet(&server, 1000);
+    let full = FullDisk::make(&server, &image);
+    feed(input, 1000);
+    await_that("it is refused", || full.refusals() >= 2.0);
+    full.has_room_again();
+    await_that("all are here", || is_here_twice(&server));
+    check_documents(&server);
 }
 
 #[test]

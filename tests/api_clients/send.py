@@ -143,7 +143,7 @@ def datadog():
     from datadog_api_client.v2.model.http_log import HTTPLog
     from datadog_api_client.v2.model.http_log_item import HTTPLogItem
 
-    configuration = Configuration(host=URL)
+    configuration = Configuration(host=URL, enable_retry=True, max_retries=60)
     configuration.api_key["apiKeyAuth"] = "key"
     configuration.server_index = None
     with ApiClient(configuration) as client:

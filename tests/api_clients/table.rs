@@ -65,7 +65,7 @@ pub const CLIENTS: &[Client] = &[
     },
     client("otlp", In::Python("opentelemetry.exporter.otlp.proto.http"), Again::Refused, message_of),
     client("otlp_gzip", In::Python("opentelemetry.exporter.otlp.proto.http"), Again::Refused, message_of),
-    client("datadog", In::Python("datadog_api_client"), Again::Nothing, document_of),
+    client("datadog", In::Python("datadog_api_client"), Again::Refused, document_of),
     client("gelf", In::Python("graypy"), Again::Nothing, |line| {
         text(&line["msg"]["full_message"]).or_else(|| text(&line["msg"]["short_message"]))
     }),

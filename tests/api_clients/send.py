@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from http.client import HTTPException
 from itertools import islice
 from urllib.parse import urlsplit
 
@@ -94,7 +95,7 @@ def splunk_ack():
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             assert error.code in (429, 503), error
-        except OSError:
+        except (OSError, HTTPException):
             pass
         time.sleep(0.05)
         return None
@@ -142,8 +143,11 @@ def datadog():
     from datadog_api_client.v2.model.content_encoding import ContentEncoding
     from datadog_api_client.v2.model.http_log import HTTPLog
     from datadog_api_client.v2.model.http_log_item import HTTPLogItem
+    from urllib3.util import Retry
 
-    configuration = Configuration(host=URL, enable_retry=True, max_retries=60)
+    # `enable_retry=True` alone gives up where a connection ends without an answer.
+    retry = Retry(60, allowed_methods=None, status_forcelist=[429, 500, 502, 503, 504], backoff_factor=0.1)
+    configuration = Configuration(host=URL, retry_policy=retry)
     configuration.api_key["apiKeyAuth"] = "key"
     configuration.server_index = None
     with ApiClient(configuration) as client:

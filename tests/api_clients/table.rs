@@ -46,10 +46,12 @@ pub struct Client {
     pub of: Find,
     /// Settings of the server.
     pub set: &'static [&'static str],
+    /// It reads answers, so that all is durable when it ends, and sends one request after the other.
+    pub reads_answers: bool,
 }
 
 const fn client(name: &'static str, within: In, again: Again, of: Find) -> Client {
-    Client { name, within, again, of, set: &[] }
+    Client { name, within, again, of, set: &[], reads_answers: true }
 }
 
 pub const CLIENTS: &[Client] = &[
@@ -66,9 +68,12 @@ pub const CLIENTS: &[Client] = &[
     client("otlp", In::Python("opentelemetry.exporter.otlp.proto.http"), Again::Refused, message_of),
     client("otlp_gzip", In::Python("opentelemetry.exporter.otlp.proto.http"), Again::Refused, message_of),
     client("datadog", In::Python("datadog_api_client"), Again::Refused, document_of),
-    client("gelf", In::Python("graypy"), Again::Nothing, |line| {
-        text(&line["msg"]["full_message"]).or_else(|| text(&line["msg"]["short_message"]))
-    }),
+    Client {
+        reads_answers: false,
+        ..client("gelf", In::Python("graypy"), Again::Nothing, |line| {
+            text(&line["msg"]["full_message"]).or_else(|| text(&line["msg"]["short_message"]))
+        })
+    },
     client("winston_loki_json", In::Node, Again::Refused, message_of),
     client("winston_loki_protobuf", In::Node, Again::Refused, message_of),
     client("elasticsearch_js", In::Node, Again::Refused, document_of),

@@ -207,9 +207,16 @@ impl<'a> Out<'a> {
                 push_escaped(text, |b| self.put(b));
                 self.put(b"\"");
             }
-            Value::Integer(number) => self.put(number.to_string().as_bytes()),
-            Value::Float(number) if number.is_finite() => self.put(number.to_string().as_bytes()),
-            Value::Float(number) => self.value(Value::Text(number.to_string().as_bytes())),
+            // What does not fit is known by the length.
+            Value::Integer(number) => {
+                let _ = write!(self, "{number}");
+            }
+            Value::Float(number) if number.is_finite() => {
+                let _ = write!(self, "{number}");
+            }
+            Value::Float(number) => {
+                let _ = write!(self, "\"{number}\"");
+            }
             Value::Made(make, bytes) => make(bytes, &mut |b| self.put(b)),
             Value::Json(json) => {
                 let is_end = |b: &u8| *b == b'\n' || *b == b'\r';
@@ -221,6 +228,13 @@ impl<'a> Out<'a> {
                 }
             }
         }
+    }
+}
+
+impl fmt::Write for Out<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.put(text.as_bytes());
+        Ok(())
     }
 }
 

@@ -78,6 +78,7 @@ pub const NAMES: &[&str] = &[
     "shipped_beyond_the_sync",
     "shipped_from_the_note",
     "logged_lines_of_a_suspect_passed_by",
+    "suspect_of_another_boot_passed_by",
 ];
 
 /// True if this is the one that was chosen.

@@ -285,7 +285,8 @@ impl Content for Trail {
 fn with_suspect_mark(trail: &Trail, id: SegmentId, clock: &dyn Clock, to: &dyn DiskFile) -> io::Result<()> {
     let (wall_ns, mono_ns) = (clock.wall_ns(), clock.mono_ns());
     let mark = Record { what: What::Suspect, offset: 0, len: 0, lines: 0, crc: 0, wall_ns, mono_ns };
-    let header = trail.says.header.unwrap_or_else(|| unknown(id, clock));
+    // Of no boot: whoever reads it must not take its marks for complete.
+    let header = Header { boot: BootId::default(), ..trail.says.header.unwrap_or_else(|| unknown(id, clock)) };
     trail.copy(to, &header, u64::MAX, |_| true, &[mark])
 }
 

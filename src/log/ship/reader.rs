@@ -1,13 +1,15 @@
 //! Goes through one shard of a stream, segment by segment, as far as it is durable: to the end of a sealed segment, in an active one to the
 //! last sync mark of its trail, and in one that a sync has failed for no further until the next start has judged it. What lies behind that is waited
-//! for where a commit log has it too. A server may run meanwhile; it is never asked.
+//! for where a commit log has it too, and where the machine was started anew since, or a start has failed: marks may be lost then. A server may run
+//! meanwhile; it is never asked.
 
 use super::Position;
+use crate::host::clock::BootId;
 use crate::host::mutants::mutant;
 use crate::log::content::{Content, ContentReader, Files, open_kind, open_text, read_full};
 use crate::log::names::{Kind, SegmentId};
 use crate::log::retired::{Note, mark_path};
-use crate::log::trail::{Records, What};
+use crate::log::trail::{Records, What, header};
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -57,6 +59,8 @@ struct Open {
     synced_to: u64,
     /// A write or sync has failed: nothing behind the last sync mark is shipped as long as it is active.
     is_suspect: bool,
+    /// Its trail was begun since the machine was started: none of its marks are missing.
+    is_of_this_boot: bool,
     /// Behind the last byte that commit logs have too.
     logged_to: u64,
     /// Its trail says that it ends here.
@@ -69,17 +73,18 @@ pub struct ShardReader {
     /// Retention's note.
     retired: PathBuf,
     shard: u16,
+    boot: BootId,
     at: Position,
     open: Option<Open>,
     lost: Option<Lost>,
 }
 
 impl ShardReader {
-    /// Of a stream in a data directory, from there on.
+    /// Of a stream in a data directory, from there on. `boot`: which start of the machine this is.
     #[must_use]
-    pub fn new(data_dir: &Path, stream: &str, shard: u16, at: Position) -> ShardReader {
+    pub fn new(data_dir: &Path, stream: &str, shard: u16, at: Position, boot: BootId) -> ShardReader {
         let (dir, retired) = (data_dir.join(stream), mark_path(data_dir, stream, shard));
-        ShardReader { dir, retired, shard, at, open: None, lost: None }
+        ShardReader { dir, retired, shard, boot, at, open: None, lost: None }
     }
 
     /// Where it is: what comes next was not taken yet.
@@ -144,7 +149,7 @@ impl ShardReader {
     fn find(&mut self, files: &dyn Files) -> io::Result<bool> {
         let here = self.at;
         if here.sequence > 0
-            && let Some(open) = Open::new(files, &self.dir, self.id(here.sequence))?
+            && let Some(open) = Open::new(files, &self.dir, self.id(here.sequence), self.boot)?
         {
             self.open = Some(open);
             return Ok(true);
@@ -152,7 +157,7 @@ impl ShardReader {
         while let Some(next) = self.next_id(files, self.at.sequence)? {
             // Of one that is gone again the note of retention speaks.
             self.at = Position { sequence: next, offset: 0 };
-            let Some(open) = Open::new(files, &self.dir, self.id(next))? else { continue };
+            let Some(open) = Open::new(files, &self.dir, self.id(next), self.boot)? else { continue };
             // A name that is missing may be of a segment that never had a line. Retention says what it took.
             if here.sequence > 0 && (here.offset > 0 || self.retired(files)? >= here.sequence) {
                 self.lost = Some(Lost { from: here, next });
@@ -226,12 +231,27 @@ impl ShardReader {
 
 impl Open {
     /// `None`: there is no such segment.
-    fn new(files: &dyn Files, dir: &Path, id: SegmentId) -> io::Result<Option<Open>> {
+    fn new(files: &dyn Files, dir: &Path, id: SegmentId, boot: BootId) -> io::Result<Option<Open>> {
         let Some((text, kind)) = open_text(files, dir, id)? else { return Ok(None) };
         let trail = open_kind(files, dir, id, Kind::Trail)?;
         let (writes, trail_at) = (VecDeque::new(), 0);
+        let begun = trail.as_ref().map(|trail| header(&**trail)).transpose()?.flatten();
+        let is_of_this_boot =
+            begun.is_some_and(|begun| begun.boot == boot) || mutant!("suspect_of_another_boot_passed_by");
         let (synced_to, is_suspect, logged_to, end) = (0, false, 0, None);
-        Ok(Some(Open { id, kind, text, trail, trail_at, writes, synced_to, is_suspect, logged_to, end }))
+        Ok(Some(Open {
+            id,
+            kind,
+            text,
+            trail,
+            trail_at,
+            writes,
+            synced_to,
+            is_suspect,
+            is_of_this_boot,
+            logged_to,
+            end,
+        }))
     }
 
     /// Reads what is new in the trail.
@@ -271,7 +291,7 @@ impl Open {
             return Ok(true);
         }
         let limit = self.limit()?;
-        Ok(self.is_suspect && at >= limit && !self.is_to_be_judged(limit)?)
+        Ok(self.is_suspect && self.is_of_this_boot && at >= limit && !self.is_to_be_judged(limit)?)
     }
 
     /// True if a suspect segment has lines of a commit log behind its last sync mark. They were promised, and are not written again as others

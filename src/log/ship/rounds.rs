@@ -123,7 +123,7 @@ impl<'a> Rounds<'a> {
         target: &mut T,
         (mut shipped, takes, at_the_end): (Positions, Takes, bool),
     ) -> Result<Rounds<'a>, RoundError<T::Error>> {
-        let Machine { files, disk, data_dir, .. } = machine;
+        let Machine { files, disk, data_dir, clock, .. } = machine;
         let noted = note::read(disk, data_dir, machine.target)?;
         if mutant!("shipped_from_the_note") {
             shipped = noted.clone().unwrap_or_default();
@@ -132,7 +132,7 @@ impl<'a> Rounds<'a> {
             return Err(RoundError::Forgotten);
         }
         let is_new = shipped.is_empty() && noted.is_none();
-        let mut sources = Sources::new(data_dir, takes);
+        let mut sources = Sources::new(data_dir, takes, clock.boot_id());
         sources.look(files, &shipped, is_new && at_the_end)?;
         if is_new {
             shipped = sources.positions();

@@ -3,6 +3,7 @@
 use super::note::Positions;
 use super::reader::{Lost, ShardReader, Taken};
 use super::{Position, Source};
+use crate::host::clock::BootId;
 use crate::log::content::Files;
 use crate::log::names::{SegmentId, is_stream_name};
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ pub type Takes = Box<dyn Fn(&str) -> bool>;
 pub struct Sources {
     data_dir: PathBuf,
     takes: Takes,
+    boot: BootId,
     readers: BTreeMap<Source, ShardReader>,
     /// The one that has its turn next.
     turn: usize,
@@ -38,10 +40,10 @@ fn list(files: &dyn Files, dir: &Path) -> io::Result<Vec<String>> {
 }
 
 impl Sources {
-    /// Of a data directory: the streams that `takes` says.
+    /// Of a data directory: the streams that `takes` says. `boot`: which start of the machine this is.
     #[must_use]
-    pub fn new(data_dir: &Path, takes: Takes) -> Sources {
-        Sources { data_dir: data_dir.into(), takes, readers: BTreeMap::new(), turn: 0 }
+    pub fn new(data_dir: &Path, takes: Takes, boot: BootId) -> Sources {
+        Sources { data_dir: data_dir.into(), takes, boot, readers: BTreeMap::new(), turn: 0 }
     }
 
     /// Looks for streams and shards that are new, and begins each where `known` says; others at their beginning, or `at_the_end`.
@@ -64,7 +66,7 @@ impl Sources {
                     None if at_the_end => self.end_of(files, &stream, shard)?,
                     None => Position::default(),
                 };
-                let reader = ShardReader::new(&self.data_dir, &stream, shard, position);
+                let reader = ShardReader::new(&self.data_dir, &stream, shard, position, self.boot);
                 self.readers.insert(source, reader);
             }
         }
@@ -73,7 +75,7 @@ impl Sources {
 
     /// Behind everything that is durable in a shard now.
     fn end_of(&self, files: &dyn Files, stream: &str, shard: u16) -> io::Result<Position> {
-        let mut reader = ShardReader::new(&self.data_dir, stream, shard, Position::default());
+        let mut reader = ShardReader::new(&self.data_dir, stream, shard, Position::default(), self.boot);
         let mut buffer = Vec::new();
         reader.skip_to_last(files)?;
         while reader.take(files, 1 << 20, &mut buffer)?.is_some() {}

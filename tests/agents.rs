@@ -3,16 +3,13 @@
 
 mod common;
 
+use common::apis;
 use common::faulty_disk::Call;
 use common::http::{Answer, Client};
 use common::running::Running;
 use common::{await_that, scratch};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value::Value as AnyKind};
-use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
-use prost::Message;
 use serde_json::{Value, json};
 use std::io::Write;
 
@@ -177,40 +174,9 @@ fn loki_json(messages: &[String]) -> Vec<u8> {
     json!({ "streams": [{ "stream": { "job": "fluent-bit" }, "values": values }] }).to_string().into_bytes()
 }
 
-/// `logproto.PushRequest` in snappy, as promtail writes it.
+/// As promtail writes it.
 fn loki_protobuf(messages: &[String]) -> Vec<u8> {
-    #[derive(Clone, PartialEq, Message)]
-    struct Push {
-        #[prost(message, repeated, tag = "1")]
-        streams: Vec<Stream>,
-    }
-    #[derive(Clone, PartialEq, Message)]
-    struct Stream {
-        #[prost(string, tag = "1")]
-        labels: String,
-        #[prost(message, repeated, tag = "2")]
-        entries: Vec<Entry>,
-    }
-    #[derive(Clone, PartialEq, Message)]
-    struct Entry {
-        #[prost(string, tag = "2")]
-        line: String,
-    }
-    let entries = messages.iter().map(|line| Entry { line: line.clone() }).collect();
-    let labels = "{filename=\"/var/log/app.log\", job=\"app\"}".to_string();
-    let push = Push { streams: vec![Stream { labels, entries }] };
-    snap::raw::Encoder::new().compress_vec(&push.encode_to_vec()).unwrap()
-}
-
-fn export(messages: &[String]) -> Vec<u8> {
-    let record = |message: &String| LogRecord {
-        time_unix_nano: TIME,
-        body: Some(AnyValue { value: Some(AnyKind::StringValue(message.clone())) }),
-        ..LogRecord::default()
-    };
-    let scope = ScopeLogs { log_records: messages.iter().map(record).collect(), ..ScopeLogs::default() };
-    let resource = ResourceLogs { scope_logs: vec![scope], ..ResourceLogs::default() };
-    ExportLogsServiceRequest { resource_logs: vec![resource] }.encode_to_vec()
+    apis::push_request("{filename=\"/var/log/app.log\", job=\"app\"}", messages.iter().map(String::as_str))
 }
 
 fn datadog(messages: &[String], origin: &str) -> (String, Vec<u8>) {
@@ -288,7 +254,7 @@ const AGENTS: &[Agent] = &[
         request: |messages| {
             let headers =
                 "Content-Type: application/x-protobuf\r\nContent-Encoding: gzip\r\nUser-Agent: Fluent-Bit\r\n";
-            ("/v1/logs".into(), headers.into(), gzip(export(messages)))
+            ("/v1/logs".into(), headers.into(), gzip(apis::export_request(messages.iter().map(String::as_str))))
         },
         message: "/msg",
         reads: otlp,

@@ -5,6 +5,7 @@ mod common;
 
 use common::http::{Client, request};
 use common::{Server, await_that, scratch};
+use logweir::bench::bodies::field;
 use std::collections::HashSet;
 use std::io::Write;
 use std::net::TcpStream;
@@ -241,17 +242,11 @@ fn hostile() -> Vec<Hostile> {
     all.push(post("/v1/logs", protobuf, length.to_vec(), &[400]));
     let snappy = snap::raw::Encoder::new().compress_vec(&length).unwrap();
     all.push(post("/loki/api/v1/push", protobuf, snappy, &[400]));
-    let field = [b"MESSAGE\n".as_slice(), &(1u64 << 63).to_le_bytes(), b"x\n\n"].concat();
-    all.push(post("/upload", journal, field, &[400, 413]));
+    let value = [b"MESSAGE\n".as_slice(), &(1u64 << 63).to_le_bytes(), b"x\n\n"].concat();
+    all.push(post("/upload", journal, value, &[400, 413]));
     // A million empty attributes of one record: too long for a line, and the client is told.
     let attributes = b"\x32\x00".repeat(1_000_000);
-    let message = |number: u8, content: Vec<u8>| {
-        let length = content.len();
-        let varint =
-            [length as u8 | 0x80, (length >> 7) as u8 | 0x80, (length >> 14) as u8 | 0x80, (length >> 21) as u8];
-        [&[number << 3 | 2], &varint[..], &content].concat()
-    };
-    all.push(post("/v1/logs", protobuf, message(1, message(2, message(2, attributes))), &[200]));
+    all.push(post("/v1/logs", protobuf, field(1, &field(2, &field(2, &attributes))), &[200]));
     all
 }
 

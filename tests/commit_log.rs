@@ -9,9 +9,13 @@ use logweir::log::commit::generation::Generation;
 use logweir::log::commit::record::{BLOCK, Head, Part, encode};
 use logweir::log::commit::recover::{Around, Brought, recover};
 use logweir::log::commit::{self, Named};
+use logweir::log::content::OnDisk;
 use logweir::log::disk::{Caching, Disk};
+use logweir::log::names::{Kind, SegmentId};
 use logweir::log::recover::recover_dir;
 use logweir::log::segment::{AppendError, AppendOptions, Segment, Stamp};
+use logweir::log::ship::Position;
+use logweir::log::ship::reader::ShardReader;
 use logweir::log::stream_dir::StreamDir;
 use logweir::log::trail::RECORD_LEN;
 use std::io::IoSlice;
@@ -247,4 +251,33 @@ fn without_its_note_the_last_generation_is_found() {
     let setup = filled();
     setup.disk.remove(&Path::new(DATA).join(".logweir/generation")).unwrap();
     assert_eq!(setup.recover().unwrap().lines, 6);
+}
+
+/// The process was killed before it had noted a sync in the trail, and the sync of the next start fails: the start after that keeps the
+/// lines, so a shipper that comes by in between may not go on behind them.
+#[test]
+fn a_start_that_fails_anywhere_makes_no_shipper_pass_lines_by() {
+    let (mut waits, mut failures) = (0, 0);
+    for n in 0..60 {
+        let setup = Setup::new();
+        setup.segment("a", b"one\ntwo\n", &[]);
+        setup.disk.fail_at(n, libc::EIO);
+        failures += u32::from(recover_dir(&*setup.disk(), &StoppedClock, &Path::new(DATA).join("a"), false).is_err());
+        // As a shipper finds it, with a segment behind it.
+        let dir = common::scratch();
+        std::fs::create_dir(dir.path().join("a")).unwrap();
+        for (path, bytes) in setup.disk.contents("").iter().filter(|(path, _)| path.starts_with("/data/a")) {
+            std::fs::write(dir.path().join("a").join(path.file_name().unwrap()), bytes).unwrap();
+        }
+        let next = SegmentId { shard: 0, sequence: 9 };
+        std::fs::write(dir.path().join("a").join(next.file_name(Kind::Sealed)), "later\n").unwrap();
+        let mut reader = ShardReader::new(dir.path(), "a", 0, Position::default(), StoppedClock.boot_id());
+        let (mut text, mut buffer) = (Vec::new(), Vec::new());
+        while reader.take(&OnDisk, 100, &mut buffer).unwrap().is_some() {
+            text.extend_from_slice(&buffer);
+        }
+        assert!(text.is_empty() || text == b"one\ntwo\nlater\n", "call {n}: {:?}", String::from_utf8_lossy(&text));
+        waits += u32::from(text.is_empty());
+    }
+    assert!(waits > 3 && failures > 3 && waits < 60, "{waits} {failures}");
 }

@@ -23,51 +23,13 @@ const APIS: [(&[&str], &str, &str, bool); 10] = [
     (&["journal"], "/upload", "application/vnd.fdo.journal", false),
 ];
 
-/// Loki's messages (`pkg/push/push.proto`), as far as they say how many entries there are.
-#[derive(Clone, PartialEq, Message)]
-struct PushRequest {
-    #[prost(message, repeated, tag = "1")]
-    streams: Vec<Stream>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Stream {
-    #[prost(string, tag = "1")]
-    labels: String,
-    #[prost(message, repeated, tag = "2")]
-    entries: Vec<Entry>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Entry {
-    #[prost(message, optional, tag = "1")]
-    timestamp: Option<Timestamp>,
-    #[prost(string, tag = "2")]
-    line: String,
-    #[prost(message, repeated, tag = "3")]
-    metadata: Vec<Label>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Label {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(string, tag = "2")]
-    value: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Timestamp {
-    #[prost(int64, tag = "1")]
-    seconds: i64,
-    #[prost(int32, tag = "2")]
-    nanos: i32,
-}
+#[path = "../../tests/common/push.rs"]
+mod push;
 
 /// How many records the official decoder finds. It refuses more than we do (text that is not UTF-8, fields that nobody looks at here).
 fn official_records(api: &str, body: &[u8]) -> Option<usize> {
     if api == "loki" {
-        let push = PushRequest::decode(body).ok()?;
+        let push = push::PushRequest::decode(body).ok()?;
         // Unknown fields alone are a body of something else, which is refused.
         let is_one = body.is_empty() || !push.streams.is_empty();
         return is_one.then(|| push.streams.iter().map(|stream| stream.entries.len()).sum());

@@ -128,7 +128,9 @@ fn varint(mut value: u64, to: &mut Vec<u8>) {
     to.push(value as u8);
 }
 
-fn field(number: u32, content: &[u8]) -> Vec<u8> {
+/// A field of a protobuf message that is text, bytes or a message.
+#[must_use]
+pub fn field(number: u32, content: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     varint(u64::from(number << 3 | 2), &mut out);
     varint(content.len() as u64, &mut out);

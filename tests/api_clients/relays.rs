@@ -67,14 +67,19 @@ fn check_documents(server: &Server) {
     }
 }
 
-#[test]
-fn rsyslog_sends_to_elasticsearch_and_here_through_a_restart() {
+/// Starts a relay that sends to a port, in a directory, and says where it listens itself. `None`: it is not here.
+type Relay = fn(&Path, u16) -> Option<(Running, u16)>;
+
+fn is_missing(test: &str) {
+    skipped(test, "the relay is not here");
+}
+
+/// The second half is fed while nobody is there.
+fn through_a_restart(test: &str, relay: Relay) {
     let dir = scratch();
     let (data, port) = (dir.path().join("data"), a_port());
     let mut server = start(&data, port, &[]);
-    let Some((_relay, input)) = rsyslog(dir.path(), port) else {
-        return skipped("rsyslog_sends_to_elasticsearch_and_here_through_a_restart", "rsyslogd is not here");
-    };
+    let Some((_relay, input)) = relay(dir.path(), port) else { return is_missing(test) };
     feed(input, 1000);
     await_that("some are here", || !numbers(&server).is_empty());
     assert!(server.stop().success());
@@ -84,18 +89,15 @@ fn rsyslog_sends_to_elasticsearch_and_here_through_a_restart() {
     check_documents(&server);
 }
 
-#[test]
-fn rsyslog_loses_nothing_while_the_disk_is_full() {
-    let test = "rsyslog_loses_nothing_while_the_disk_is_full";
+/// The second half is fed while the disk is full.
+fn through_a_full_disk(test: &str, relay: Relay) {
     let dir = scratch();
     let image = match Image::new(FileSystem::Ext4, dir.path(), &dir.path().join("mount"), 64 << 20) {
         Ok(image) => image,
         Err(why) => return skipped(test, &why),
     };
     let server = start(&image.mount.join("data"), 0, SMALL);
-    let Some((_relay, input)) = rsyslog(dir.path(), server.address("http").port()) else {
-        return skipped(test, "rsyslogd is not here");
-    };
+    let Some((_relay, input)) = relay(dir.path(), server.address("http").port()) else { return is_missing(test) };
     feed(input, 1000);
     await_quiet(&server, 1000);
     let full = FullDisk::make(&server, &image);
@@ -104,6 +106,16 @@ fn rsyslog_loses_nothing_while_the_disk_is_full() {
     full.has_room_again();
     await_that("all are here", || is_here_twice(&server));
     check_documents(&server);
+}
+
+#[test]
+fn rsyslog_sends_to_elasticsearch_and_here_through_a_restart() {
+    through_a_restart("rsyslog_sends_to_elasticsearch_and_here_through_a_restart", rsyslog);
+}
+
+#[test]
+fn rsyslog_loses_nothing_while_the_disk_is_full() {
+    through_a_full_disk("rsyslog_loses_nothing_while_the_disk_is_full", rsyslog);
 }
 
 /// syslog-ng with this destination, in whose text URL is that of a port, and where it listens itself.
@@ -175,43 +187,18 @@ fn syslog_ng_sends_by_http() {
     }
 }
 
+fn syslog_ng_by_http(dir: &Path, port: u16) -> Option<(Running, u16)> {
+    syslog_ng_to(dir, port, "", DESTINATIONS[0].1)
+}
+
 #[test]
 fn syslog_ng_loses_nothing_through_a_restart() {
-    let dir = scratch();
-    let (data, port) = (dir.path().join("data"), a_port());
-    let mut server = start(&data, port, &[]);
-    let Some((_relay, input)) = syslog_ng_to(dir.path(), port, "", DESTINATIONS[0].1) else {
-        return skipped("syslog_ng_loses_nothing_through_a_restart", "syslog-ng is not here");
-    };
-    feed(input, 1000);
-    await_that("some are here", || !numbers(&server).is_empty());
-    assert!(server.stop().success());
-    feed(input, 1000);
-    let server = start(&data, port, &[]);
-    await_that("all are here", || is_here_twice(&server));
-    check_documents(&server);
+    through_a_restart("syslog_ng_loses_nothing_through_a_restart", syslog_ng_by_http);
 }
 
 #[test]
 fn syslog_ng_loses_nothing_while_the_disk_is_full() {
-    let test = "syslog_ng_loses_nothing_while_the_disk_is_full";
-    let dir = scratch();
-    let image = match Image::new(FileSystem::Ext4, dir.path(), &dir.path().join("mount"), 64 << 20) {
-        Ok(image) => image,
-        Err(why) => return skipped(test, &why),
-    };
-    let server = start(&image.mount.join("data"), 0, SMALL);
-    let Some((_relay, input)) = syslog_ng_to(dir.path(), server.address("http").port(), "", DESTINATIONS[0].1) else {
-        return skipped(test, "syslog-ng is not here");
-    };
-    feed(input, 1000);
-    await_quiet(&server, 1000);
-    let full = FullDisk::make(&server, &image);
-    feed(input, 1000);
-    await_that("it is refused", || full.refusals() >= 2.0);
-    full.has_room_again();
-    await_that("all are here", || is_here_twice(&server));
-    check_documents(&server);
+    through_a_full_disk("syslog_ng_loses_nothing_while_the_disk_is_full", syslog_ng_by_http);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Requests of the APIs of other servers that hold lines of a ledger, and what is read in their answers. The lines are ASCII, and with
 //! `format = "raw"` they are on disk as they are, or as the only member of a document ([`line_of_document`]).
 
+use logweir::bench::bodies::field;
 use serde_json::json;
 
 /// A request: its path, its headers but for what says how long the body is, its body, and the status of its success.
@@ -69,24 +70,14 @@ fn loki_json(lines: &[Vec<u8>]) -> Request {
     request("/loki/api/v1/push", JSON, body.to_string().into_bytes(), "204")
 }
 
-/// A field of a protobuf message that has a length.
-fn field(number: u8, content: &[u8]) -> Vec<u8> {
-    let mut out = vec![number << 3 | 2];
-    let mut length = content.len();
-    while length > 127 {
-        out.push(length as u8 | 128);
-        length >>= 7;
-    }
-    out.push(length as u8);
-    out.extend_from_slice(content);
-    out
+/// `PushRequest { streams: [{ labels: 1, entries: [{ line: 2 }]: 2 }]: 1 }` in snappy.
+pub fn push_request<'a>(labels: &str, lines: impl Iterator<Item = &'a str>) -> Vec<u8> {
+    let entries: Vec<u8> = lines.flat_map(|line| field(2, &field(2, line.as_bytes()))).collect();
+    snap::raw::Encoder::new().compress_vec(&field(1, &[field(1, labels.as_bytes()), entries].concat())).unwrap()
 }
 
-/// `PushRequest { streams: [{ labels: 1, entries: [{ line: 2 }]: 2 }]: 1 }`
 fn loki_protobuf(lines: &[Vec<u8>]) -> Request {
-    let entries: Vec<u8> = lines.iter().flat_map(|line| field(2, &field(2, text(line).as_bytes()))).collect();
-    let message = field(1, &[field(1, b"{job=\"a\"}"), entries].concat());
-    let body = snap::raw::Encoder::new().compress_vec(&message).unwrap();
+    let body = push_request("{job=\"a\"}", lines.iter().map(|line| text(line)));
     let mut request = request("/loki/api/v1/push", PROTOBUF, body, "204");
     request.headers.push_str("Content-Encoding: snappy\r\n");
     request
@@ -105,10 +96,13 @@ fn otlp_json(lines: &[Vec<u8>]) -> Request {
 }
 
 /// `{ resource_logs: [{ scope_logs: [{ log_records: [{ body: { string_value: 1 }: 5 }]: 2 }]: 2 }]: 1 }`
+pub fn export_request<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<u8> {
+    let records: Vec<u8> = texts.flat_map(|text| field(2, &field(5, &field(1, text.as_bytes())))).collect();
+    field(1, &field(2, &records))
+}
+
 fn otlp_protobuf(lines: &[Vec<u8>]) -> Request {
-    let record = |line: &Vec<u8>| field(2, &field(5, &field(1, text(line).as_bytes())));
-    let records: Vec<u8> = lines.iter().flat_map(record).collect();
-    request("/v1/logs", PROTOBUF, field(1, &field(2, &records)), "200")
+    request("/v1/logs", PROTOBUF, export_request(lines.iter().map(|line| text(line))), "200")
 }
 
 fn hec(lines: &[Vec<u8>]) -> Vec<u8> {

@@ -377,12 +377,12 @@ pub fn stands_for(text: &[u8], plain: &[u8]) -> bool {
     fits && rest.is_empty()
 }
 
-/// Which of these texts the inside of a string stands for.
+/// The one of these texts that the inside of a string stands for.
 #[must_use]
-pub fn which(text: &[u8], plain: &[&[u8]]) -> Option<usize> {
+pub fn which<'n>(text: &[u8], names: &[&'n [u8]]) -> Option<&'n [u8]> {
     let is_escaped = || text.contains(&b'\\');
-    let found = plain.iter().position(|plain| text == *plain);
-    if found.is_none() && is_escaped() { plain.iter().position(|plain| stands_for(text, plain)) } else { found }
+    let found = names.iter().find(|name| text == **name).copied();
+    if found.is_none() && is_escaped() { names.iter().find(|name| stands_for(text, name)).copied() } else { found }
 }
 
 /// Writes text as a JSON string with its quotes; bytes that are not UTF-8 become U+FFFD.

@@ -42,20 +42,8 @@ impl To for Nothing {
 }
 
 /// What a value can hold (`common.proto`, `AnyValue`).
-#[derive(Clone, Copy)]
-enum Kind {
-    Text,
-    Integer,
-    Boolean,
-    Double,
-    List,
-    Object,
-}
-
-const KEYS: [&[u8]; 7] =
+const KINDS: [&[u8]; 7] =
     [b"stringValue", b"intValue", b"boolValue", b"doubleValue", b"bytesValue", b"arrayValue", b"kvlistValue"];
-/// What each of them holds; bytes are base64.
-const KINDS: [Kind; 7] = [Kind::Text, Kind::Integer, Kind::Boolean, Kind::Double, Kind::Text, Kind::List, Kind::Object];
 
 /// Passes a value and writes it.
 ///
@@ -71,29 +59,30 @@ pub fn value(cursor: &mut Cursor<'_>, depth: u32, put: &mut impl To) -> Result<(
     while cursor.another(is_first, b'}')? {
         is_first = false;
         let key = cursor.key()?;
-        let Some(kind) = which(key, &KEYS).map(|place| KINDS[place]) else {
+        let Some(kind) = which(key, &KINDS) else {
             cursor.value()?;
             continue;
         };
         if is_null(cursor)? {
             continue;
         }
-        if is_set || (depth == DEEPEST && matches!(kind, Kind::List | Kind::Object)) {
+        if is_set || (depth == DEEPEST && matches!(kind, b"arrayValue" | b"kvlistValue")) {
             return Err(NotJson);
         }
         is_set = true;
         match (kind, cursor.peek()) {
-            (Kind::Text, _) => put.string(cursor.text()?),
-            (Kind::Integer, _) => put.put(integer(cursor.value()?)?),
-            (Kind::Boolean, Some(b't' | b'f')) | (Kind::Double, Some(b'"' | b'-' | b'0'..=b'9')) => {
+            // Bytes are base64 here too.
+            (b"stringValue" | b"bytesValue", _) => put.string(cursor.text()?),
+            (b"intValue", _) => put.put(integer(cursor.value()?)?),
+            (b"boolValue", Some(b't' | b'f')) | (b"doubleValue", Some(b'"' | b'-' | b'0'..=b'9')) => {
                 put.json(cursor.value()?);
             }
-            (Kind::List, _) => {
+            (b"arrayValue", _) => {
                 values(cursor, b"[]", put, |cursor, put| {
                     list(cursor, b"[]", put, |cursor, put| value(cursor, depth + 1, put))
                 })?;
             }
-            (Kind::Object, _) => values(cursor, b"{}", put, |cursor, put| object(cursor, depth + 1, put))?,
+            (b"kvlistValue", _) => values(cursor, b"{}", put, |cursor, put| object(cursor, depth + 1, put))?,
             _ => return Err(NotJson),
         }
     }

@@ -286,30 +286,34 @@ impl<'a> LogRecord<'a> {
         cursor.expect(b'{')?;
         while cursor.another(is_first, b'}')? {
             is_first = false;
-            let place = which(cursor.key()?, &KEYS);
+            let name = which(cursor.key()?, &KEYS);
             let kind = cursor.peek();
-            let (Some(place), true) = (place, kind != Some(b'n')) else {
+            let (Some(name), true) = (name, kind != Some(b'n')) else {
                 cursor.value()?;
                 continue;
             };
-            let to = match place {
-                0 => &mut record.time,
-                1 => &mut record.body,
-                2 => &mut record.attributes,
-                3 => &mut record.severity,
-                4 => &mut record.severity_text,
-                5 => &mut record.observed_time,
-                6 => &mut record.trace_id,
-                7 => &mut record.span_id,
-                8 => &mut record.flags,
-                _ => &mut record.event_name,
-            };
-            *to = match (place, kind) {
-                (1, Some(b'{')) => cursor.passed(|cursor| value(cursor, 0, &mut Nothing))?,
-                (2, Some(b'[')) => cursor.passed(|cursor| object(cursor, 0, &mut Nothing))?,
-                (0 | 3 | 5 | 8, Some(b'"' | b'0'..=b'9')) | (4 | 6 | 7 | 9, Some(b'"')) => cursor.value()?,
+            let part = match (name, kind) {
+                (b"body", Some(b'{')) => cursor.passed(|cursor| value(cursor, 0, &mut Nothing))?,
+                (b"attributes", Some(b'[')) => cursor.passed(|cursor| object(cursor, 0, &mut Nothing))?,
+                (b"severityText" | b"eventName" | b"traceId" | b"spanId", Some(b'"')) => cursor.value()?,
+                (
+                    b"timeUnixNano" | b"observedTimeUnixNano" | b"severityNumber" | b"flags",
+                    Some(b'"' | b'0'..=b'9'),
+                ) => cursor.value()?,
                 _ => return Err(NotJson),
             };
+            match name {
+                b"timeUnixNano" => record.time = part,
+                b"body" => record.body = part,
+                b"attributes" => record.attributes = part,
+                b"severityNumber" => record.severity = part,
+                b"severityText" => record.severity_text = part,
+                b"observedTimeUnixNano" => record.observed_time = part,
+                b"traceId" => record.trace_id = part,
+                b"spanId" => record.span_id = part,
+                b"flags" => record.flags = part,
+                _ => record.event_name = part,
+            }
         }
         Ok(record)
     }

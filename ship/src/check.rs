@@ -4,6 +4,7 @@ use crate::kafka::probe::{Finding, probe};
 use crate::one;
 use logweir::config::Options;
 use logweir::config::ship::ShipTarget;
+use logweir::log::data_dir::{STATE_DIR, can_write};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -15,8 +16,15 @@ pub fn all(options: &Options, targets: &[&ShipTarget]) -> ExitCode {
         let mut findings = files(options, target);
         let streams: Vec<&str> =
             options.streams.iter().map(|stream| stream.name.as_str()).filter(|name| target.takes(name)).collect();
-        let node = one::node(options).unwrap_or_default();
-        findings.extend(probe(target, &node, &streams));
+        let node = one::node(options);
+        match &node {
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                findings.push(Finding::Wrong("no server has run with this data directory yet: start it first".into()))
+            }
+            Err(error) => findings.push(Finding::Wrong(error.to_string())),
+        }
+        findings.extend(probe(target, &node.ok().flatten().unwrap_or_default(), &streams));
         is_fine &= !findings.iter().any(|finding| matches!(finding, Finding::Wrong(_)));
         let _ = writeln!(out, "ship.{}: kafka://{}", target.name, target.brokers);
         for finding in findings {
@@ -39,10 +47,10 @@ fn files(options: &Options, target: &ShipTarget) -> Vec<Finding> {
         Ok(_) => Finding::Good(format!("{} can be read", dir.display())),
         Err(error) => Finding::Wrong(format!("{} cannot be read: {error}", dir.display())),
     });
-    let notes = dir.join(logweir::log::data_dir::STATE_DIR).join("ship");
-    let tried = notes.join(format!("{}.check", target.name));
-    let written = std::fs::create_dir_all(&notes).and_then(|()| std::fs::write(&tried, b""));
-    findings.push(match written.and_then(|()| std::fs::remove_file(&tried)) {
+    // It makes nothing: a directory that somebody else makes here, root for example, is one that the server cannot use.
+    let state = dir.join(STATE_DIR);
+    let notes = Some(state.join("ship")).filter(|notes| notes.is_dir()).unwrap_or(state);
+    findings.push(match can_write(&notes) {
         Ok(()) => Finding::Good(format!("{} can be written to", notes.display())),
         Err(error) => Finding::Wrong(format!("{} cannot be written to: {error}", notes.display())),
     });

@@ -8,11 +8,16 @@ use logweir::log::data_dir::{self, STATE_DIR};
 use logweir::log::real_disk::RealDisk;
 use logweir::server::sandbox::{self, Confinement, Paths};
 use logweir::settings::units::Size;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+
+/// Milliseconds between looks for the first start of a server: its directory need not be there, so nothing tells of it.
+const FIRST_START: u16 = 250;
 
 /// Why a shipper does not run, or ends.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +29,12 @@ pub enum Error {
         target: String,
         /// The file.
         file: String,
+    },
+    /// Nothing to ship, ever, until a server has started.
+    #[error("no logweir server has run with the data directory {dir} yet: start it first, or correct `data_dir`")]
+    NoServer {
+        /// The data directory.
+        dir: String,
     },
     /// The system refused something.
     #[error(transparent)]
@@ -52,12 +63,12 @@ pub struct How<'a> {
 /// # Errors
 /// See [`Error`].
 pub fn ship(options: &Options, target: &ShipTarget, how: &How<'_>) -> Result<(), Error> {
-    let node = node(options)?;
-    let _lock = lock(&options.data_dir, &target.name)?;
     let (end, ending) = UnixStream::pair()?;
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         signal_hook::low_level::pipe::register(signal, ending.try_clone()?)?;
     }
+    let Some(node) = await_node(options, how, end.as_fd())? else { return Ok(()) };
+    let _lock = lock(&options.data_dir, &target.name)?;
     let mut confinement = Confinement::default();
     if how.is_confined {
         confinement = confine(options, target, how.config);
@@ -76,13 +87,46 @@ pub fn ship(options: &Options, target: &ShipTarget, how: &How<'_>) -> Result<(),
     Ok(run::run(&options.data_dir, &node, target, &beat, &Signals { end: end.as_fd(), once: how.once })?)
 }
 
-/// The node's number, as 32 hexadecimal digits.
+/// The node's number, as 32 hexadecimal digits. `None`: no server has started yet. The server makes it, and nobody else:
+/// positions are noted under it, and under another one everything would be shipped again.
 ///
 /// # Errors
 /// The data directory cannot be read.
-pub fn node(options: &Options) -> Result<String, Error> {
+pub fn node(options: &Options) -> Result<Option<String>, Error> {
     let node = data_dir::node_id(&RealDisk::new(), &options.data_dir)?;
-    Ok(node.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(node.map(|node| node.iter().map(|byte| format!("{byte:02x}")).collect()))
+}
+
+/// Waits for the first start of a server, which may have begun at the same time as this. `None`: told to end meanwhile.
+fn await_node(options: &Options, how: &How<'_>, end: BorrowedFd<'_>) -> Result<Option<String>, Error> {
+    let dir = options.data_dir.display().to_string();
+    let mut is_first = true;
+    loop {
+        match node(options)? {
+            Some(node) => return Ok(Some(node)),
+            None if how.once => return Err(Error::NoServer { dir }),
+            None => {}
+        }
+        if std::mem::take(&mut is_first) {
+            tracing::info!(dir, "no server has run with this data directory yet; waiting for it");
+        }
+        // Standard input is looked at here: a thread that does it would not be confined later.
+        let stdin = std::io::stdin();
+        let mut all = vec![PollFd::new(end, PollFlags::POLLIN)];
+        if how.until_stdin_ends {
+            all.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
+        }
+        match poll(&mut all, FIRST_START) {
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) if all[0].any() == Some(true) => return Ok(None),
+            Ok(_) => {
+                if std::io::stdin().read(&mut [0; 64])? == 0 {
+                    return Ok(None);
+                }
+            }
+            Err(error) => return Err(std::io::Error::from(error).into()),
+        }
+    }
 }
 
 /// Before there are other threads: they inherit it.

@@ -87,32 +87,45 @@ pub fn can_write(dir: &Path) -> io::Result<()> {
     Ok(nix::unistd::eaccess(dir, AccessFlags::W_OK | AccessFlags::X_OK)?)
 }
 
-/// The identity of the node, which is made at the first start.
+/// The identity of the node. `None`: no server has started here yet.
 ///
 /// # Errors
-/// The file cannot be read or made, or holds something else.
-pub fn node_id(disk: &dyn Disk, data_dir: &Path) -> Result<[u8; 16], LogError> {
-    let path = data_dir.join(STATE_DIR).join("node");
+/// The file cannot be read, or holds something else.
+pub fn node_id(disk: &dyn Disk, data_dir: &Path) -> Result<Option<[u8; 16]>, LogError> {
+    let path = node_file(data_dir);
     match read_file(disk, &path) {
-        Ok(bytes) => std::str::from_utf8(&bytes).ok().and_then(parse_uuid).ok_or(LogError::State {
-            path,
-            expected: "the node's UUID",
-            way_out: "delete it to become a new node",
-        }),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let source = Path::new("/proc/sys/kernel/random/uuid");
-            let text = std::fs::read_to_string(source).context("read", source)?;
-            let way_out = "is /proc mounted?";
-            let id = parse_uuid(&text).ok_or_else(|| LogError::State {
-                path: source.into(),
-                expected: "a UUID",
-                way_out,
-            })?;
-            replace_file(disk, &path, text.as_bytes()).context("write", &path)?;
-            Ok(id)
-        }
+        Ok(bytes) => match std::str::from_utf8(&bytes).ok().and_then(parse_uuid) {
+            Some(id) => Ok(Some(id)),
+            None => {
+                let way_out = "delete it to become a new node";
+                Err(LogError::State { path, expected: "the node's UUID", way_out })
+            }
+        },
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(LogError::Io { what: "read", path, error }),
     }
+}
+
+/// The identity of the node, which is made at the first start. Only for the server, which holds the lock: of two that
+/// make it at the same time, one would go on with an identity that nobody finds again.
+///
+/// # Errors
+/// As [`node_id`], or the file cannot be made.
+pub fn make_node_id(disk: &dyn Disk, data_dir: &Path, _lock: &Lock) -> Result<[u8; 16], LogError> {
+    if let Some(id) = node_id(disk, data_dir)? {
+        return Ok(id);
+    }
+    let source = Path::new("/proc/sys/kernel/random/uuid");
+    let text = std::fs::read_to_string(source).context("read", source)?;
+    let way_out = "is /proc mounted?";
+    let id = parse_uuid(&text).ok_or_else(|| LogError::State { path: source.into(), expected: "a UUID", way_out })?;
+    let path = node_file(data_dir);
+    replace_file(disk, &path, text.as_bytes()).context("write", &path)?;
+    Ok(id)
+}
+
+fn node_file(data_dir: &Path) -> PathBuf {
+    data_dir.join(STATE_DIR).join("node")
 }
 
 /// The directories of streams, sorted by name; configured or not.
@@ -164,7 +177,16 @@ mod tests {
     fn the_node_keeps_its_identity() {
         let dir = tempfile::tempdir().unwrap();
         let disk = RealDisk::new();
-        let _lock = lock(&disk, dir.path()).unwrap();
-        assert_eq!(node_id(&disk, dir.path()).unwrap(), node_id(&disk, dir.path()).unwrap());
+        assert_eq!(node_id(&disk, dir.path()).unwrap(), None);
+        let lock = lock(&disk, dir.path()).unwrap();
+        assert_eq!(node_id(&disk, dir.path()).unwrap(), None, "a look makes none");
+        let made = make_node_id(&disk, dir.path(), &lock).unwrap();
+        assert_eq!(node_id(&disk, dir.path()).unwrap(), Some(made));
+        assert_eq!(make_node_id(&disk, dir.path(), &lock).unwrap(), made);
+        std::fs::write(node_file(dir.path()), "nonsense").unwrap();
+        assert!(
+            matches!(make_node_id(&disk, dir.path(), &lock), Err(LogError::State { .. })),
+            "never another one in its place"
+        );
     }
 }

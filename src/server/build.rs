@@ -165,7 +165,7 @@ pub fn build(
         recover_segments(&**disk, &**clock, &options.data_dir, options.strict, &mut recovery)
     })?;
     let _ = metrics.recovery.set(recovery); // set here only
-    let node = patience.until_there_is_room(|| data_dir::node_id(&**disk, &options.data_dir))?;
+    let node = patience.until_there_is_room(|| data_dir::make_node_id(&**disk, &options.data_dir, &locks[0]))?;
     let (data_dir, sealed_dir) = (options.data_dir.as_path(), options.sealed_dir.as_deref());
     let around = recover::Around { disk, clock, data_dir, sealed_dir, node };
     let streams = options.streams.len() + SPARE_STREAMS;

@@ -3,6 +3,8 @@
 use crate::brokers::{await_that, brokers};
 use crate::node::{Node, check, kill};
 use nix::sys::signal::Signal;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 
 /// What the shipper may use in all: the issue of its making has this number.
 const MEMORY: u64 = 96 << 20;
@@ -88,6 +90,47 @@ fn a_reload_takes_targets_over() {
     check(&node.arrived("other.a"), &[("one", 20)]);
 }
 
+/// Both would make the node's number, and positions noted under the one that is lost are found by nobody.
+#[test]
+fn a_shipper_waits_for_the_first_start_of_a_server_and_makes_nothing() {
+    let Some(brokers) = brokers("a_shipper_waits_for_the_first_start_of_a_server_and_makes_nothing") else { return };
+    let node = Node::new(&brokers, "early", "");
+    let output = node.shipper().arg("--once").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no logweir server has run with the data directory"));
+    let waits = || {
+        let mut child =
+            node.shipper().arg("--until-stdin-ends").stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("waiting for it") {
+            line.clear();
+            assert!(said.read_line(&mut line).unwrap() > 0, "it has ended");
+        }
+        (child, said)
+    };
+    let (mut told, _said) = waits();
+    kill(told.id() as i32, Signal::SIGTERM);
+    assert!(told.wait().unwrap().success());
+    let (mut alone, _said) = waits();
+    drop(alone.stdin.take());
+    assert!(alone.wait().unwrap().success());
+    assert!(!node.data().exists());
+
+    let (mut shipper, _said) = waits();
+    let server = node.serve();
+    let number = || std::fs::read_to_string(node.data().join(".logweir/node")).unwrap();
+    let first = number();
+    server.send("a", "one", 0..10);
+    await_that("lines to arrive", || node.arrived("a").len() == 10);
+    drop(shipper.stdin.take());
+    assert!(shipper.wait().unwrap().success());
+    assert_eq!(number(), first);
+    assert!(node.shipper().arg("--once").status().unwrap().success());
+    server.stop();
+    check(&node.arrived("a"), &[("one", 10)]);
+}
+
 #[test]
 fn a_check_says_what_is_right_and_what_is_wrong() {
     let Some(brokers) = brokers("a_check_says_what_is_right_and_what_is_wrong") else { return };
@@ -98,6 +141,8 @@ fn a_check_says_what_is_right_and_what_is_wrong() {
     };
     let (code, said) = checked();
     assert_eq!(code, Some(1), "nobody has made the data directory: {said}");
+    assert!(said.contains("no server has run"), "{said}");
+    assert!(!node.data().exists(), "nor does a check: whoever runs it may be another user than the server");
     let server = node.serve();
     server.send("a", "one", 0..10);
     let (code, said) = checked();

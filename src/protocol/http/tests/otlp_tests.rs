@@ -196,13 +196,78 @@ proptest! {
         match official {
             Ok(export) => {
                 prop_assert_eq!(statuses(&out.answers), ["200"]);
-                let lines = export.resource_logs.iter().flat_map(|r| &r.scope_logs).map(|s| s.log_records.len()).sum::<usize>();
-                prop_assert_eq!(records(&out).len(), lines);
+                prop_assert_eq!(records(&out).len(), number_of_records(&export));
             }
             Err(error) if !["UTF-8", "invalid wire type"].iter().any(|what| error.to_string().contains(what)) => prop_assert_eq!(statuses(&out.answers), ["400"], "{}", error),
             Err(_) => {}
         }
     }
+}
+
+proptest! {
+    /// Bytes behind each other are messages merged into one, with two resources and scopes. All of them are checked.
+    #[test]
+    fn parts_that_are_there_twice_are_checked_and_merged_as_by_the_official_decoder(
+        parts in proptest::collection::vec(export(), 2),
+        of_scope in any::<bool>(),
+        at in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+        breaks in any::<bool>(),
+    ) {
+        let resources = parts.iter().flat_map(|export| &export.resource_logs);
+        let mut merged = if of_scope {
+            let scopes = resources.flat_map(|resource| &resource.scope_logs);
+            field(2, &scopes.flat_map(Message::encode_to_vec).collect::<Vec<u8>>())
+        } else {
+            resources.flat_map(Message::encode_to_vec).collect()
+        };
+        if breaks && !merged.is_empty() {
+            let at = at.index(merged.len());
+            merged[at] = byte;
+        }
+        let body = field(1, &merged);
+        let out = answers(listener(&["otlp"], Format::Json), &request("POST /v1/logs", PROTOBUF, &body));
+        match ExportLogsServiceRequest::decode(&body[..]) {
+            Ok(export) if breaks => {
+                prop_assert_eq!(statuses(&out.answers), ["200"]);
+                prop_assert_eq!(records(&out).len(), number_of_records(&export));
+            }
+            Ok(export) => prop_assert_eq!(found(&out), expected(&export)),
+            Err(error) if !["UTF-8", "invalid wire type"].iter().any(|what| error.to_string().contains(what)) => {
+                prop_assert_eq!(statuses(&out.answers), ["400"], "{}", error);
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Also of those that hold what the tests above do not send.
+fn number_of_records(export: &ExportLogsServiceRequest) -> usize {
+    export.resource_logs.iter().flat_map(|r| &r.scope_logs).map(|s| s.log_records.len()).sum()
+}
+
+/// A field of a message that is a message.
+fn field(number: u8, content: &[u8]) -> Vec<u8> {
+    let mut out = vec![number << 3 | 2];
+    prost::encoding::encode_varint(content.len() as u64, &mut out);
+    out.extend_from_slice(content);
+    out
+}
+
+#[test]
+fn a_part_that_is_there_twice_is_checked_and_merged() {
+    let pair = field(1, &[field(1, b"a"), field(2, &field(1, b"x"))].concat());
+    let record = field(2, &field(5, &field(1, b"line")));
+    let post = |resource: &[&[u8]], scope: &[&[u8]]| {
+        let body = field(1, &[resource.concat(), field(2, &[scope.concat(), record.clone()].concat())].concat());
+        answers(listener(&["otlp"], Format::Json), &request("POST /v1/logs", PROTOBUF, &body))
+    };
+    let (broken, named) = (field(1, b"\x0a\x7f"), field(1, &field(1, b"s")));
+    for out in [post(&[&broken, &field(1, &pair)], &[]), post(&[], &[&broken, &named]), post(&[], &[&named, &broken])] {
+        assert_eq!((statuses(&out.answers), out.default.len()), (vec!["400"], 0));
+    }
+    let out = post(&[&field(1, &pair), &field(1, b"")], &[&named, &field(1, &field(2, b"1"))]);
+    assert_eq!(found(&out), [json!([{"resource": {"a": "x"}, "scope": {"name": "s", "version": "1"}}, "line"])]);
 }
 
 fn one(body: &str) -> ExportLogsServiceRequest {

@@ -21,8 +21,8 @@ pub fn check(value: &[u8], depth: u32) -> Result<(), Malformed> {
     while let Some((number, field)) = fields.next_field()? {
         match (number, field) {
             (1 | 7, Field::Bytes(_)) | (2 | 3, Field::Varint(_)) | (4, Field::Fixed64(_)) => {}
-            (5, Field::Bytes(list)) => each(list, 1, |value| check(value, depth + 1))?,
-            (6, Field::Bytes(list)) => each(list, 1, |pair| check_pair(pair, depth + 1))?,
+            (5, Field::Bytes(list)) => each(list, &[1], &mut |value| check(value, depth + 1))?,
+            (6, Field::Bytes(list)) => each(list, &[1], &mut |pair| check_pair(pair, depth + 1))?,
             (1..=7, _) => return Err(Malformed),
             _ => {}
         }
@@ -43,16 +43,18 @@ pub fn check_pair(pair: &[u8], depth: u32) -> Result<(), Malformed> {
     Ok(())
 }
 
-/// Calls `f` with each field of this number.
+/// Calls `f` with each field at a path: `[1, 3]` is each field 3 of each field 1. A message that is there several times is read as if it
+/// were one, as protobuf has it ("Last One Wins", and that messages are merged).
 pub fn each<'a>(
     message: &'a [u8],
-    number: u32,
-    mut f: impl FnMut(&'a [u8]) -> Result<(), Malformed>,
+    path: &[u32],
+    f: &mut dyn FnMut(&'a [u8]) -> Result<(), Malformed>,
 ) -> Result<(), Malformed> {
+    let Some((number, rest)) = path.split_first() else { return f(message) };
     let mut fields = Fields::new(message, 0);
     while let Some((found, field)) = fields.next_field()? {
-        if found == number {
-            f(field.bytes()?)?;
+        if found == *number {
+            each(field.bytes()?, rest, f)?;
         }
     }
     Ok(())
@@ -84,10 +86,10 @@ pub fn text(value: &[u8]) -> Option<&[u8]> {
     found
 }
 
-/// Writes the attributes of a message that was checked, which are its fields of this number, as a JSON object.
-pub fn object(message: &[u8], number: u32, put: &mut dyn FnMut(&[u8])) {
+/// Writes the attributes of a message that was checked, which are its fields at this path, as a JSON object.
+pub fn object(message: &[u8], path: &[u32], put: &mut dyn FnMut(&[u8])) {
     let mut before: &[u8] = b"{";
-    let _ = each(message, number, |bytes| {
+    let _ = each(message, path, &mut |bytes| {
         let (key, value) = pair(bytes)?;
         put(before);
         before = b",";
@@ -123,7 +125,7 @@ pub fn value(bytes: &[u8], put: &mut dyn FnMut(&[u8])) {
         },
         Some((5, Field::Bytes(list))) => {
             let mut before: &[u8] = b"[";
-            let _ = each(list, 1, |bytes| {
+            let _ = each(list, &[1], &mut |bytes| {
                 put(before);
                 before = b",";
                 value(bytes, put);
@@ -133,7 +135,7 @@ pub fn value(bytes: &[u8], put: &mut dyn FnMut(&[u8])) {
             Ok(())
         }
         Some((6, Field::Bytes(list))) => {
-            object(list, 1, put);
+            object(list, &[1], put);
             Ok(())
         }
         Some((7, Field::Bytes(bytes))) => write!(out, "\"{}\"", Base64Display::new(bytes, &STANDARD)),

@@ -9,7 +9,7 @@
 //! ```
 
 use super::any_protobuf::{check, check_pair, each, object, pair, text, value};
-use super::{BAD_REQUEST, PROTOBUF, as_made, done};
+use super::{BAD_REQUEST, PROTOBUF, done};
 use crate::protocol::http::answer::Done;
 use crate::protocol::http::api::{Put, Records, SERVICE, Trouble, Walk};
 use crate::protocol::http::problem::Problem;
@@ -71,25 +71,24 @@ impl Export {
             }
             let start = self.at - field.bytes()?.len();
             (self.resource, self.scope_at, self.scope, self.record_at) = (start..self.at, 0, 0..0, 0);
-            let mut resource: &[u8] = b"";
-            each(&bytes[self.resource.clone()], 1, |found| {
-                resource = found;
-                Ok(())
-            })?;
+            let resource = &bytes[self.resource.clone()];
             self.service.clear();
-            each(resource, 1, |bytes_of_pair| {
+            each(resource, &ATTRIBUTES_OF_RESOURCE, &mut |bytes_of_pair| {
                 check_pair(bytes_of_pair, 0)?;
                 let (key, value) = pair(bytes_of_pair)?;
                 if key == b"service.name"
                     && let Some(name) = text(value)
                 {
+                    self.service.clear();
                     self.service.extend_from_slice(&name[..name.len().min(LONGEST_SERVICE)]);
                 }
                 Ok(())
             })?;
             self.made.clear();
             let mut result = Ok(());
-            object(resource, 1, &mut |piece| result = result.and_then(|()| self.made.append(piece)));
+            object(resource, &ATTRIBUTES_OF_RESOURCE, &mut |piece| {
+                result = result.and_then(|()| self.made.append(piece))
+            });
             result?;
             self.made_of_resource = self.made.rest().len();
             return Ok(true);
@@ -108,12 +107,8 @@ impl Export {
             }
             let end = self.resource.start + self.scope_at;
             (self.scope, self.record_at) = (end - field.bytes()?.len()..end, 0);
-            let mut scope: &[u8] = b"";
-            each(&bytes[self.scope.clone()], 1, |found| {
-                scope = found;
-                Ok(())
-            })?;
-            each(scope, 3, |pair| check_pair(pair, 0))?;
+            let scope = &bytes[self.scope.clone()];
+            each(scope, &ATTRIBUTES_OF_SCOPE, &mut |pair| check_pair(pair, 0))?;
             self.made.keep(self.made_of_resource);
             let mut result = Ok(());
             scope_as_json(scope, &mut |piece| result = result.and_then(|()| self.made.append(piece)))?;
@@ -177,18 +172,26 @@ impl Walk for Export {
     }
 }
 
-/// Writes a scope that says something as a JSON object.
+/// From a `ResourceLogs`.
+const ATTRIBUTES_OF_RESOURCE: [u32; 2] = [1, 1];
+/// From a `ScopeLogs`, as its name and version.
+const ATTRIBUTES_OF_SCOPE: [u32; 2] = [1, 3];
+
+/// Writes the scope of a `ScopeLogs`, if it says something, as a JSON object.
 fn scope_as_json(scope: &[u8], put: &mut dyn FnMut(&[u8])) -> Result<(), Malformed> {
-    let (mut name, mut version, mut has_attributes): (&[u8], &[u8], bool) = (b"", b"", false);
-    let mut fields = Fields::new(scope, 0);
-    while let Some((number, field)) = fields.next_field()? {
-        match number {
-            1 => name = field.bytes()?,
-            2 => version = field.bytes()?,
-            3 => has_attributes = true,
-            _ => {}
-        }
-    }
+    let last = |number| {
+        let mut found: &[u8] = b"";
+        let result = each(scope, &[1, number], &mut |text| {
+            found = text;
+            Ok(())
+        });
+        result.map(|()| found)
+    };
+    let (name, version, mut has_attributes) = (last(1)?, last(2)?, false);
+    each(scope, &ATTRIBUTES_OF_SCOPE, &mut |_| {
+        has_attributes = true;
+        Ok(())
+    })?;
     let mut before: &[u8] = b"{";
     for (key, text) in [(&b"\"name\":"[..], name), (b"\"version\":", version)] {
         if !text.is_empty() {
@@ -202,7 +205,7 @@ fn scope_as_json(scope: &[u8], put: &mut dyn FnMut(&[u8])) -> Result<(), Malform
         put(before);
         before = b",";
         put(b"\"attributes\":");
-        object(scope, 3, put);
+        object(scope, &ATTRIBUTES_OF_SCOPE, put);
     }
     if before == b"," {
         put(b"}");
@@ -266,10 +269,9 @@ impl<'a> LogRecord<'a> {
     ) -> Put {
         let (mut time, mut observed) = ([0; 24], [0; 24]);
         let (time, observed) = (digits(self.time, &mut time), digits(self.observed_time, &mut observed));
-        let made = |bytes| Value::Made(as_made, bytes);
         let mut attrs = Attrs::<11>::default();
-        attrs.add_some(b"resource", if resource == b"{}" { b"" } else { resource }, made);
-        attrs.add_some(b"scope", scope, made);
+        attrs.add_some(b"resource", if resource == b"{}" { b"" } else { resource }, Value::Compact);
+        attrs.add_some(b"scope", scope, Value::Compact);
         attrs.add_some(b"time", time, Value::Text);
         attrs.add_some(b"observed_time", observed, Value::Text);
         if self.severity > 0 {
@@ -283,7 +285,7 @@ impl<'a> LogRecord<'a> {
             attrs.add(b"flags", Value::Integer(i64::from(self.flags)));
         }
         if self.has_attributes {
-            attrs.add(b"attributes", Value::Made(|record, put| object(record, 6, put), self.bytes));
+            attrs.add(b"attributes", Value::Made(|record, put| object(record, &[6], put), self.bytes));
         }
         let message = match text(self.body) {
             Some(text) => Message::Text(text),

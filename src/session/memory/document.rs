@@ -6,7 +6,7 @@ use super::room::{Lease, NoRoom};
 /// bytes that are there take room.
 #[derive(Debug)]
 pub struct Document {
-    /// Never more than is leased.
+    /// Never more than is leased. Behind the content it may hold what was there before.
     bytes: Vec<u8>,
     /// Handled up to here,
     at: usize,
@@ -47,16 +47,12 @@ impl Document {
         Ok(())
     }
 
-    /// The next so many bytes behind the content. They must be leased.
-    fn behind(&mut self, bytes: usize) -> &mut [u8] {
-        let wanted = self.end + bytes;
-        if wanted > self.bytes.len() {
-            // Doubled as vectors are, but never beyond the lease.
-            let capacity = (2 * self.bytes.len()).clamp(wanted, self.leased.max(wanted));
+    /// Memory for so many bytes in all, which are leased. It is doubled as that of vectors is, but never beyond the lease.
+    fn allocate(&mut self, wanted: usize) {
+        if wanted > self.bytes.capacity() {
+            let capacity = (2 * self.bytes.capacity()).clamp(wanted, self.leased.max(wanted));
             self.bytes.reserve_exact(capacity - self.bytes.len());
-            self.bytes.resize(capacity, 0);
         }
-        &mut self.bytes[self.end..wanted]
     }
 
     /// Adds bytes at the end.
@@ -65,9 +61,12 @@ impl Document {
     /// There is no room for them, now or at all; nothing is added.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), NoRoom> {
         self.make_room(bytes.len());
-        self.reserve(self.end + bytes.len())?;
-        self.behind(bytes.len()).copy_from_slice(bytes);
-        self.end += bytes.len();
+        let end = self.end + bytes.len();
+        self.reserve(end)?;
+        self.allocate(end);
+        self.bytes.truncate(self.end);
+        self.bytes.extend_from_slice(bytes);
+        self.end = end;
         Ok(())
     }
 
@@ -105,7 +104,12 @@ impl Document {
     pub fn fill<E>(&mut self, most: usize, fill: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> Result<usize, E> {
         self.make_room(most);
         let most = most.min(self.leased - self.end);
-        let filled = fill(self.behind(most))?.min(most);
+        let end = self.end + most;
+        self.allocate(end);
+        if end > self.bytes.len() {
+            self.bytes.resize(end, 0);
+        }
+        let filled = fill(&mut self.bytes[self.end..end])?.min(most);
         self.end += filled;
         Ok(filled)
     }

@@ -1,8 +1,9 @@
 //! A cursor over JSON text (RFC 8259). It checks all that it passes, except whether strings are UTF-8: whoever writes them on
 //! replaces what is not.
 
-use crate::session::write::Message;
-use crate::session::write::json::{plain_prefix, push_escaped};
+use crate::host::sys::plain_prefix;
+use crate::session::write::json::push_escaped;
+use crate::session::write::{Message, Value};
 
 /// Deepest nesting of a value.
 pub const DEEPEST: u32 = 127;
@@ -11,20 +12,44 @@ pub const DEEPEST: u32 = 127;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotJson;
 
+/// A value that a [`Cursor`] has passed.
+#[derive(Debug, Clone, Copy)]
+pub struct Json<'a> {
+    /// As it stands there.
+    pub text: &'a [u8],
+    /// It is ASCII without white space between its tokens.
+    pub is_compact: bool,
+}
+
+impl<'a> Json<'a> {
+    /// As the value of an attribute.
+    #[must_use]
+    pub fn value(self) -> Value<'a> {
+        if self.is_compact { Value::Compact(self.text) } else { Value::Made(compact, self.text) }
+    }
+
+    /// Writes it as [`compact`] does.
+    pub fn write(self, put: &mut dyn FnMut(&[u8])) {
+        if self.is_compact { put(self.text) } else { compact(self.text, put) }
+    }
+}
+
 /// A place in a text.
 #[derive(Debug, Clone)]
 pub struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// White space was passed.
+    /// White space was passed since this was cleared,
     has_space: bool,
+    /// an escape, or a byte in a string that is not ASCII.
+    is_odd: bool,
 }
 
 impl<'a> Cursor<'a> {
     /// At this place of a text.
     #[must_use]
     pub fn new(bytes: &'a [u8], at: usize) -> Cursor<'a> {
-        Cursor { bytes, at, has_space: false }
+        Cursor { bytes, at, has_space: false, is_odd: false }
     }
 
     /// The place.
@@ -99,6 +124,23 @@ impl<'a> Cursor<'a> {
         Ok(key)
     }
 
+    /// As [`Cursor::key`]: which of these it is. They are given as clients without white space write them, with quotes and colon. The one
+    /// that is guessed costs a comparison.
+    ///
+    /// # Errors
+    /// None comes.
+    #[inline]
+    pub fn key_among(&mut self, keys: &[&[u8]], guess: usize) -> Result<Option<usize>, NotJson> {
+        if let Some(key) = keys.get(guess)
+            && self.bytes[self.at..].starts_with(key)
+        {
+            self.at += key.len();
+            return Ok(Some(guess));
+        }
+        let key = self.key()?;
+        Ok(keys.iter().position(|quoted| stands_for(key, &quoted[1..quoted.len() - 2])))
+    }
+
     /// Reads a string: what stands between the quotes, escapes as they are.
     ///
     /// # Errors
@@ -115,8 +157,13 @@ impl<'a> Cursor<'a> {
     /// # Errors
     /// None comes, or it is nested deeper than [`DEEPEST`].
     pub fn value(&mut self) -> Result<&'a [u8], NotJson> {
-        self.peek();
+        let is_text = self.peek() == Some(b'"');
         let start = self.at;
+        if is_text {
+            self.at += 1;
+            self.rest_of_text()?;
+            return Ok(&self.bytes[start..self.at]);
+        }
         // The kinds of the open brackets, innermost last; 1 for `{`.
         let (mut open, mut depth) = (0u128, 0);
         loop {
@@ -185,13 +232,43 @@ impl<'a> Cursor<'a> {
     /// As there.
     pub fn message(&mut self) -> Result<Message<'a>, NotJson> {
         self.peek();
-        self.has_space = false;
+        (self.has_space, self.is_odd) = (false, false);
         let value = self.value()?;
         Ok(match value {
-            [b'"', inside @ .., b'"'] => Message::Escaped(inside),
-            value if !self.has_space && std::str::from_utf8(value).is_ok() => Message::Compact(value),
+            [b'"', inside @ .., b'"'] if self.is_odd => Message::Escaped(inside),
+            [b'"', inside @ .., b'"'] => Message::Plain(inside),
+            value if !self.has_space && (!self.is_odd || std::str::from_utf8(value).is_ok()) => Message::Compact(value),
             value => Message::Json(value),
         })
+    }
+
+    /// As [`Cursor::value`]: a value that needs no more work is told from others.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn json(&mut self) -> Result<Json<'a>, NotJson> {
+        self.peek();
+        (self.has_space, self.is_odd) = (false, false);
+        let text = self.value()?;
+        Ok(Json { text, is_compact: !self.has_space && !self.is_odd })
+    }
+
+    /// As [`Cursor::json`], where only a string may come.
+    ///
+    /// # Errors
+    /// None comes.
+    pub fn string(&mut self) -> Result<Json<'a>, NotJson> {
+        if self.peek() == Some(b'"') { self.json() } else { Err(NotJson) }
+    }
+
+    /// As [`Cursor::text`], as a message.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn text_message(&mut self) -> Result<Message<'a>, NotJson> {
+        self.is_odd = false;
+        let text = self.text()?;
+        Ok(if self.is_odd { Message::Escaped(text) } else { Message::Plain(text) })
     }
 
     fn word(&mut self, word: &[u8]) -> Result<(), NotJson> {
@@ -231,16 +308,24 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
+    /// What kind of escape begins here.
+    fn escape(&mut self) -> Option<u8> {
+        self.is_odd = true;
+        self.bytes.get(self.at + 1).copied()
+    }
+
     /// Passes the rest of a string and its quote (RFC 8259 section 7).
     fn rest_of_text(&mut self) -> Result<(), NotJson> {
         loop {
-            self.at += plain_prefix::<false>(&self.bytes[self.at..]);
+            let (plain, is_ascii) = plain_prefix::<false>(&self.bytes[self.at..]);
+            self.at += plain;
+            self.is_odd |= !is_ascii;
             match self.bytes.get(self.at) {
                 Some(b'"') => {
                     self.at += 1;
                     return Ok(());
                 }
-                Some(b'\\') => match self.bytes.get(self.at + 1) {
+                Some(b'\\') => match self.escape() {
                     Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
                     Some(b'u') => {
                         let digits = &self.bytes[self.at + 2..self.bytes.len().min(self.at + 6)];
@@ -287,7 +372,7 @@ pub fn compact(json: &[u8], put: &mut dyn FnMut(&[u8])) {
 /// The place behind the quote that ends a string.
 fn end_of_text(json: &[u8], mut at: usize) -> usize {
     loop {
-        at += plain_prefix::<false>(&json[at.min(json.len())..]);
+        at += plain_prefix::<false>(&json[at.min(json.len())..]).0;
         match json.get(at) {
             Some(b'\\') => at += 2,
             _ => return (at + 1).min(json.len()),
@@ -366,7 +451,7 @@ fn unit(bytes: &[u8]) -> (u32, &[u8]) {
 #[must_use]
 pub fn stands_for(text: &[u8], plain: &[u8]) -> bool {
     // Every escape is longer than what it stands for.
-    if text.len() <= plain.len() || !text.contains(&b'\\') {
+    if text.len() <= plain.len() || memchr::memchr(b'\\', text).is_none() {
         return text == plain;
     }
     let (mut rest, mut fits) = (plain, true);
@@ -375,14 +460,6 @@ pub fn stands_for(text: &[u8], plain: &[u8]) -> bool {
         _ => fits = false,
     });
     fits && rest.is_empty()
-}
-
-/// The one of these texts that the inside of a string stands for.
-#[must_use]
-pub fn which<'n>(text: &[u8], names: &[&'n [u8]]) -> Option<&'n [u8]> {
-    let is_escaped = || text.contains(&b'\\');
-    let found = names.iter().find(|name| text == **name).copied();
-    if found.is_none() && is_escaped() { names.iter().find(|name| stands_for(text, name)).copied() } else { found }
 }
 
 /// Writes text as a JSON string with its quotes; bytes that are not UTF-8 become U+FFFD.

@@ -75,6 +75,37 @@ proptest! {
     }
 
     #[test]
+    fn what_needs_no_more_work_is_told_from_the_rest(value in value(), pretty in any::<bool>()) {
+        let compact_text = serde_json::to_vec(&value).unwrap();
+        let text = if pretty { serde_json::to_vec_pretty(&value).unwrap() } else { compact_text.clone() };
+        let json = Cursor::new(&text, 0).json().unwrap();
+        prop_assert_eq!(made(|put| json.write(put)), &compact_text[..]);
+        prop_assert!(!json.is_compact || (json.text == compact_text && json.text.is_ascii()));
+        let has_escapes = text.contains(&b'\\');
+        prop_assert_eq!(json.is_compact, text == compact_text && text.is_ascii() && !has_escapes);
+        if let Ok(message) = Cursor::new(&text, 0).text_message() {
+            let is_plain = matches!(message, Message::Plain(_));
+            prop_assert_eq!(is_plain, text.is_ascii() && !has_escapes);
+            prop_assert_eq!(message.sent(), &text[1..text.len() - 1]);
+        }
+    }
+
+    #[test]
+    fn a_key_is_the_same_however_it_is_guessed_and_written(which in 0usize..4, guess in 0usize..5, escaped in any::<bool>(), space in any::<bool>()) {
+        let names = ["a", "ab", "name", "other"];
+        let keys: [&[u8]; 3] = [b"\"a\":", b"\"ab\":", b"\"name\":"];
+        let mut name = names[which].to_string();
+        if escaped {
+            name.replace_range(..1, &format!("\\u{:04x}", name.as_bytes()[0]));
+        }
+        let space = if space { " " } else { "" };
+        let text = format!("{space}\"{name}\"{space}:1");
+        let mut cursor = Cursor::new(text.as_bytes(), 0);
+        prop_assert_eq!(cursor.key_among(&keys, guess), Ok(Some(which).filter(|which| *which < keys.len())));
+        prop_assert_eq!(cursor.value(), Ok(&b"1"[..]));
+    }
+
+    #[test]
     fn strings_stand_for_what_the_official_parser_says(text in any::<String>()) {
         let json = serde_json::to_vec(&text).unwrap();
         let inside = Cursor::new(&json, 0).text().unwrap();

@@ -15,6 +15,8 @@ pub enum Message<'a> {
     Escaped(&'a [u8]),
     /// The same in UTF-8.
     Sound(&'a [u8]),
+    /// The same in ASCII and without escapes: what stands there is the text.
+    Plain(&'a [u8]),
     /// Another JSON value that was found to be valid.
     Json(&'a [u8]),
     /// The same without white space between its tokens, in UTF-8.
@@ -40,6 +42,7 @@ impl<'a> Message<'a> {
             Message::Text(bytes)
             | Message::Escaped(bytes)
             | Message::Sound(bytes)
+            | Message::Plain(bytes)
             | Message::Json(bytes)
             | Message::Compact(bytes)
             | Message::Made(_, bytes) => bytes,
@@ -57,6 +60,7 @@ impl<'a> Message<'a> {
         let kept = match self {
             Message::Text(text) => &text[..whole_characters(text, most)],
             Message::Escaped(text) | Message::Sound(text) => &text[..whole_characters(text, whole_escapes(text, most))],
+            Message::Plain(text) => return Some((Message::Plain(&text[..most]), sent.len() - most)),
             Message::Json(_) | Message::Compact(_) | Message::Made(..) => return None,
         };
         let message = if matches!(self, Message::Text(_)) { Message::Text(kept) } else { Message::Escaped(kept) };
@@ -117,7 +121,8 @@ impl Entry<'_> {
             _ => false,
         };
         // Of bytes that are no text, or looked at.
-        let is_made = matches!(self.message, Message::Made(..) | Message::Compact(_) | Message::Sound(_));
+        let is_made =
+            matches!(self.message, Message::Made(..) | Message::Compact(_) | Message::Sound(_) | Message::Plain(_));
         (!is_made && is_bad(self.message.sent())) || self.attrs.iter().any(attr)
     }
 }
@@ -143,7 +148,7 @@ impl Form {
                         unescape(text, |piece| one_line(piece, &mut |b| out.put(b)));
                     }
                     Message::Json(json) => compact(json, &mut |b| out.put(b)),
-                    Message::Compact(json) => out.put(json),
+                    Message::Plain(bytes) | Message::Compact(bytes) => out.put(bytes),
                     Message::Made(make, bytes) => make(bytes, &mut |b| out.put(b)),
                 }
                 out.put(marker);
@@ -163,15 +168,20 @@ impl Form {
                         out.put(marker);
                         out.put(b"\"");
                     }
-                    Message::Sound(text) => [b"\"", text, marker, b"\""].iter().for_each(|b| out.put(b)),
+                    Message::Sound(text) | Message::Plain(text) => {
+                        out.fixed(b"\"");
+                        out.put(text);
+                        out.put(marker);
+                        out.fixed(b"\"");
+                    }
                     Message::Json(json) => compact(json, &mut |b| out.put(b)),
                     Message::Compact(json) => out.put(json),
                     Message::Made(make, bytes) => make(bytes, &mut |b| out.put(b)),
                 }
-                out.put(b"}");
+                out.fixed(b"}");
             }
         }
-        out.put(b"\n");
+        out.fixed(b"\n");
         out.len()
     }
 }

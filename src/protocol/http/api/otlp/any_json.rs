@@ -8,21 +8,16 @@
 //! check (into [`Nothing`]) and write.
 
 use super::DEEPEST;
-use crate::session::walk::json::{Cursor, NotJson, as_string, compact, stands_for, which};
+use crate::session::walk::json::{Cursor, Json, NotJson, stands_for};
 
 /// Where values are written.
 pub trait To {
     /// Writes bytes.
     fn put(&mut self, bytes: &[u8]);
 
-    /// Writes the inside of a JSON string as one.
-    fn string(&mut self, text: &[u8]) {
-        as_string(text, &mut |bytes| self.put(bytes));
-    }
-
-    /// Writes JSON without white space.
-    fn json(&mut self, json: &[u8]) {
-        compact(json, &mut |bytes| self.put(bytes));
+    /// Writes JSON.
+    fn json(&mut self, json: Json<'_>) {
+        json.write(&mut |bytes| self.put(bytes));
     }
 }
 
@@ -37,13 +32,26 @@ pub struct Nothing;
 
 impl To for Nothing {
     fn put(&mut self, _: &[u8]) {}
-    fn string(&mut self, _: &[u8]) {}
-    fn json(&mut self, _: &[u8]) {}
+    fn json(&mut self, _: Json<'_>) {}
 }
 
 /// What a value can hold (`common.proto`, `AnyValue`).
-const KINDS: [&[u8]; 7] =
-    [b"stringValue", b"intValue", b"boolValue", b"doubleValue", b"bytesValue", b"arrayValue", b"kvlistValue"];
+const KINDS: [&[u8]; 7] = [
+    b"\"stringValue\":",
+    b"\"intValue\":",
+    b"\"boolValue\":",
+    b"\"doubleValue\":",
+    b"\"bytesValue\":",
+    b"\"arrayValue\":",
+    b"\"kvlistValue\":",
+];
+const TEXT: usize = 0;
+const INTEGER: usize = 1;
+const TRUTH: usize = 2;
+const FLOAT: usize = 3;
+const BYTES: usize = 4;
+const LIST: usize = 5;
+const OBJECT: usize = 6;
 
 /// Passes a value and writes it.
 ///
@@ -58,31 +66,31 @@ pub fn value(cursor: &mut Cursor<'_>, depth: u32, put: &mut impl To) -> Result<(
     cursor.expect(b'{')?;
     while cursor.another(is_first, b'}')? {
         is_first = false;
-        let key = cursor.key()?;
-        let Some(kind) = which(key, &KINDS) else {
+        // Most are texts.
+        let Some(kind) = cursor.key_among(&KINDS, TEXT)? else {
             cursor.value()?;
             continue;
         };
         if is_null(cursor)? {
             continue;
         }
-        if is_set || (depth == DEEPEST && matches!(kind, b"arrayValue" | b"kvlistValue")) {
+        if is_set || (depth == DEEPEST && matches!(kind, LIST | OBJECT)) {
             return Err(NotJson);
         }
         is_set = true;
         match (kind, cursor.peek()) {
             // Bytes are base64 here too.
-            (b"stringValue" | b"bytesValue", _) => put.string(cursor.text()?),
-            (b"intValue", _) => put.put(integer(cursor.value()?)?),
-            (b"boolValue", Some(b't' | b'f')) | (b"doubleValue", Some(b'"' | b'-' | b'0'..=b'9')) => {
-                put.json(cursor.value()?);
+            (TEXT | BYTES, _) => put.json(cursor.string()?),
+            (INTEGER, _) => put.put(integer(cursor.value()?)?),
+            (TRUTH, Some(b't' | b'f')) | (FLOAT, Some(b'"' | b'-' | b'0'..=b'9')) => {
+                put.json(cursor.json()?);
             }
-            (b"arrayValue", _) => {
+            (LIST, _) => {
                 values(cursor, b"[]", put, |cursor, put| {
                     list(cursor, b"[]", put, |cursor, put| value(cursor, depth + 1, put))
                 })?;
             }
-            (b"kvlistValue", _) => values(cursor, b"{}", put, |cursor, put| object(cursor, depth + 1, put))?,
+            (OBJECT, _) => values(cursor, b"{}", put, |cursor, put| object(cursor, depth + 1, put))?,
             _ => return Err(NotJson),
         }
     }
@@ -105,36 +113,38 @@ fn attribute(cursor: &mut Cursor<'_>, depth: u32, put: &mut impl To) -> Result<(
     let (mut name, mut early, mut is_written, mut is_first) = (None, None, false, true);
     cursor.expect(b'{')?;
     while cursor.another(is_first, b'}')? {
+        // In this order, as nearly all write them.
+        let key = cursor.key_among(&[b"\"key\":", b"\"value\":"], usize::from(!is_first))?;
         is_first = false;
-        let key = cursor.key()?;
-        if stands_for(key, b"key") && name.is_none() {
-            name = Some(cursor.text()?);
-        } else if !stands_for(key, b"value") || is_written || early.is_some() {
-            cursor.value()?;
-        } else if let Some(name) = name {
-            named(name, cursor, depth, put)?;
-            is_written = true;
-        } else {
-            // It stands in front of its name.
-            cursor.peek();
-            early = Some(cursor.clone());
-            cursor.value()?;
+        match (key, name) {
+            (Some(0), None) => name = Some(cursor.string()?),
+            (Some(1), Some(name)) if !is_written && early.is_none() => {
+                named(name, cursor, depth, put)?;
+                is_written = true;
+            }
+            (Some(1), None) if early.is_none() => {
+                // It stands in front of its name.
+                cursor.peek();
+                early = Some(cursor.clone());
+                cursor.value()?;
+            }
+            _ => drop(cursor.value()?),
         }
     }
-    let name = name.unwrap_or_default();
+    let name = name.unwrap_or(Json { text: b"\"\"", is_compact: true });
     match early {
         _ if is_written => Ok(()),
         Some(mut value) => named(name, &mut value, depth, put),
         None => {
-            put.string(name);
+            put.json(name);
             put.put(b":null");
             Ok(())
         }
     }
 }
 
-fn named(name: &[u8], cursor: &mut Cursor<'_>, depth: u32, put: &mut impl To) -> Result<(), NotJson> {
-    put.string(name);
+fn named(name: Json<'_>, cursor: &mut Cursor<'_>, depth: u32, put: &mut impl To) -> Result<(), NotJson> {
+    put.json(name);
     put.put(b":");
     value(cursor, depth, put)
 }

@@ -5,17 +5,17 @@
 //! {"resourceLogs": [{"resource": {"attributes": […]}, "scopeLogs": [{"scope": {…}, "logRecords": [{…}, …]}, …]}, …]}
 //! ```
 
-use super::any_json::{Nothing, inside, object, value};
+use super::any_json::{Nothing, To, inside, object, value};
 use super::protobuf::LONGEST_SERVICE;
-use super::{BAD_REQUEST, JSON, as_made, done};
+use super::{BAD_REQUEST, JSON, done};
 use crate::protocol::http::answer::Done;
 use crate::protocol::http::api::{Put, Records, SERVICE, Trouble, Walk};
 use crate::protocol::http::problem::Problem;
 use crate::session::memory::document::Document;
-use crate::session::memory::room::Lease;
+use crate::session::memory::room::{Lease, NoRoom};
 use crate::session::routes::Route;
-use crate::session::walk::json::{Cursor, NotJson, as_string, compact, stands_for, which};
-use crate::session::write::{Attrs, Message, Value};
+use crate::session::walk::json::{Cursor, Json, NotJson, as_string, compact, stands_for};
+use crate::session::write::{Attrs, Format, Message, Value};
 
 /// Which part of the request comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +44,11 @@ pub struct Export {
     at: usize,
     /// What the resource and the scope look like on disk: the same for each of their records.
     made: Document,
-    /// How much of it is the resource.
+    /// How much of it is the resource,
     made_of_resource: usize,
+    /// and with the scope. What follows are attributes of the present record.
+    made_of_scope: usize,
+    order: Order,
     /// `service.name`, as it stands in JSON.
     service: Vec<u8>,
     rejected: u64,
@@ -54,8 +57,16 @@ pub struct Export {
 impl Export {
     /// At the beginning.
     pub fn new(lease: Lease) -> Export {
-        let made = Document::new(lease);
-        Export { next: Next::Request, at: 0, made, made_of_resource: 0, service: Vec::new(), rejected: 0 }
+        Export {
+            next: Next::Request,
+            at: 0,
+            made: Document::new(lease),
+            made_of_resource: 0,
+            made_of_scope: 0,
+            order: Order::default(),
+            service: Vec::new(),
+            rejected: 0,
+        }
     }
 
     /// One step. False: nothing more is taken in this turn.
@@ -96,12 +107,18 @@ impl Export {
             Next::Record(is_first) if cursor.another(is_first, b']')? => {
                 cursor.peek();
                 let start = cursor.at();
-                let record = LogRecord::read(&mut cursor)?;
-                let (resource, scope) = self.made.rest().split_at(self.made_of_resource.min(self.made.rest().len()));
                 let route = records.route(|attribute| if attribute == SERVICE { &self.service[..] } else { b"" });
+                let is_kept = route.format == Format::Json;
+                let (from, longest) = (self.made_of_scope, records.longest());
+                let mut attributes = Attributes { to: &mut self.made, from, longest, is_kept, result: Ok(()) };
+                attributes.begin();
+                let record = LogRecord::read(&mut cursor, &mut attributes, &mut self.order)?;
+                attributes.result?;
+                let (shared, attributes) = self.made.rest().split_at(self.made_of_scope);
+                let (resource, scope) = shared.split_at(self.made_of_resource);
                 let put = match records.is_hopeless(cursor.at() - start) {
                     true => Put::TooLong,
-                    false => record.put(resource, scope, route, records),
+                    false => record.put([resource, scope, attributes], route, records),
                 };
                 match put {
                     Put::Stop => return Ok(false),
@@ -138,6 +155,7 @@ impl Export {
             result?;
         }
         self.made_of_resource = self.made.rest().len();
+        self.made_of_scope = self.made_of_resource;
         Ok(())
     }
 
@@ -165,7 +183,9 @@ impl Export {
         if before == b"," {
             put(b"}");
         }
-        Ok(result?)
+        result?;
+        self.made_of_scope = self.made.rest().len();
+        Ok(())
     }
 }
 
@@ -252,101 +272,178 @@ fn is_empty(list: &[u8]) -> bool {
     cursor.eat(b'[') && cursor.eat(b']')
 }
 
-/// A record, as it was sent. Empty: the part is not there.
+/// The keys of a record.
+const KEYS: [&[u8]; 10] = [
+    b"\"timeUnixNano\":",
+    b"\"body\":",
+    b"\"attributes\":",
+    b"\"severityNumber\":",
+    b"\"severityText\":",
+    b"\"observedTimeUnixNano\":",
+    b"\"traceId\":",
+    b"\"spanId\":",
+    b"\"flags\":",
+    b"\"eventName\":",
+];
+const TIME: usize = 0;
+const BODY: usize = 1;
+const ATTRIBUTES: usize = 2;
+const SEVERITY: usize = 3;
+const SEVERITY_TEXT: usize = 4;
+const OBSERVED_TIME: usize = 5;
+const TRACE_ID: usize = 6;
+const SPAN_ID: usize = 7;
+const FLAGS: usize = 8;
+const EVENT_NAME: usize = 9;
+
+/// The order in which a client writes the keys of its records: what followed each in the last one, and at the end what came first.
+/// Clients keep to theirs.
+#[derive(Default)]
+struct Order([u8; KEYS.len() + 1]);
+
+impl Order {
+    /// Passes a key, and says which it is. `before` is the one that came before it.
+    fn key(&mut self, cursor: &mut Cursor<'_>, before: &mut usize) -> Result<Option<usize>, NotJson> {
+        let key = cursor.key_among(&KEYS, usize::from(self.0[*before]))?;
+        if let Some(key) = key {
+            (self.0[*before], *before) = (key as u8, key);
+        }
+        Ok(key)
+    }
+}
+
+/// Where the attributes of a record are written: once, as they are checked, for those that are kept.
+struct Attributes<'d> {
+    to: &'d mut Document,
+    /// Behind what is the same for all records.
+    from: usize,
+    /// What a record takes at most: one byte more is enough to know that it is too long.
+    longest: usize,
+    is_kept: bool,
+    result: Result<(), NoRoom>,
+}
+
+impl Attributes<'_> {
+    /// Of several lists the last counts.
+    fn begin(&mut self) {
+        self.to.keep(self.from);
+    }
+}
+
+impl To for Attributes<'_> {
+    fn put(&mut self, bytes: &[u8]) {
+        if self.is_kept && self.result.is_ok() {
+            let room = (self.from + self.longest + 1).saturating_sub(self.to.rest().len());
+            self.result = self.to.append(&bytes[..bytes.len().min(room)]);
+        }
+    }
+
+    fn json(&mut self, json: Json<'_>) {
+        if self.is_kept {
+            json.write(&mut |bytes| self.put(bytes));
+        }
+    }
+}
+
+/// A record, as it was sent: what is there and says something.
 #[derive(Default)]
 struct LogRecord<'a> {
-    time: &'a [u8],
-    observed_time: &'a [u8],
-    severity: &'a [u8],
-    severity_text: &'a [u8],
-    event_name: &'a [u8],
-    body: &'a [u8],
-    attributes: &'a [u8],
-    flags: &'a [u8],
-    trace_id: &'a [u8],
-    span_id: &'a [u8],
+    time: Option<Value<'a>>,
+    observed_time: Option<Value<'a>>,
+    severity: Option<Value<'a>>,
+    severity_text: Option<Value<'a>>,
+    event_name: Option<Value<'a>>,
+    body: Option<Message<'a>>,
+    flags: Option<Value<'a>>,
+    trace_id: Option<Value<'a>>,
+    span_id: Option<Value<'a>>,
 }
 
 impl<'a> LogRecord<'a> {
     /// Reads a record and checks what is nested.
-    fn read(cursor: &mut Cursor<'a>) -> Result<LogRecord<'a>, NotJson> {
-        const KEYS: [&[u8]; 10] = [
-            b"timeUnixNano",
-            b"body",
-            b"attributes",
-            b"severityNumber",
-            b"severityText",
-            b"observedTimeUnixNano",
-            b"traceId",
-            b"spanId",
-            b"flags",
-            b"eventName",
-        ];
-        let (mut record, mut is_first) = (LogRecord::default(), true);
+    fn read(
+        cursor: &mut Cursor<'a>,
+        attributes: &mut Attributes<'_>,
+        order: &mut Order,
+    ) -> Result<LogRecord<'a>, NotJson> {
+        let (mut record, mut is_first, mut before) = (LogRecord::default(), true, KEYS.len());
         cursor.expect(b'{')?;
         while cursor.another(is_first, b'}')? {
             is_first = false;
-            let name = which(cursor.key()?, &KEYS);
+            let key = order.key(cursor, &mut before)?;
             let kind = cursor.peek();
-            let (Some(name), true) = (name, kind != Some(b'n')) else {
-                cursor.value()?;
-                continue;
-            };
-            let part = match (name, kind) {
-                (b"body", Some(b'{')) => cursor.passed(|cursor| value(cursor, 0, &mut Nothing))?,
-                (b"attributes", Some(b'[')) => cursor.passed(|cursor| object(cursor, 0, &mut Nothing))?,
-                (b"severityText" | b"eventName" | b"traceId" | b"spanId", Some(b'"')) => cursor.value()?,
-                (
-                    b"timeUnixNano" | b"observedTimeUnixNano" | b"severityNumber" | b"flags",
-                    Some(b'"' | b'0'..=b'9'),
-                ) => cursor.value()?,
+            let is_number = matches!(kind, Some(b'"' | b'0'..=b'9'));
+            match (key, kind) {
+                (None, _) | (_, Some(b'n')) => drop(cursor.value()?),
+                (Some(BODY), Some(b'{')) => record.body = Some(body(cursor)?),
+                (Some(ATTRIBUTES), Some(b'[')) => {
+                    attributes.begin();
+                    object(cursor, 0, attributes)?;
+                }
+                (Some(SEVERITY_TEXT), Some(b'"')) => record.severity_text = said(cursor)?.map(Json::value),
+                (Some(EVENT_NAME), Some(b'"')) => record.event_name = said(cursor)?.map(Json::value),
+                (Some(TRACE_ID), Some(b'"')) => record.trace_id = said(cursor)?.map(Json::value),
+                (Some(SPAN_ID), Some(b'"')) => record.span_id = said(cursor)?.map(Json::value),
+                (Some(TIME), _) if is_number => record.time = said(cursor)?.map(in_quotes),
+                (Some(OBSERVED_TIME), _) if is_number => record.observed_time = said(cursor)?.map(in_quotes),
+                (Some(SEVERITY), _) if is_number => record.severity = said(cursor)?.map(Json::value),
+                (Some(FLAGS), _) if is_number => record.flags = said(cursor)?.map(Json::value),
                 _ => return Err(NotJson),
-            };
-            match name {
-                b"timeUnixNano" => record.time = part,
-                b"body" => record.body = part,
-                b"attributes" => record.attributes = part,
-                b"severityNumber" => record.severity = part,
-                b"severityText" => record.severity_text = part,
-                b"observedTimeUnixNano" => record.observed_time = part,
-                b"traceId" => record.trace_id = part,
-                b"spanId" => record.span_id = part,
-                b"flags" => record.flags = part,
-                _ => record.event_name = part,
             }
         }
         Ok(record)
     }
 
-    fn put(&self, resource: &[u8], scope: &[u8], route: &Route, records: &mut Records<'_, '_>) -> Put {
-        // What a protobuf message would not have either.
-        let some = |value: &'a [u8]| if matches!(value, b"\"\"" | b"0" | b"\"0\"") { b"" } else { value };
-        let (as_made, as_sent) = (|bytes| Value::Made(as_made, bytes), |json| Value::Made(compact, json));
+    /// With what was made of resource, scope and attributes.
+    fn put(&self, made: [&[u8]; 3], route: &Route, records: &mut Records<'_, '_>) -> Put {
+        let [resource, scope, attributes] = made.map(|object| if object == b"{}" { b"" } else { object });
         let mut attrs = Attrs::<11>::default();
-        attrs.add_some(b"resource", if resource == b"{}" { b"" } else { resource }, as_made);
-        attrs.add_some(b"scope", scope, as_made);
-        attrs.add_some(b"time", some(self.time), |number| Value::Made(as_text, number));
-        attrs.add_some(b"observed_time", some(self.observed_time), |number| Value::Made(as_text, number));
-        attrs.add_some(b"severity", some(self.severity), as_sent);
-        attrs.add_some(b"severity_text", some(self.severity_text), as_sent);
-        attrs.add_some(b"event_name", some(self.event_name), as_sent);
-        attrs.add_some(b"trace_id", some(self.trace_id), as_sent);
-        attrs.add_some(b"span_id", some(self.span_id), as_sent);
-        attrs.add_some(b"flags", some(self.flags), as_sent);
-        let attributes = if is_empty(self.attributes) { b"" } else { self.attributes };
-        attrs.add_some(b"attributes", attributes, |list| Value::Made(written_object, list));
-        let message = match text_of(self.body) {
-            Some(text) => Message::Escaped(text),
-            None if self.body.is_empty() => Message::Json(b"null"),
-            None => Message::Made(written_value, self.body),
-        };
-        records.put(route, &attrs, message)
+        attrs.add_some(b"resource", resource, Value::Compact);
+        attrs.add_some(b"scope", scope, Value::Compact);
+        attrs.add_if(b"time", self.time);
+        attrs.add_if(b"observed_time", self.observed_time);
+        attrs.add_if(b"severity", self.severity);
+        attrs.add_if(b"severity_text", self.severity_text);
+        attrs.add_if(b"event_name", self.event_name);
+        attrs.add_if(b"trace_id", self.trace_id);
+        attrs.add_if(b"span_id", self.span_id);
+        attrs.add_if(b"flags", self.flags);
+        attrs.add_some(b"attributes", attributes, Value::Compact);
+        records.put(route, &attrs, self.body.unwrap_or(Message::Compact(b"null")))
     }
 }
 
-/// Writes a number that may stand in quotes as a string.
+/// Passes a value. `None`: it is what a protobuf message would not have either.
+fn said<'a>(cursor: &mut Cursor<'a>) -> Result<Option<Json<'a>>, NotJson> {
+    Ok(Some(cursor.json()?).filter(|json| !matches!(json.text, b"\"\"" | b"0" | b"\"0\"")))
+}
+
+/// A number that may stand in quotes, as a string.
+fn in_quotes(number: Json<'_>) -> Value<'_> {
+    if number.text.first() == Some(&b'"') { number.value() } else { Value::Made(as_text, number.text) }
+}
+
+/// Passes the body of a record, which begins with a brace. Nearly all are a text and nothing else.
+fn body<'a>(cursor: &mut Cursor<'a>) -> Result<Message<'a>, NotJson> {
+    let mut text = cursor.clone();
+    if text.eat(b'{')
+        && let Ok(b"stringValue") = text.key()
+        && let Ok(message) = text.text_message()
+        && text.eat(b'}')
+    {
+        *cursor = text;
+        return Ok(message);
+    }
+    let json = cursor.passed(|cursor| value(cursor, 0, &mut Nothing))?;
+    Ok(match text_of(json) {
+        Some(text) => Message::Escaped(text),
+        None => Message::Made(written_value, json),
+    })
+}
+
+/// Writes a number as a string.
 fn as_text(number: &[u8], put: &mut dyn FnMut(&[u8])) {
-    as_string(inside(number), put);
+    as_string(number, put);
 }
 
 /// The inside of the text of a value that was checked and is one.

@@ -135,8 +135,3 @@ fn put_text(tag: u8, text: &str, to: &mut Vec<u8>) {
 
 /// Deepest nesting of a value in an attribute or body.
 const DEEPEST: u32 = 32;
-
-/// Writes what was made before.
-fn as_made(bytes: &[u8], put: &mut dyn FnMut(&[u8])) {
-    put(bytes);
-}

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What one hostile client costs the others: figures, not a test. As root (a small file system is mounted).
 
-    benches/hostile.py BINARY [--engine epoll|io_uring] [--only lines,buffers,handshakes] [--seconds 8]
+    benches/hostile.py BINARY [--engine epoll|io_uring] [--only lines,buffers,handshakes,documents] [--seconds 8]
 
 lines       16 connections to a public TCP listener, 560 kB of an unfinished line each, then a little more each second: how long a
             client of a private Unix listener waits for each of its answers
@@ -9,13 +9,15 @@ buffers     a full disk with 40 senders on a listener that blocks and one idle c
             pipeline requests and read no answer, and one idle connection: how much of a core the server takes
 handshakes  600 connections a second that send the first byte of a TLS handshake and hang up: how long five proper clients take to
             get in, and how many connections are held at the end
+documents   64 connections, each of which sends a document of 16 MiB at the same time, three times: the server's peak of memory beside
+            what it prints that it takes at most, and the answers
 """
-import argparse, os, re, resource, shutil, socket, ssl, statistics, subprocess, sys, tempfile, threading, time, urllib.request
+import argparse, collections, json, os, re, resource, shutil, socket, ssl, statistics, subprocess, sys, tempfile, threading, time, urllib.request
 
 parser = argparse.ArgumentParser(usage=__doc__)
 parser.add_argument("binary")
 parser.add_argument("--engine", default="auto")
-parser.add_argument("--only", default="lines,buffers,handshakes")
+parser.add_argument("--only", default="lines,buffers,handshakes,documents")
 parser.add_argument("--seconds", type=float, default=8)
 args = parser.parse_args()
 binary = os.path.abspath(args.binary)
@@ -30,11 +32,13 @@ class Server:
         data = data or os.path.join(work, "data")
         command = [binary, "serve", "--config", path, "--data-dir", data, "--admin", "127.0.0.1:0"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        self.ports = {}
+        self.ports, self.memory = {}, None
         for line in self.process.stdout:
             found = re.search(r"lines from\s+\S*:(\d+)\s+\(listener (\w+)\)", line)
             if found:
                 self.ports[found[2]] = int(found[1])
+            if "memory" in line and not self.memory:
+                self.memory = line.strip()
             if "metrics" in line:
                 self.admin = re.search(r"http://([\d.:]+)/", line)[1]
             if "Read it back" in line:
@@ -160,6 +164,44 @@ def buffers(work):
     server.end()
 
 
+def documents(work):
+    text = json.dumps("x" * 200 + "\n" + "é" * 20).encode()
+    pair, size = b'["1",%s]' % text, 16_700_000  # just below 16 MiB, which is the most that a document may have
+    loki = b'{"streams":[{"stream":{"job":"a"},"values":[%s]}]}' % b",".join([pair] * (size // (len(pair) + 1)))
+    record = b'{"timeUnixNano":"1","body":{"stringValue":%s},"attributes":[{"key":"k","value":{"stringValue":"v"}}]}' % text
+    otlp = b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[%s]}]}]}' % b",".join([record] * (size // (len(record) + 1)))
+    deep = b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"attributes":[{"key":"k","value":{"stringValue":"%s"}}]}]}]}]}' % (b"v" * size)
+    for name, path, body in [("loki", "/loki/api/v1/push", loki), ("otlp", "/v1/logs", otlp), ("one attribute", "/v1/logs", deep)]:
+        apis = WEB.replace("\n", '\napis = ["loki", "otlp"]\n', 1)
+        server = Server(work, apis, os.path.join(work, "data-" + name.split()[0] + str(len(body))))
+        head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        answers, start = collections.Counter(), threading.Barrier(64)
+
+        def send():
+            start.wait()
+            for _ in range(3):
+                try:
+                    s = socket.create_connection(("127.0.0.1", server.ports["web"]), timeout=120)
+                    s.sendall(head)
+                    for at in range(0, len(body), 1 << 16):
+                        s.sendall(body[at:at + (1 << 16)])
+                except OSError:
+                    pass  # it was answered before its end
+                try:
+                    answers[s.recv(4096)[9:12].decode() or "none"] += 1
+                except OSError as e:
+                    answers[type(e).__name__] += 1
+                s.close()
+
+        threads = [threading.Thread(target=send) for _ in range(64)]
+        [t.start() for t in threads]
+        [t.join() for t in threads]
+        status = open(f"/proc/{server.process.pid}/status").read()
+        peak = int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
+        print(f"documents, {name} of {len(body) / 1048576:.1f} MiB: peak {peak:.0f} MiB, printed {server.memory}; {dict(answers)}", flush=True)
+        server.end()
+
+
 def handshakes(work):
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
                     "-subj", "/CN=localhost", "-keyout", f"{work}/k", "-out", f"{work}/c"], check=True, capture_output=True)
@@ -203,6 +245,6 @@ def handshakes(work):
 for name in args.only.split(","):
     work = tempfile.mkdtemp(prefix="hostile-", dir=os.environ.get("TMPDIR", "/tmp"))
     try:
-        {"lines": lines, "buffers": buffers, "handshakes": handshakes}[name](work)
+        {"lines": lines, "buffers": buffers, "handshakes": handshakes, "documents": documents}[name](work)
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -97,7 +97,19 @@ impl<'a> Fields<'a> {
         if key >> 3 == 0 { Err(Malformed) } else { Ok((key >> 3, (key & 7) as u8)) }
     }
 
+    /// Nearly all have one byte.
+    #[inline]
     fn varint(&mut self) -> Result<u64, Malformed> {
+        match self.bytes.get(self.at) {
+            Some(byte) if *byte < 0x80 => {
+                self.at += 1;
+                Ok(u64::from(*byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, Malformed> {
         let mut number = 0;
         for i in 0..10 {
             let byte = *self.bytes.get(self.at).ok_or(Malformed)?;

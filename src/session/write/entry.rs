@@ -2,6 +2,7 @@
 
 use super::json::{Attr, Maker, Out, Value, push_escaped};
 use super::{Form, MARKER_ROOM};
+use crate::host::sys::plain_prefix;
 use crate::session::walk::json::{as_it_stands, compact, unescape};
 use memchr::memchr_iter;
 use std::io::Write;
@@ -15,7 +16,7 @@ pub enum Message<'a> {
     Escaped(&'a [u8]),
     /// The same in UTF-8.
     Sound(&'a [u8]),
-    /// The same in ASCII and without escapes: what stands there is the text.
+    /// The inside of a JSON string in ASCII and without escapes: what stands there is the text.
     Plain(&'a [u8]),
     /// Another JSON value that was found to be valid.
     Json(&'a [u8]),
@@ -67,10 +68,11 @@ impl<'a> Message<'a> {
         Some((message, sent.len() - kept.len()))
     }
 
-    /// The same, looked at once for all: whether it is UTF-8 need not be asked again.
+    /// The same, looked at once for all: whether it is UTF-8, or needs escapes, need not be asked again.
     #[must_use]
     pub fn looked_at(self) -> Message<'a> {
         match self {
+            Message::Text(text) if plain_prefix::<true>(text).0 == text.len() => Message::Plain(text),
             Message::Escaped(text) if std::str::from_utf8(text).is_ok() => Message::Sound(text),
             other => other,
         }

@@ -235,10 +235,8 @@ impl<'a> Out<'a> {
                 push_escaped(text, |b| self.put(b));
                 self.fixed(b"\"");
             }
+            Value::Integer(number) => self.put(itoa::Buffer::new().format(number).as_bytes()),
             // What does not fit is known by the length.
-            Value::Integer(number) => {
-                let _ = write!(self, "{number}");
-            }
             Value::Float(number) if number.is_finite() => {
                 let _ = write!(self, "{number}");
             }
@@ -265,6 +263,16 @@ impl fmt::Write for Out<'_> {
         self.put(text.as_bytes());
         Ok(())
     }
+}
+
+/// Writes a whole number as a string: 64 bits and more are more than readers of JSON keep of a number (RFC 8259 section 6).
+pub fn quoted_number(number: impl itoa::Integer, put: &mut dyn FnMut(&[u8])) {
+    // 40 bytes hold the longest.
+    let mut quoted = [b'"'; 42];
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format(number).as_bytes();
+    quoted[1..=digits.len()].copy_from_slice(digits);
+    put(&quoted[..digits.len() + 2]);
 }
 
 /// RFC 8259 section 7; bytes that are not UTF-8 become U+FFFD.

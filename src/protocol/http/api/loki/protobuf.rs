@@ -14,8 +14,8 @@ use crate::protocol::http::api::{Put, Records, TENANT, Walk};
 use crate::protocol::http::problem::Problem;
 use crate::session::walk::json::quoted;
 use crate::session::walk::protobuf::{Field, Fields, Malformed};
+use crate::session::write::json::quoted_number;
 use crate::session::write::{Attrs, Message, Value};
-use std::io::Write;
 use std::ops::Range;
 
 /// How a request goes on.
@@ -72,15 +72,16 @@ impl Push {
         while let Some((number, field)) = fields.next_field()? {
             if number == 2 {
                 let entry = Entry::read(field.bytes()?)?;
-                let mut time = [0; 40];
-                let time = entry.time(&mut time);
+                let time = entry.time.to_le_bytes();
                 let mut attrs = Attrs::<4>::default();
                 attrs.add_some(b"tenant", &self.tenant, Value::Text);
                 attrs.add_some(b"labels", labels, |text| Value::Made(labels::make, text));
                 if entry.has_metadata {
                     attrs.add(b"metadata", Value::Made(metadata, entry.bytes));
                 }
-                attrs.add_some(b"time", time, Value::Text);
+                if entry.has_time {
+                    attrs.add(b"time", Value::Made(nanoseconds, &time));
+                }
                 if records.put(route, &attrs, Message::Text(entry.line)) == Put::Stop {
                     return Ok(false);
                 }
@@ -129,8 +130,8 @@ fn labels_of(bytes: &[u8], stream: &Range<usize>) -> Result<Range<usize>, Malfor
 
 struct Entry<'a> {
     bytes: &'a [u8],
-    seconds: i64,
-    nanos: i32,
+    /// In nanoseconds since 1970.
+    time: i128,
     has_time: bool,
     line: &'a [u8],
     has_metadata: bool,
@@ -138,7 +139,8 @@ struct Entry<'a> {
 
 impl<'a> Entry<'a> {
     fn read(bytes: &'a [u8]) -> Result<Entry<'a>, Malformed> {
-        let mut entry = Entry { bytes, seconds: 0, nanos: 0, has_time: false, line: b"", has_metadata: false };
+        let mut entry = Entry { bytes, time: 0, has_time: false, line: b"", has_metadata: false };
+        let (mut seconds, mut nanos) = (0, 0);
         let mut fields = Fields::new(bytes, 0);
         while let Some((number, field)) = fields.next_field()? {
             match number {
@@ -147,8 +149,8 @@ impl<'a> Entry<'a> {
                     let mut parts = Fields::new(field.bytes()?, 0);
                     while let Some((number, part)) = parts.next_field()? {
                         match number {
-                            1 => entry.seconds = part.varint()? as i64,
-                            2 => entry.nanos = part.varint()? as i32,
+                            1 => seconds = part.varint()? as i64,
+                            2 => nanos = part.varint()? as i32,
                             _ => {}
                         }
                     }
@@ -161,19 +163,15 @@ impl<'a> Entry<'a> {
                 _ => {}
             }
         }
+        entry.time = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
         Ok(entry)
     }
+}
 
-    /// Nanoseconds since 1970, as the JSON of this API has them; empty: it has no time.
-    fn time<'t>(&self, to: &'t mut [u8; 40]) -> &'t [u8] {
-        if !self.has_time {
-            return b"";
-        }
-        let ns = i128::from(self.seconds) * 1_000_000_000 + i128::from(self.nanos);
-        let mut rest = &mut to[..];
-        let _ = write!(rest, "{ns}"); // 40 bytes hold any of them
-        let len = 40 - rest.len();
-        &to[..len]
+/// Writes a time, of which these are the sixteen bytes, as the JSON of this API has it.
+fn nanoseconds(time: &[u8], put: &mut dyn FnMut(&[u8])) {
+    if let Some(bytes) = time.first_chunk() {
+        quoted_number(i128::from_le_bytes(*bytes), put);
     }
 }
 

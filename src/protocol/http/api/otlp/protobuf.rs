@@ -17,8 +17,8 @@ use crate::session::memory::document::Document;
 use crate::session::memory::room::Lease;
 use crate::session::walk::json::quoted;
 use crate::session::walk::protobuf::{Field, Fields, Malformed};
+use crate::session::write::json::quoted_number;
 use crate::session::write::{Attrs, Message, Value};
-use std::io::Write;
 use std::ops::Range;
 
 /// So much of `service.name` is looked at for routes.
@@ -267,13 +267,16 @@ impl<'a> LogRecord<'a> {
         route: &crate::session::routes::Route,
         records: &mut Records<'_, '_>,
     ) -> Put {
-        let (mut time, mut observed) = ([0; 24], [0; 24]);
-        let (time, observed) = (digits(self.time, &mut time), digits(self.observed_time, &mut observed));
+        let (time, observed) = (self.time.to_le_bytes(), self.observed_time.to_le_bytes());
         let mut attrs = Attrs::<11>::default();
         attrs.add_some(b"resource", if resource == b"{}" { b"" } else { resource }, Value::Compact);
         attrs.add_some(b"scope", scope, Value::Compact);
-        attrs.add_some(b"time", time, Value::Text);
-        attrs.add_some(b"observed_time", observed, Value::Text);
+        if self.time > 0 {
+            attrs.add(b"time", Value::Made(nanoseconds, &time));
+        }
+        if self.observed_time > 0 {
+            attrs.add(b"observed_time", Value::Made(nanoseconds, &observed));
+        }
         if self.severity > 0 {
             attrs.add(b"severity", Value::Integer(self.severity as i64));
         }
@@ -295,15 +298,11 @@ impl<'a> LogRecord<'a> {
     }
 }
 
-/// The digits of a time; empty: it is 0, which says that there is none.
-fn digits(number: u64, to: &mut [u8; 24]) -> &[u8] {
-    if number == 0 {
-        return b"";
+/// Writes a time, of which these are the eight bytes, as the JSON of this protocol has it.
+fn nanoseconds(time: &[u8], put: &mut dyn FnMut(&[u8])) {
+    if let Some(bytes) = time.first_chunk() {
+        quoted_number(u64::from_le_bytes(*bytes), put);
     }
-    let mut rest = &mut to[..];
-    let _ = write!(rest, "{number}"); // 24 bytes hold any
-    let len = 24 - rest.len();
-    &to[..len]
 }
 
 /// Writes bytes as a string of hexadecimal digits, as the JSON of this protocol has ids.

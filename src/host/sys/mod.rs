@@ -1,4 +1,5 @@
-//! The only `unsafe` code of the project: system calls that no safe crate wraps, each with the reason why it is sound.
+//! The only `unsafe` code of the project: system calls that no safe crate wraps, and registers of many bytes, each with the reason why
+//! it is sound.
 //!
 //! All other modules forbid `unsafe`. `tests/tidy.rs` and the `unsafe_code` lint check that.
 #![allow(unsafe_code)]

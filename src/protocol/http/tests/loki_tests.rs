@@ -108,6 +108,11 @@ fn the_forms_that_clients_send() {
             r#"{"streams":[{"values":[["1","x",{"trace":"t"}]],"stream":{"a":"b"},"message_in_json_format":true}]}"#,
             vec![json!([{"labels": {"a": "b"}, "metadata": {"trace": "t"}, "time": "1"}, "x"])],
         ),
+        // Labels behind the values, beside others in front of them; and in both forms.
+        (
+            r#"{"streams":[{"values":[["1","x"]],"more":[{"stream":1}],"stream":{ "a" : "é" }},{"stream":{"a":"c"},"values":[["2","y"]],"more":1}]}"#,
+            vec![json!([{"labels": {"a": "é"}, "time": "1"}, "x"]), json!([{"labels": {"a": "c"}, "time": "2"}, "y"])],
+        ),
         // The older form.
         (
             r#"{"streams":[{"labels":"{job=\"a\"}","entries":[{"ts":"2026-11-26T00:00:00Z","line":"x"}]}]}"#,
@@ -141,6 +146,8 @@ fn what_is_no_push_request_is_refused_in_words() {
         r#"{"streams":[{"stream":{},"values":[["1","x",3]]}]}"#,
         r#"{"streams":[{"stream":{},"values":{}}]}"#,
         r#"{"streams":[{"stream":{},"values":[]},]}"#,
+        r#"{"streams":[{"stream":{},"values":[],"values":[]}]}"#,
+        r#"{"streams":[{"values":[],"entries":[],"stream":{}}]}"#,
         r#"{"streams":[]} x"#,
         r#"{"streams":[]"#,
         r#"{"streams":[{"stream":{},"values":[["1","x"#,

@@ -56,13 +56,27 @@ impl Steward for Patient {
 }
 
 /// Notes which streams the writer syncs itself.
-struct Noted(InTurn, Arc<Mutex<Vec<String>>>);
+struct Noted {
+    in_turn: InTurn,
+    synced: Arc<Mutex<Vec<String>>>,
+    /// The stream whose next sync fails.
+    fails: Arc<Mutex<Option<String>>>,
+}
 
 impl Syncers for Noted {
     fn sync(&mut self, wanted: Vec<Wanted>) -> Vec<Synced> {
         let name = |one: &Wanted| one.path.parent()?.file_name()?.to_str().map(String::from);
-        self.1.lock().unwrap().extend(wanted.iter().filter_map(name));
-        self.0.sync(wanted)
+        let names: Vec<String> = wanted.iter().filter_map(name).collect();
+        let paths: Vec<_> = wanted.iter().map(|one| one.path.clone()).collect();
+        let mut all = self.in_turn.sync(wanted);
+        let mut fails = self.fails.lock().unwrap();
+        if let Some(at) = names.iter().position(|name| fails.as_ref() == Some(name)) {
+            *fails = None;
+            let (path, error) = (paths[at].clone(), std::io::Error::from_raw_os_error(nix::libc::EIO));
+            all[at].result = Err(crate::log::LogError::Io { what: "sync", path, error });
+        }
+        self.synced.lock().unwrap().extend(names);
+        all
     }
 }
 
@@ -73,6 +87,7 @@ struct Bench {
     clock: Arc<Time>,
     writer: Writer,
     synced: Arc<Mutex<Vec<String>>>,
+    fails: Arc<Mutex<Option<String>>>,
     waiting: Arc<Mutex<VecDeque<Vec<ToSync>>>>,
     done: Arc<Mutex<VecDeque<Done>>>,
     _dir: tempfile::TempDir,
@@ -88,7 +103,7 @@ impl Bench {
         let (sleeper, waker) = crate::pipeline::sleep::parking();
         let size = ShardSize { reactors: 1, chunks: vec![(Class::Lossless, 16)], chunk_bytes: 4096, node: None };
         let shard = Shard::new(0, &size, waker).unwrap();
-        let (waiting, done, synced) = <(Arc<_>, Arc<_>, Arc<_>)>::default();
+        let (waiting, done, synced, fails) = <(Arc<_>, Arc<_>, Arc<_>, Arc<_>)>::default();
         let at_once = Inline::new(Arc::clone(&time));
         let mut steward = Box::new(Patient { at_once, waiting: Arc::clone(&waiting), done: Arc::clone(&done) });
         let mut opened = Vec::new();
@@ -109,13 +124,13 @@ impl Bench {
             control: Arc::default(),
             clock: Arc::clone(&time),
             steward,
-            syncers: Box::new(Noted(InTurn(time), Arc::clone(&synced))),
+            syncers: Box::new(Noted { in_turn: InTurn(time), synced: Arc::clone(&synced), fails: Arc::clone(&fails) }),
             sleeper,
             ledger: Ledger::new(1),
             streams: opened,
             changes: Arc::new(crossbeam_queue::ArrayQueue::new(1)),
         });
-        Bench { shard, clock, writer, synced, waiting, done, _dir: dir }
+        Bench { shard, clock, writer, synced, fails, waiting, done, _dir: dir }
     }
 
     /// Hands the writer a chunk with a line for each of these streams.
@@ -226,4 +241,16 @@ fn a_rotation_takes_along_what_is_in_the_ring() {
     let sealed = crate::log::cat::segments(&it._dir.path().join("a")).unwrap();
     let file = it._dir.path().join("a").join(sealed[1].file_name(crate::log::names::Kind::Sealed));
     assert_eq!(std::fs::read(file).unwrap(), b"x\nx\n");
+}
+
+/// What comes back is durable for whoever waits for it.
+#[test]
+fn lines_whose_sync_failed_are_written_again_before_anybody_is_answered_though_another_streams_sync_succeeds() {
+    let mut it = Bench::new(&[("a", MINUTE), ("b", MINUTE)]);
+    it.push(&[0], Level::Durable, true, false);
+    it.push(&[1], Level::Durable, true, false);
+    *it.fails.lock().unwrap() = Some("a".into());
+    assert_eq!(it.run(), 2, "in the end");
+    let synced = it.synced.lock().unwrap().clone();
+    assert_eq!(synced.iter().filter(|name| *name == "a").count(), 2, "the second time in a new segment: {synced:?}");
 }

@@ -75,7 +75,7 @@ impl Found {
         use std::arch::x86_64::{
             _mm_cmpeq_epi8, _mm_loadu_si128, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi8,
         };
-        // SAFETY: 16 bytes are there to be read, however they are aligned. Miri would say if not.
+        // SAFETY: 16 bytes are there to be read, however they are aligned. AddressSanitizer would say if not (`.ci/run`).
         let bytes = unsafe { _mm_loadu_si128(lanes.as_ptr().cast()) };
         let is = |b: u8| _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b as i8));
         let is_control = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1f)), bytes);
@@ -139,12 +139,12 @@ fn blocks_avx2<const ASCII: bool>(bytes: &[u8]) -> (usize, bool) {
 
 /// With registers of so many bytes.
 #[inline(always)]
-fn blocks<const LANES: usize, const ASCII: bool>(bytes: &[u8]) -> (usize, bool) {
-    let (mut at, mut high) = (0, [0u8; LANES]);
+fn blocks<const WIDTH: usize, const ASCII: bool>(bytes: &[u8]) -> (usize, bool) {
+    let (mut at, mut high) = (0, [0u8; WIDTH]);
     for block in bytes.as_chunks::<BLOCK>().0 {
         // Without a branch, and each lane for itself.
-        let (mut special, mut block_high) = ([0u8; LANES], [0u8; LANES]);
-        for lanes in block.as_chunks::<LANES>().0 {
+        let (mut special, mut block_high) = ([0u8; WIDTH], [0u8; WIDTH]);
+        for lanes in block.as_chunks::<WIDTH>().0 {
             for ((special, high), byte) in special.iter_mut().zip(&mut block_high).zip(lanes) {
                 // Without a comparison: those make the compiler leave its vectors.
                 let equals = |b: u8| 1u8.saturating_sub(byte ^ b);

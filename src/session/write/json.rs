@@ -345,7 +345,9 @@ mod tests {
         #[test]
         fn attributes_keep_name_type_and_value(
             text in proptest::collection::vec(any::<u8>(), 0..50),
-            whole in any::<i64>(), number in any::<f64>(),
+            whole in any::<i64>(),
+            // The first one, serde_json reads with another last bit.
+            number in prop_oneof![1 => Just(4.769361150778884e158), 20 => any::<f64>()],
         ) {
             let json = b"{\n  \"a\": [1,\r\n 2]\n}";
             let attr = |name: &'static [u8], value| Attr { name, value };

@@ -352,6 +352,30 @@ fn what_can_never_be_taken_is_a_partial_success() {
     assert_eq!(said["partialSuccess"]["rejectedLogRecords"], "1");
 }
 
+/// They are written as they are checked, and no further than is needed to know that they are too long.
+#[test]
+fn a_record_whose_attributes_are_too_long_is_a_partial_success_and_its_neighbours_stay() {
+    let mut export = one("first");
+    let records_of = &mut export.resource_logs[0].scope_logs[0].log_records;
+    let text = |text: String| Some(AnyValue { value: Some(AnyKind::StringValue(text)) });
+    let with = |value: String| {
+        let attribute = KeyValue { key: "k".into(), value: text(value), ..KeyValue::default() };
+        LogRecord { body: text("second".into()), attributes: vec![attribute], ..LogRecord::default() }
+    };
+    records_of.extend([with("é\"".repeat(150_000)), with("short".into())]);
+    for (kind, body) in [(PROTOBUF, export.encode_to_vec()), (JSON, serde_json::to_vec(&export).unwrap())] {
+        for format in [Format::Json, Format::Raw] {
+            let out = answers(listener(&["otlp"], format), &request("POST /v1/logs", kind, &body));
+            assert_eq!(statuses(&out.answers), ["200"], "{kind}");
+            assert!(out.answers.contains("max_line_bytes"), "{}", out.answers);
+            let lines: Vec<&[u8]> = out.default.split_inclusive(|b| *b == b'\n').collect();
+            assert_eq!(lines.len(), 2, "{kind} {format:?}");
+            let is_short = lines[1].windows(16).any(|part| part == br#""attributes":{"k"#);
+            assert_eq!(is_short, format == Format::Json, "attributes of the second are those of its own");
+        }
+    }
+}
+
 #[test]
 fn a_service_goes_to_its_own_stream() {
     let mut options = listener(&["otlp"], Format::Raw);

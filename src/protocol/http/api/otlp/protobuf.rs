@@ -107,11 +107,11 @@ impl Export {
             }
             let end = self.resource.start + self.scope_at;
             (self.scope, self.record_at) = (end - field.bytes()?.len()..end, 0);
-            let scope = &bytes[self.scope.clone()];
-            each(scope, &ATTRIBUTES_OF_SCOPE, &mut |pair| check_pair(pair, 0))?;
             self.made.keep(self.made_of_resource);
             let mut result = Ok(());
-            scope_as_json(scope, &mut |piece| result = result.and_then(|()| self.made.append(piece)))?;
+            scope_as_json(&bytes[self.scope.clone()], &mut |piece| {
+                result = result.and_then(|()| self.made.append(piece))
+            })?;
             result?;
             return Ok(true);
         }
@@ -174,24 +174,43 @@ impl Walk for Export {
 
 /// From a `ResourceLogs`.
 const ATTRIBUTES_OF_RESOURCE: [u32; 2] = [1, 1];
-/// From a `ScopeLogs`, as its name and version.
+/// From a `ScopeLogs`.
 const ATTRIBUTES_OF_SCOPE: [u32; 2] = [1, 3];
 
-/// Writes the scope of a `ScopeLogs`, if it says something, as a JSON object.
-fn scope_as_json(scope: &[u8], put: &mut dyn FnMut(&[u8])) -> Result<(), Malformed> {
-    let last = |number| {
-        let mut found: &[u8] = b"";
-        let result = each(scope, &[1, number], &mut |text| {
-            found = text;
+/// What a `ScopeLogs` says of its scope.
+#[derive(Default)]
+struct Scope<'a> {
+    name: &'a [u8],
+    version: &'a [u8],
+    has_attributes: bool,
+}
+
+impl<'a> Scope<'a> {
+    /// Reads and checks it. It goes over all records once, since the scope may stand anywhere among them.
+    fn read(scope_logs: &'a [u8]) -> Result<Scope<'a>, Malformed> {
+        let mut scope = Scope::default();
+        each(scope_logs, &[1], &mut |bytes| {
+            let mut fields = Fields::new(bytes, 0);
+            while let Some((number, field)) = fields.next_field()? {
+                match number {
+                    1 => scope.name = field.bytes()?,
+                    2 => scope.version = field.bytes()?,
+                    3 => {
+                        check_pair(field.bytes()?, 0)?;
+                        scope.has_attributes = true;
+                    }
+                    _ => {}
+                }
+            }
             Ok(())
-        });
-        result.map(|()| found)
-    };
-    let (name, version, mut has_attributes) = (last(1)?, last(2)?, false);
-    each(scope, &ATTRIBUTES_OF_SCOPE, &mut |_| {
-        has_attributes = true;
-        Ok(())
-    })?;
+        })?;
+        Ok(scope)
+    }
+}
+
+/// Writes the scope of a `ScopeLogs`, if it says something, as a JSON object.
+fn scope_as_json(scope_logs: &[u8], put: &mut dyn FnMut(&[u8])) -> Result<(), Malformed> {
+    let Scope { name, version, has_attributes } = Scope::read(scope_logs)?;
     let mut before: &[u8] = b"{";
     for (key, text) in [(&b"\"name\":"[..], name), (b"\"version\":", version)] {
         if !text.is_empty() {
@@ -205,7 +224,7 @@ fn scope_as_json(scope: &[u8], put: &mut dyn FnMut(&[u8])) -> Result<(), Malform
         put(before);
         before = b",";
         put(b"\"attributes\":");
-        object(scope, &ATTRIBUTES_OF_SCOPE, put);
+        object(scope_logs, &ATTRIBUTES_OF_SCOPE, put);
     }
     if before == b"," {
         put(b"}");

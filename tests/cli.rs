@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::manager::Manager;
 use common::{Server, logweir, scratch};
 use std::process::Command;
 
@@ -318,27 +319,31 @@ fn the_environment_names_the_engine() {
 #[test]
 fn the_start_is_told_in_the_format_and_at_the_level_of_the_log() {
     let dir = scratch();
-    let run = |name: &str, log: &str| {
-        let (data, err) = (dir.path().join(name), dir.path().join(format!("{name}.err")));
-        std::fs::write(dir.path().join(format!("{name}.toml")), log).unwrap();
+    let manager = Manager::new(dir.path());
+    // Signalled once it has said what is awaited: it prints on a thread of its own, which does not hold up its end.
+    let run = |name: &str, log: &str, said_last: &str| {
+        let path = |ending: &str| dir.path().join(format!("{name}.{ending}"));
+        std::fs::write(path("toml"), log).unwrap();
+        let read = |ending: &str| std::fs::read_to_string(path(ending)).unwrap();
+        let ready = manager.count("READY=1");
         let mut child = Command::new(common::BINARY)
             .args(["serve", "--admin", "off", "--listen", "tcp://127.0.0.1:0", "--data-dir"])
-            .arg(&data)
+            .arg(path("data"))
             .arg("--config")
-            .arg(dir.path().join(format!("{name}.toml")))
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::fs::File::create(&err).unwrap())
+            .arg(path("toml"))
+            .env("NOTIFY_SOCKET", manager.socket())
+            .stdout(std::fs::File::create(path("out")).unwrap())
+            .stderr(std::fs::File::create(path("err")).unwrap())
             .spawn()
             .unwrap();
-        common::await_that("it runs", || data.join("default/current-0").exists());
+        manager.await_more("READY=1", ready);
+        common::await_that(said_last, || (read("out") + &read("err")).contains(said_last));
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGTERM)
             .unwrap();
         assert!(child.wait().unwrap().success());
-        let mut out = String::new();
-        std::io::Read::read_to_string(&mut child.stdout.take().unwrap(), &mut out).unwrap();
-        (out, std::fs::read_to_string(err).unwrap())
+        (read("out"), read("err"))
     };
-    let (out, err) = run("json", "[log]\nformat = \"json\"\n");
+    let (out, err) = run("json", "[log]\nformat = \"json\"\n", "\"ready\"");
     assert!(out.is_empty(), "{out}");
     let events: Vec<serde_json::Value> =
         err.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect();
@@ -355,8 +360,8 @@ fn the_start_is_told_in_the_format_and_at_the_level_of_the_log() {
     );
     let listening = find("listening");
     assert!(listening["listener"] == "lines" && listening["address"].as_str().unwrap().starts_with("tcp://127.0.0.1:"));
-    assert_eq!(run("quiet", "[log]\nlevel = \"warn\"\n"), (String::new(), String::new()));
-    let (out, _) = run("text", "");
+    assert_eq!(run("quiet", "[log]\nlevel = \"warn\"\n", ""), (String::new(), String::new()));
+    let (out, _) = run("text", "", "Read it back");
     assert!(out.contains("is ready") && out.contains("Read it back"), "{out}");
 }
 

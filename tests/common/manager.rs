@@ -36,6 +36,11 @@ impl Manager {
         Manager { socket, heard }
     }
 
+    /// Where a program says it: the value of `NOTIFY_SOCKET`.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// What was said so far, one state a line.
     pub fn said(&self) -> Vec<String> {
         self.heard.lock().unwrap().said.clone()

@@ -241,6 +241,43 @@ proptest! {
     }
 }
 
+proptest! {
+    /// A body and the value of an attribute in several fields, and several values in one: lists are joined, of others the last counts.
+    #[test]
+    fn values_that_are_there_twice_are_merged_as_by_the_official_decoder(
+        parts in proptest::collection::vec(prop_oneof![4 => any_value(), 1 => Just(AnyValue::default())], 0..5),
+        at in 0usize..5,
+    ) {
+        let at = at.min(parts.len());
+        // The first ones in one field, then a field each.
+        let mut values = vec![parts[..at].iter().flat_map(Message::encode_to_vec).collect::<Vec<u8>>()];
+        values.extend(parts[at..].iter().map(Message::encode_to_vec));
+        let fields = |number| values.iter().flat_map(|value| field(number, value)).collect::<Vec<u8>>();
+        let pair = [field(1, b"a"), fields(2)].concat();
+        let record = [fields(5), field(6, &pair)].concat();
+        let resource = field(1, &field(1, &[field(1, b"service.name"), fields(2)].concat()));
+        let body = field(1, &[resource, field(2, &field(2, &record))].concat());
+        let out = answers(listener(&["otlp"], Format::Json), &request("POST /v1/logs", PROTOBUF, &body));
+        prop_assert_eq!(statuses(&out.answers), ["200"]);
+        prop_assert_eq!(found(&out), expected(&ExportLogsServiceRequest::decode(&body[..]).unwrap()));
+    }
+}
+
+#[test]
+fn a_value_that_is_there_twice_is_merged() {
+    let list = |text: &[u8]| field(5, &field(1, &field(1, text)));
+    let post = |bodies: &[Vec<u8>]| {
+        let record: Vec<u8> = bodies.iter().flat_map(|body| field(5, body)).collect();
+        let body = field(1, &field(2, &field(2, &record)));
+        found(&answers(listener(&["otlp"], Format::Json), &request("POST /v1/logs", PROTOBUF, &body)))
+    };
+    assert_eq!(post(&[list(b"a"), list(b"b")]), [json!([{}, ["a", "b"]])]);
+    assert_eq!(post(&[[list(b"a"), list(b"b")].concat(), vec![]]), [json!([{}, ["a", "b"]])]);
+    assert_eq!(post(&[list(b"a"), field(1, b"x"), list(b"b")]), [json!([{}, ["b"]])]);
+    assert_eq!(post(&[field(1, b"x"), vec![]]), [json!([{}, "x"])]);
+    assert_eq!(post(&[list(b"a"), field(1, b"x")]), [json!([{}, "x"])]);
+}
+
 /// Also of those that hold what the tests above do not send.
 fn number_of_records(export: &ExportLogsServiceRequest) -> usize {
     export.resource_logs.iter().flat_map(|r| &r.scope_logs).map(|s| s.log_records.len()).sum()

@@ -60,36 +60,117 @@ pub fn each<'a>(
     Ok(())
 }
 
+/// A value. It may be there several times: then its parts are read as if they were one message.
+#[derive(Debug, Clone, Copy)]
+pub enum Parts<'a> {
+    /// Once.
+    One(&'a [u8]),
+    /// In each field of this number of a message.
+    Each(&'a [u8], u32),
+}
+
+/// No value.
+impl Default for Parts<'_> {
+    fn default() -> Self {
+        Parts::One(b"")
+    }
+}
+
+/// What a value is: of several the last counts.
+struct Kind<'a> {
+    number: u32,
+    field: Field<'a>,
+    /// So many fields came before it and those of its number that stand directly in front of it. Those are lists that are merged.
+    skipped: usize,
+    /// There is one such field.
+    is_alone: bool,
+}
+
+impl<'a> Parts<'a> {
+    /// With one more part, which was found in this field of a message.
+    #[must_use]
+    pub fn and(found: Option<Parts<'a>>, part: &'a [u8], message: &'a [u8], number: u32) -> Option<Parts<'a>> {
+        Some(if found.is_none() { Parts::One(part) } else { Parts::Each(message, number) })
+    }
+
+    /// Calls `f` with each field that is a value.
+    fn fields(self, mut f: impl FnMut(u32, Field<'a>)) {
+        let mut fields_of = |part| {
+            let mut fields = Fields::new(part, 0);
+            while let Ok(Some((number, field))) = fields.next_field() {
+                if number <= 7 {
+                    f(number, field);
+                }
+            }
+        };
+        match self {
+            Parts::One(part) => fields_of(part),
+            Parts::Each(message, number) => drop(each(message, &[number], &mut |part| {
+                fields_of(part);
+                Ok(())
+            })),
+        }
+    }
+
+    fn kind(self) -> Option<Kind<'a>> {
+        let (mut kind, mut count): (Option<Kind<'_>>, _) = (None, 0);
+        self.fields(|number, field| {
+            let before = kind.as_ref().filter(|before| before.number == number);
+            let (skipped, is_alone) = before.map_or((count, true), |before| (before.skipped, false));
+            kind = Some(Kind { number, field, skipped, is_alone });
+            count += 1;
+        });
+        kind
+    }
+
+    /// Calls `f` with each element of a list, or of a list of pairs.
+    fn elements(self, kind: &Kind<'a>, f: &mut dyn FnMut(&'a [u8]) -> Result<(), Malformed>) -> Result<(), Malformed> {
+        if kind.is_alone {
+            return each(kind.field.bytes()?, &[1], f);
+        }
+        let (mut result, mut count) = (Ok(()), 0);
+        self.fields(|_, field| {
+            if count >= kind.skipped && result.is_ok() {
+                result = field.bytes().and_then(|list| each(list, &[1], f));
+            }
+            count += 1;
+        });
+        result
+    }
+}
+
 /// Key and value of a `KeyValue`.
-pub fn pair(bytes: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
-    let (mut key, mut value): (&[u8], &[u8]) = (b"", b"");
+pub fn pair(bytes: &[u8]) -> Result<(&[u8], Parts<'_>), Malformed> {
+    let (mut key, mut value): (&[u8], _) = (b"", None);
     let mut fields = Fields::new(bytes, 0);
     while let Some((number, field)) = fields.next_field()? {
         match number {
             1 => key = field.bytes()?,
-            2 => value = field.bytes()?,
+            2 => value = Parts::and(value, field.bytes()?, bytes, number),
             _ => {}
         }
     }
-    Ok((key, value))
+    Ok((key, value.unwrap_or_default()))
 }
 
 /// The text of a value that is one.
-pub fn text(value: &[u8]) -> Option<&[u8]> {
+pub fn text(value: Parts<'_>) -> Option<&[u8]> {
     let mut found = None;
-    let mut fields = Fields::new(value, 0);
-    while let Ok(Some((number, field))) = fields.next_field() {
-        if number <= 7 {
-            found = if number == 1 { field.bytes().ok() } else { None };
-        }
-    }
+    value.fields(|number, field| found = if number == 1 { field.bytes().ok() } else { None });
     found
 }
 
 /// Writes the attributes of a message that was checked, which are its fields at this path, as a JSON object.
 pub fn object(message: &[u8], path: &[u32], put: &mut dyn FnMut(&[u8])) {
+    object_of(&mut |f| each(message, path, f), put);
+}
+
+/// Calls a function with each of some pairs.
+type EachPair<'p, 'a> = dyn FnMut(&mut dyn FnMut(&'a [u8]) -> Result<(), Malformed>) -> Result<(), Malformed> + 'p;
+
+fn object_of(pairs: &mut EachPair<'_, '_>, put: &mut dyn FnMut(&[u8])) {
     let mut before: &[u8] = b"{";
-    let _ = each(message, path, &mut |bytes| {
+    let _ = pairs(&mut |bytes| {
         let (key, value) = pair(bytes)?;
         put(before);
         before = b",";
@@ -102,43 +183,38 @@ pub fn object(message: &[u8], path: &[u32], put: &mut dyn FnMut(&[u8])) {
 }
 
 /// Writes a value that was checked as JSON. Bytes become base64, as in the JSON of protobuf.
-pub fn value(bytes: &[u8], put: &mut dyn FnMut(&[u8])) {
-    let (mut last, mut fields) = (None, Fields::new(bytes, 0));
-    while let Ok(Some((number, field))) = fields.next_field() {
-        if number <= 7 {
-            last = Some((number, field)); // of several the last counts
-        }
-    }
+pub fn value(parts: Parts<'_>, put: &mut dyn FnMut(&[u8])) {
+    let Some(kind) = parts.kind() else { return put(b"null") };
     let mut out = Text(put);
     // A text that only passes things on cannot fail.
-    let _ = match last {
-        Some((1, Field::Bytes(text))) => {
+    let _ = match (kind.number, kind.field) {
+        (1, Field::Bytes(text)) => {
             quoted(text, put);
             Ok(())
         }
-        Some((2, Field::Varint(truth))) => out.write_str(if truth != 0 { "true" } else { "false" }),
-        Some((3, Field::Varint(number))) => write!(out, "{}", number as i64),
-        Some((4, Field::Fixed64(bits))) => match f64::from_bits(bits) {
+        (2, Field::Varint(truth)) => out.write_str(if truth != 0 { "true" } else { "false" }),
+        (3, Field::Varint(number)) => write!(out, "{}", number as i64),
+        (4, Field::Fixed64(bits)) => match f64::from_bits(bits) {
             number if number.is_finite() => write!(out, "{number:?}"),
             number if number.is_nan() => out.write_str("\"NaN\""),
             number => out.write_str(if number > 0.0 { "\"Infinity\"" } else { "\"-Infinity\"" }),
         },
-        Some((5, Field::Bytes(list))) => {
+        (5, _) => {
             let mut before: &[u8] = b"[";
-            let _ = each(list, &[1], &mut |bytes| {
+            let _ = parts.elements(&kind, &mut |bytes| {
                 put(before);
                 before = b",";
-                value(bytes, put);
+                value(Parts::One(bytes), put);
                 Ok(())
             });
             put(if before == b"[" { b"[]" } else { b"]" });
             Ok(())
         }
-        Some((6, Field::Bytes(list))) => {
-            object(list, &[1], put);
+        (6, _) => {
+            object_of(&mut |f| parts.elements(&kind, f), put);
             Ok(())
         }
-        Some((7, Field::Bytes(bytes))) => write!(out, "\"{}\"", Base64Display::new(bytes, &STANDARD)),
+        (7, Field::Bytes(bytes)) => write!(out, "\"{}\"", Base64Display::new(bytes, &STANDARD)),
         _ => out.write_str("null"),
     };
 }

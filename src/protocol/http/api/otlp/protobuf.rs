@@ -8,7 +8,7 @@
 //!             fixed32 flags = 8; bytes trace_id = 9; bytes span_id = 10; fixed64 observed_time = 11; string event_name = 12 }
 //! ```
 
-use super::any_protobuf::{check, check_pair, each, object, pair, text, value};
+use super::any_protobuf::{Parts, check, check_pair, each, object, pair, text, value};
 use super::{BAD_REQUEST, PROTOBUF, done};
 use crate::protocol::http::answer::Done;
 use crate::protocol::http::api::{Put, Records, SERVICE, Trouble, Walk};
@@ -177,6 +177,9 @@ const ATTRIBUTES_OF_RESOURCE: [u32; 2] = [1, 1];
 /// From a `ScopeLogs`.
 const ATTRIBUTES_OF_SCOPE: [u32; 2] = [1, 3];
 
+/// The body of a `LogRecord`.
+const BODY: u32 = 5;
+
 /// What a `ScopeLogs` says of its scope.
 #[derive(Default)]
 struct Scope<'a> {
@@ -238,10 +241,10 @@ struct LogRecord<'a> {
     bytes: &'a [u8],
     time: u64,
     observed_time: u64,
-    severity: u64,
+    severity: i32,
     severity_text: &'a [u8],
     event_name: &'a [u8],
-    body: &'a [u8],
+    body: Option<Parts<'a>>,
     has_attributes: bool,
     flags: u32,
     trace_id: &'a [u8],
@@ -255,11 +258,12 @@ impl<'a> LogRecord<'a> {
         while let Some((number, field)) = fields.next_field()? {
             match number {
                 1 => record.time = field.fixed64()?,
-                2 => record.severity = field.varint()?,
+                2 => record.severity = field.varint()? as i32, // of a longer number its low bits, as protobuf has it
                 3 => record.severity_text = field.bytes()?,
-                5 => {
-                    record.body = field.bytes()?;
-                    check(record.body, 0)?;
+                BODY => {
+                    let body = field.bytes()?;
+                    check(body, 0)?;
+                    record.body = Parts::and(record.body, body, bytes, BODY);
                 }
                 6 => {
                     check_pair(field.bytes()?, 0)?;
@@ -296,8 +300,8 @@ impl<'a> LogRecord<'a> {
         if self.observed_time > 0 {
             attrs.add(b"observed_time", Value::Made(nanoseconds, &observed));
         }
-        if self.severity > 0 {
-            attrs.add(b"severity", Value::Integer(self.severity as i64));
+        if self.severity != 0 {
+            attrs.add(b"severity", Value::Integer(self.severity.into()));
         }
         attrs.add_some(b"severity_text", self.severity_text, Value::Text);
         attrs.add_some(b"event_name", self.event_name, Value::Text);
@@ -309,9 +313,13 @@ impl<'a> LogRecord<'a> {
         if self.has_attributes {
             attrs.add(b"attributes", Value::Made(|record, put| object(record, &[6], put), self.bytes));
         }
-        let message = match text(self.body) {
-            Some(text) => Message::Text(text),
-            None => Message::Made(value, self.body),
+        let body = self.body.unwrap_or_default();
+        let message = match (text(body), body) {
+            (Some(text), _) => Message::Text(text),
+            (None, Parts::One(body)) => Message::Made(|body, put| value(Parts::One(body), put), body),
+            (None, Parts::Each(record, _)) => {
+                Message::Made(|record, put| value(Parts::Each(record, BODY), put), record)
+            }
         };
         records.put(route, &attrs, message)
     }

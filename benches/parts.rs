@@ -21,7 +21,7 @@ use logweir::session::memory::tail::{TailHandle, TailStore};
 use logweir::session::profile::SCRATCH_LANDING;
 use logweir::session::routes::{Route, Routes, Rules};
 use logweir::session::write::Format;
-use logweir::session::{AckLevel, Around, Input, Session, Turn, Window};
+use logweir::session::{ANY_PARTS, AckLevel, Around, Input, Session, Sink, Turn, Window};
 use std::hint::black_box;
 use std::io::{IoSlice, Write};
 use std::sync::Arc;
@@ -62,7 +62,8 @@ fn framing(c: &mut Criterion) {
             b.iter(|| {
                 let mut session = Lines::new(&options, &Peer::Local);
                 let mut tail = TailHandle::default();
-                let mut window = Window::new(&mut memory, store.tail(&mut tail), Around::default());
+                let mut window =
+                    Window::new(Sink::new(&mut memory, ANY_PARTS), store.tail(&mut tail), Around::default());
                 let _ = session.input(Input::Chunk { start: 0, len: MIB }, &mut window);
                 let lines = black_box(window.sink.lines());
                 window.tail.clear();

@@ -304,6 +304,18 @@ fn the_version_names_commit_and_target() {
     assert!(!commit.is_empty() && target.contains("-linux-"), "{said}");
 }
 
+/// Found from outside: with a lower level Splunk's clients were told that all was durable when it was written, or received.
+#[test]
+fn acknowledgements_of_splunk_need_the_level_that_they_speak_of() {
+    let with = |more: &str| {
+        check(&format!("[listener.h]\nprotocol = \"http\"\napis = [\"splunk\"]\nsplunk_ack = true\n{more}"))
+    };
+    assert_eq!(with("").0, Some(0));
+    let (code, _, error) = with("ack = \"written\"\n");
+    assert_eq!(code, Some(78));
+    assert!(error.contains("splunk_ack") && error.contains("needs ack = \"durable\""), "{error}");
+}
+
 /// What CI's step for the other engine relies on.
 #[test]
 fn the_environment_names_the_engine() {

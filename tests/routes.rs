@@ -2,7 +2,10 @@
 
 mod common;
 
+use common::http::{Client, request};
 use common::{Server, await_that, lines_of, logweir, scratch, send_all};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 
@@ -88,6 +91,66 @@ fn of_a_message_that_is_too_long_the_kept_beginning_decides() {
     assert!(server.stop().success());
     let own = text_of(&server, "default");
     assert_eq!(own.matches(&format!("{beginning} [truncated")).count(), 2, "{own}");
+}
+
+/// Found from outside: a client whose records alternate between streams, or that sends many small requests at once, ended the server. A
+/// chunk describes so many runs and no more; it is full then.
+#[test]
+fn streams_and_requests_that_change_with_each_record_fill_chunks_and_lose_nothing() {
+    let dir = scratch();
+    let config = r#"
+[listener.syslog]
+protocol = "syslog"
+address = "tcp://127.0.0.1:0"
+streams = ["odd"]
+route = { "app=a1" = "odd" }
+[listener.http]
+protocol = "http"
+address = "tcp://127.0.0.1:0"
+apis = ["lines", "elasticsearch", "datadog"]
+format = "raw"
+streams = ["odd"]
+route = { "index=a1" = "odd", "service=a1" = "odd" }
+"#;
+    let mut server = Server::with_config(&dir.path().join("data"), config);
+    let (mut even, mut odd) = (Vec::new(), Vec::new());
+    let mut expect = |count: usize, text: &dyn Fn(usize) -> String| {
+        (0..count).for_each(|i| if i % 2 == 0 { even.push(text(i)) } else { odd.push(text(i)) });
+    };
+    let message = |i: usize| format!("<13>1 - h a{} {i} - - m", i % 2);
+    expect(200_000, &message);
+    send_all(server.address("syslog"), ((0..200_000).map(message).collect::<Vec<_>>().join("\n") + "\n").as_bytes());
+    await_that("the messages", || server.metrics().sum("logweir_received_lines_total", "") == 200_000.0);
+
+    let mut client = Client::to(server.address("http"));
+    let entry = |i: usize| format!("{{\"service\":\"a{}\",\"n\":{i}}}", i % 2);
+    expect(20_000, &entry);
+    let list = format!("[{}]", (0..20_000).map(entry).collect::<Vec<_>>().join(","));
+    assert_eq!(client.post("/api/v2/logs", "Content-Type: application/json\r\n", &list).status, 202);
+
+    let document = |i: usize| format!("{{\"n\":{i}}}");
+    expect(20_000, &document);
+    let pair = |i: usize| format!("{{\"create\":{{\"_index\":\"a{}\"}}}}\n{}\n", i % 2, document(i));
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all((0..20_000).map(pair).collect::<String>().as_bytes()).unwrap();
+    let body = encoder.finish().unwrap();
+    let head = "POST /_bulk HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\nContent-Encoding: gzip\r\n";
+    client.send(&[format!("{head}Content-Length: {}\r\n\r\n", body.len()).as_bytes(), &body].concat());
+    let answer = client.answer().unwrap();
+    assert_eq!((answer.status, answer.body.matches("\"status\":201").count()), (200, 20_000));
+
+    // Each request is acknowledged by itself.
+    let line = |i: usize| format!("line {i}");
+    (0..20_000).for_each(|i| even.push(line(i)));
+    let mut sender = client.stream.try_clone().unwrap();
+    let requests: String = (0..20_000).map(|i| request("/", "", &format!("{}\n", line(i)))).collect();
+    let sending = std::thread::spawn(move || sender.write_all(requests.as_bytes()).unwrap());
+    (0..20_000).for_each(|i| assert_eq!(client.answer().unwrap().status, 204, "{i}"));
+    sending.join().unwrap();
+    assert!(server.stop().success());
+    for (stream, expected) in [("default", even), ("odd", odd)] {
+        assert_eq!(text_of(&server, stream), expected.join("\n") + "\n", "{stream}");
+    }
 }
 
 #[test]

@@ -74,6 +74,7 @@ pub const NAMES: &[&str] = &[
     "number_true_at_once",
     "record_lost_at_the_end_of_a_chunk",
     "item_lies",
+    "parts_without_end",
     "noted_before_the_commit",
     "shipped_beyond_the_sync",
     "shipped_from_the_note",

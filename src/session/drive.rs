@@ -1,7 +1,7 @@
 //! Drives one connection in memory as a reactor does, for the tests, fuzz targets and benchmarks of sessions.
 
 use super::memory::tail::{TailHandle, TailStore};
-use super::{AckLevel, Around, End, Found, Frame, Input, Landing, Reply, Session, Step, Turn, Window};
+use super::{AckLevel, Around, End, Found, Frame, Input, Landing, Reply, Session, Sink, Step, Turn, Window};
 use crate::host::peer::Peer;
 use crate::metrics::accounting::{Reason, Tally};
 use crate::metrics::stats::AnswerCells;
@@ -61,6 +61,12 @@ pub struct Drive<S> {
     pub held: Vec<(Frame, u64)>,
     /// Bytes of the chunk that are filled.
     pub filled: usize,
+    /// Parts that a chunk describes. Few, so that tests meet the end of them.
+    pub most_parts: usize,
+    /// How many the present one has,
+    parts: usize,
+    /// and what its last one belongs to: more of that joins it.
+    last: Option<(Option<u16>, Frame)>,
     store: TailStore,
     tail: TailHandle,
     chunk: Vec<u8>,
@@ -90,6 +96,9 @@ impl<S: Session> Drive<S> {
             lines: 0,
             held: Vec::new(),
             filled: 0,
+            most_parts: 3,
+            parts: 0,
+            last: None,
             store: TailStore::new(sizes.tails, sizes.longest, 1)?,
             tail: TailHandle::default(),
             chunk: vec![0xaa; sizes.chunk],
@@ -123,13 +132,14 @@ impl<S: Session> Drive<S> {
         if self.turn() == Turn::Wait {
             return 0;
         }
+        self.push_if_described();
         let allowance = self.store.allowance(&self.tail, self.around.is_lane);
         let landing = self.session.landing(self.tail.len());
         let (gap, most) = landing.bounds();
         let memory = match landing {
             Landing::Chunk { .. } => {
                 if self.chunk.len() - self.filled < gap + WORTH {
-                    self.filled = 0; // as if the chunk had been pushed
+                    self.push();
                 }
                 self.chunk.len() - self.filled
             }
@@ -155,7 +165,8 @@ impl<S: Session> Drive<S> {
                     });
                     let Step::Full(taken) = step else { break };
                     assert!(taken > 0 || !was_fresh || self.lines > lines || at == n, "a fresh chunk takes something");
-                    (self.filled, at) = (0, at + taken);
+                    at += taken;
+                    self.push();
                     self.fresh += 1;
                     if at == n {
                         break;
@@ -170,16 +181,30 @@ impl<S: Session> Drive<S> {
     pub fn datagram(&mut self, bytes: &[u8], cut: usize, sender: &Peer) {
         let (mut at, mut bytes) = (0, bytes.to_vec());
         loop {
+            self.push_if_described();
             let input = Input::Datagram { bytes: &mut bytes[at..], cut, sender };
             let Step::Full(taken) = self.enter(|session, window, _| session.input(input, window)) else { return };
-            (self.filled, at) = (0, at + taken);
+            at += taken;
+            self.push();
             self.fresh += 1;
         }
     }
 
+    /// A chunk that describes no part more has no room.
+    fn push_if_described(&mut self) {
+        if self.parts >= self.most_parts {
+            self.push();
+        }
+    }
+
+    /// The next records go into a fresh chunk.
+    fn push(&mut self) {
+        (self.filled, self.parts, self.last) = (0, 0, None);
+    }
+
     fn enter(&mut self, call: impl FnOnce(&mut S, &mut Window<'_>, &mut [u8]) -> Step) -> Step {
-        let tail = self.store.tail(&mut self.tail);
-        let mut window = Window::new(&mut self.chunk[self.filled..], tail, self.around);
+        let sink = Sink::new(&mut self.chunk[self.filled..], self.most_parts - self.parts);
+        let mut window = Window::new(sink, self.store.tail(&mut self.tail), self.around);
         let step = call(&mut self.session, &mut window, &mut self.scratch);
         self.closed |= step == Step::Close;
         let (found, _) = window.close();
@@ -190,6 +215,9 @@ impl<S: Session> Drive<S> {
     fn take(&mut self, found: &Found) {
         for part in found.parts() {
             let bytes = &self.chunk[self.filled..self.filled + part.bytes];
+            let of = Some((part.stream, part.frame));
+            self.parts += usize::from(self.last != of);
+            self.last = of;
             self.lines += u64::from(part.lines);
             self.held.push((part.frame, u64::from(part.lines)));
             if self.keeps {
@@ -265,8 +293,9 @@ impl<S: Session> Drive<S> {
     /// Ends its input.
     pub fn finish(&mut self, end: End) {
         let room = self.session.state(self.tail.len()).finish_room;
+        self.push_if_described();
         if self.chunk.len() - self.filled < room {
-            self.filled = 0;
+            self.push();
         }
         let _ = self.enter(|session, window, _| {
             session.finish(end, window);

@@ -19,7 +19,7 @@ pub mod write;
 
 pub use memory::room::Owner;
 pub use profile::{Patience, Profile};
-pub use sink::{Found, Frame, Part, Sink};
+pub use sink::{ANY_PARTS, Found, Frame, Part, Sink};
 
 use crate::host::address::Address;
 use crate::host::peer::Peer;
@@ -195,10 +195,10 @@ pub struct Window<'a> {
 }
 
 impl<'a> Window<'a> {
-    /// A window in which nothing is committed yet.
+    /// A window in which nothing is committed yet: `sink`, and what the connection has begun.
     #[must_use]
-    pub fn new(space: &'a mut [u8], tail: Tail<'a>, around: Around) -> Self {
-        Window { sink: Sink::new(space), tail, around, worked: 0 }
+    pub fn new(sink: Sink<'a>, tail: Tail<'a>, around: Around) -> Self {
+        Window { sink, tail, around, worked: 0 }
     }
 
     /// What was found in it, and how much was worked through beside what was received.

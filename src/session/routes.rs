@@ -170,8 +170,8 @@ impl Rules {
 
     /// Where a record goes, with the value of the attribute at each place; `None`: to the listener's own stream.
     #[must_use]
-    pub fn find<'v>(&self, value: impl Fn(usize) -> &'v [u8]) -> Option<&Route> {
-        self.0.iter().find(|rule| rule.fits(value(rule.attribute))).map(|rule| &rule.to)
+    pub fn find<V: AsRef<[u8]>>(&self, value: impl Fn(usize) -> V) -> Option<&Route> {
+        self.0.iter().find(|rule| rule.fits(value(rule.attribute).as_ref())).map(|rule| &rule.to)
     }
 }
 

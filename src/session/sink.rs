@@ -1,6 +1,7 @@
 //! Where a session puts the records that it finds: the free end of a chunk, cut into parts by stream and frame.
 
 use super::AckLevel;
+use crate::host::mutants::mutant;
 use crate::metrics::accounting::{Reason, Tally};
 use crate::metrics::stats::Unexpected;
 
@@ -33,11 +34,17 @@ pub struct Part {
     pub lines: u32,
 }
 
-/// The free end of a chunk. Records are committed at its start, one behind the other.
+/// As many parts as a session likes: what it finds goes into no chunk.
+pub const ANY_PARTS: usize = usize::MAX;
+
+/// The free end of a chunk. Records are committed at its start, one behind the other. It is full when the next record does not fit, or would
+/// begin a part more than the chunk can describe: a client decides how often streams change.
 #[derive(Debug)]
 pub struct Sink<'a> {
     space: &'a mut [u8],
     filled: usize,
+    /// Parts that the chunk can describe.
+    most_parts: usize,
     /// Parts before the last, which are never empty.
     before: Vec<Part>,
     last: Part,
@@ -48,13 +55,14 @@ pub struct Sink<'a> {
 }
 
 impl<'a> Sink<'a> {
-    /// A sink in this space, where nothing is committed yet.
+    /// A sink in this space, where nothing is committed yet, for so many parts.
     #[must_use]
-    pub fn new(space: &'a mut [u8]) -> Self {
+    pub fn new(space: &'a mut [u8], most_parts: usize) -> Self {
         let (dropped, truncated) = (None, Tally::default());
         Sink {
             space,
             filled: 0,
+            most_parts,
             before: Vec::new(),
             last: Part::default(),
             dropped,
@@ -64,14 +72,20 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// From here on records belong to this stream and frame.
+    /// From here on records belong to this stream and frame. There may be no [`Sink::room`] for them.
     pub fn to(&mut self, stream: Option<u16>, frame: Frame) {
-        if (self.last.stream, self.last.frame) != (stream, frame) {
-            if self.last.lines > 0 {
-                self.before.push(self.last);
-            }
-            self.last = Part { stream, frame, bytes: 0, lines: 0 };
+        let is_of = |part: &Part| (part.stream, part.frame) == (stream, frame);
+        if is_of(&self.last) {
+            return;
         }
+        if self.last.lines > 0 {
+            self.before.push(self.last);
+        }
+        // Nothing may have come between: then it goes on.
+        self.last = match self.before.pop_if(|part| self.last.lines == 0 && is_of(part)) {
+            Some(part) => part,
+            None => Part { stream, frame, bytes: 0, lines: 0 },
+        };
     }
 
     /// The whole space, with what is committed at its start: for what was received there.
@@ -85,15 +99,18 @@ impl<'a> Sink<'a> {
         self.filled
     }
 
-    /// Bytes that still fit.
+    /// Bytes that still fit; 0 too where they would begin a part that the chunk cannot describe.
     #[must_use]
     pub fn room(&self) -> usize {
-        self.space.len() - self.filled
+        let is_one_too_many =
+            self.last.lines == 0 && self.before.len() >= self.most_parts && !mutant!("parts_without_end");
+        if is_one_too_many { 0 } else { self.space.len() - self.filled }
     }
 
-    /// What lies behind the committed records.
+    /// What lies behind the committed records, as far as there is room.
     pub fn free(&mut self) -> &mut [u8] {
-        &mut self.space[self.filled..]
+        let end = self.filled + self.room();
+        &mut self.space[self.filled..end]
     }
 
     /// The first so many bytes of [`Sink::free`] are whole records now, each of which ends in a newline.
@@ -184,7 +201,7 @@ mod tests {
     #[test]
     fn parts_are_cut_where_stream_or_frame_changes_and_none_is_empty() {
         let mut space = [0; 100];
-        let mut sink = Sink::new(&mut space);
+        let mut sink = Sink::new(&mut space, ANY_PARTS);
         let frame = |number| Frame { number, level: AckLevel::Written };
         sink.to(Some(1), frame(1));
         sink.to(Some(2), frame(1));
@@ -200,5 +217,23 @@ mod tests {
         let parts: Vec<_> = found.parts().map(|p| (p.stream, p.frame.number, p.bytes, p.lines)).collect();
         assert_eq!(parts, [(Some(2), 1, 15, 3), (Some(3), 2, 7, 1)]);
         assert_eq!(found.kept(), Tally { lines: 4, bytes: 22 });
+    }
+
+    /// Found from outside: a client whose records alternate between two streams ended the server.
+    #[test]
+    fn a_sink_is_full_when_a_part_more_would_begin() {
+        let mut space = [0; 100];
+        let mut sink = Sink::new(&mut space, 2);
+        let mut put = |stream| {
+            sink.to(Some(stream), Frame::default());
+            let room = sink.room();
+            assert_eq!(sink.free().len(), room);
+            if room > 0 {
+                sink.commit(10, 1);
+            }
+            room
+        };
+        assert_eq!([1, 1, 2, 1, 2, 2, 3].map(&mut put), [100, 90, 80, 0, 70, 60, 0]);
+        assert_eq!(sink.found().parts().map(|part| part.lines).collect::<Vec<_>>(), [2, 3]);
     }
 }

@@ -8,7 +8,7 @@ use crate::host::peer::{ListenerId, Peer};
 use crate::intake::net::{Engine, LeaseMark, Socket};
 use crate::metrics::stats::Refused;
 use crate::pipeline::chunk::{Chunk, ConnId};
-use crate::session::{Around, Input, Owner, Window};
+use crate::session::{ANY_PARTS, Around, Input, Owner, Sink, Window};
 
 impl<E: Engine> Reactor<E> {
     /// True for a listener that makes no records.
@@ -53,7 +53,8 @@ impl<E: Engine> Reactor<E> {
         if let Some(conn) = self.conns.get(id) {
             let around =
                 Around { wall_ns: self.wall, now_ns: self.now, not_ready: self.phase.not_ready, ..Around::default() };
-            let mut window = Window::new(&mut [], self.between.tails.tail(&mut conn.tail), around);
+            let mut window =
+                Window::new(Sink::new(&mut [], ANY_PARTS), self.between.tails.tail(&mut conn.tail), around);
             let space = &mut scratch.free()[..start + most.max(len)];
             let _ = conn.session.input(Input::Scratch { space, start, len }, &mut window); // how it stands says the rest
         }

@@ -7,7 +7,7 @@ use crate::host::peer::Peer;
 use crate::intake::net::{Datagram, Engine, Kind, LeaseMark, Outcome};
 use crate::metrics::accounting::Reason;
 use crate::pipeline::chunk::{Chunk, ConnId};
-use crate::session::{Input, Sink, Step};
+use crate::session::{ANY_PARTS, Input, Sink, Step};
 
 /// A queue that does not get empty is looked at after this time.
 const LOOK_AGAIN_NS: u64 = 1_000_000_000;
@@ -142,7 +142,7 @@ impl<E: Engine> Reactor<E> {
                     place += 1;
                     if let Step::Full(_) = step {
                         // Were a chunk too small for its longest record, waiting would not help.
-                        let mut sink = Sink::new(&mut []);
+                        let mut sink = Sink::new(&mut [], ANY_PARTS);
                         sink.drop_record(Reason::TooLong, len as u64);
                         self.book(id, &mut chunk, &sink.found(), mark);
                     }

@@ -11,7 +11,7 @@ use crate::metrics::accounting::{Reason, Term};
 use crate::metrics::stats::{Refused, Unexpected};
 use crate::pipeline::chunk::{Chunk, ConnId};
 use crate::session::memory::tail::TailHandle;
-use crate::session::{AckLevel, Around, End, Found, Input, Owner, Refusal, Step, Turn, Window};
+use crate::session::{ANY_PARTS, AckLevel, Around, End, Found, Input, Owner, Refusal, Sink, Step, Turn, Window};
 
 /// After this many decoded bytes other connections have their turn.
 const TURN_BYTES: usize = 1 << 20;
@@ -294,7 +294,9 @@ impl<E: Engine> Reactor<E> {
             closing: leaving || is_old,
             is_lane,
         };
-        let mut window = Window::new(chunk.free(), self.between.tails.tail(&mut conn.tail), around);
+        let most_parts = chunk.runs_left();
+        let mut window =
+            Window::new(Sink::new(chunk.free(), most_parts), self.between.tails.tail(&mut conn.tail), around);
         let step = conn.session.input(input, &mut window);
         let (found, worked) = window.close();
         let is_found = found.kept().lines > 0 || found.dropped.is_some();
@@ -470,7 +472,8 @@ impl<E: Engine> Reactor<E> {
             loop {
                 let mut space = vec![0; gap];
                 space.extend_from_slice(&rest.bytes[at..end]);
-                let mut window = Window::new(&mut memory, self.between.tails.tail(&mut conn.tail), around);
+                let mut window =
+                    Window::new(Sink::new(&mut memory, ANY_PARTS), self.between.tails.tail(&mut conn.tail), around);
                 let input = match is_stream {
                     true => Input::Scratch { space: &mut space, start: gap, len: end - at },
                     false => Input::Datagram { bytes: &mut space, cut: *cut, sender },

@@ -7,7 +7,7 @@ use crate::intake::transport::StageError;
 use crate::metrics::accounting::{Reason, Term};
 use crate::metrics::stats::Refused;
 use crate::pipeline::chunk::ConnId;
-use crate::session::{Around, End, Waiting, Window};
+use crate::session::{ANY_PARTS, Around, End, Sink, Waiting, Window};
 
 /// How long a client may take to read its last answer and end its side: a socket that is closed with unread input is
 /// reset, and the reset can overtake the answer (RFC 9112 section 9.6).
@@ -164,13 +164,16 @@ impl<E: Engine> Reactor<E> {
             let Some((mut chunk, mark)) = self.room_for(listener, room) else { return false };
             let Some(conn) = self.conns.get(id) else { return true };
             let around = Around { wall_ns: self.wall, now_ns: self.now, ..Around::default() };
-            let mut window = Window::new(chunk.free(), self.between.tails.tail(&mut conn.tail), around);
+            let most_parts = chunk.runs_left();
+            let mut window =
+                Window::new(Sink::new(chunk.free(), most_parts), self.between.tails.tail(&mut conn.tail), around);
             conn.session.finish(end, &mut window);
             let (found, _) = window.close();
             self.book(id, &mut chunk, &found, mark);
             self.put_back(chunk, mark);
         } else {
-            let mut window = Window::new(&mut [], self.between.tails.tail(&mut conn.tail), Around::default());
+            let mut window =
+                Window::new(Sink::new(&mut [], ANY_PARTS), self.between.tails.tail(&mut conn.tail), Around::default());
             conn.session.finish(end, &mut window);
             let (found, _) = window.close();
             if let Some((reason, tally)) = found.dropped {

@@ -87,8 +87,8 @@ pub struct Chunk {
     named: Option<Named>,
 }
 
-/// Runs that one receive may become at most: one for each stream that a connection changes to.
-pub const RUNS_PER_RECEIVE: usize = 20;
+/// A chunk that can describe fewer runs than this is full: it is not worth a receive.
+pub const FEWEST_RUNS: usize = 20;
 
 /// Runs that a chunk of `chunk_bytes` can describe. When they are used up the chunk is full, so it is sized for runs of
 /// half a KiB; most chunks hold far fewer.
@@ -191,11 +191,16 @@ impl Chunk {
         self.runs.is_empty()
     }
 
-    /// Bytes that still fit; 0 too when the runs of one receive may be more than can be described.
+    /// Bytes that still fit; 0 too when hardly any run more can be described.
     #[must_use]
     pub fn room(&self) -> usize {
-        let few = self.runs.capacity() - self.runs.len() < RUNS_PER_RECEIVE;
-        if few { 0 } else { self.memory.len() - self.len }
+        if self.runs_left() < FEWEST_RUNS { 0 } else { self.memory.len() - self.len }
+    }
+
+    /// Runs that can still be described: a client decides how many its records become, so a [`crate::session::Sink`] is told.
+    #[must_use]
+    pub fn runs_left(&self) -> usize {
+        self.runs.capacity() - self.runs.len()
     }
 
     /// Bytes that fit when it is empty.
@@ -231,7 +236,7 @@ impl Chunk {
     /// same stream, listener and ticket.
     ///
     /// # Panics
-    /// If there was no [`Chunk::room`]: a bug of the caller, never reachable from the network.
+    /// If there was no [`Chunk::room`], or none of [`Chunk::runs_left`]: a bug of the caller, never reachable from the network.
     pub fn commit(
         &mut self,
         stream: u16,
@@ -279,7 +284,7 @@ mod tests {
     #[test]
     fn a_chunk_without_runs_left_has_no_room() {
         let mut chunk = Chunk::new(4096).unwrap();
-        for i in 0..(runs_per_chunk(4096) - RUNS_PER_RECEIVE) as u32 + 1 {
+        for i in 0..(runs_per_chunk(4096) - FEWEST_RUNS) as u32 + 1 {
             assert!(chunk.room() > 0);
             let conn = ConnId { index: i, generation: 0 };
             chunk.commit(0, 0, Some(Ticket { conn, frame: 0 }), 1, 1, 0);

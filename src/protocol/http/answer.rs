@@ -138,7 +138,8 @@ pub fn write(answer: &Answer, reply: &mut Reply<'_>) {
 const ALLOW: &str = "Allow: POST, PUT, GET, HEAD, OPTIONS\r\n";
 /// What scripts of a page may send. Browsers ask for it before they send (the Fetch standard, "CORS-preflight request").
 const PREFLIGHT: &str = "Access-Control-Allow-Methods: POST, PUT\r\n\
-    Access-Control-Allow-Headers: Authorization, Content-Type, Content-Encoding, X-Logweir-Ack\r\nAccess-Control-Max-Age: 600\r\n";
+    Access-Control-Allow-Headers: Authorization, Content-Type, Content-Encoding, X-Logweir-Ack, DD-API-KEY, \
+    X-Scope-OrgID, X-Splunk-Request-Channel\r\nAccess-Control-Max-Age: 600\r\n";
 
 impl Answer {
     /// True where the connection ends instead.

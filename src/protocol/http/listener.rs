@@ -134,7 +134,13 @@ fn apis(section: &Section<'_>, keys: &Keys, about: &About<'_>) -> Result<Apis, C
     }
     // Numbers that were given out before a reload become true behind it.
     let running = about.running.and_then(downcast::<HttpProtocol>).and_then(|http| http.options.apis.acks.clone());
-    let acks = section.flag("splunk_ack", keys.splunk_ack, false).then(|| running.unwrap_or_default());
+    let has_acks = section.flag("splunk_ack", keys.splunk_ack, false);
+    if has_acks && about.ack.unwrap_or(AckLevel::Durable) != AckLevel::Durable {
+        return Err(
+            section.error("splunk_ack", "needs ack = \"durable\": an acknowledgement says that everything is on disk")
+        );
+    }
+    let acks = has_acks.then(|| running.unwrap_or_default());
     Ok(Apis {
         others: names.iter().filter_map(|name| Api::find(name)).collect(),
         lines: names.iter().any(|name| name == LINES),

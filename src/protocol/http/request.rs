@@ -227,7 +227,8 @@ impl Http {
     ) -> (&'static Voice, Decision<'a>) {
         let path = options.apis.path(head.path);
         let (apis, room, now_ns) = (&options.apis, &options.room, window.around.now_ns);
-        let asked = Asked { head, path, apis, room, owner: self.owner, now_ns };
+        let has_tokens = !options.tokens.is_empty();
+        let asked = Asked { head, path, apis, has_tokens, room, owner: self.owner, now_ns };
         // Browsers ask before they send, also to an API.
         let others = if head.method == Method::Options { &[][..] } else { &options.apis.others[..] };
         for api in others {
@@ -250,7 +251,7 @@ fn claimed<'a>(
 ) -> Decision<'a> {
     let route = options.routes.own();
     let token = |stream| options.authorize(given.as_deref(), stream);
-    let (reading, own_coding, token) = match wanted {
+    let (reading, own_coding, token, level) = match wanted {
         Wanted::Say(page) => return Ok(Verdict::Say(Kind::Page(Box::new(page)))),
         Wanted::Readiness => return Ok(Verdict::Say(readiness(window))),
         Wanted::Healthy(page) => {
@@ -262,15 +263,17 @@ fn claimed<'a>(
             token(None)?;
             return Ok(Verdict::Say(Kind::Page(Box::new(page))));
         }
-        Wanted::Lines => (Reading::Lines, None, token(Some(route.index))?),
-        Wanted::Take { walk, coding } => (Reading::Walk(walk), coding, token(None)?),
+        Wanted::Lines => (Reading::Lines, None, token(Some(route.index))?, options.level(head)?),
+        Wanted::Take { walk, coding } => {
+            let level = if walk.needs_durable() { options.ack } else { options.level(head)? };
+            (Reading::Walk(walk), coding, token(None)?, level)
+        }
     };
     let coding = match (own_coding, head.coding) {
         (Some(Coding::Guess), _) => Coding::Guess,
         (Some(own), Ok(Coding::Identity)) => own,
         (_, coding) => coding?,
     };
-    let level = options.level(head)?;
     take(Take { route, level, coding, reading, status: 204, expects: false, token }, options, head, window)
 }
 

@@ -79,6 +79,8 @@ pub struct Http {
     sending: Option<Box<Done>>,
     /// The tail holds requests that wait for answers to those before them.
     pub(super) paused: bool,
+    /// What was in the tail of requests when the chunk was full. It goes first.
+    held: Vec<u8>,
     pub(super) mark: u32,
 }
 
@@ -100,6 +102,7 @@ impl Http {
             watched: Vec::new(),
             sending: None,
             paused: false,
+            held: Vec::new(),
             mark: 0,
         }
     }
@@ -193,8 +196,11 @@ impl Http {
             fed = encoded.feed_rest(&mut space[start..]);
             end += fed;
         }
-        let mut before = 0;
-        if self.state == State::Head && !window.tail.is_empty() {
+        let mut before = self.held.len();
+        if before > 0 {
+            start -= before;
+            space[start..start + before].copy_from_slice(&std::mem::take(&mut self.held));
+        } else if self.state == State::Head && !window.tail.is_empty() {
             before = window.tail.len();
             start -= before;
             window.tail.copy_to(&mut space[start..]);
@@ -202,13 +208,17 @@ impl Http {
             self.paused = false;
         }
         match self.advance(&space[..end], start, window) {
-            Step::Full(n) if fed > 0 => {
-                // What came from behind a body goes back there.
+            Step::Full(n) => {
+                if n < before {
+                    self.held = space[start + n..start + before].to_vec();
+                }
                 let taken = n.saturating_sub(before);
-                self.keep_rest(&space[end - (fed - taken)..end]);
-                Step::Full(len)
+                if fed > 0 {
+                    self.keep_rest(&space[end - (fed - taken)..end]); // what came from behind a body goes back there
+                    return Step::Full(len);
+                }
+                Step::Full(taken)
             }
-            Step::Full(n) => Step::Full(n.saturating_sub(before)),
             step => step,
         }
     }
@@ -355,6 +365,7 @@ impl Http {
         self.lines.abandon(window);
         self.encoded = None;
         self.paused = false;
+        self.held.clear();
         self.answer(Kind::Problem(problem), true, false);
         self.state = State::Over;
     }
@@ -382,12 +393,13 @@ impl Session for Http {
         };
         let surely = usize::try_from(surely).unwrap_or(usize::MAX);
         if surely > HEAD_LANDING
+            && self.held.is_empty()
             && let Landing::Chunk { gap, .. } = self.lines.landing(self.forms.now(), tail_len)
         {
             // Never up to the end of the body, which may need room for a newline that it lacks.
             return Landing::Chunk { gap, most: surely - 1 };
         }
-        let gap = if self.state == State::Head { tail_len } else { 0 };
+        let gap = self.held.len() + if self.state == State::Head { tail_len } else { 0 };
         Landing::Scratch { gap, most: surely.saturating_add(HEAD_LANDING).min(SCRATCH_LANDING) }
     }
 
@@ -440,6 +452,7 @@ impl Session for Http {
         self.lines.finish(End::Broken(reason), self.forms.now(), window);
         self.encoded = None;
         self.paused = false;
+        self.held.clear();
         match problem {
             Some(problem) if inside => self.answer(Kind::Problem(problem), true, false),
             _ => {}
@@ -458,14 +471,14 @@ impl Session for Http {
             // What would be received could only be kept.
             _ if self.state == State::Head && self.answers.len() >= MAX_PIPELINED => Turn::Wait,
             Some(encoded) if !encoded.rest.is_empty() => Turn::GoOn,
-            _ if self.paused || self.state == State::Body(Body::Over) => Turn::GoOn,
+            _ if self.paused || !self.held.is_empty() || self.state == State::Body(Body::Over) => Turn::GoOn,
             _ => Turn::Receive,
         };
         Standing {
             waiting,
             mark: self.mark,
             turn,
-            frees_tail: self.paused || self.state == State::Body(Body::Over),
+            frees_tail: self.paused || !self.held.is_empty() || self.state == State::Body(Body::Over),
             is_called_in: self.encoded.as_ref().is_some_and(|e| e.is_called_in()),
             may_be_refused: !matches!(self.state, State::Body(_)),
             is_between: self.state == State::Over || (self.state == State::Head && (tail_len == 0 || self.paused)),
@@ -497,6 +510,7 @@ impl Session for Http {
             last.closes = true;
         }
         (self.encoded, self.paused, self.request.frame) = (None, false, None);
+        self.held.clear();
         self.watched.clear();
         self.state = State::Over;
         true

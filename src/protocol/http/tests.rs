@@ -415,5 +415,6 @@ mod elasticsearch_tests;
 mod limits_tests;
 mod loki_tests;
 mod otlp_tests;
+mod routes_tests;
 mod small_apis_tests;
 mod splunk_tests;

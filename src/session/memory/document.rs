@@ -70,6 +70,15 @@ impl Document {
         Ok(())
     }
 
+    /// As [`Document::append`], but nothing beyond `most` bytes in all.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn append_up_to(&mut self, most: usize, bytes: &[u8]) -> Result<(), NoRoom> {
+        let room = most.saturating_sub(self.rest().len());
+        self.append(&bytes[..bytes.len().min(room)])
+    }
+
     /// Takes these bytes for its whole content. Whoever has leased their memory keeps it as long as this document has them.
     pub fn adopt(&mut self, bytes: Vec<u8>) {
         (self.at, self.end, self.is_adopted) = (0, bytes.len(), true);

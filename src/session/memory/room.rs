@@ -278,6 +278,12 @@ impl Lease {
         Ok(())
     }
 
+    /// The most that it can be while nobody else has anything, in bytes.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.room.most_for_one()
+    }
+
     /// Bytes that were taken.
     #[must_use]
     pub fn bytes(&self) -> usize {

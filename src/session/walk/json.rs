@@ -4,6 +4,7 @@
 use crate::host::sys::plain_prefix;
 use crate::session::write::json::push_escaped;
 use crate::session::write::{Message, Value};
+use std::borrow::Cow;
 
 /// Deepest nesting of a value.
 pub const DEEPEST: u32 = 127;
@@ -438,6 +439,21 @@ pub fn unescape(text: &[u8], mut put: impl FnMut(&[u8])) {
         put(one);
     }
     put(rest);
+}
+
+/// So much of a text is looked at for rules, which name less.
+const LOOKED_AT: usize = 4096;
+
+/// What the inside of a string stands for, or its beginning if it is longer than any rule.
+#[must_use]
+pub fn plain_text(text: &[u8]) -> Cow<'_, [u8]> {
+    let text = &text[..text.len().min(LOOKED_AT)];
+    if memchr::memchr(b'\\', text).is_none() {
+        return text.into();
+    }
+    let mut plain = Vec::new();
+    unescape(text, |bytes| plain.extend_from_slice(bytes));
+    plain.into()
 }
 
 /// The number of four hexadecimal digits, and what follows.

@@ -189,12 +189,13 @@ pub(crate) fn taken_back(line: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sink::ANY_PARTS;
     use super::*;
     use proptest::prelude::*;
 
     fn written(form: &Form, record: &Record<'_>, room: usize) -> Option<Vec<u8>> {
         let mut space = vec![0xaa; room];
-        let mut sink = Sink::new(&mut space);
+        let mut sink = Sink::new(&mut space, ANY_PARTS);
         let fits = form.write(record, &mut sink);
         let (filled, lines) = (sink.filled(), sink.lines());
         assert_eq!((fits, fits), (lines == 1, filled > 0));

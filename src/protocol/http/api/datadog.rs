@@ -6,7 +6,7 @@ use crate::protocol::http::head::Method;
 use crate::protocol::http::pages::Page;
 use crate::protocol::http::problem::{self, Problem};
 use crate::protocol::http::voice::{self, Refusal, Voice};
-use crate::session::walk::json::{Cursor, NotJson};
+use crate::session::walk::json::{Cursor, NotJson, plain_text};
 use std::borrow::Cow;
 
 /// See the module documentation.
@@ -38,7 +38,7 @@ static BAD_LOGS: Problem = Problem {
 };
 
 fn claim(asked: &Asked<'_>) -> Option<Claim> {
-    let path = asked.path.strip_prefix("/datadog").filter(|rest| rest.starts_with('/')).unwrap_or(asked.path);
+    let path = path(asked);
     let is_post = asked.head.method == Method::Post;
     let is_input = path == "/api/v2/logs" || path == "/v1/input" || path.starts_with("/v1/input/");
     let wanted = match path {
@@ -50,9 +50,14 @@ fn claim(asked: &Asked<'_>) -> Option<Claim> {
     Some(Claim { voice: &VOICE, wanted })
 }
 
+/// The path, without the name of the API that people put in front.
+fn path<'a>(asked: &Asked<'a>) -> &'a str {
+    asked.path.strip_prefix("/datadog").filter(|rest| rest.starts_with('/')).unwrap_or(asked.path)
+}
+
 /// `DD-API-KEY`, or the last part of the older path.
 fn token<'a>(asked: &Asked<'a>) -> Option<Cow<'a, [u8]>> {
-    let by_path = asked.path.strip_prefix("/v1/input/").map(str::as_bytes);
+    let by_path = path(asked).strip_prefix("/v1/input/").map(str::as_bytes);
     asked.head.field("dd-api-key").or(by_path).map(Cow::from)
 }
 
@@ -127,9 +132,9 @@ fn log(cursor: &mut Cursor<'_>, records: &mut Records<'_, '_>) -> Result<Put, &'
         return Ok(Put::Done);
     }
     let route = records.route(|attribute| match attribute {
-        SERVICE => member(object, b"service"),
-        HOST => member(object, b"hostname"),
-        _ => b"",
+        SERVICE => plain_text(member(object, b"service")),
+        HOST => plain_text(member(object, b"hostname")),
+        _ => Cow::default(),
     });
     Ok(records.put(route, &[], message))
 }

@@ -5,7 +5,8 @@ use crate::protocol::http::answer::Done;
 use crate::protocol::http::head::{Coding, Method};
 use crate::protocol::http::problem::{self, Problem};
 use crate::protocol::http::voice;
-use crate::session::walk::json::Cursor;
+use crate::session::walk::json::{Cursor, plain_text};
+use std::borrow::Cow;
 
 /// See the module documentation.
 pub static API: Api = Api { name: "gelf", claim, token: |_| None };
@@ -52,7 +53,10 @@ impl Walk for Messages {
             if member(object, b"short_message").is_empty() && member(object, b"message").is_empty() {
                 return Err(&BAD_MESSAGE);
             }
-            let route = records.route(|attribute| if attribute == HOST { member(object, b"host") } else { b"" });
+            let route = records.route(|attribute| match attribute {
+                HOST => plain_text(member(object, b"host")),
+                _ => Cow::default(),
+            });
             if records.put(route, &[], message) == Put::Stop {
                 return Ok(0);
             }

@@ -89,6 +89,8 @@ pub struct Asked<'a> {
     pub path: &'a str,
     /// The listener's APIs.
     pub apis: &'a Apis,
+    /// It has tokens: without, credentials are ignored.
+    pub has_tokens: bool,
     /// Memory that is leased.
     pub room: &'a Arc<Room>,
     /// To whom memory is charged.
@@ -256,6 +258,11 @@ pub trait Walk: Send {
 
     /// True if it tells the client itself of records that were dropped because they were too long.
     fn tells_of_dropped(&self) -> bool {
+        false
+    }
+
+    /// True if its client is told what is durable, and nothing less: the request cannot ask for a lower level.
+    fn needs_durable(&self) -> bool {
         false
     }
 

@@ -76,7 +76,7 @@ impl<'a, 'w> Records<'a, 'w> {
 
     /// The stream of a record with these values of [`super::ATTRIBUTES`].
     #[must_use]
-    pub fn route<'v>(&self, value: impl Fn(usize) -> &'v [u8]) -> &'a Route {
+    pub fn route<V: AsRef<[u8]>>(&self, value: impl Fn(usize) -> V) -> &'a Route {
         self.taking.rules.find(value).unwrap_or(self.taking.routes.own())
     }
 

@@ -246,3 +246,46 @@ fn an_index_goes_to_its_own_stream_if_the_token_may_write_there() {
         assert_eq!(out.other.is_empty(), status != "200", "{headers}");
     }
 }
+
+/// Found from outside: such a request got 429 for ever, and was stored in part each time.
+#[test]
+fn more_items_than_can_be_answered_are_refused_for_good() {
+    let mut options = listener(&["elasticsearch"], Format::Raw);
+    options.room = Room::new(1 << 20);
+    let body = "{\"delete\":{}}\n".repeat(20_000);
+    let input = request("POST /_bulk", "", body.as_bytes());
+    let out = run(options.clone(), &input, &[usize::MAX], 1 << 20, 1 << 20);
+    assert_eq!(statuses(&out.answers), ["413"]);
+    assert!(out.answers.contains("send fewer in a request"), "{}", out.answers);
+    let few = request("POST /_bulk", "", &body.as_bytes()[..14 * 1000]);
+    assert_eq!(statuses(&run(options, &few, &[usize::MAX], 1 << 20, 1 << 20).answers), ["200"]);
+}
+
+/// Found from outside: a file of JSON that was put to the listener got 200, and was gone.
+#[test]
+fn what_makes_no_index_is_not_taken_for_it() {
+    let put = |path: &str, body: &str| {
+        let mut options = listener(&["elasticsearch"], Format::Raw);
+        options.apis.lines = true;
+        let input = request(&format!("PUT {path}"), "Content-Type: application/json\r\n", body.as_bytes());
+        let out = run(options, &input, &[usize::MAX], 1 << 20, 1 << 20);
+        (statuses(&out.answers)[0].to_string(), out.answers.contains("\"acknowledged\":true"), out.default.len())
+    };
+    for body in ["", "{}", "{\"settings\":{\"n\":1},\"mappings\":{}}"] {
+        assert_eq!(put("/logs", body), ("200".into(), true, 0), "{body}");
+    }
+    for body in ["{\"a\":1}\n{\"a\":2}\n", "{\"msg\":1}", "[]", "{\"settings\":{}} x"] {
+        assert_eq!(put("/app.json", body), ("400".into(), false, 0), "{body}");
+    }
+}
+
+#[test]
+fn an_index_may_have_the_name_of_a_page() {
+    for name in ["metrics", "ready", "readyz", "healthz"] {
+        let out = bulk(&format!("/{name}/_bulk"), "{\"create\":{}}\n{\"a\":1}\n");
+        assert_eq!(
+            (statuses(&out.answers), body_of(&out)["items"][0]["create"]["_index"].as_str()),
+            (vec!["200"], Some(name))
+        );
+    }
+}

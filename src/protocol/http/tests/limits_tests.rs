@@ -52,7 +52,7 @@ fn who_pipelines_without_reading_waits() {
     assert_eq!(bench.drive.turn(), Turn::Wait);
     assert_eq!(bench.drive.lines, MAX_PIPELINED as u64);
     bench.hold = false;
-    for _ in 0..10 {
+    for _ in 0..100 {
         bench.settle();
         bench.turn(&[], 0);
     }

@@ -268,3 +268,12 @@ fn labels_may_stand_behind_the_entries() {
     let out = answer(&["loki"], &request("POST /loki/api/v1/push", "", &body));
     assert_eq!(records(&out)[0]["attrs"]["labels"], json!({"a": "b"}));
 }
+
+/// Found from outside: the second list was passed over, and its client was told that it was stored.
+#[test]
+fn several_lists_of_streams_are_all_taken() {
+    let list = |line: &str| format!("\"streams\":[{{\"stream\":{{}},\"values\":[[\"1\",\"{line}\"]]}}]");
+    let out = push(&format!("{{{},\"x\":1,{}}}", list("one"), list("two")));
+    let found: Vec<Value> = records(&out).iter().map(|record| record["msg"].clone()).collect();
+    assert_eq!((statuses(&out.answers), found), (vec!["204"], vec![json!("one"), json!("two")]));
+}

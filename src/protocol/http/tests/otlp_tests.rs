@@ -493,3 +493,28 @@ fn nesting_is_bounded() {
     assert_eq!((statuses(&out.answers), out.default.len()), (vec!["200"], 0), "too long, and told so");
     assert!(out.answers.contains("max_line_bytes"));
 }
+
+/// Found from outside: what such a resource looks like on disk found no room beside the request, which got 429 for ever.
+#[test]
+fn a_resource_that_is_too_long_for_any_record_is_a_partial_success() {
+    let export = one("x");
+    let long = AnyValue { value: Some(AnyKind::StringValue("y".repeat(500_000))) };
+    let attribute = KeyValue { key: "long".into(), value: Some(long), ..KeyValue::default() };
+    let scope = InstrumentationScope { attributes: vec![attribute.clone()], ..InstrumentationScope::default() };
+    for of_scope in [false, true] {
+        let mut export = export.clone();
+        let resource = &mut export.resource_logs[0];
+        match of_scope {
+            true => resource.scope_logs[0].scope = Some(scope.clone()),
+            false => resource.resource.as_mut().unwrap().attributes.push(attribute.clone()),
+        }
+        for (kind, body) in [(PROTOBUF, export.encode_to_vec()), (JSON, serde_json::to_vec(&export).unwrap())] {
+            let mut options = listener(&["otlp"], Format::Json);
+            options.room = Room::new(1 << 20);
+            options.apis.max_document_bytes = 1 << 20;
+            let out = answers(options, &request("POST /v1/logs", kind, &body));
+            assert_eq!((statuses(&out.answers), out.default.len()), (vec!["200"], 0), "{kind}: {}", out.answers);
+            assert!(out.answers.contains("max_line_bytes"), "{}", out.answers);
+        }
+    }
+}

@@ -4,13 +4,21 @@
 use super::JSON;
 use crate::host::mutants::mutant;
 use crate::protocol::http::answer::{Done, Made};
-use crate::protocol::http::api::{INDEX, Put, Records, Trouble, Walk};
-use crate::protocol::http::problem::Problem;
+use crate::protocol::http::api::{INDEX, Put, Records, Walk};
+use crate::protocol::http::problem::{self, Problem};
 use crate::session::memory::document::Document;
 use crate::session::memory::room::{Lease, NoRoom};
-use crate::session::walk::json::{Cursor, NotJson, as_string, compact, quoted, stands_for};
+use crate::session::walk::json::{Cursor, NotJson, as_string, compact, plain_text, quoted, stands_for};
 use crate::session::write::{Attr, Message, Value};
 use memchr::memchr;
+use std::borrow::Cow;
+
+static TOO_MANY: Problem = Problem {
+    status: 413,
+    code: "too_many_items",
+    message: "the answer to so many items finds no room in a quarter of buffer.memory: send fewer in a request",
+    retry_after: 0,
+};
 
 static BAD_ACTION: Problem = Problem {
     status: 400,
@@ -29,8 +37,10 @@ const NOT_STORED: &str = "\"type\":\"illegal_argument_exception\",\"reason\":\"t
 pub struct Bulk {
     /// The index that the path names, for lines that name none.
     index: Box<[u8]>,
-    /// One for each pair, as they are answered.
+    /// One for each pair, as they are answered,
     items: Option<Document>,
+    /// and how many bytes of them there may be: with what is gathered of the body, one request may hold so much.
+    most_items: usize,
     /// Where an item is put together.
     text: Vec<u8>,
     failed: bool,
@@ -51,6 +61,7 @@ impl Bulk {
     pub fn new(index: &str, lease: Lease) -> Bulk {
         Bulk {
             index: index.as_bytes().into(),
+            most_items: lease.most() / 2,
             items: Some(Document::new(lease)),
             text: Vec::new(),
             failed: false,
@@ -85,7 +96,16 @@ impl Bulk {
                 self.failed = true;
             }
         }
-        items.append(text)
+        // Sent again it would be as long.
+        if items.rest().len() + text.len() > self.most_items { Err(NoRoom::Never) } else { items.append(text) }
+    }
+}
+
+/// Why an item finds no room.
+fn no_room(why: NoRoom) -> &'static Problem {
+    match why {
+        NoRoom::Never => &TOO_MANY,
+        NoRoom::Now => &problem::NO_ROOM,
     }
 }
 
@@ -107,7 +127,7 @@ impl Walk for Bulk {
             }
             let action = action(line).map_err(|NotJson| &BAD_ACTION)?;
             if action.name == "delete" {
-                self.item(&action, Some(NOT_STORED)).map_err(|no| Trouble::from(no).problem(&BAD_ACTION))?;
+                self.item(&action, Some(NOT_STORED)).map_err(no_room)?;
                 at = behind;
                 continue;
             }
@@ -130,7 +150,7 @@ impl Walk for Bulk {
                     },
                 }
             };
-            self.item(&action, error).map_err(|no| Trouble::from(no).problem(&BAD_ACTION))?;
+            self.item(&action, error).map_err(no_room)?;
             at = behind;
         }
         self.known = if records.stopped().is_some() { 0 } else { bytes.len() - at };
@@ -152,9 +172,9 @@ impl Walk for Bulk {
 
 impl Bulk {
     fn put(&self, action: &Action<'_>, document: Message<'_>, records: &mut Records<'_, '_>) -> Put {
-        let (named, value) = match action.index {
-            b"" => (&*self.index, Value::Text(&self.index)),
-            index => (index, Value::Made(as_string, index)),
+        let value = match action.index {
+            b"" => Value::Text(&self.index),
+            index => Value::Made(as_string, index),
         };
         let mut attrs = [Attr { name: b"index", value }; 2];
         let n = if action.id.is_empty() {
@@ -163,7 +183,11 @@ impl Bulk {
             attrs[1] = Attr { name: b"id", value: Value::Made(compact, action.id) };
             2
         };
-        let route = records.route(|attribute| if attribute == INDEX { named } else { b"" });
+        let route = records.route(|attribute| match (attribute, action.index) {
+            (INDEX, b"") => Cow::from(&*self.index),
+            (INDEX, index) => plain_text(index),
+            _ => Cow::default(),
+        });
         records.put(route, &attrs[..n], document)
     }
 }

@@ -3,6 +3,7 @@
 //! they send is answered so that they go on.
 
 mod bulk;
+mod creation;
 mod single;
 
 use super::{Api, Asked, Claim, Wanted};
@@ -76,7 +77,7 @@ const NODES: &str =
     "{\"_nodes\":{\"total\":1,\"successful\":1,\"failed\":0},\"cluster_name\":\"logweir\",\"nodes\":{}}";
 const ACKNOWLEDGED: &str = "{\"acknowledged\":true,\"shards_acknowledged\":true}";
 
-/// Paths that are no index.
+/// Paths of one part that are no index.
 const OTHERS: [&str; 5] = ["ready", "readyz", "healthz", "metrics", "ingest"];
 
 /// What clients set up before they send: it is there, and whatever they set is accepted.
@@ -90,7 +91,9 @@ fn claim(asked: &Asked<'_>) -> Option<Claim> {
     let path = asked.path.strip_prefix("/elasticsearch").filter(|rest| rest.starts_with('/')).unwrap_or(asked.path);
     let path = path.strip_suffix('/').unwrap_or(path);
     let parts: Vec<&str> = path.split('/').skip(1).take(5).collect();
-    let is_index = |name: &str| !name.is_empty() && !name.starts_with('_') && !OTHERS.contains(&name);
+    // `/ingest/STREAM` is for lines.
+    let is_index = |name: &str| !name.is_empty() && !name.starts_with('_') && name != "ingest";
+    let is_alone = |name: &str| is_index(name) && !OTHERS.contains(&name);
     let page = |text| Wanted::SayIfAllowed(Page::new(200, JSON, text));
     let wanted = match &parts[..] {
         [] if is_read && asked.head.query.is_empty() => page(INFO),
@@ -105,9 +108,12 @@ fn claim(asked: &Asked<'_>) -> Option<Claim> {
         [name, ..] if SET_UP.contains(name) => page(if is_read { "{}" } else { ACKNOWLEDGED }),
         [name, ..] if name.starts_with('_') => Wanted::Refuse(&NOTHING),
         [_, "_bulk" | "_doc" | "_create", ..] => Wanted::Refuse(&problem::NOT_ALLOWED),
-        [index] if is_index(index) && method == Method::Head => page(""),
+        [index] if is_alone(index) && method == Method::Head => page(""),
         // Lines may be put to such a path too, and they have no type, or another.
-        [index] if is_index(index) && method == Method::Put && is_creation(asked) => page(ACKNOWLEDGED),
+        [index] if is_alone(index) && method == Method::Put && is_empty(asked) => page(ACKNOWLEDGED),
+        [index] if is_alone(index) && method == Method::Put && is_json(asked) => {
+            Wanted::Take { walk: Box::new(creation::Creation), coding: None }
+        }
         _ => return None,
     };
     let voice = if is_rsyslog(asked) { &RSYSLOG } else { &VOICE };
@@ -120,9 +126,8 @@ fn is_rsyslog(asked: &Asked<'_>) -> bool {
     asked.head.content_type == Some(b"application/json; charset=utf-8") && asked.head.field("User-Agent").is_none()
 }
 
-/// True for a PUT that makes an index, rather than one that brings lines.
-fn is_creation(asked: &Asked<'_>) -> bool {
-    matches!(asked.head.framing, Framing::None | Framing::Length(0)) || is_json(asked)
+fn is_empty(asked: &Asked<'_>) -> bool {
+    matches!(asked.head.framing, Framing::None | Framing::Length(0))
 }
 
 fn is_json(asked: &Asked<'_>) -> bool {

@@ -66,8 +66,8 @@ impl Push {
             }
             Next::Key(is_first) if cursor.another(is_first, b'}')? => {
                 let key = cursor.key()?;
-                if stands_for(key, b"streams") && !self.has_streams && cursor.eat(b'[') {
-                    self.has_streams = true;
+                if stands_for(key, b"streams") && cursor.eat(b'[') {
+                    self.has_streams = true; // several lists are taken one behind the other
                     Next::Stream(true)
                 } else {
                     cursor.value()?;

@@ -14,7 +14,7 @@ use crate::protocol::http::problem::Problem;
 use crate::session::memory::document::Document;
 use crate::session::memory::room::{Lease, NoRoom};
 use crate::session::routes::Route;
-use crate::session::walk::json::{Cursor, Json, NotJson, as_string, compact, stands_for};
+use crate::session::walk::json::{Cursor, Json, NotJson, as_string, compact, plain_text, stands_for};
 use crate::session::write::{Attrs, Format, Message, Value};
 
 /// Which part of the request comes next.
@@ -49,7 +49,7 @@ pub struct Export {
     /// and with the scope. What follows are attributes of the present record.
     made_of_scope: usize,
     order: Order,
-    /// `service.name`, as it stands in JSON.
+    /// `service.name`
     service: Vec<u8>,
     rejected: u64,
 }
@@ -84,7 +84,7 @@ impl Export {
             Next::Key(_) => Next::End,
             Next::Resource(is_first) if cursor.another(is_first, b']')? => {
                 cursor.expect(b'{')?;
-                self.resource(find(&cursor, b"resource")?)?;
+                self.resource(find(&cursor, b"resource")?, records.longest())?;
                 Next::ResourceKey(true)
             }
             Next::Resource(_) => Next::Key(false),
@@ -95,7 +95,7 @@ impl Export {
             Next::ResourceKey(_) => Next::Resource(false),
             Next::Scope(is_first) if cursor.another(is_first, b']')? => {
                 cursor.expect(b'{')?;
-                self.scope(find(&cursor, b"scope")?)?;
+                self.scope(find(&cursor, b"scope")?, records.longest())?;
                 Next::ScopeKey(true)
             }
             Next::Scope(_) => Next::ResourceKey(false),
@@ -134,7 +134,8 @@ impl Export {
         Ok(true)
     }
 
-    fn resource(&mut self, resource: &[u8]) -> Result<(), Trouble> {
+    /// Writes the attributes of a resource. `longest`: what a record takes at most; of more, one byte is enough to know that it is too long.
+    fn resource(&mut self, resource: &[u8], longest: usize) -> Result<(), Trouble> {
         self.made.clear();
         self.service.clear();
         if let Some(attributes) = attributes(resource)? {
@@ -147,11 +148,14 @@ impl Export {
                     && let Some(name) = text_of(member(attribute, b"value")?)
                 {
                     self.service.clear();
+                    let name = plain_text(name);
                     self.service.extend_from_slice(&name[..name.len().min(LONGEST_SERVICE)]);
                 }
             }
             let mut result = Ok(());
-            written_object(attributes, &mut |piece| result = result.and_then(|()| self.made.append(piece)));
+            written_object(attributes, &mut |piece| {
+                result = result.and_then(|()| self.made.append_up_to(longest + 1, piece))
+            });
             result?;
         }
         self.made_of_resource = self.made.rest().len();
@@ -159,11 +163,13 @@ impl Export {
         Ok(())
     }
 
-    fn scope(&mut self, scope: &[u8]) -> Result<(), Trouble> {
+    /// Likewise a scope.
+    fn scope(&mut self, scope: &[u8], longest: usize) -> Result<(), Trouble> {
         self.made.keep(self.made_of_resource);
         let attributes = attributes(scope)?;
         let mut result = Ok(());
-        let mut put = |piece: &[u8]| result = result.and_then(|()| self.made.append(piece));
+        let most = self.made_of_resource + longest + 1;
+        let mut put = |piece: &[u8]| result = result.and_then(|()| self.made.append_up_to(most, piece));
         let mut before: &[u8] = b"{";
         for (name, key) in [(&b"name"[..], &b"\"name\":"[..]), (b"version", b"\"version\":")] {
             let text = member(scope, name)?;
@@ -333,8 +339,7 @@ impl Attributes<'_> {
 impl To for Attributes<'_> {
     fn put(&mut self, bytes: &[u8]) {
         if self.is_kept && self.result.is_ok() {
-            let room = (self.from + self.longest + 1).saturating_sub(self.to.rest().len());
-            self.result = self.to.append(&bytes[..bytes.len().min(room)]);
+            self.result = self.to.append_up_to(self.from + self.longest + 1, bytes);
         }
     }
 

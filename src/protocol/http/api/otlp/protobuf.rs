@@ -62,7 +62,8 @@ impl Export {
     }
 
     /// Goes on to the next resource. False: there is none.
-    fn next_resource(&mut self, bytes: &[u8]) -> Result<bool, Trouble> {
+    /// `longest`: what a record takes at most; of more, one byte is enough to know that it is too long.
+    fn next_resource(&mut self, bytes: &[u8], longest: usize) -> Result<bool, Trouble> {
         let mut fields = Fields::new(bytes, self.at);
         while let Some((number, field)) = fields.next_field()? {
             self.at = fields.at();
@@ -87,7 +88,7 @@ impl Export {
             self.made.clear();
             let mut result = Ok(());
             object(resource, &ATTRIBUTES_OF_RESOURCE, &mut |piece| {
-                result = result.and_then(|()| self.made.append(piece))
+                result = result.and_then(|()| self.made.append_up_to(longest + 1, piece))
             });
             result?;
             self.made_of_resource = self.made.rest().len();
@@ -97,7 +98,7 @@ impl Export {
     }
 
     /// Goes on to the next scope of the resource. False: there is none.
-    fn next_scope(&mut self, bytes: &[u8]) -> Result<bool, Trouble> {
+    fn next_scope(&mut self, bytes: &[u8], longest: usize) -> Result<bool, Trouble> {
         let resource = &bytes[self.resource.clone()];
         let mut fields = Fields::new(resource, self.scope_at);
         while let Some((number, field)) = fields.next_field()? {
@@ -108,9 +109,10 @@ impl Export {
             let end = self.resource.start + self.scope_at;
             (self.scope, self.record_at) = (end - field.bytes()?.len()..end, 0);
             self.made.keep(self.made_of_resource);
+            let most = self.made_of_resource + longest + 1;
             let mut result = Ok(());
             scope_as_json(&bytes[self.scope.clone()], &mut |piece| {
-                result = result.and_then(|()| self.made.append(piece))
+                result = result.and_then(|()| self.made.append_up_to(most, piece))
             })?;
             result?;
             return Ok(true);
@@ -123,7 +125,8 @@ impl Export {
             if !self.records(bytes, records)? {
                 return Ok(0);
             }
-            if !self.next_scope(bytes)? && !self.next_resource(bytes)? {
+            let longest = records.longest();
+            if !self.next_scope(bytes, longest)? && !self.next_resource(bytes, longest)? {
                 return Ok(bytes.len());
             }
         }

@@ -173,31 +173,47 @@ impl Question {
         Question { acks, channel: channel.into(), now_ns, answer: Some(Document::new(lease)) }
     }
 
+    /// Looks all numbers up. False: there is no memory for the answer. What was said to be durable is forgotten, so nothing is looked up
+    /// before it is known that it can be said.
     fn ask(&mut self, bytes: &[u8]) -> Result<bool, NotJson> {
-        let (mut cursor, mut is_first, mut is_first_key) = (Cursor::new(bytes, 0), true, true);
         let Some(answer) = &mut self.answer else { return Ok(true) };
-        cursor.expect(b'{')?;
-        while cursor.another(is_first_key, b'}')? {
-            is_first_key = false;
-            let key = cursor.key()?;
-            if !stands_for(key, b"acks") {
-                cursor.value()?;
-                continue;
-            }
-            cursor.expect(b'[')?;
-            while cursor.another(is_first, b']')? {
-                let number = cursor.value()?;
-                let number = std::str::from_utf8(number).ok().and_then(|n| n.parse::<u64>().ok()).ok_or(NotJson)?;
-                let comma = if is_first { "" } else { "," };
-                is_first = false;
-                let is_durable = self.acks.take(&self.channel, number, self.now_ns);
-                if answer.append(format!("{comma}\"{number}\":{is_durable}").as_bytes()).is_err() {
-                    return Ok(false);
-                }
-            }
+        let mut len = 0;
+        numbers(bytes, |_| len += LONGEST_ANSWER)?;
+        if answer.make_sure(len).is_err() {
+            return Ok(false);
         }
-        if cursor.is_over() && !is_first_key { Ok(true) } else { Err(NotJson) }
+        let mut comma = "";
+        numbers(bytes, |number| {
+            let is_durable = self.acks.take(&self.channel, number, self.now_ns);
+            let _ = answer.append(format!("{comma}\"{number}\":{is_durable}").as_bytes()); // there is room
+            comma = ",";
+        })?;
+        Ok(true)
     }
+}
+
+/// `,"18446744073709551615":false`
+const LONGEST_ANSWER: usize = 29;
+
+/// Calls `f` with each number of a question.
+fn numbers(bytes: &[u8], mut f: impl FnMut(u64)) -> Result<(), NotJson> {
+    let (mut cursor, mut is_first, mut is_first_key) = (Cursor::new(bytes, 0), true, true);
+    cursor.expect(b'{')?;
+    while cursor.another(is_first_key, b'}')? {
+        is_first_key = false;
+        let key = cursor.key()?;
+        if !stands_for(key, b"acks") {
+            cursor.value()?;
+            continue;
+        }
+        cursor.expect(b'[')?;
+        while cursor.another(is_first, b']')? {
+            is_first = false;
+            let number = cursor.value()?;
+            f(std::str::from_utf8(number).ok().and_then(|n| n.parse().ok()).ok_or(NotJson)?);
+        }
+    }
+    if cursor.is_over() && !is_first_key { Ok(()) } else { Err(NotJson) }
 }
 
 impl Walk for Question {

@@ -12,7 +12,7 @@ use crate::protocol::http::pages::Page;
 use crate::protocol::http::problem::{self, Problem};
 use crate::protocol::http::voice::{self, Refusal, Voice};
 use crate::session::memory::room::Room;
-use crate::session::walk::json::{Cursor, compact, stands_for};
+use crate::session::walk::json::{Cursor, compact, plain_text, stands_for};
 use crate::session::write::{Attrs, Message, Value};
 use memchr::memchr;
 use std::borrow::Cow;
@@ -79,7 +79,11 @@ fn claim(asked: &Asked<'_>) -> Option<Claim> {
     let is_post = asked.head.method == Method::Post;
     let wanted = match rest {
         "/health" | "/health/1.0" => Wanted::Healthy(Page::new(200, JSON, HEALTHY)),
-        _ if asked.query("token").is_some() && !asked.apis.query_token && asked.head.authorization.is_none() => {
+        _ if asked.has_tokens
+            && asked.query("token").is_some()
+            && !asked.apis.query_token
+            && asked.head.authorization.is_none() =>
+        {
             Wanted::Refuse(&QUERY_TOKEN)
         }
         "/ack" if asked.apis.acks.is_none() => Wanted::Refuse(&ACK_DISABLED),
@@ -147,6 +151,10 @@ impl<W: Walk> Walk for Numbered<W> {
             self.ticket = Some(self.acks.give(&self.channel, &self.room, records.now().1)?);
         }
         self.walk.walk(bytes, is_last, records)
+    }
+
+    fn needs_durable(&self) -> bool {
+        true
     }
 
     fn watcher(&mut self) -> Option<Box<dyn Watcher>> {
@@ -258,9 +266,9 @@ fn put(object: &[u8], records: &mut Records<'_, '_>) -> Result<Put, &'static Pro
     let inside = |json: &'_ [u8]| -> usize { usize::from(json.len() > 1 && json[0] == b'"') };
     let text = |json| &event_text(json)[inside(json)..];
     let route = records.route(|attribute| match attribute {
-        INDEX => text(event.index),
-        HOST => text(event.host),
-        _ => b"",
+        INDEX => plain_text(text(event.index)),
+        HOST => plain_text(text(event.host)),
+        _ => Cow::default(),
     });
     Ok(records.put(route, &attrs, Message::of_json(event.event)))
 }
@@ -332,7 +340,7 @@ impl Walk for Raw {
             attrs.add_some(name, value, Value::Text);
         }
         let route = records.route(|attribute| match attribute {
-            INDEX => &self.index,
+            INDEX => &self.index[..],
             HOST => &self.host,
             _ => b"",
         });

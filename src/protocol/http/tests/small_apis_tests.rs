@@ -111,6 +111,8 @@ fn datadog_probes_and_refusals() {
         ("GET /api/v1/validate", "DD-API-KEY: other\r\n", "401"),
         ("POST /api/v2/logs", "DD-API-KEY: key\r\n", "202"),
         ("POST /v1/input/key", "", "202"),
+        ("POST /datadog/v1/input/key", "", "202"),
+        ("POST /datadog/v1/input/other", "", "401"),
         ("POST /api/v2/logs", "", "401"),
     ] {
         let out = run(options.clone(), &request(line, headers, b"{}"), &[usize::MAX], 1 << 20, 1 << 20);
@@ -210,6 +212,11 @@ fn scripts_of_web_pages_may_send_to_an_api() {
         let out = run(options.clone(), input.as_bytes(), &[usize::MAX], 1 << 20, 1 << 20);
         assert_eq!(statuses(&out.answers), ["204"], "{path}");
         assert!(out.answers.contains("Access-Control-Allow-Methods: POST"), "{}", out.answers);
+        // What the clients of an API send besides.
+        let headers = out.answers.lines().find(|line| line.starts_with("Access-Control-Allow-Headers: ")).unwrap();
+        for header in ["Content-Type", "DD-API-KEY", "X-Scope-OrgID", "X-Splunk-Request-Channel"] {
+            assert!(headers.split([' ', ',']).any(|word| word == header), "{header}: {headers}");
+        }
     }
     let input = request("POST /v1/logs", "Origin: https://app.example\r\nContent-Type: application/json\r\n", b"{}");
     let out = run(options, &input, &[usize::MAX], 1 << 20, 1 << 20);

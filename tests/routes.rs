@@ -111,6 +111,11 @@ apis = ["lines", "elasticsearch", "datadog"]
 format = "raw"
 streams = ["odd"]
 route = { "index=a1" = "odd", "service=a1" = "odd" }
+[listener.relp]
+protocol = "relp"
+address = "tcp://127.0.0.1:0"
+streams = ["odd"]
+route = { "app=a1" = "odd" }
 "#;
     let mut server = Server::with_config(&dir.path().join("data"), config);
     let (mut even, mut odd) = (Vec::new(), Vec::new());
@@ -121,6 +126,19 @@ route = { "index=a1" = "odd", "service=a1" = "odd" }
     expect(200_000, &message);
     send_all(server.address("syslog"), ((0..200_000).map(message).collect::<Vec<_>>().join("\n") + "\n").as_bytes());
     await_that("the messages", || server.metrics().sum("logweir_received_lines_total", "") == 200_000.0);
+
+    expect(20_000, &message);
+    let relp = TcpStream::connect(server.address("relp")).unwrap();
+    relp.set_read_timeout(Some(common::PATIENCE)).unwrap();
+    let mut sender = relp.try_clone().unwrap();
+    let frames: String =
+        (0..20_000).map(|i| format!("{} syslog {} {}\n", i + 2, message(i).len(), message(i))).collect();
+    let sending = std::thread::spawn(move || {
+        let open = "relp_version=0\ncommands=syslog";
+        sender.write_all(format!("1 open {} {open}\n{frames}", open.len()).as_bytes()).unwrap();
+    });
+    assert!(BufReader::new(relp).lines().map(Result::unwrap).any(|line| line == "20001 rsp 6 200 OK"));
+    sending.join().unwrap();
 
     let mut client = Client::to(server.address("http"));
     let entry = |i: usize| format!("{{\"service\":\"a{}\",\"n\":{i}}}", i % 2);

@@ -52,6 +52,7 @@ fn who_pipelines_without_reading_waits() {
     assert_eq!(bench.drive.turn(), Turn::Wait);
     assert_eq!(bench.drive.lines, MAX_PIPELINED as u64);
     bench.hold = false;
+    // A chunk here describes three parts, so a turn takes three requests at most.
     for _ in 0..100 {
         bench.settle();
         bench.turn(&[], 0);

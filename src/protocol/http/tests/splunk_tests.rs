@@ -172,7 +172,7 @@ fn acknowledgements_come_when_asked_for_and_only_when_durable() {
     assert_eq!((statuses(&bench.out.answers).len(), numbers.len()), (2, 2), "answered at once");
     assert!(numbers[0] < numbers[1]);
     let ask = |bench: &mut Bench, channel: &str| {
-        let body = format!("{{\"acks\":[{},{},1]}}", numbers[0], numbers[1]);
+        let body = format!("{{\"acks\":[{},{}],\"x\":[],\"acks\":[1]}}", numbers[0], numbers[1]);
         bench.feed(
             &request(&format!("POST /services/collector/ack?channel={channel}"), "", body.as_bytes()),
             &[usize::MAX],

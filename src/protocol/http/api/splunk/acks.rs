@@ -197,7 +197,7 @@ const LONGEST_ANSWER: usize = 29;
 
 /// Calls `f` with each number of a question.
 fn numbers(bytes: &[u8], mut f: impl FnMut(u64)) -> Result<(), NotJson> {
-    let (mut cursor, mut is_first, mut is_first_key) = (Cursor::new(bytes, 0), true, true);
+    let (mut cursor, mut is_first_key) = (Cursor::new(bytes, 0), true);
     cursor.expect(b'{')?;
     while cursor.another(is_first_key, b'}')? {
         is_first_key = false;
@@ -207,6 +207,7 @@ fn numbers(bytes: &[u8], mut f: impl FnMut(u64)) -> Result<(), NotJson> {
             continue;
         }
         cursor.expect(b'[')?;
+        let mut is_first = true;
         while cursor.another(is_first, b']')? {
             is_first = false;
             let number = cursor.value()?;
